@@ -1,0 +1,1 @@
+"""Checkpoint to artifact: needs the extra `export` (torch, onnx, timm)."""

@@ -1,0 +1,5 @@
+"""`lidcam export`."""
+
+
+def export() -> None:
+    """Export a trained classifier as a localization artifact."""

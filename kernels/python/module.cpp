@@ -1,0 +1,22 @@
+// lidcam_rt._kernels: the bindings of every subject, one bind_<subject>.cpp each.
+#include <nanobind/nanobind.h>
+
+namespace nb = nanobind;
+
+NB_MODULE(_kernels, m) {
+  m.doc() = "Compiled kernels of lidcam_rt. Use the Python modules (lidcam_rt.pas, .boxes, .crf), not this one.";
+  m.def(
+      "build_info",
+      [] {
+        nb::dict info;
+#if defined(__clang__)
+        info["compiler"] = "clang " __clang_version__;
+#elif defined(__GNUC__)
+        info["compiler"] = "gcc " __VERSION__;
+#else
+        info["compiler"] = "unknown";
+#endif
+        return info;
+      },
+      "What this module was built with.\n\nReturns:\n    dict: compiler name and version, and the optional parts that were built.");
+}

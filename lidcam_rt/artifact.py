@@ -1,0 +1,232 @@
+"""The artifact: an .onnx file that carries its manifest (DESIGN: one key `lidcam` in metadata_props).
+
+This module reads and checks the manifest; it does not need the `onnx` package or an engine to do so.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from lidcam_rt.errors import ArtifactError
+from lidcam_rt.protobuf import metadata_props
+from lidcam_rt.version import SCHEMA_VERSION
+
+__all__ = [
+    "DIGEST_KEY",
+    "MANIFEST_KEY",
+    "CamSpec",
+    "InputSpec",
+    "Manifest",
+    "PasSpec",
+    "SourceSpec",
+    "file_sha256",
+    "read_manifest",
+]
+
+MANIFEST_KEY = "lidcam"
+#: SHA-256 of the manifest's JSON text, so that an edited manifest is noticed.
+DIGEST_KEY = "lidcam_sha256"
+
+_Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
+class _Spec(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class InputSpec(_Spec):
+    """How a picture becomes the network's input.
+
+    Attributes:
+        dtype: `uint8` (normalisation is inside the graph) or `float32` (the runtime normalises).
+        layout: `NHWC` (uint8) or `NCHW` (float32).
+        height: rows the picture is resized to, pixels.
+        width: columns the picture is resized to, pixels.
+        dynamic_size: whether the graph takes other heights and widths than these.
+        channel_order: order of the channels.
+        mean: per channel, in units of 0 to 255, subtracted first.
+        std: per channel, in units of 0 to 255, divided by.
+        interpolation: how the picture is resized.
+        resize: `stretch`: to (height, width) whatever its shape, so that the map covers all of it.
+            `letterbox`: keeps the aspect ratio and pads right and below with the mean.
+    """
+
+    dtype: Literal["uint8", "float32"] = "uint8"
+    layout: Literal["NHWC", "NCHW"] = "NHWC"
+    height: int = Field(ge=1, le=16384)
+    width: int = Field(ge=1, le=16384)
+    dynamic_size: bool = False
+    channel_order: Literal["RGB"] = "RGB"
+    mean: tuple[float, float, float]
+    std: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    resize: Literal["stretch", "letterbox"] = "stretch"
+
+    @model_validator(mode="after")
+    def _layout_fits(self) -> InputSpec:
+        if (self.dtype == "uint8") != (self.layout == "NHWC"):
+            raise ValueError(f"layout {self.layout} does not go with dtype {self.dtype}")
+        return self
+
+
+class CamSpec(_Spec):
+    """How the activation map is formed.
+
+    Attributes:
+        nwc: whether negative classifier weights are clamped to 0 for the map.
+        pooling: `gap` (mean) or `tap` (thresholded average pooling), for the logits.
+        tap_threshold: share of a channel's maximum that a pixel must exceed to be averaged (tap).
+        stride: pixels of the input per cell of the map.
+    """
+
+    nwc: bool
+    pooling: Literal["gap", "tap"]
+    tap_threshold: float | None = Field(default=None, ge=0, le=1)
+    stride: int = Field(ge=1)
+
+    @model_validator(mode="after")
+    def _threshold_fits(self) -> CamSpec:
+        if (self.pooling == "tap") != (self.tap_threshold is not None):
+            raise ValueError("tap_threshold goes with pooling tap, and only with it")
+        return self
+
+
+class PasSpec(_Spec):
+    """Attributes of the PaS node; see docs/operator.md for what they mean."""
+
+    percentile: float = Field(default=98.0, ge=0, le=100)
+    theta: float = Field(default=0.35, ge=0, le=1)
+    mode: Literal["threshold", "normalize"] = "threshold"
+    precision: Literal["uint8", "float"] = "uint8"
+    where: Literal["resized", "raw"] = "resized"
+    interpolation: Literal["cubic", "linear"] = "cubic"
+
+
+class SourceSpec(_Spec):
+    """What was exported.
+
+    Attributes:
+        name: as given to `lidcam export`, without folders, for example `timm:seresnet50`.
+        weights: file name of the weights, or None for random ones.
+        weights_sha256: SHA-256 of that file.
+    """
+
+    name: str
+    weights: str | None = None
+    weights_sha256: _Sha256 | None = None
+
+
+class Manifest(_Spec):
+    """All that a runtime must know about an artifact.
+
+    Attributes:
+        schema_version: version of this model.
+        task: `localization` (one softmax over classes) or `multilabel` (a sigmoid per class).
+        input: how a picture becomes the network's input.
+        class_names: one name per class, in the order of the logits.
+        top_k: maps per picture, the K of the outputs.
+        labels_input: whether the graph takes `labels` int64 [N, K] (a class to localize, -1: the predicted one).
+        cam: how the activation map is formed.
+        pas: attributes of the PaS node.
+        source: what was exported.
+        weights_license: licence of the weights as the exporter stated it, or None.
+        package_version: version of lidcam_rt that wrote the file.
+        opset: opset of the default domain.
+    """
+
+    schema_version: int = Field(default=SCHEMA_VERSION, ge=1)
+    task: Literal["localization", "multilabel"] = "localization"
+    input: InputSpec
+    class_names: tuple[str, ...] = Field(min_length=1)
+    top_k: int = Field(default=1, ge=1)
+    labels_input: bool = True
+    cam: CamSpec
+    pas: PasSpec = PasSpec()
+    source: SourceSpec
+    weights_license: str | None = None
+    package_version: str
+    opset: int = Field(ge=17)
+
+    @model_validator(mode="after")
+    def _top_k_fits(self) -> Manifest:
+        if self.top_k > len(self.class_names):
+            raise ValueError(f"top_k {self.top_k} is more than the {len(self.class_names)} classes")
+        return self
+
+    def to_metadata(self) -> dict[str, str]:
+        """The entries of metadata_props that carry this manifest."""
+        text = self.model_dump_json(exclude_none=True)
+        return {MANIFEST_KEY: text, DIGEST_KEY: hashlib.sha256(text.encode()).hexdigest()}
+
+    @classmethod
+    def from_metadata(cls, metadata: dict[str, str], path: str | os.PathLike[str]) -> Manifest:
+        """Check and parse what `to_metadata` wrote.
+
+        Args:
+            metadata: metadata_props of the model.
+            path: name of the file, for messages.
+
+        Raises:
+            ArtifactError: not a lidcam artifact, of a newer schema, or its manifest was changed or is invalid.
+        """
+        text = metadata.get(MANIFEST_KEY)
+        if text is None:
+            raise ArtifactError(
+                f"{path}: an ONNX model without a lidcam manifest. Make an artifact of your checkpoint with "
+                "`lidcam export SOURCE -o model.onnx`"
+            )
+        try:
+            raw = json.loads(text)
+        except ValueError as error:
+            raise ArtifactError(f"{path}: its lidcam manifest is not JSON ({error}). Export the model again") from None
+        if not isinstance(raw, dict):
+            raise ArtifactError(f"{path}: its lidcam manifest is not a JSON object. Export the model again")
+        version = raw.get("schema_version")
+        if isinstance(version, int) and version > SCHEMA_VERSION:
+            raise ArtifactError(
+                f"{path}: its manifest has schema {version}, this lidcam_rt reads up to {SCHEMA_VERSION}: "
+                f"pip install -U lidcam-rt (written by version {raw.get('package_version', 'unknown')})"
+            )
+        if metadata.get(DIGEST_KEY) != hashlib.sha256(text.encode()).hexdigest():
+            raise ArtifactError(
+                f"{path}: its lidcam manifest was changed after export (its SHA-256 does not fit). "
+                "Export the model again with the options you want"
+            )
+        try:
+            return cls.model_validate(raw)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"]) or "manifest"
+            raise ArtifactError(
+                f"{path}: its lidcam manifest is invalid ({where}: {first['msg']}). Export the model again"
+            ) from None
+
+
+def file_sha256(path: str | os.PathLike[str]) -> str:
+    """SHA-256 of a file as 64 hexadecimal digits."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_manifest(path: str | os.PathLike[str]) -> Manifest:
+    """Read the manifest of an artifact without starting an engine.
+
+    Args:
+        path: an .onnx file.
+
+    Raises:
+        ArtifactError: the file is missing, empty, truncated, not ONNX or not a lidcam artifact.
+    """
+    return Manifest.from_metadata(metadata_props(path), path)
+
+
+def safe_name(text: str) -> str:
+    """A text as part of a file name: letters, digits, dot, dash and underscore."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", text).strip("._") or "unnamed"

@@ -1,0 +1,5 @@
+"""`lidcam inspect`."""
+
+
+def inspect() -> None:
+    """Say what is installed, what is missing, and the command that installs it."""

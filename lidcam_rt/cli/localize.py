@@ -1,0 +1,5 @@
+"""`lidcam localize`."""
+
+
+def localize() -> None:
+    """Say what is installed, what is missing, and the command that installs it."""

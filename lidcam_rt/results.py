@@ -1,0 +1,143 @@
+"""Results: what a localizer returns. They draw and save themselves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["Box", "ClassScore", "Failure", "Localization"]
+
+#: x0, y0, x1, y1 in pixels of the original image; x1 and y1 are one past the last pixel.
+Box = tuple[int, int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class ClassScore:
+    """A class and its score.
+
+    Attributes:
+        class_id: index of the logit.
+        class_name: its name in the manifest.
+        score: softmax (localization) or sigmoid (multilabel), 0 to 1.
+    """
+
+    class_id: int
+    class_name: str
+    score: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values."""
+        return {"class_id": self.class_id, "class_name": self.class_name, "score": self.score}
+
+
+@dataclass(frozen=True, eq=False)
+class Localization:
+    """Where one class is in one picture.
+
+    Attributes:
+        class_id: the class that was localized.
+        class_name: its name.
+        score: its softmax or sigmoid score, 0 to 1.
+        topk: the best classes of the picture, best first (they need not contain `class_id` when labels were given).
+        box: (x0, y0, x1, y1) of the largest connected component of `mask`, in pixels of the original image,
+            x1 and y1 one past the last pixel; None where the mask is empty.
+        mask: bool [height, width] at original size: `map` > `threshold`.
+        map: uint8 [height, width] at original size, the localization map.
+        threshold: in units of `map`, 0 to 255.
+        path: file the picture came from, or None.
+        image: uint8 [height, width, 3] RGB, the picture as localized (upright), or None where it was not kept.
+        others: localizations of further classes of the same picture (artifacts exported with top_k > 1, or several
+            labels).
+    """
+
+    class_id: int
+    class_name: str
+    score: float
+    topk: tuple[ClassScore, ...]
+    box: Box | None
+    mask: npt.NDArray[np.bool_] = field(repr=False)
+    map: npt.NDArray[np.uint8] = field(repr=False)
+    threshold: float
+    path: str | None = None
+    image: npt.NDArray[np.uint8] | None = field(default=None, repr=False)
+    others: tuple[Localization, ...] = field(default=(), repr=False)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) of the picture in pixels."""
+        return self.map.shape[1], self.map.shape[0]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything but the pixels, as plain values that JSON takes."""
+        out: dict[str, Any] = {
+            "image": self.path,
+            "width": self.size[0],
+            "height": self.size[1],
+            "class_id": self.class_id,
+            "class_name": self.class_name,
+            "score": self.score,
+            "box": list(self.box) if self.box else None,
+            "mask_pixels": int(np.count_nonzero(self.mask)),
+            "threshold": self.threshold,
+            "topk": [entry.to_dict() for entry in self.topk],
+        }
+        if self.others:
+            out["others"] = [
+                {k: v for k, v in other.to_dict().items() if k not in ("image", "width", "height", "topk")}
+                for other in self.others
+            ]
+        return out
+
+    def overlay(self, *, alpha: float = 0.5) -> npt.NDArray[np.uint8]:
+        """The picture with map, mask outline, box and label drawn on it.
+
+        Args:
+            alpha: weight of the map's colours, 0 to 1.
+
+        Returns:
+            uint8 [height, width, 3] RGB.
+
+        Raises:
+            InputError: the picture was not kept (`keep_image=False`).
+        """
+        from lidcam_rt.drawing import overlay
+
+        return overlay(self, alpha=alpha)
+
+    def save(self, folder: str | Path, *, name: str | None = None) -> dict[str, Path]:
+        """Write overlay, mask, map and a JSON file; all or nothing.
+
+        Args:
+            folder: made if it is not there.
+            name: stem of the files; by default that of the picture.
+
+        Returns:
+            The written files by kind: `overlay` (where the picture was kept), `mask`, `map`, `json`.
+
+        Raises:
+            OutputError: a file cannot be written; those of this call that were written are removed.
+        """
+        from lidcam_rt.drawing import save
+
+        return save(self, Path(folder), name)
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A picture that could not be localized, in a batch run.
+
+    Attributes:
+        path: the file, or a description of the input.
+        error: the error that says why.
+    """
+
+    path: str
+    error: Exception
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values."""
+        return {"image": self.path, "error": type(self.error).__name__, "message": str(self.error)}

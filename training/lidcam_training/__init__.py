@@ -1,0 +1,1 @@
+"""Models, data and training: needs the extra `train`."""
