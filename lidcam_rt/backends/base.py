@@ -1,0 +1,87 @@
+"""What the rest of the runtime asks of an engine."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from lidcam_rt.artifact import Manifest
+from lidcam_rt.errors import InputError
+
+__all__ = ["Backend", "Opener", "parse_device", "usable_cores"]
+
+
+class Backend(Protocol):
+    """An artifact that is ready to run. `run` may be called from several threads at once."""
+
+    @property
+    def name(self) -> str:
+        """Name and version of the engine, for reports."""
+        ...
+
+    @property
+    def device(self) -> str:
+        """Where it runs: `cpu`, or `cuda:INDEX`."""
+        ...
+
+    def run(
+        self,
+        image: npt.NDArray[np.uint8] | npt.NDArray[np.float32],
+        labels: npt.NDArray[np.int64] | None,
+        outputs: Sequence[str],
+    ) -> dict[str, npt.NDArray[Any]]:
+        """Run a batch.
+
+        Args:
+            image: input `image` of the artifact, with its batch dimension.
+            labels: input `labels`, int64 [N, K], or None where the artifact has none.
+            outputs: names of the outputs that are wanted.
+
+        Raises:
+            BackendError: the engine failed.
+        """
+        ...
+
+    def close(self) -> None:
+        """Free the engine. Runs that are under way end first."""
+        ...
+
+
+class Opener(Protocol):
+    """Starts an engine."""
+
+    def __call__(
+        self, path: str | os.PathLike[str], manifest: Manifest, *, device: str, threads: int
+    ) -> Backend:
+        """See `lidcam_rt.backends.open_backend`."""
+        ...
+
+
+def parse_device(device: str) -> tuple[str, int]:
+    """Split a device name into kind (`auto`, `cpu`, `cuda`) and index.
+
+    Raises:
+        InputError: none of these.
+    """
+    match = re.fullmatch(r"(auto|cpu|cuda)(?::(\d{1,3}))?", device) if isinstance(device, str) else None
+    if match is None or (match[2] is not None and match[1] != "cuda"):
+        raise InputError(f"device must be auto, cpu, cuda or cuda:INDEX, got {device!r}")
+    return match[1], int(match[2] or 0)
+
+
+def usable_cores() -> int:
+    """Cores this process may use: its affinity, limited by the control group's quota (containers)."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        with open("/sys/fs/cgroup/cpu.max", encoding="ascii") as file:  # noqa: PTH123
+            quota, period = file.read().split()
+        if quota != "max":
+            cores = min(cores, max(1, -(-int(quota) // int(period))))
+    except (OSError, ValueError):
+        pass
+    return max(1, cores)

@@ -1,0 +1,198 @@
+"""ONNX Runtime: on the CPU, or on a GPU through its CUDA provider."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from lidcam_rt.artifact import Manifest
+from lidcam_rt.backends.base import parse_device, usable_cores
+from lidcam_rt.errors import ArtifactError, BackendError, InputError
+
+__all__ = ["OrtBackend", "open_backend"]
+
+_log = logging.getLogger("lidcam_rt")
+_CUDA, _CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
+
+
+class OrtBackend:
+    """An ONNX Runtime session of an artifact. ONNX Runtime's sessions may be run from several threads.
+
+    Args:
+        session: the session.
+        device: where it runs.
+        version: version of onnxruntime.
+    """
+
+    def __init__(self, session: Any, device: str, version: str) -> None:
+        self._session: Any = session
+        self._device = device
+        self._version = version
+        self.input_names = tuple(entry.name for entry in session.get_inputs())
+        self.output_names = tuple(entry.name for entry in session.get_outputs())
+
+    @property
+    def name(self) -> str:
+        """`onnxruntime` and its version."""
+        return f"onnxruntime {self._version}"
+
+    @property
+    def device(self) -> str:
+        """`cpu` or `cuda:INDEX`."""
+        return self._device
+
+    def run(
+        self,
+        image: npt.NDArray[np.uint8] | npt.NDArray[np.float32],
+        labels: npt.NDArray[np.int64] | None,
+        outputs: Sequence[str],
+    ) -> dict[str, npt.NDArray[Any]]:
+        """See `Backend.run`."""
+        session = self._session
+        if session is None:
+            raise InputError("this backend is closed; load the artifact again")
+        feed: dict[str, npt.NDArray[Any]] = {"image": image}
+        if labels is not None:
+            feed["labels"] = labels
+        try:
+            values = session.run(list(outputs), feed)
+        except Exception as error:
+            reason = str(error).strip().splitlines()[0][:400]
+            raise BackendError(
+                f"onnxruntime failed on a batch of {image.shape[0]} ({reason}). "
+                "Try a smaller batch size; `lidcam doctor` checks the installation"
+            ) from error
+        return dict(zip(outputs, values, strict=True))
+
+    def close(self) -> None:
+        """Free the session."""
+        self._session = None
+
+
+def _session_options(ort: Any, manifest: Manifest, threads: int) -> Any:
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    # One call at a time uses all cores; the runtime's stream needs them between calls, so no spinning.
+    options.intra_op_num_threads = threads or usable_cores()
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if manifest.input.dynamic_size:
+        # The runtime runs at the manifest's size: with it fixed, shapes of Resize fold to constants.
+        options.add_free_dimension_override_by_name("height", manifest.input.height)
+        options.add_free_dimension_override_by_name("width", manifest.input.width)
+    return options
+
+
+def _register_ops(options: Any) -> bool:
+    """Register the operator library where it was built; without it the file's own function body runs."""
+    import lidcam_rt.pas as pas
+
+    find = getattr(pas, "ops_library", None)
+    library = find() if find is not None else None
+    if library is None:
+        return False
+    try:
+        options.register_custom_ops_library(os.fspath(library))
+    except Exception as error:
+        _log.warning("the operator library %s was refused (%s); the standard operators serve", library, error)
+        return False
+    return True
+
+
+def open_backend(
+    path: str | os.PathLike[str], manifest: Manifest, *, device: str = "auto", threads: int = 0
+) -> OrtBackend:
+    """Start ONNX Runtime on an artifact.
+
+    Args:
+        path: the artifact.
+        manifest: its manifest.
+        device: `auto` (a GPU where ONNX Runtime really gets one, else the CPU), `cpu`, `cuda` or
+            `cuda:INDEX`.
+        threads: threads of one call on the CPU; 0: one per usable core.
+
+    Raises:
+        BackendError: the device cannot be had; ONNX Runtime's silent change to the CPU is an error here.
+        ArtifactError: ONNX Runtime refuses the file.
+    """
+    kind, index = parse_device(device)
+    if isinstance(threads, bool) or not isinstance(threads, int) or not 0 <= threads <= 1024:
+        raise InputError(f"threads must be 0 (automatic) to 1024, got {threads!r}")
+    try:
+        import onnxruntime as ort
+    except ImportError as error:
+        raise BackendError(
+            f"{Path(path).name}: onnxruntime cannot be imported ({error}): "
+            "pip install --force-reinstall onnxruntime"
+        ) from None
+    available = ort.get_available_providers()
+    if kind == "cuda" and _CUDA not in available:
+        raise BackendError(
+            f"device {device} was asked for, and the installed onnxruntime {ort.__version__} has no CUDA "
+            f"provider (it has {', '.join(available)}): pip uninstall -y onnxruntime && pip install 'lidcam-rt[gpu]'"
+        )
+    if kind == "cuda" or (kind == "auto" and _CUDA in available):
+        if kind == "cuda" and hasattr(ort, "preload_dlls"):
+            ort.preload_dlls()
+        try:
+            session = _start(ort, path, manifest, threads, [(_CUDA, {"device_id": index}), _CPU])
+        except BackendError as error:
+            if kind == "cuda":
+                raise
+            _log.warning("no GPU: %s; running on the CPU", error)
+        else:
+            if session.get_providers()[0] == _CUDA:
+                return OrtBackend(session, f"cuda:{index}", ort.__version__)
+            if kind == "cuda":
+                raise BackendError(
+                    f"device {device} was asked for and onnxruntime {ort.__version__} fell back to "
+                    f"{', '.join(session.get_providers())}: driver, CUDA or cuDNN libraries are missing or "
+                    "do not fit. `lidcam doctor` says which; or ask for device='cpu'"
+                )
+            return OrtBackend(session, "cpu", ort.__version__)
+    return OrtBackend(_start(ort, path, manifest, threads, [_CPU]), "cpu", ort.__version__)
+
+
+def _start(
+    ort: Any, path: str | os.PathLike[str], manifest: Manifest, threads: int, providers: list[Any]
+) -> Any:
+    options = _session_options(ort, manifest, threads)
+    _register_ops(options)
+    try:
+        session = ort.InferenceSession(os.fspath(path), sess_options=options, providers=providers)
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0][:400]
+        lowered = reason.lower()
+        if "cuda" in lowered or "cudnn" in lowered:
+            raise BackendError(f"{path}: onnxruntime could not start on the GPU ({reason})") from None
+        if "ir version" in lowered or "opset" in lowered:
+            raise ArtifactError(
+                f"{path}: newer than onnxruntime {ort.__version__} reads ({reason}): "
+                "pip install -U onnxruntime"
+            ) from None
+        raise ArtifactError(
+            f"{path}: onnxruntime {ort.__version__} refuses it ({reason}). Copy or export it again"
+        ) from None
+    _check_graph(session, manifest, path)
+    return session
+
+
+def _check_graph(session: Any, manifest: Manifest, path: str | os.PathLike[str]) -> None:
+    """The graph must have the inputs and outputs that the manifest promises."""
+    inputs = {entry.name: entry.type for entry in session.get_inputs()}
+    wanted = {"image": f"tensor({'uint8' if manifest.input.dtype == 'uint8' else 'float'})"}
+    if manifest.labels_input:
+        wanted["labels"] = "tensor(int64)"
+    outputs = {entry.name for entry in session.get_outputs()}
+    missing = {"logits", "class_ids", "map8", "threshold"} - outputs
+    if inputs != wanted or missing:
+        raise ArtifactError(
+            f"{path}: its graph does not fit its manifest (inputs {inputs}, the manifest says {wanted}"
+            + (f"; outputs {', '.join(sorted(missing))} are missing" if missing else "")
+            + "). Export it again"
+        )

@@ -1,0 +1,154 @@
+"""Overlays, and the files of a result: written whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from lidcam_rt.artifact import safe_name
+from lidcam_rt.errors import InputError, OutputError
+
+if TYPE_CHECKING:
+    from lidcam_rt.results import Localization
+
+__all__ = ["encode", "overlay", "save", "write_atomically"]
+
+_OUTLINE, _BOX = (255, 255, 255), (40, 230, 120)
+
+
+def overlay(result: Localization, *, alpha: float = 0.5) -> npt.NDArray[np.uint8]:
+    """See `Localization.overlay`."""
+    import cv2
+
+    if not 0.0 <= alpha <= 1.0:
+        raise InputError(f"alpha must be between 0 and 1, got {alpha!r}")
+    if result.image is None:
+        raise InputError("the picture was not kept: call the localizer with keep_image=True")
+    colours = cv2.applyColorMap(result.map, cv2.COLORMAP_TURBO)[..., ::-1]
+    # The map's own value is its opacity, so that what it does not point at stays visible as it is.
+    weight = (result.map.astype(np.float32) * np.float32(alpha / 255.0))[..., None]
+    blended = result.image.astype(np.float32)
+    blended += (colours.astype(np.float32) - blended) * weight
+    canvas = np.ascontiguousarray(np.rint(blended).astype(np.uint8))
+
+    width, height = result.size
+    line = max(1, round(min(width, height) / 240))
+    contours, _ = cv2.findContours(result.mask.view(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+    cv2.drawContours(canvas, contours, -1, (0, 0, 0), line + 2, cv2.LINE_AA)
+    cv2.drawContours(canvas, contours, -1, _OUTLINE, line, cv2.LINE_AA)
+    if result.box is not None:
+        x0, y0, x1, y1 = result.box
+        cv2.rectangle(canvas, (x0, y0), (x1 - 1, y1 - 1), _BOX, line + 1)
+    _label(canvas, f"{result.class_name} {result.score:.0%}", result.box, line)
+    return canvas
+
+
+def _label(canvas: npt.NDArray[np.uint8], text: str, box: tuple[int, int, int, int] | None, line: int) -> None:
+    """Write the label at the box's upper left corner, inside the picture, on a dark plate."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    height, width = canvas.shape[:2]
+    size = round(min(width, height) / 18)
+    if size < 8:
+        return  # no room for a text that can be read
+    size = min(size, 64)
+    font = ImageFont.load_default(size=size)
+    text = text.encode("latin-1", "replace").decode("latin-1")
+    while font.getlength(text) > width - size and len(text) > 4:
+        text = text[:-2].rstrip("… ") + "…"
+    pad = max(2, size // 4)
+    plate_w, plate_h = int(font.getlength(text)) + 2 * pad, size + 2 * pad
+    x, y = (box[0], box[1] - plate_h) if box else (0, 0)
+    if y < 0:
+        y = box[1] + line + 1 if box else 0
+    x, y = max(0, min(x, width - plate_w)), max(0, min(y, height - plate_h))
+    picture = Image.fromarray(canvas)
+    draw = ImageDraw.Draw(picture, "RGBA")
+    draw.rectangle((x, y, x + plate_w - 1, y + plate_h - 1), fill=(16, 20, 24, 215))
+    draw.text((x + pad, y + pad + size // 2), text, font=font, fill=(255, 255, 255, 255), anchor="lm")
+    canvas[:] = np.asarray(picture)
+
+
+def encode(pixels: npt.NDArray[np.uint8], suffix: str) -> bytes:
+    """Encode a picture (RGB or grey) as PNG or JPEG."""
+    import cv2
+
+    options = [cv2.IMWRITE_JPEG_QUALITY, 92] if suffix == ".jpg" else [cv2.IMWRITE_PNG_COMPRESSION, 3]
+    ok, data = cv2.imencode(suffix, pixels if pixels.ndim == 2 else pixels[..., ::-1], options)
+    if not ok:
+        raise OutputError(f"a picture of {pixels.shape[1]}x{pixels.shape[0]} cannot be encoded as {suffix}")
+    return bytes(data)
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a file under a temporary name beside it, then give it its name.
+
+    Raises:
+        OutputError: it cannot be written; nothing is left behind.
+    """
+    temporary = None
+    try:
+        handle, temporary = tempfile.mkstemp(prefix=".lidcam-", suffix=".part", dir=path.parent)
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)  # noqa: PTH101
+        os.replace(temporary, path)  # noqa: PTH105
+        temporary = None
+    except OSError as error:
+        raise OutputError(
+            f"{path}: cannot be written ({error.strerror or error}). Free space, or choose another folder"
+        ) from None
+    finally:
+        if temporary is not None:
+            with contextlib.suppress(OSError):
+                Path(temporary).unlink()
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder for results.
+
+    Raises:
+        OutputError: it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise OutputError(f"{folder}: is a file, a folder is needed. Choose another name") from None
+    except OSError as error:
+        raise OutputError(
+            f"{folder}: cannot be made ({error.strerror or error}). Choose a folder that you may write to"
+        ) from None
+
+
+def save(result: Localization, folder: Path, name: str | None) -> dict[str, Path]:
+    """See `Localization.save`."""
+    make_folder(folder)
+    stem = safe_name(name if name is not None else Path(result.path).stem if result.path else "localization")
+    files: dict[str, tuple[str, bytes]] = {
+        "mask": (f"{stem}_mask.png", encode(result.mask.astype(np.uint8) * np.uint8(255), ".png")),
+        "map": (f"{stem}_map.png", encode(result.map, ".png")),
+    }
+    if result.image is not None:
+        files["overlay"] = (f"{stem}_overlay.jpg", encode(overlay(result), ".jpg"))
+    text = json.dumps({**result.to_dict(), "files": {kind: file for kind, (file, _) in files.items()}}, indent=1)
+    files["json"] = (f"{stem}.json", text.encode() + b"\n")
+    written: dict[str, Path] = {}
+    try:
+        for kind, (file, data) in files.items():
+            write_atomically(folder / file, data)
+            written[kind] = folder / file
+    except BaseException:
+        for path in written.values():
+            with contextlib.suppress(OSError):
+                path.unlink()
+        raise
+    return written

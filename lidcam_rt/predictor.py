@@ -1,0 +1,422 @@
+"""Load an artifact and localize: the class that most users need."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Generator, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, overload
+
+import numpy as np
+import numpy.typing as npt
+
+from lidcam_rt.artifact import Manifest, read_manifest
+from lidcam_rt.backends import Backend, open_backend
+from lidcam_rt.errors import BackendError, InputError
+from lidcam_rt.image import MAX_PIXELS, ImageSource, RgbImage, describe, network_input, read_image, to_original_size
+from lidcam_rt.results import Box, ClassScore, Failure, Localization
+
+__all__ = ["Localizer", "Prepared", "load"]
+
+_OUTPUTS = ("logits", "class_ids", "map8", "threshold")
+
+
+def load(
+    path: str | os.PathLike[str],
+    *,
+    backend: str = "auto",
+    device: str = "auto",
+    threads: int = 0,
+    max_pixels: int = MAX_PIXELS,
+) -> Localizer:
+    """Load an artifact.
+
+    Args:
+        path: an .onnx file made by `lidcam export`.
+        backend: `auto` or `onnxruntime`.
+        device: `auto`, `cpu`, `cuda` or `cuda:INDEX`. What is asked for is what runs: there is no silent change
+            to the CPU.
+        threads: threads of one network call on the CPU; 0: one per usable core.
+        max_pixels: pictures of more pixels are refused.
+
+    Raises:
+        ArtifactError: the file is missing, damaged, not a lidcam artifact, or of a newer schema.
+        BackendError: backend or device cannot be had here.
+        InputError: an argument is none that is known.
+    """
+    manifest = read_manifest(path)
+    if isinstance(max_pixels, bool) or not isinstance(max_pixels, int) or max_pixels < 1:
+        raise InputError(f"max_pixels must be a positive number of pixels, got {max_pixels!r}")
+    engine = open_backend(path, manifest, backend=backend, device=device, threads=threads)
+    return Localizer(engine, manifest, path=Path(path), max_pixels=max_pixels)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prepared:
+    """A decoded picture and its network input.
+
+    Attributes:
+        path: its name for results, or None for pictures from memory.
+        size: (width, height) in pixels.
+        picture: uint8 [H, W, 3], or None where it is not kept.
+        array: network input without its batch dimension.
+    """
+
+    path: str | None
+    size: tuple[int, int]
+    picture: RgbImage | None
+    array: npt.NDArray[np.uint8] | npt.NDArray[np.float32]
+
+
+def largest_box(mask: npt.NDArray[np.bool_]) -> Box | None:
+    """(x0, y0, x1, y1) of the largest connected component (8 neighbours), half-open; None for an empty mask."""
+    import cv2
+
+    count, _, stats, _ = cv2.connectedComponentsWithStats(mask.view(np.uint8), connectivity=8, ltype=cv2.CV_32S)
+    if count < 2:
+        return None
+    x, y, width, height, _ = (int(v) for v in stats[1 + int(np.argmax(stats[1:, cv2.CC_STAT_AREA]))])
+    return x, y, x + width, y + height
+
+
+class Localizer:
+    """Finds where a class is in a picture. Made by `load`.
+
+    One localizer may be used from several threads. It is a context manager; after `close` it refuses to work.
+
+    Args:
+        backend: the engine.
+        manifest: the artifact's manifest.
+        path: the artifact.
+        max_pixels: pictures of more pixels are refused.
+    """
+
+    def __init__(
+        self, backend: Backend, manifest: Manifest, *, path: Path | None = None, max_pixels: int = MAX_PIXELS
+    ) -> None:
+        self._backend: Backend | None = backend
+        self._manifest = manifest
+        self._lock = threading.Lock()
+        self._description = f"{backend.name} on {backend.device}"
+        self.path = path
+        self.max_pixels = max_pixels
+
+    @property
+    def manifest(self) -> Manifest:
+        """The artifact's manifest."""
+        return self._manifest
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """One name per class."""
+        return self._manifest.class_names
+
+    @property
+    def backend(self) -> Backend:
+        """The engine.
+
+        Raises:
+            InputError: the localizer is closed.
+        """
+        backend = self._backend
+        if backend is None:
+            raise InputError("this Localizer is closed: load the artifact again, or use it inside its `with` block")
+        return backend
+
+    @property
+    def device(self) -> str:
+        """Where it runs: `cpu` or `cuda:INDEX`."""
+        return self.backend.device
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._backend is None
+
+    def __repr__(self) -> str:
+        state = "closed" if self.closed else self._description
+        return f"<Localizer {self.path.name if self.path else ''} ({state}, {len(self.class_names)} classes)>"
+
+    def __enter__(self) -> Localizer:
+        _ = self.backend
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Free the engine. May be called twice; calls that are under way in other threads end normally."""
+        with self._lock:
+            backend, self._backend = self._backend, None
+        del backend  # the last user frees it: another thread may be inside run()
+
+    def __call__(
+        self,
+        image: ImageSource,
+        *,
+        labels: Sequence[int] | None = None,
+        top_k: int | None = None,
+        keep_image: bool = True,
+    ) -> Localization:
+        """Localize in one picture.
+
+        Args:
+            image: a path, the bytes of a file, a uint8 array [H, W, 3] RGB (or [H, W], [H, W, 4]), a Pillow image.
+            labels: class ids to localize instead of the predicted ones (ground-truth-known localization), at most
+                the artifact's top_k.
+            top_k: predicted classes to localize, 1 to the artifact's top_k; the best is the result, the rest are in
+                its `others`. By default 1.
+            keep_image: keep the picture in the result, for `overlay`.
+
+        Raises:
+            ImageError: the picture cannot be read.
+            InputError: labels or top_k are out of range, or the localizer is closed.
+            BackendError: the engine failed.
+        """
+        backend = self.backend
+        wanted = self.check_labels(labels, top_k)
+        return self.run(backend, [self.prepare(image, keep_image=keep_image)], [wanted])[0]
+
+    @overload
+    def batch(
+        self,
+        images: Iterable[ImageSource],
+        *,
+        labels: Sequence[Sequence[int] | int | None] | None = ...,
+        top_k: int | None = ...,
+        keep_image: bool = ...,
+        on_error: Literal["raise"] = ...,
+    ) -> list[Localization]: ...
+
+    @overload
+    def batch(
+        self,
+        images: Iterable[ImageSource],
+        *,
+        labels: Sequence[Sequence[int] | int | None] | None = ...,
+        top_k: int | None = ...,
+        keep_image: bool = ...,
+        on_error: Literal["yield"],
+    ) -> list[Localization | Failure]: ...
+
+    def batch(
+        self,
+        images: Iterable[ImageSource],
+        *,
+        labels: Sequence[Sequence[int] | int | None] | None = None,
+        top_k: int | None = None,
+        keep_image: bool = True,
+        on_error: Literal["raise", "yield"] = "raise",
+    ) -> Any:
+        """Localize in several pictures with one call of the network.
+
+        Args:
+            images: the pictures, of any sizes.
+            labels: per picture its class ids, one class id, or None for the predicted ones.
+            top_k: as in `__call__`.
+            keep_image: as in `__call__`.
+            on_error: `raise` the error of a picture that cannot be read, or `yield` a Failure in its place.
+
+        Returns:
+            One Localization (or Failure) per picture, in order; an empty list for no pictures.
+        """
+        _check_on_error(on_error)
+        backend = self.backend
+        sources = _listed(images)
+        if labels is not None and len(labels) != len(sources):
+            raise InputError(f"labels must have one entry per picture: {len(labels)} for {len(sources)} pictures")
+        wanted = [self.check_labels(None if labels is None else labels[i], top_k) for i in range(len(sources))]
+        results: list[Localization | Failure | None] = [None] * len(sources)
+        prepared, places = [], []
+        for i, source in enumerate(sources):
+            try:
+                prepared.append(self.prepare(source, keep_image=keep_image))
+                places.append(i)
+            except InputError as error:
+                if on_error == "raise":
+                    raise
+                results[i] = Failure(describe(source), error)
+        if prepared:
+            for i, result in zip(places, self.run(backend, prepared, [wanted[i] for i in places]), strict=True):
+                results[i] = result
+        return results
+
+    def stream(
+        self,
+        images: Iterable[ImageSource],
+        *,
+        labels: Iterable[Sequence[int] | int | None] | None = None,
+        batch_size: int = 4,
+        top_k: int | None = None,
+        keep_image: bool = True,
+        on_error: Literal["raise", "yield"] = "raise",
+        ahead: int = 2,
+        workers: int | None = None,
+    ) -> Generator[Localization | Failure, None, None]:
+        """Localize in a stream of pictures: decoding, network and post-processing overlap; order is kept.
+
+        Nothing is read before the first result is asked for. At most `(ahead + 1) * batch_size` pictures are held;
+        closing the generator (or an error, or Ctrl-C) ends its threads.
+
+        Args:
+            images: any iterable, also an endless one; it is read in the caller's thread.
+            labels: as in `batch`, read along with `images`.
+            batch_size: pictures per call of the network.
+            top_k: as in `__call__`.
+            keep_image: as in `__call__`.
+            on_error: `raise` the error of the first picture that cannot be read, after the results before it; or
+                `yield` a Failure in its place and go on.
+            ahead: batches that are read ahead of the one being given out.
+            workers: threads for decoding and post-processing; by default one per usable core.
+        """
+        from lidcam_rt.stream import run_stream
+
+        _check_on_error(on_error)
+        for name, value, low in (("batch_size", batch_size, 1), ("ahead", ahead, 0), ("workers", workers, 1)):
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < low):
+                raise InputError(f"{name} must be a whole number of at least {low}, got {value!r}")
+        self.check_labels(None, top_k)
+        _ = self.backend
+        if isinstance(images, (str, bytes, os.PathLike)):
+            raise InputError(f"stream takes an iterable of pictures, got {describe(images)}: use [picture]")
+        return run_stream(
+            self,
+            images,
+            labels=labels,
+            batch_size=batch_size,
+            top_k=top_k,
+            keep_image=keep_image,
+            on_error=on_error,
+            ahead=ahead,
+            workers=workers,
+        )
+
+    # The steps, for those who arrange them in their own way (stream, evaluation, serving).
+
+    def check_labels(self, labels: Sequence[int] | int | None, top_k: int | None) -> tuple[int, ...]:
+        """What the graph's input `labels` gets for one picture, one entry per localization wanted.
+
+        Raises:
+            InputError: a class id is out of range, there are more than the artifact's top_k, or it takes none.
+        """
+        most = self._manifest.top_k
+        if labels is None:
+            count = 1 if top_k is None else top_k
+            if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= most:
+                raise InputError(
+                    f"top_k must be 1 to {most} for this artifact, got {count!r}; export it with a larger --top-k"
+                )
+            return (-1,) * count
+        if not self._manifest.labels_input:
+            raise InputError("this artifact takes no labels; export it with the labels input")
+        try:
+            ids = (int(labels),) if isinstance(labels, (int, np.integer)) else tuple(_class_id(v) for v in labels)
+        except TypeError:
+            raise InputError(f"labels must be class ids (whole numbers), got {labels!r}") from None
+        if not 1 <= len(ids) <= most:
+            raise InputError(
+                f"1 to {most} labels per picture for this artifact, got {len(ids)}; "
+                "export it with a larger --top-k, or call once per label"
+            )
+        for class_id in ids:
+            if not 0 <= class_id < len(self.class_names):
+                raise InputError(
+                    f"label {class_id} is out of range: the artifact has classes 0 to {len(self.class_names) - 1}"
+                )
+        return ids
+
+    def prepare(self, image: ImageSource, *, keep_image: bool = True) -> Prepared:
+        """Decode a picture and make its network input.
+
+        Raises:
+            ImageError: the picture cannot be read.
+        """
+        picture = read_image(image, max_pixels=self.max_pixels)
+        path = describe(image) if isinstance(image, (str, os.PathLike)) else None
+        if path is None and isinstance(name := getattr(image, "filename", None), str) and name:
+            path = name
+        size = (picture.shape[1], picture.shape[0])
+        array = network_input(picture, self._manifest.input)
+        return Prepared(path, size, picture if keep_image else None, array)
+
+    def forward(
+        self, backend: Backend, prepared: Sequence[Prepared], wanted: Sequence[tuple[int, ...]]
+    ) -> dict[str, npt.NDArray[Any]]:
+        """Run the network on prepared pictures."""
+        labels = None
+        if self._manifest.labels_input:
+            labels = np.full((len(prepared), self._manifest.top_k), -1, np.int64)
+            for row, ids in zip(labels, wanted, strict=True):
+                row[: len(ids)] = ids
+        stacked: Any = np.stack([entry.array for entry in prepared])
+        return backend.run(stacked, labels, _OUTPUTS)
+
+    def finish(
+        self, entry: Prepared, outputs: dict[str, npt.NDArray[Any]], row: int, count: int
+    ) -> Localization:
+        """Post-process row `row` of the network's outputs into `count` localizations at original size."""
+        logits = outputs["logits"][row].astype(np.float64)
+        if not np.isfinite(logits).all():
+            raise BackendError(
+                f"{entry.path or 'the picture'}: the network gave NaN or infinite scores. Check the weights "
+                "that were exported"
+            )
+        if self._manifest.task == "multilabel":
+            scores = 1.0 / (1.0 + np.exp(-logits))
+        else:
+            scores = np.exp(logits - logits.max())
+            scores /= scores.sum()
+        best = np.argsort(-scores, kind="stable")[: min(5, scores.size)]
+        topk = tuple(ClassScore(int(i), self.class_names[int(i)], float(scores[i])) for i in best)
+        found: list[Localization] = []
+        for rank in reversed(range(count)):
+            class_id = int(outputs["class_ids"][row, rank])
+            threshold = float(outputs["threshold"][row, rank])
+            full = to_original_size(outputs["map8"][row, rank], entry.size, self._manifest.input)
+            level = int(np.floor(threshold))  # map > threshold, in whole numbers
+            mask = full > np.uint8(level) if 0 <= level < 255 else np.full(full.shape, level < 0, np.bool_)
+            found.append(
+                Localization(
+                    class_id=class_id,
+                    class_name=self.class_names[class_id],
+                    score=float(scores[class_id]),
+                    topk=topk,
+                    box=largest_box(mask),
+                    mask=mask,
+                    map=full,
+                    threshold=threshold,
+                    path=entry.path,
+                    image=entry.picture,
+                    others=tuple(reversed(found)) if rank == 0 else (),
+                )
+            )
+        return found[-1]
+
+    def run(
+        self, backend: Backend, prepared: Sequence[Prepared], wanted: Sequence[tuple[int, ...]]
+    ) -> list[Localization]:
+        """`forward`, then `finish` of each."""
+        outputs = self.forward(backend, prepared, wanted)
+        return [self.finish(entry, outputs, i, len(wanted[i])) for i, entry in enumerate(prepared)]
+
+
+def _class_id(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        raise TypeError
+    return int(value)
+
+
+def _check_on_error(on_error: str) -> None:
+    if on_error not in ("raise", "yield"):
+        raise InputError(f"on_error must be raise or yield, got {on_error!r}")
+
+
+def _listed(images: Iterable[ImageSource]) -> list[ImageSource]:
+    if isinstance(images, (str, bytes, bytearray, os.PathLike)) or not isinstance(images, Iterable):
+        raise InputError(f"batch takes several pictures, got {describe(images)}: use [picture]")
+    return list(images)

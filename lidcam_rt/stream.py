@@ -1,0 +1,109 @@
+"""A stream of pictures: decode, network and post-processing overlap, in order, with bounded memory.
+
+Decoding and post-processing run in a pool of threads (both let go of Python's lock), the network in one thread of
+its own, which only ever waits for decoding: no task of the pool waits for another, so it cannot lock up.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Generator, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING, TypeAlias
+
+from lidcam_rt.backends.base import usable_cores
+from lidcam_rt.errors import InputError
+from lidcam_rt.image import ImageSource, describe
+from lidcam_rt.results import Failure, Localization
+
+if TYPE_CHECKING:
+    from lidcam_rt.predictor import Localizer, Prepared
+
+__all__ = ["run_stream"]
+
+_Result: TypeAlias = "Localization | Failure"
+_Job: TypeAlias = "tuple[str, tuple[int, ...], Future[Prepared]]"
+
+
+def run_stream(
+    localizer: Localizer,
+    images: Iterable[ImageSource],
+    *,
+    labels: Iterable[Sequence[int] | int | None] | None,
+    batch_size: int,
+    top_k: int | None,
+    keep_image: bool,
+    on_error: str,
+    ahead: int,
+    workers: int | None,
+) -> Generator[_Result, None, None]:
+    """See `Localizer.stream`."""
+    backend = localizer.backend
+    pool = ThreadPoolExecutor(workers or usable_cores(), thread_name_prefix="lidcam-decode")
+    network = ThreadPoolExecutor(1, thread_name_prefix="lidcam-network")
+
+    def run_batch(jobs: list[_Job]) -> list[Future[Localization] | Failure]:
+        results: list[Future[Localization] | Failure | None] = [None] * len(jobs)
+        places, prepared = [], []
+        for i, (name, _, future) in enumerate(jobs):
+            try:
+                prepared.append(future.result())
+                places.append(i)
+            except InputError as error:
+                results[i] = Failure(name, error)
+        if prepared:
+            wanted = [jobs[i][1] for i in places]
+            outputs = localizer.forward(backend, prepared, wanted)
+            for row, i in enumerate(places):
+                results[i] = pool.submit(localizer.finish, prepared[row], outputs, row, len(wanted[row]))
+        return [entry for entry in results if entry is not None]
+
+    def read(count: int) -> list[_Job]:
+        jobs: list[_Job] = []
+        while len(jobs) < count:
+            try:
+                image = next(pictures)
+            except StopIteration:
+                break
+            wanted = localizer.check_labels(_next_label(), top_k)
+            jobs.append((describe(image), wanted, pool.submit(localizer.prepare, image, keep_image=keep_image)))
+        return jobs
+
+    def _next_label() -> Sequence[int] | int | None:
+        if given is None:
+            return None
+        try:
+            return next(given)
+        except StopIteration:
+            raise InputError("labels ended before the pictures did: give one entry per picture") from None
+
+    running: deque[Future[list[Future[Localization] | Failure]]] = deque()
+    try:
+        pictures = iter(images)
+        given = None if labels is None else iter(labels)
+        exhausted = False
+        while True:
+            while not exhausted and len(running) <= ahead:
+                jobs = read(batch_size)
+                exhausted = len(jobs) < batch_size
+                if jobs:
+                    running.append(network.submit(run_batch, jobs))
+                del jobs
+            if not running:
+                return
+            entries = deque(running.popleft().result())
+            while entries:  # emptied as it is given out, so that a result is freed when its user lets it go
+                entry = entries.popleft()
+                if not isinstance(entry, Failure):
+                    yield entry.result()
+                elif on_error == "yield":
+                    yield entry
+                else:
+                    raise entry.error
+                del entry
+    finally:
+        for batch in running:
+            batch.cancel()
+        # The network first: a batch under way still hands its post-processing to the pool.
+        network.shutdown(wait=True, cancel_futures=True)
+        pool.shutdown(wait=True, cancel_futures=True)

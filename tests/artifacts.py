@@ -1,0 +1,140 @@
+"""A tiny artifact whose answers are known by construction; needs `onnx`, not torch.
+
+Its network looks for colours: channel k of the features is large where a pixel has colour k (red, green, blue,
+yellow), so that the class is the colour that covers most, and the map is where that colour is.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from lidcam_rt.artifact import CamSpec, InputSpec, Manifest, PasSpec, SourceSpec
+
+CLASSES = ("red", "green", "blue", "yellow")
+COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255), "yellow": (255, 255, 0)}
+OPSET = 18
+STRIDE = 4
+
+
+def manifest(*, dtype: str = "uint8", size: tuple[int, int] = (64, 64), top_k: int = 1, resize: str = "stretch",
+             labels: bool = True, task: str = "localization", theta: float = 0.35) -> Manifest:
+    return Manifest(
+        task=task,
+        input=InputSpec(dtype=dtype, layout="NHWC" if dtype == "uint8" else "NCHW", height=size[0], width=size[1],
+                        dynamic_size=True, mean=(127.5,) * 3, std=(127.5,) * 3, resize=resize),
+        class_names=CLASSES,
+        top_k=top_k,
+        labels_input=labels,
+        cam=CamSpec(nwc=True, pooling="gap", stride=STRIDE),
+        pas=PasSpec(percentile=100.0, theta=theta, interpolation="linear"),
+        source=SourceSpec(name="tests"),
+        package_version="0.1.0",
+        opset=OPSET,
+    )
+
+
+def build(path: Path, **options) -> Path:
+    """Write the artifact to `path`; the options are those of `manifest`."""
+    spec = manifest(**options)
+    nodes: list[onnx.NodeProto] = []
+    constants: list[onnx.TensorProto] = []
+
+    def constant(name: str, value: np.ndarray) -> str:
+        constants.append(numpy_helper.from_array(value, name))
+        return name
+
+    def node(op: str, inputs: list[str], output: str, **attributes) -> str:
+        nodes.append(helper.make_node(op, inputs, [output], **attributes))
+        return output
+
+    f32, i64 = np.float32, np.int64
+    if spec.input.dtype == "uint8":
+        image = helper.make_tensor_value_info("image", TensorProto.UINT8, ["batch", "height", "width", 3])
+        node("Cast", ["image"], "float", to=TensorProto.FLOAT)
+        node("Sub", ["float", constant("mean", f32([127.5]))], "centred")
+        node("Div", ["centred", "mean"], "scaled")
+        x = node("Transpose", ["scaled"], "nchw", perm=[0, 3, 1, 2])
+    else:
+        image = helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", 3, "height", "width"])
+        x = "image"
+    colours = f32([(1, -1, -1), (-1, 1, -1), (-1, -1, 1), (1, 1, -1)]).reshape(4, 3, 1, 1)
+    node("Conv", [x, constant("colours", colours), constant("bias", f32([-2, -2, -2, -2]))], "match")
+    node("Relu", ["match"], "active")
+    node("AveragePool", ["active"], "F", kernel_shape=[STRIDE, STRIDE], strides=[STRIDE, STRIDE])
+    node("ReduceMean", ["F", constant("hw", i64([2, 3]))], "pooled", keepdims=0)
+    weights = f32(np.eye(4) * 20 - 0.1)
+    node("Gemm", ["pooled", constant("w", weights)], "logits", transB=1)
+    node("TopK", ["logits", constant("k", i64([spec.top_k]))], "")
+    nodes[-1].output[:] = ["best", "ranked"]
+    if spec.labels_input:
+        node("Less", ["labels", constant("zero", i64(0))], "free")
+        ids = node("Where", ["free", "ranked", "labels"], "class_ids")
+    else:
+        ids = node("Identity", ["ranked"], "class_ids")
+    node("Sigmoid" if spec.task == "multilabel" else "Softmax", ["logits"], "probability")
+    node("GatherElements", ["probability", ids], "scores", axis=1)
+    node("Gather", [constant("w_map", np.maximum(weights, 0)), ids], "rows")  # [N, K, C]
+    node("Shape", ["F"], "F_shape")
+    node("Slice", ["F_shape", constant("s0", i64([2])), constant("s4", i64([4]))], "hw_shape")
+    node("Slice", ["F_shape", constant("s_0", i64([0])), constant("s_2", i64([2]))], "nc_shape")
+    node("Concat", ["nc_shape", constant("m1", i64([-1]))], "flat_shape", axis=0)
+    node("Reshape", ["F", "flat_shape"], "F_flat")
+    node("MatMul", ["rows", "F_flat"], "cam_flat")
+    node("Shape", ["class_ids"], "nk_shape")
+    node("Concat", ["nk_shape", "hw_shape"], "cam_shape", axis=0)
+    node("Reshape", ["cam_flat", "cam_shape"], "cam")
+    # PaS in standard operators, percentile 100 (the maximum), mode threshold, of the resized map.
+    node("Mul", ["hw_shape", constant("stride", i64([STRIDE]))], "out_hw")
+    node("Concat", ["nk_shape", "out_hw"], "out_shape", axis=0)
+    node("Resize", ["cam", "", "", "out_shape"], "big", mode="linear", coordinate_transformation_mode="half_pixel")
+    node("ReduceMin", ["big", "hw"], "low")
+    node("ReduceMax", ["big", "hw"], "high")
+    node("Sub", ["big", "low"], "above")
+    node("Sub", ["high", "low"], "range")
+    node("Max", ["range", constant("tiny", f32(1e-12))], "safe")
+    node("Div", ["above", "safe"], "share")
+    node("Mul", ["share", constant("full", f32(255))], "bytes")
+    node("Cast", ["bytes"], "map8", to=TensorProto.UINT8)
+    node("Cast", ["map8"], "map8f", to=TensorProto.FLOAT)
+    node("ReduceMax", ["map8f", "hw"], "top", keepdims=0)
+    node("Mul", ["top", constant("theta", f32(spec.pas.theta))], "cut")
+    node("Floor", ["cut"], "threshold")
+    node("Unsqueeze", ["threshold", "hw"], "threshold4")
+    node("Greater", ["map8f", "threshold4"], "inside")
+    node("Cast", ["inside"], "mask", to=TensorProto.UINT8)
+
+    info = helper.make_tensor_value_info
+    inputs = [image]
+    if spec.labels_input:
+        inputs.append(info("labels", TensorProto.INT64, ["batch", spec.top_k]))
+    maps = ["batch", spec.top_k, "height", "width"]
+    outputs = [
+        info("logits", TensorProto.FLOAT, ["batch", len(CLASSES)]),
+        info("class_ids", TensorProto.INT64, ["batch", spec.top_k]),
+        info("scores", TensorProto.FLOAT, ["batch", spec.top_k]),
+        info("cam", TensorProto.FLOAT, ["batch", spec.top_k, "map_height", "map_width"]),
+        info("map8", TensorProto.UINT8, maps),
+        info("mask", TensorProto.UINT8, maps),
+        info("threshold", TensorProto.FLOAT, ["batch", spec.top_k]),
+    ]
+    graph = helper.make_graph(nodes, "tiny", inputs, outputs, constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=9)
+    for key, value in spec.to_metadata().items():
+        entry = model.metadata_props.add()
+        entry.key, entry.value = key, value
+    onnx.checker.check_model(model, full_check=True)
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+def picture(colour: str = "red", box: tuple[int, int, int, int] = (40, 24, 104, 72),
+            size: tuple[int, int] = (160, 96)) -> np.ndarray:
+    """uint8 [H, W, 3]: grey with a filled box (x0, y0, x1, y1) of one colour."""
+    pixels = np.full((size[1], size[0], 3), 128, np.uint8)
+    x0, y0, x1, y1 = box
+    pixels[y0:y1, x0:x1] = COLOURS[colour]
+    return pixels
