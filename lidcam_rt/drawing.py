@@ -50,7 +50,9 @@ def overlay(result: Localization, *, alpha: float = 0.5) -> npt.NDArray[np.uint8
     return canvas
 
 
-def _label(canvas: npt.NDArray[np.uint8], text: str, box: tuple[int, int, int, int] | None, line: int) -> None:
+def _label(
+    canvas: npt.NDArray[np.uint8], text: str, box: tuple[int, int, int, int] | None, line: int
+) -> None:
     """Write the label at the box's upper left corner, inside the picture, on a dark plate."""
     from PIL import Image, ImageDraw, ImageFont
 
@@ -139,7 +141,9 @@ def save(result: Localization, folder: Path, name: str | None) -> dict[str, Path
     }
     if result.image is not None:
         files["overlay"] = (f"{stem}_overlay.jpg", encode(overlay(result), ".jpg"))
-    text = json.dumps({**result.to_dict(), "files": {kind: file for kind, (file, _) in files.items()}}, indent=1)
+    text = json.dumps(
+        {**result.to_dict(), "files": {kind: file for kind, (file, _) in files.items()}}, indent=1
+    )
     files["json"] = (f"{stem}.json", text.encode() + b"\n")
     written: dict[str, Path] = {}
     try:

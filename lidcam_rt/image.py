@@ -324,9 +324,7 @@ def network_input(picture: RgbImage, spec: InputSpec) -> npt.NDArray[np.uint8] |
     size = (place.width, place.height)
     pixels: npt.NDArray[np.uint8] = picture
     if (picture.shape[1], picture.shape[0]) != size:
-        resample = (
-            Image.Resampling.BICUBIC if spec.interpolation == "bicubic" else Image.Resampling.BILINEAR
-        )
+        resample = Image.Resampling.BICUBIC if spec.interpolation == "bicubic" else Image.Resampling.BILINEAR
         pixels = np.asarray(Image.fromarray(picture).resize(size, resample))
     if size != (spec.width, spec.height):
         fill = np.clip(np.rint(spec.mean), 0, 255).astype(np.uint8)
@@ -361,4 +359,3 @@ def to_original_size(
     if (part.shape[1], part.shape[0]) == size:
         return part.copy() if part.base is not None else part
     return np.asarray(cv2.resize(part, size, interpolation=cv2.INTER_LINEAR), dtype=np.uint8)
-

@@ -16,7 +16,15 @@ import numpy.typing as npt
 from lidcam_rt.artifact import Manifest, read_manifest
 from lidcam_rt.backends import Backend, open_backend
 from lidcam_rt.errors import BackendError, InputError
-from lidcam_rt.image import MAX_PIXELS, ImageSource, RgbImage, describe, network_input, read_image, to_original_size
+from lidcam_rt.image import (
+    MAX_PIXELS,
+    ImageSource,
+    RgbImage,
+    describe,
+    network_input,
+    read_image,
+    to_original_size,
+)
 from lidcam_rt.results import Box, ClassScore, Failure, Localization
 
 __all__ = ["Localizer", "Prepared", "load"]
@@ -37,8 +45,8 @@ def load(
     Args:
         path: an .onnx file made by `lidcam export`.
         backend: `auto` or `onnxruntime`.
-        device: `auto`, `cpu`, `cuda` or `cuda:INDEX`. What is asked for is what runs: there is no silent change
-            to the CPU.
+        device: `auto`, `cpu`, `cuda` or `cuda:INDEX`. What is asked for is what runs: there is no silent
+            change to the CPU.
         threads: threads of one network call on the CPU; 0: one per usable core.
         max_pixels: pictures of more pixels are refused.
 
@@ -72,10 +80,12 @@ class Prepared:
 
 
 def largest_box(mask: npt.NDArray[np.bool_]) -> Box | None:
-    """(x0, y0, x1, y1) of the largest connected component (8 neighbours), half-open; None for an empty mask."""
+    """Half-open box of the largest connected component (8 neighbours); None for an empty mask."""
     import cv2
 
-    count, _, stats, _ = cv2.connectedComponentsWithStats(mask.view(np.uint8), connectivity=8, ltype=cv2.CV_32S)
+    count, _, stats, _ = cv2.connectedComponentsWithStats(
+        mask.view(np.uint8), connectivity=8, ltype=cv2.CV_32S
+    )
     if count < 2:
         return None
     x, y, width, height, _ = (int(v) for v in stats[1 + int(np.argmax(stats[1:, cv2.CC_STAT_AREA]))])
@@ -123,7 +133,9 @@ class Localizer:
         """
         backend = self._backend
         if backend is None:
-            raise InputError("this Localizer is closed: load the artifact again, or use it inside its `with` block")
+            raise InputError(
+                "this Localizer is closed: load the artifact again, or use it inside its `with` block"
+            )
         return backend
 
     @property
@@ -166,11 +178,12 @@ class Localizer:
         """Localize in one picture.
 
         Args:
-            image: a path, the bytes of a file, a uint8 array [H, W, 3] RGB (or [H, W], [H, W, 4]), a Pillow image.
-            labels: class ids to localize instead of the predicted ones (ground-truth-known localization), at most
-                the artifact's top_k.
-            top_k: predicted classes to localize, 1 to the artifact's top_k; the best is the result, the rest are in
-                its `others`. By default 1.
+            image: a path, the bytes of a file, a uint8 array [H, W, 3] RGB (or [H, W], [H, W, 4]), a
+                Pillow image.
+            labels: class ids to localize instead of the predicted ones (ground-truth-known
+                localization), at most the artifact's top_k.
+            top_k: predicted classes to localize, 1 to the artifact's top_k; the best is the result, the
+                rest are in its `others`. By default 1.
             keep_image: keep the picture in the result, for `overlay`.
 
         Raises:
@@ -229,8 +242,12 @@ class Localizer:
         backend = self.backend
         sources = _listed(images)
         if labels is not None and len(labels) != len(sources):
-            raise InputError(f"labels must have one entry per picture: {len(labels)} for {len(sources)} pictures")
-        wanted = [self.check_labels(None if labels is None else labels[i], top_k) for i in range(len(sources))]
+            raise InputError(
+                f"labels must have one entry per picture: {len(labels)} for {len(sources)} pictures"
+            )
+        wanted = [
+            self.check_labels(None if labels is None else labels[i], top_k) for i in range(len(sources))
+        ]
         results: list[Localization | Failure | None] = [None] * len(sources)
         prepared, places = [], []
         for i, source in enumerate(sources):
@@ -242,7 +259,9 @@ class Localizer:
                     raise
                 results[i] = Failure(describe(source), error)
         if prepared:
-            for i, result in zip(places, self.run(backend, prepared, [wanted[i] for i in places]), strict=True):
+            for i, result in zip(
+                places, self.run(backend, prepared, [wanted[i] for i in places]), strict=True
+            ):
                 results[i] = result
         return results
 
@@ -260,8 +279,8 @@ class Localizer:
     ) -> Generator[Localization | Failure, None, None]:
         """Localize in a stream of pictures: decoding, network and post-processing overlap; order is kept.
 
-        Nothing is read before the first result is asked for. At most `(ahead + 1) * batch_size` pictures are held;
-        closing the generator (or an error, or Ctrl-C) ends its threads.
+        Nothing is read before the first result is asked for. At most `(ahead + 1) * batch_size` pictures
+        are held; closing the generator (or an error, or Ctrl-C) ends its threads.
 
         Args:
             images: any iterable, also an endless one; it is read in the caller's thread.
@@ -269,8 +288,8 @@ class Localizer:
             batch_size: pictures per call of the network.
             top_k: as in `__call__`.
             keep_image: as in `__call__`.
-            on_error: `raise` the error of the first picture that cannot be read, after the results before it; or
-                `yield` a Failure in its place and go on.
+            on_error: `raise` the error of the first picture that cannot be read, after the results
+                before it; or `yield` a Failure in its place and go on.
             ahead: batches that are read ahead of the one being given out.
             workers: threads for decoding and post-processing; by default one per usable core.
         """
@@ -302,20 +321,26 @@ class Localizer:
         """What the graph's input `labels` gets for one picture, one entry per localization wanted.
 
         Raises:
-            InputError: a class id is out of range, there are more than the artifact's top_k, or it takes none.
+            InputError: a class id is out of range, there are more than the artifact's top_k, or it takes
+                none.
         """
         most = self._manifest.top_k
         if labels is None:
             count = 1 if top_k is None else top_k
             if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= most:
                 raise InputError(
-                    f"top_k must be 1 to {most} for this artifact, got {count!r}; export it with a larger --top-k"
+                    f"top_k must be 1 to {most} for this artifact, got {count!r}; "
+                    "export it with a larger --top-k"
                 )
             return (-1,) * count
         if not self._manifest.labels_input:
             raise InputError("this artifact takes no labels; export it with the labels input")
         try:
-            ids = (int(labels),) if isinstance(labels, (int, np.integer)) else tuple(_class_id(v) for v in labels)
+            ids = (
+                (int(labels),)
+                if isinstance(labels, (int, np.integer))
+                else tuple(_class_id(v) for v in labels)
+            )
         except TypeError:
             raise InputError(f"labels must be class ids (whole numbers), got {labels!r}") from None
         if not 1 <= len(ids) <= most:
@@ -326,7 +351,8 @@ class Localizer:
         for class_id in ids:
             if not 0 <= class_id < len(self.class_names):
                 raise InputError(
-                    f"label {class_id} is out of range: the artifact has classes 0 to {len(self.class_names) - 1}"
+                    f"label {class_id} is out of range: "
+                    f"the artifact has classes 0 to {len(self.class_names) - 1}"
                 )
         return ids
 

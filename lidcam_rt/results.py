@@ -42,16 +42,18 @@ class Localization:
         class_id: the class that was localized.
         class_name: its name.
         score: its softmax or sigmoid score, 0 to 1.
-        topk: the best classes of the picture, best first (they need not contain `class_id` when labels were given).
+        topk: the best classes of the picture, best first (they need not contain `class_id` when labels
+            were given).
         box: (x0, y0, x1, y1) of the largest connected component of `mask`, in pixels of the original image,
             x1 and y1 one past the last pixel; None where the mask is empty.
         mask: bool [height, width] at original size: `map` > `threshold`.
         map: uint8 [height, width] at original size, the localization map.
         threshold: in units of `map`, 0 to 255.
         path: file the picture came from, or None.
-        image: uint8 [height, width, 3] RGB, the picture as localized (upright), or None where it was not kept.
-        others: localizations of further classes of the same picture (artifacts exported with top_k > 1, or several
-            labels).
+        image: uint8 [height, width, 3] RGB, the picture as localized (upright), or None where it was not
+            kept.
+        others: localizations of further classes of the same picture (artifacts exported with top_k > 1,
+            or several labels).
     """
 
     class_id: int

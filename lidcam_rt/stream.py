@@ -1,6 +1,7 @@
 """A stream of pictures: decode, network and post-processing overlap, in order, with bounded memory.
 
-Decoding and post-processing run in a pool of threads (both let go of Python's lock), the network in one thread of
+Decoding and post-processing run in a pool of threads (both let go of Python's lock), the network in one
+thread of
 its own, which only ever waits for decoding: no task of the pool waits for another, so it cannot lock up.
 """
 
@@ -66,7 +67,9 @@ def run_stream(
             except StopIteration:
                 break
             wanted = localizer.check_labels(_next_label(), top_k)
-            jobs.append((describe(image), wanted, pool.submit(localizer.prepare, image, keep_image=keep_image)))
+            jobs.append(
+                (describe(image), wanted, pool.submit(localizer.prepare, image, keep_image=keep_image))
+            )
         return jobs
 
     def _next_label() -> Sequence[int] | int | None:

@@ -1,7 +1,7 @@
 """A tiny artifact whose answers are known by construction; needs `onnx`, not torch.
 
-Its network looks for colours: channel k of the features is large where a pixel has colour k (red, green, blue,
-yellow), so that the class is the colour that covers most, and the map is where that colour is.
+Its network looks for colours: channel k of the features is large where a pixel has colour k (red, green,
+blue, yellow), so that the class is the colour that covers most, and the map is where that colour is.
 """
 
 from __future__ import annotations
@@ -20,12 +20,28 @@ OPSET = 18
 STRIDE = 4
 
 
-def manifest(*, dtype: str = "uint8", size: tuple[int, int] = (64, 64), top_k: int = 1, resize: str = "stretch",
-             labels: bool = True, task: str = "localization", theta: float = 0.35) -> Manifest:
+def manifest(
+    *,
+    dtype: str = "uint8",
+    size: tuple[int, int] = (64, 64),
+    top_k: int = 1,
+    resize: str = "stretch",
+    labels: bool = True,
+    task: str = "localization",
+    theta: float = 0.35,
+) -> Manifest:
     return Manifest(
         task=task,
-        input=InputSpec(dtype=dtype, layout="NHWC" if dtype == "uint8" else "NCHW", height=size[0], width=size[1],
-                        dynamic_size=True, mean=(127.5,) * 3, std=(127.5,) * 3, resize=resize),
+        input=InputSpec(
+            dtype=dtype,
+            layout="NHWC" if dtype == "uint8" else "NCHW",
+            height=size[0],
+            width=size[1],
+            dynamic_size=True,
+            mean=(127.5,) * 3,
+            std=(127.5,) * 3,
+            resize=resize,
+        ),
         class_names=CLASSES,
         top_k=top_k,
         labels_input=labels,
@@ -90,7 +106,13 @@ def build(path: Path, **options) -> Path:
     # PaS in standard operators, percentile 100 (the maximum), mode threshold, of the resized map.
     node("Mul", ["hw_shape", constant("stride", i64([STRIDE]))], "out_hw")
     node("Concat", ["nk_shape", "out_hw"], "out_shape", axis=0)
-    node("Resize", ["cam", "", "", "out_shape"], "big", mode="linear", coordinate_transformation_mode="half_pixel")
+    node(
+        "Resize",
+        ["cam", "", "", "out_shape"],
+        "big",
+        mode="linear",
+        coordinate_transformation_mode="half_pixel",
+    )
     node("ReduceMin", ["big", "hw"], "low")
     node("ReduceMax", ["big", "hw"], "high")
     node("Sub", ["big", "low"], "above")
@@ -131,8 +153,9 @@ def build(path: Path, **options) -> Path:
     return path
 
 
-def picture(colour: str = "red", box: tuple[int, int, int, int] = (40, 24, 104, 72),
-            size: tuple[int, int] = (160, 96)) -> np.ndarray:
+def picture(
+    colour: str = "red", box: tuple[int, int, int, int] = (40, 24, 104, 72), size: tuple[int, int] = (160, 96)
+) -> np.ndarray:
     """uint8 [H, W, 3]: grey with a filled box (x0, y0, x1, y1) of one colour."""
     pixels = np.full((size[1], size[0], 3), 128, np.uint8)
     x0, y0, x1, y1 = box

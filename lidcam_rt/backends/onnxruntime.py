@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -28,14 +29,21 @@ class OrtBackend:
         session: the session.
         device: where it runs.
         version: version of onnxruntime.
+        ops_registered: whether the operator library was registered.
+
+    Attributes:
+        inputs: name, dtype and shape of each input, as the session has them.
+        outputs: the same of each output.
+        ops_registered: as given.
     """
 
-    def __init__(self, session: Any, device: str, version: str) -> None:
+    def __init__(self, session: Any, device: str, version: str, ops_registered: bool = False) -> None:
         self._session: Any = session
         self._device = device
         self._version = version
-        self.input_names = tuple(entry.name for entry in session.get_inputs())
-        self.output_names = tuple(entry.name for entry in session.get_outputs())
+        self.ops_registered = ops_registered
+        self.inputs = [_describe(entry) for entry in session.get_inputs()]
+        self.outputs = [_describe(entry) for entry in session.get_outputs()]
 
     @property
     def name(self) -> str:
@@ -63,7 +71,7 @@ class OrtBackend:
         try:
             values = session.run(list(outputs), feed)
         except Exception as error:
-            reason = str(error).strip().splitlines()[0][:400]
+            reason = _reason(error)
             raise BackendError(
                 f"onnxruntime failed on a batch of {image.shape[0]} ({reason}). "
                 "Try a smaller batch size; `lidcam doctor` checks the installation"
@@ -73,6 +81,18 @@ class OrtBackend:
     def close(self) -> None:
         """Free the session."""
         self._session = None
+
+
+def _reason(error: Exception) -> str:
+    """ONNX Runtime's message without its source lines and signatures."""
+    first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    first = re.sub(r"/\S*onnxruntime_src/\S+ .*\) (?=\S)", "", first)
+    return re.sub(r"^\[ONNXRuntimeError\] : \d+ : ", "", first)[:400]
+
+
+def _describe(entry: Any) -> dict[str, Any]:
+    dtype = {"float": "float32", "double": "float64"}.get(kind := entry.type[7:-1], kind)
+    return {"name": entry.name, "dtype": dtype, "shape": list(entry.shape)}
 
 
 def _session_options(ort: Any, manifest: Manifest, threads: int) -> Any:
@@ -134,40 +154,42 @@ def open_backend(
     if kind == "cuda" and _CUDA not in available:
         raise BackendError(
             f"device {device} was asked for, and the installed onnxruntime {ort.__version__} has no CUDA "
-            f"provider (it has {', '.join(available)}): pip uninstall -y onnxruntime && pip install 'lidcam-rt[gpu]'"
+            f"provider (it has {', '.join(available)}): "
+            "pip uninstall -y onnxruntime && pip install 'lidcam-rt[gpu]'"
         )
     if kind == "cuda" or (kind == "auto" and _CUDA in available):
         if kind == "cuda" and hasattr(ort, "preload_dlls"):
             ort.preload_dlls()
         try:
-            session = _start(ort, path, manifest, threads, [(_CUDA, {"device_id": index}), _CPU])
+            session, ops = _start(ort, path, manifest, threads, [(_CUDA, {"device_id": index}), _CPU])
         except BackendError as error:
             if kind == "cuda":
                 raise
             _log.warning("no GPU: %s; running on the CPU", error)
         else:
             if session.get_providers()[0] == _CUDA:
-                return OrtBackend(session, f"cuda:{index}", ort.__version__)
+                return OrtBackend(session, f"cuda:{index}", ort.__version__, ops)
             if kind == "cuda":
                 raise BackendError(
                     f"device {device} was asked for and onnxruntime {ort.__version__} fell back to "
                     f"{', '.join(session.get_providers())}: driver, CUDA or cuDNN libraries are missing or "
                     "do not fit. `lidcam doctor` says which; or ask for device='cpu'"
                 )
-            return OrtBackend(session, "cpu", ort.__version__)
-    return OrtBackend(_start(ort, path, manifest, threads, [_CPU]), "cpu", ort.__version__)
+            return OrtBackend(session, "cpu", ort.__version__, ops)
+    session, ops = _start(ort, path, manifest, threads, [_CPU])
+    return OrtBackend(session, "cpu", ort.__version__, ops)
 
 
 def _start(
     ort: Any, path: str | os.PathLike[str], manifest: Manifest, threads: int, providers: list[Any]
-) -> Any:
+) -> tuple[Any, bool]:
     options = _session_options(ort, manifest, threads)
-    _register_ops(options)
+    ops = _register_ops(options)
     try:
         session = ort.InferenceSession(os.fspath(path), sess_options=options, providers=providers)
     except Exception as error:
-        reason = str(error).strip().splitlines()[0][:400]
-        lowered = reason.lower()
+        reason = _reason(error)
+        lowered = str(error).lower()
         if "cuda" in lowered or "cudnn" in lowered:
             raise BackendError(f"{path}: onnxruntime could not start on the GPU ({reason})") from None
         if "ir version" in lowered or "opset" in lowered:
@@ -179,7 +201,7 @@ def _start(
             f"{path}: onnxruntime {ort.__version__} refuses it ({reason}). Copy or export it again"
         ) from None
     _check_graph(session, manifest, path)
-    return session
+    return session, ops
 
 
 def _check_graph(session: Any, manifest: Manifest, path: str | os.PathLike[str]) -> None:

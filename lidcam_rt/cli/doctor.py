@@ -1,5 +1,217 @@
 """`lidcam doctor`."""
 
+from __future__ import annotations
 
-def doctor() -> None:
-    """Say what is installed, what is missing, and the command that installs it."""
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any, Literal
+
+import typer
+
+__all__ = ["Finding", "doctor", "examine"]
+
+_ORT = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-directml", "onnxruntime-openvino", "onnxruntime-qnn")
+_CV2 = (
+    *("opencv-python", "opencv-python-headless"),
+    *("opencv-contrib-python", "opencv-contrib-python-headless"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at.
+
+    Attributes:
+        what: its name.
+        state: `ok`, `absent` (an optional part that is not there), or `broken` (localization may fail).
+        detail: what was found.
+        mend: the command that mends or installs it, or an empty text.
+    """
+
+    what: str
+    state: Literal["ok", "absent", "broken"]
+    detail: str
+    mend: str = ""
+
+
+def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON array.")] = False) -> None:
+    """Say what is installed, what is missing, and the command that installs it.
+
+    Exit status: 0, or 1 where something is broken.
+    """
+    import json
+
+    from rich.text import Text
+
+    from lidcam_rt.cli.console import out
+
+    findings = examine()
+    if as_json:
+        print(json.dumps([asdict(finding) for finding in findings], indent=1))
+    else:
+        style = {"ok": "green", "absent": "yellow", "broken": "bold red"}
+        for finding in findings:
+            line = Text(f"{finding.state:<7}", style=style[finding.state])
+            line.append(f"{finding.what}: ", style="bold").append(finding.detail, style="default")
+            out.print(line)
+            if finding.mend:
+                out.print(Text(f"       {finding.mend}", style="cyan"), soft_wrap=True)
+    if any(finding.state == "broken" for finding in findings):
+        raise typer.Exit(1)
+
+
+def _versions(names: tuple[str, ...]) -> dict[str, str]:
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {}
+    for name in names:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def examine(versions: Callable[[tuple[str, ...]], dict[str, str]] = _versions) -> list[Finding]:
+    """Look at this installation.
+
+    Args:
+        versions: gives the installed ones of some distributions with their versions.
+    """
+    from lidcam_rt import __version__
+
+    python = f"{sys.version_info.major}.{sys.version_info.minor}.{sys.version_info.micro}"
+    findings = [Finding("lidcam-rt", "ok", f"{__version__} on Python {python}, {sys.platform}")]
+    findings += _required(versions)
+    findings += [_clash("onnxruntime", _ORT, versions), _clash("cv2", _CV2, versions)]
+    findings += _engine()
+    findings += _kernels()
+    findings += _extras()
+    return findings
+
+
+def _required(versions: Callable[[tuple[str, ...]], dict[str, str]]) -> list[Finding]:
+    found = []
+    for name, module in (("numpy", "numpy"), ("pillow", "PIL"), ("pydantic", "pydantic"), ("OpenCV", "cv2")):
+        try:
+            imported = __import__(module)
+        except Exception as error:  # also a broken shared library
+            mend = {"OpenCV": "opencv-python-headless"}.get(name, name)
+            found.append(
+                Finding(
+                    name, "broken", f"cannot be imported ({error})", f"pip install --force-reinstall {mend}"
+                )
+            )
+        else:
+            found.append(Finding(name, "ok", str(getattr(imported, "__version__", "installed"))))
+    return found
+
+
+def _clash(
+    module: str, names: tuple[str, ...], versions: Callable[[tuple[str, ...]], dict[str, str]]
+) -> Finding:
+    """Distributions that write into one import package overwrite each other's files."""
+    installed = versions(names)
+    listed = ", ".join(f"{name} {number}" for name, number in installed.items())
+    if len(installed) > 1 and not (module == "cv2" and len(set(installed.values())) == 1):
+        keep = "onnxruntime-gpu" if "onnxruntime-gpu" in installed else sorted(installed)[0]
+        if module == "cv2":
+            keep = "opencv-python-headless"
+        return Finding(
+            f"{module} distributions",
+            "broken",
+            f"{listed} are all installed and overwrite each other's files; one must stay",
+            f"pip uninstall -y {' '.join(installed)} && pip install {keep}",
+        )
+    if not installed:
+        return Finding(f"{module} distributions", "absent", "none is listed by pip (built from source?)")
+    return Finding(f"{module} distributions", "ok", listed)
+
+
+def _engine() -> list[Finding]:
+    from lidcam_rt.backends.base import usable_cores
+
+    try:
+        import onnxruntime as ort
+
+        providers = ort.get_available_providers()
+    except Exception as error:
+        return [
+            Finding(
+                "onnxruntime",
+                "broken",
+                f"cannot be imported ({error})",
+                "pip install --force-reinstall onnxruntime",
+            )
+        ]
+    found = [Finding("onnxruntime", "ok", f"{ort.__version__}, providers {', '.join(providers)}")]
+    found.append(Finding("CPU", "ok", f"{usable_cores()} usable cores"))
+    gpu = _gpu()
+    cuda = "CUDAExecutionProvider" in providers
+    if gpu is None:
+        found.append(Finding("GPU", "absent", "no NVIDIA driver found; everything runs on the CPU"))
+    elif cuda:
+        found.append(Finding("GPU", "ok", f"{gpu}; try `lidcam localize --device cuda`"))
+    else:
+        found.append(
+            Finding(
+                "GPU",
+                "absent",
+                f"{gpu}, and this onnxruntime has no CUDA provider",
+                "pip uninstall -y onnxruntime && pip install 'lidcam-rt[gpu]'",
+            )
+        )
+    return found
+
+
+def _gpu() -> str | None:
+    """Names of the NVIDIA GPUs, asked of the driver's tool in a process of its own; None without a driver."""
+    import shutil
+    import subprocess
+
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return None
+    try:
+        answer = subprocess.run(
+            [tool, "--query-gpu=name,driver_version", "--format=csv,noheader"],
+            capture_output=True, text=True, timeout=20, check=True,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return "; ".join(answer.stdout.strip().splitlines()) or None
+
+
+def _kernels() -> list[Finding]:
+    rebuild = "pip install --force-reinstall --no-deps lidcam-rt"
+    try:
+        from lidcam_rt import _kernels as compiled
+
+        info: dict[str, Any] = compiled.build_info()
+    except Exception as error:
+        return [Finding("compiled kernels", "broken", f"not built or not loadable ({error})", rebuild)]
+    found = [Finding("compiled kernels", "ok", ", ".join(f"{k} {v}" for k, v in info.items()))]
+    import lidcam_rt.pas as pas
+
+    find = getattr(pas, "ops_library", None)
+    library = find() if find is not None else None
+    found.append(
+        Finding("operator library", "ok", str(library))
+        if library is not None
+        else Finding("operator library", "absent", "not built; artifacts run PaS in standard operators")
+    )
+    return found
+
+
+def _extras() -> list[Finding]:
+    from lidcam_rt.cli.main import EXTRA_MODULES, missing_modules
+
+    found = []
+    for extra in EXTRA_MODULES:
+        if missing := missing_modules(extra):
+            detail = f"{', '.join(missing)} not found"
+            found.append(Finding(f"extra {extra}", "absent", detail, f"pip install 'lidcam-rt[{extra}]'"))
+        else:
+            found.append(Finding(f"extra {extra}", "ok", "installed"))
+    return found

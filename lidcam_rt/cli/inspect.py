@@ -1,5 +1,109 @@
 """`lidcam inspect`."""
 
+from __future__ import annotations
 
-def inspect() -> None:
-    """Say what is installed, what is missing, and the command that installs it."""
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+__all__ = ["inspect"]
+
+
+def inspect(
+    model: Annotated[Path, typer.Argument(help="An artifact made by `lidcam export`.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Show an artifact: its manifest, inputs, outputs, and which form of the PaS operator runs here."""
+    import json
+
+    from lidcam_rt.artifact import file_sha256, read_manifest
+    from lidcam_rt.backends.onnxruntime import open_backend
+    from lidcam_rt.cli.console import out
+    from lidcam_rt.protobuf import model_header
+
+    manifest = read_manifest(model)
+    header = model_header(model)
+    engine = open_backend(model, manifest, device="cpu")
+    facts: dict[str, Any] = {
+        "file": str(model),
+        "bytes": model.stat().st_size,
+        "sha256": file_sha256(model),
+        "ir_version": header.ir_version,
+        "opsets": header.opsets,
+        "functions": list(header.functions),
+        "inputs": engine.inputs,
+        "outputs": engine.outputs,
+        "operator": operator_form(header.functions, engine.ops_registered),
+        "engine": engine.name,
+        "manifest": manifest.model_dump(mode="json"),
+    }
+    if as_json:
+        print(json.dumps(facts, indent=1))
+        return
+    _print(out, facts)
+
+
+def operator_form(functions: tuple[str, ...], registered: bool) -> str:
+    """Which form of `lidcam::PaS` ONNX Runtime runs for this file here."""
+    if not any(name.startswith("lidcam::") for name in functions):
+        return "standard operators, written out in the graph"
+    if registered:
+        return "kernel of the operator library"
+    return (
+        "function body of the file, in standard operators "
+        "(the operator library is not built: `lidcam doctor`)"
+    )
+
+
+def _print(out: Any, facts: dict[str, Any]) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    def show(title: str, rows: list[tuple[str, str]]) -> None:
+        out.print(Text(title, style="bold"))
+        table = Table(box=None, show_header=False, pad_edge=True)
+        table.add_column(no_wrap=True)
+        table.add_column(overflow="fold")
+        for name, value in rows:
+            table.add_row(name, Text(value))
+        out.print(table)
+
+    manifest = facts["manifest"]
+    size, cam, pas, source = manifest["input"], manifest["cam"], manifest["pas"], manifest["source"]
+    names = manifest["class_names"]
+    pooling = cam["pooling"] + (f", threshold {cam['tap_threshold']}" if cam["pooling"] == "tap" else "")
+    show(
+        "artifact",
+        [
+            ("file", facts["file"]),
+            ("size", f"{facts['bytes'] / 1e6:.1f} MB"),
+            ("sha256", facts["sha256"]),
+            ("source", source["name"]),
+            ("weights", f"{source['weights'] or 'random'} "
+             f"(licence: {manifest['weights_license'] or 'not stated'})"),
+            ("written by", f"lidcam_rt {manifest['package_version']}, schema {manifest['schema_version']}"),
+            ("opsets", ", ".join(f"{k or 'ai.onnx'} {v}" for k, v in facts["opsets"].items())
+             + f", IR {facts['ir_version']}"),
+        ],
+    )  # fmt: skip
+    show(
+        "model",
+        [
+            ("task", manifest["task"]),
+            ("classes", f"{len(names)}: {', '.join(names[:4])}{', ...' if len(names) > 4 else ''}"),
+            ("input", f"{size['width']}x{size['height']} {size['channel_order']} {size['dtype']} "
+             f"{size['layout']}, "
+             f"{size['resize']}, {size['interpolation']}{', any size' if size['dynamic_size'] else ''}"),
+            ("CAM", f"stride {cam['stride']}, "
+             f"negative weights {'clamped (NWC)' if cam['nwc'] else 'kept'}, {pooling}"),
+            ("PaS", f"percentile {pas['percentile']:g}, theta {pas['theta']:g}, {pas['mode']}, "
+             f"{pas['precision']}, "
+             f"{pas['where']}, {pas['interpolation']}"),
+            ("maps per picture", str(manifest["top_k"])),
+            ("labels input", "yes" if manifest["labels_input"] else "no"),
+        ],
+    )  # fmt: skip
+    show("inputs", [(e["name"], f"{e['dtype']} {e['shape']}") for e in facts["inputs"]])
+    show("outputs", [(e["name"], f"{e['dtype']} {e['shape']}") for e in facts["outputs"]])
+    show("runs here", [("engine", facts["engine"]), ("PaS operator", facts["operator"])])

@@ -1,5 +1,170 @@
 """`lidcam localize`."""
 
+from __future__ import annotations
 
-def localize() -> None:
-    """Say what is installed, what is missing, and the command that installs it."""
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from lidcam_rt.cli.journal import Journal
+    from lidcam_rt.results import Localization
+
+__all__ = ["localize"]
+
+#: Exit status of a run in which some pictures could not be localized.
+SOME_FAILED = 8
+_ROWS = 20
+
+
+def localize(
+    model: Annotated[Path, typer.Argument(help="An artifact made by `lidcam export`.")],
+    images: Annotated[
+        list[str],
+        typer.Argument(
+            help="Files, folders (to any depth), quoted patterns, or - for paths on standard input."
+        ),
+    ],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="Folder for the results; an old run is resumed.")
+    ],
+    jsonl: Annotated[
+        bool, typer.Option("--jsonl", help="Print each result as a line of JSON, no table.")
+    ] = False,
+    batch_size: Annotated[int, typer.Option(min=1, help="Pictures per call of the network.")] = 4,
+    backend: Annotated[str, typer.Option(help="auto or onnxruntime.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:INDEX.")] = "auto",
+    threads: Annotated[int, typer.Option(min=0, help="Threads of the network on the CPU; 0: all cores.")] = 0,
+    top_k: Annotated[int, typer.Option(min=1, help="Classes to localize per picture.")] = 1,
+    overlay: Annotated[bool, typer.Option(help="Write overlay pictures.")] = True,
+    save_map: Annotated[bool, typer.Option("--map", help="Write the localization maps as PNG too.")] = False,
+    max_pixels: Annotated[int, typer.Option(min=1, help="Refuse pictures of more pixels.")] = 89_478_485,
+) -> None:
+    """Localize the main object of pictures: results.json, and per picture an overlay and a mask.
+
+    Exit status: 0 all went well, 8 some pictures failed (results.json says which and why), 2 wrong arguments,
+    3 the artifact, 5 the device, 6 the output folder, 130 interrupted. The same command again does what
+    is left.
+    """
+    import json
+
+    from lidcam_rt import __version__
+    from lidcam_rt.artifact import file_sha256, read_manifest
+    from lidcam_rt.cli.console import err, out, progress
+    from lidcam_rt.cli.journal import Journal
+    from lidcam_rt.cli.sources import find_images
+    from lidcam_rt.predictor import load
+    from lidcam_rt.results import Failure
+
+    manifest = read_manifest(model)
+    paths = find_images(images)
+    settings = {
+        "artifact": model.name,
+        "artifact_sha256": file_sha256(model),
+        "top_k": top_k,
+        "overlay": overlay,
+        "map": save_map,
+        "max_pixels": max_pixels,
+    }
+    with (
+        load(model, backend=backend, device=device, threads=threads, max_pixels=max_pixels) as localizer,
+        Journal(output, settings) as journal,
+    ):
+        localizer.check_labels(None, top_k)
+        todo = [path for path in paths if not journal.is_done(path)]
+        skipped = len(paths) - len(todo)
+        if skipped:
+            err.print(f"{skipped} of {len(paths)} pictures are done already, {len(todo)} to do")
+        head = {
+            "lidcam_rt": __version__,
+            **settings,
+            "source": manifest.source.name,
+            "backend": localizer.backend.name,
+            "device": localizer.device,
+        }
+        stream = localizer.stream(
+            todo, batch_size=batch_size, top_k=top_k, keep_image=overlay, on_error="yield"
+        )
+        try:
+            with progress() as bar:
+                task = bar.add_task("localize", total=len(todo))
+                for path, result in zip(todo, stream, strict=True):
+                    if isinstance(result, Failure):
+                        record: dict[str, Any] = result.to_dict()
+                    else:
+                        record = _save(result, journal, path, save_map)
+                    record = journal.add(path, record)
+                    if jsonl:
+                        line = {k: v for k, v in record.items() if k != "stamp"}
+                        print(json.dumps(line), flush=True)
+                    bar.advance(task)
+        finally:
+            stream.close()
+            journal.finish(paths, head)
+        records = [journal.records[_absolute(path)] for path in paths]
+    failures = [record for record in records if "error" in record]
+    if not jsonl:
+        _print_table(records)
+        # Printed bare, so that a terminal lets one click or copy the path.
+        out.print(f"{len(records) - len(failures)} localized, {len(failures)} failed", highlight=False)
+        out.print(str(output / "results.json"), soft_wrap=True, markup=False)
+    if failures:
+        err.print(f"[bold red]{len(failures)} of {len(records)} pictures failed[/bold red]", soft_wrap=True)
+        for record in failures[:_ROWS]:
+            err.print(f"  {record['message']}", markup=False, soft_wrap=True)
+        if len(failures) > _ROWS:
+            err.print(
+                f"  and {len(failures) - _ROWS} more: see failures in {output / 'results.json'}",
+                soft_wrap=True,
+            )
+        raise typer.Exit(SOME_FAILED)
+
+
+def _absolute(path: str) -> str:
+    import os
+
+    return os.path.abspath(path)  # noqa: PTH100
+
+
+def _save(result: Localization, journal: Journal, path: str, save_map: bool) -> dict[str, Any]:
+    """Write a picture's files under their final names, and return its record."""
+    import numpy as np
+
+    from lidcam_rt.drawing import encode, write_atomically
+
+    name = journal.name_for(path)
+    files = {"mask": f"{name}_mask.png"}
+    write_atomically(
+        journal.folder / files["mask"], encode(result.mask.view(np.uint8) * np.uint8(255), ".png")
+    )
+    if save_map:
+        files["map"] = f"{name}_map.png"
+        write_atomically(journal.folder / files["map"], encode(result.map, ".png"))
+    if result.image is not None:
+        files["overlay"] = f"{name}_overlay.jpg"
+        write_atomically(journal.folder / files["overlay"], encode(result.overlay(), ".jpg"))
+    return {**result.to_dict(), "name": name, "files": files}
+
+
+def _print_table(records: list[dict[str, Any]]) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    from lidcam_rt.cli.console import out
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("picture", max_width=28, no_wrap=True, overflow="ellipsis")
+    table.add_column("class", max_width=22, no_wrap=True, overflow="ellipsis")
+    table.add_column("score", justify="right", no_wrap=True)
+    table.add_column("box x0 y0 x1 y1", no_wrap=True, max_width=23, overflow="ellipsis")
+    for record in records[:_ROWS]:
+        name = Text(Path(record["image"]).name)
+        if "error" in record:
+            table.add_row(name, Text("failed", style="red"), "", "")
+        else:
+            box = " ".join(map(str, record["box"])) if record["box"] else "none"
+            table.add_row(name, Text(record["class_name"]), f"{record['score']:.2f}", box)
+    if len(records) > _ROWS:
+        table.add_row(f"and {len(records) - _ROWS} more", "", "", "")
+    out.print(table)

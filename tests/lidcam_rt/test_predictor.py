@@ -91,7 +91,8 @@ def test_wrong_top_k(localizer, top_k):
 
 
 @pytest.mark.parametrize("options", [
-    {"dtype": "float32"}, {"resize": "letterbox"}, {"size": (48, 80)}, {"labels": False}, {"task": "multilabel"},
+    {"dtype": "float32"},
+    {"resize": "letterbox"}, {"size": (48, 80)}, {"labels": False}, {"task": "multilabel"},
 ])  # fmt: skip
 def test_other_manifests(tmp_path, options):
     path = artifacts.build(tmp_path / "m.onnx", **options)
@@ -193,7 +194,9 @@ def test_stream_ends_its_threads_on_errors(localizer):
     assert not _threads()
 
 
-@pytest.mark.parametrize("option", [{"batch_size": 0}, {"ahead": -1}, {"workers": 0}, {"on_error": "skip"}, {"top_k": 9}])
+@pytest.mark.parametrize(
+    "option", [{"batch_size": 0}, {"ahead": -1}, {"workers": 0}, {"on_error": "skip"}, {"top_k": 9}]
+)
 def test_stream_checks_its_options_at_once(localizer, option):
     with pytest.raises(InputError, match=next(iter(option))):
         localizer.stream([], **option)
@@ -244,9 +247,13 @@ def test_no_silent_change_to_the_cpu(model, monkeypatch):
             lidcam_rt.load(model, device="cuda")
     # As a GPU build without a driver does: the provider is offered, and the session comes up on the CPU.
     real = ort.InferenceSession
-    monkeypatch.setattr(ort, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"])
     monkeypatch.setattr(
-        ort, "InferenceSession", lambda path, sess_options, providers: real(path, sess_options, ["CPUExecutionProvider"])
+        ort, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    )
+    monkeypatch.setattr(
+        ort,
+        "InferenceSession",
+        lambda path, sess_options, providers: real(path, sess_options, ["CPUExecutionProvider"]),
     )
     with pytest.raises(BackendError, match="fell back to CPUExecutionProvider"):
         lidcam_rt.load(model, device="cuda:1")

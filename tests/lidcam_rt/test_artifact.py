@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import json
+
+import artifacts
+import onnx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import lidcam_rt
+from lidcam_rt.artifact import DIGEST_KEY, MANIFEST_KEY, Manifest, read_manifest
+from lidcam_rt.errors import ArtifactError
+from lidcam_rt.protobuf import metadata_props, model_header
+
+
+def test_reads_what_was_written(model):
+    assert read_manifest(model) == artifacts.manifest(top_k=2)
+
+
+def test_header_agrees_with_onnx(model, tmp_path):
+    loaded = onnx.load(model)
+    loaded.functions.append(
+        onnx.helper.make_function(
+            "lidcam",
+            "PaS",
+            ["x"],
+            ["y"],
+            [onnx.helper.make_node("Relu", ["x"], ["y"])],
+            [onnx.helper.make_opsetid("", 18)],
+        )
+    )
+    loaded.opset_import.append(onnx.helper.make_opsetid("lidcam", 1))
+    path = tmp_path / "f.onnx"
+    path.write_bytes(loaded.SerializeToString())
+    header = model_header(path)
+    assert header.ir_version == loaded.ir_version
+    assert header.opsets == {entry.domain: entry.version for entry in loaded.opset_import}
+    assert header.functions == ("lidcam::PaS",)
+    assert (
+        header.metadata == {entry.key: entry.value for entry in loaded.metadata_props} == metadata_props(path)
+    )
+
+
+def with_metadata(model, path, entries):
+    loaded = onnx.load(model)
+    del loaded.metadata_props[:]
+    onnx.helper.set_model_props(loaded, entries)
+    path.write_bytes(loaded.SerializeToString())
+    return path
+
+
+def test_not_ours(model, tmp_path):
+    path = with_metadata(model, tmp_path / "m.onnx", {"author": "someone"})
+    with pytest.raises(ArtifactError, match=r"without a lidcam manifest.*lidcam export"):
+        lidcam_rt.load(path)
+
+
+def test_newer_schema_is_told_before_anything_else(model, tmp_path):
+    raw = json.loads(read_manifest(model).to_metadata()[MANIFEST_KEY])
+    raw |= {"schema_version": 99, "unheard_of": 1, "package_version": "7.5"}
+    path = with_metadata(model, tmp_path / "m.onnx", {MANIFEST_KEY: json.dumps(raw)})
+    with pytest.raises(ArtifactError, match=r"schema 99.*pip install -U lidcam-rt.*7\.5"):
+        lidcam_rt.load(path)
+
+
+def test_tampered_manifest(model, tmp_path):
+    entries = read_manifest(model).to_metadata()
+    entries[MANIFEST_KEY] = entries[MANIFEST_KEY].replace('"red"', '"tea"')
+    with pytest.raises(ArtifactError, match="was changed after export"):
+        lidcam_rt.load(with_metadata(model, tmp_path / "m.onnx", entries))
+    entries.pop(DIGEST_KEY)
+    with pytest.raises(ArtifactError, match="was changed after export"):
+        lidcam_rt.load(with_metadata(model, tmp_path / "m.onnx", entries))
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "null", '{"schema_version": 1}'])
+def test_manifest_of_another_form(text):
+    import hashlib
+
+    metadata = {MANIFEST_KEY: text, DIGEST_KEY: hashlib.sha256(text.encode()).hexdigest()}
+    with pytest.raises(ArtifactError, match="manifest is"):
+        Manifest.from_metadata(metadata, "m.onnx")
+
+
+def test_files_that_are_none(tmp_path, model):
+    (tmp_path / "empty.onnx").touch()
+    (tmp_path / "text.onnx").write_text("this is no model")
+    (tmp_path / "cut.onnx").write_bytes(model.read_bytes()[:1500])
+    for name, says in (
+        ("empty.onnx", "empty"),
+        ("text.onnx", "not an ONNX model"),
+        ("cut.onnx", "truncated"),
+        ("none.onnx", "no such file"),
+        (".", "is a folder"),
+    ):
+        with pytest.raises(ArtifactError, match=says):
+            lidcam_rt.load(tmp_path / name)
+
+
+def test_a_graph_that_the_engine_refuses(model, tmp_path):
+    loaded = onnx.load(model)
+    loaded.graph.node[3].op_type = "NoSuchOperator"
+    path = tmp_path / "m.onnx"
+    path.write_bytes(loaded.SerializeToString())
+    with pytest.raises(ArtifactError, match=r"onnxruntime .* refuses it"):
+        lidcam_rt.load(path)
+    loaded = onnx.load(model)
+    loaded.ir_version = 200
+    path.write_bytes(loaded.SerializeToString())
+    with pytest.raises(ArtifactError, match="pip install -U onnxruntime"):
+        lidcam_rt.load(path)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.data())
+def test_damage_at_any_place_is_an_artifact_error_or_harmless(model, tmp_path_factory, data):
+    whole = bytearray(model.read_bytes())
+    at = data.draw(st.integers(0, len(whole) - 1))
+    whole[at : at + 8] = data.draw(st.binary(min_size=1, max_size=8))
+    path = tmp_path_factory.getbasetemp() / "damaged.onnx"
+    path.write_bytes(whole[: data.draw(st.integers(0, len(whole)))] if data.draw(st.booleans()) else whole)
+    try:
+        model_header(path)
+        read_manifest(path)
+    except ArtifactError as error:
+        assert str(path) in str(error)

@@ -1,0 +1,247 @@
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import artifacts
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from lidcam_rt.cli.doctor import examine
+from lidcam_rt.cli.journal import Journal
+from lidcam_rt.cli.sources import find_images
+from lidcam_rt.errors import DataError, InputError, OutputError
+
+LIDCAM = [sys.executable, "-c", "from lidcam_rt.cli.main import main; main()"]
+
+
+def lidcam(*arguments, stdin: str | None = None, **environment) -> subprocess.CompletedProcess:
+    done = subprocess.run(
+        [*LIDCAM, *map(str, arguments)],
+        capture_output=True, text=True, input=stdin, timeout=120,
+        env={**os.environ, "COLUMNS": "80", "TERM": "dumb", **environment},
+    )  # fmt: skip
+    assert "Traceback" not in done.stderr + done.stdout
+    return done
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    folder = tmp_path / "pictures"
+    for sub, box in ((".", (40, 24, 104, 72)), ("deep/er", (1, 2, 50, 60))):
+        (folder / sub).mkdir(parents=True, exist_ok=True)
+        for colour in artifacts.CLASSES:
+            Image.fromarray(artifacts.picture(colour, box)).save(folder / sub / f"{colour}.png")
+    return folder
+
+
+def read(folder: Path) -> dict:
+    return json.loads((folder / "results.json").read_text())
+
+
+def test_localize_a_folder(model, pictures, tmp_path):
+    (pictures / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 nothing")
+    (pictures / "zero.png").touch()
+    (pictures / "notes.txt").write_text("not taken")
+    done = lidcam("localize", model, pictures, "-o", tmp_path / "o")
+    assert done.returncode == 8
+    assert all(len(line) <= 80 for line in done.stdout.splitlines() if str(tmp_path) not in line)
+    assert "2 of 10 pictures failed" in done.stderr and "zero.png: the file is empty" in done.stderr
+    document = read(tmp_path / "o")
+    assert document["complete"] and len(document["results"]) == 8 and len(document["failures"]) == 2
+    for record in document["results"]:
+        assert record["class_name"] == Path(record["image"]).stem
+        mask = cv2.imread(str(tmp_path / "o" / record["files"]["mask"]), cv2.IMREAD_GRAYSCALE)
+        assert np.count_nonzero(mask) == record["mask_pixels"] and mask.shape == (96, 160)
+        assert cv2.imread(str(tmp_path / "o" / record["files"]["overlay"])).shape == (96, 160, 3)
+    assert len({record["files"]["mask"] for record in document["results"]}) == 8
+    lines = (tmp_path / "o" / "results.jsonl").read_text().splitlines()
+    assert len([json.loads(line) for line in lines]) == 10
+
+
+def test_resume_does_what_is_left(model, pictures, tmp_path):
+    out = tmp_path / "o"
+    assert lidcam("localize", model, pictures / "red.png", pictures / "blue.png", "-o", out).returncode == 0
+    (out / "blue_mask.png").unlink()
+    kept = (out / "red_mask.png").stat().st_mtime_ns
+    done = lidcam("localize", model, pictures, "-o", out, "--jsonl")
+    assert "1 of 8 pictures are done already, 7 to do" in done.stderr
+    assert len([json.loads(line) for line in done.stdout.splitlines()]) == 7
+    assert (out / "red_mask.png").stat().st_mtime_ns == kept and (out / "blue_mask.png").exists()
+    Image.fromarray(artifacts.picture("green")).save(pictures / "red.png")
+    lidcam("localize", model, pictures, "-o", out)
+    assert {r["image"]: r["class_name"] for r in read(out)["results"]}[str(pictures / "red.png")] == "green"
+
+
+def test_a_folder_of_another_run_is_refused(model, pictures, tmp_path):
+    out = tmp_path / "o"
+    lidcam("localize", model, pictures / "red.png", "-o", out)
+    done = lidcam("localize", model, pictures / "red.png", "-o", out, "--top-k", 2)
+    assert done.returncode == 6 and "top_k=1, this run has 2" in done.stderr
+    other = artifacts.build(tmp_path / "other.onnx", top_k=2, theta=0.5)
+    done = lidcam("localize", other, pictures / "red.png", "-o", out)
+    assert done.returncode == 6 and "results of another model (tiny.onnx" in done.stderr
+
+
+def test_patterns_stdin_and_nothing(model, pictures, tmp_path, monkeypatch):
+    monkeypatch.chdir(pictures)
+    assert find_images(["*.png"]) == ["blue.png", "green.png", "red.png", "yellow.png"]
+    assert len(find_images(["**/*.png", ".", "red.png"])) == 8
+    assert find_images(["-"], ["a.jpg\n", "\n", "b c.png\r\n"]) == ["a.jpg", "b c.png"]
+    with pytest.raises(DataError, match="matches no file"):
+        find_images(["*.gif"])
+    with pytest.raises(DataError, match="a folder without pictures"):
+        find_images(
+            [str(tmp_path / "pictures" / ".." / "empty")] if (tmp_path / "empty").mkdir() is None else []
+        )
+    with pytest.raises(InputError, match="standard input was empty"):
+        find_images(["-"], [])
+    done = lidcam("localize", model, "-", "-o", tmp_path / "o", "--jsonl", stdin="red.png\nmissing.png\n")
+    assert done.returncode == 8 and json.loads(done.stdout.splitlines()[1])["error"] == "ImageError"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "says"),
+    [
+        (["{none}", "{pictures}"], 3, "no such file"),
+        (["{model}", "{pictures}", "--device", "tpu"], 2, "device must be"),
+        (["{model}", "{pictures}", "--top-k", "3"], 2, "top_k must be 1 to 2"),
+        (["{model}", "{pictures}", "--batch-size", "0"], 2, "batch-size"),
+        (["{model}", "{pictures}/nowhere/*.jpg"], 2, "matches no file"),
+        (["{model}", "{pictures}", "-o", "/proc/no"], 6, "cannot be made"),
+        (["{model}", "{pictures}", "-o", "{model}"], 6, "is a file"),
+    ],
+)
+def test_errors_have_a_status_and_no_traceback(model, pictures, tmp_path, arguments, status, says):
+    filled = [a.format(model=model, pictures=pictures, none=tmp_path / "none.onnx") for a in arguments]
+    output = [] if "-o" in filled else ["-o", tmp_path / "o"]
+    done = lidcam("localize", *filled, *output)
+    assert done.returncode == status and says in done.stderr.replace("\n", " ")
+
+
+def test_two_processes_one_folder(tmp_path):
+    with (
+        Journal(tmp_path, {"artifact_sha256": "0"}),
+        pytest.raises(OutputError, match="another run is writing"),
+        Journal(tmp_path, {"artifact_sha256": "0"}),
+    ):
+        pass
+    with Journal(tmp_path, {"artifact_sha256": "0"}):
+        pass
+
+
+def test_a_torn_line_and_leftovers_are_removed(tmp_path):
+    settings = {"artifact_sha256": "0"}
+    with Journal(tmp_path, settings) as journal:
+        journal.add("a.jpg", {"image": "a.jpg", "name": "a", "files": {}})
+    with (tmp_path / "results.jsonl").open("a") as file:
+        file.write('{"image": "b.j')
+    (tmp_path / ".lidcam-xyz.part").touch()
+    with Journal(tmp_path, settings) as journal:
+        assert not (tmp_path / ".lidcam-xyz.part").exists()
+        assert journal.name_for("other/a.jpg") != "a" and journal.name_for("other/A.png") != "A"
+        assert journal.name_for("a.jpg") == "a"
+        journal.add("c.jpg", {"image": "c.jpg", "name": "c", "files": {}})
+    lines = (tmp_path / "results.jsonl").read_text().splitlines()
+    assert [json.loads(line)["image"] for line in lines] == ["a.jpg", "c.jpg"]
+
+
+def test_full_disk_leaves_no_part_of_a_line(tmp_path, monkeypatch):
+    with Journal(tmp_path, {"artifact_sha256": "0"}) as journal:
+        journal.add("a.jpg", {"image": "a.jpg"})
+        real = os.write
+        monkeypatch.setattr(os, "write", lambda handle, data: real(handle, data[:9]))
+        with pytest.raises(OutputError, match=r"No space left.*goes on where it stopped"):
+            journal.add("b.jpg", {"image": "b.jpg"})
+        monkeypatch.undo()
+        journal.add("c.jpg", {"image": "c.jpg"})
+    lines = (tmp_path / "results.jsonl").read_text().splitlines()
+    assert [json.loads(line)["image"] for line in lines] == ["a.jpg", "c.jpg"]
+
+
+def _many(folder: Path, count: int) -> Path:
+    folder.mkdir()
+    data = Path(folder).parent / "one.png"
+    Image.fromarray(artifacts.picture("red")).save(data)
+    for i in range(count):
+        (folder / f"{i:04}.png").hardlink_to(data)
+    return folder
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_stopped_in_a_terminal_and_resumed(model, tmp_path, how):
+    folder, out = _many(tmp_path / "many", 600), tmp_path / "o"
+    command = [*LIDCAM, "localize", str(model), str(folder), "-o", str(out), "--batch-size", "1"]
+    master, slave = pty.openpty()
+    process = subprocess.Popen(
+        command, stdin=slave, stdout=subprocess.DEVNULL, stderr=slave,
+        env={**os.environ, "COLUMNS": "80", "TERM": "xterm"}, start_new_session=True,
+    )  # fmt: skip
+    os.close(slave)
+    os.set_blocking(master, False)
+    seen = b""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        try:
+            seen += os.read(master, 65536)
+        except (BlockingIOError, OSError):
+            time.sleep(0.01)
+        if (out / "results.jsonl").exists() and (out / "results.jsonl").read_bytes().count(b"\n") > 20:
+            break
+    process.send_signal(how)
+    if how == signal.SIGINT:
+        while process.poll() is None:
+            try:
+                seen += os.read(master, 65536)
+            except (BlockingIOError, OSError):
+                time.sleep(0.01)
+    status = process.wait(60)
+    os.close(master)
+    lines = [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines(keepends=True)
+             if line.endswith("\n")]  # fmt: skip
+    assert 20 < len(lines) < 600
+    for record in lines:
+        for name in record["files"].values():
+            assert cv2.imread(str(out / name)) is not None
+    if how == signal.SIGINT:
+        assert status == 130 and b"interrupted" in seen and b"Traceback" not in seen and b"images/s" in seen
+        assert not list(out.glob(".lidcam-*.part"))
+        assert read(out)["complete"] is False
+    visible = re.sub(rb"\x1b\[[0-9;?]*[A-Za-z]", b"", seen).decode(errors="replace")
+    assert all(len(line) <= 80 for part in visible.split("\n") for line in part.split("\r"))
+    done = lidcam("localize", model, folder, "-o", out, "--batch-size", 8)
+    assert done.returncode == 0 and len(read(out)["results"]) == 600 and read(out)["complete"]
+    assert not list(out.glob(".lidcam-*.part"))
+
+
+def test_inspect(model):
+    done = lidcam("inspect", model)
+    assert done.returncode == 0 and "standard operators" in done.stdout
+    assert all(len(line) <= 80 for line in done.stdout.splitlines())
+    facts = json.loads(lidcam("inspect", model, "--json").stdout)
+    assert facts["manifest"]["class_names"] == list(artifacts.CLASSES)
+    assert [entry["name"] for entry in facts["inputs"]] == ["image", "labels"]
+    assert {"name": "threshold", "dtype": "float32", "shape": ["batch", 2]} in facts["outputs"]
+    assert lidcam("inspect", "none.onnx").returncode == 3
+
+
+def test_doctor_finds_clashing_distributions():
+    assert lidcam("doctor").returncode in (0, 1)
+    rows = json.loads(lidcam("doctor", "--json").stdout)
+    assert {"lidcam-rt", "onnxruntime", "compiled kernels"} <= {row["what"] for row in rows}
+
+    def both(names):
+        return {n: "1.20" for n in names if n in ("onnxruntime", "onnxruntime-gpu")}
+
+    clash = next(f for f in examine(both) if f.what == "onnxruntime distributions")
+    assert clash.state == "broken"
+    assert clash.mend == "pip uninstall -y onnxruntime onnxruntime-gpu && pip install onnxruntime-gpu"
