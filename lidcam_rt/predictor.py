@@ -270,11 +270,11 @@ class Localizer:
         images: Iterable[ImageSource],
         *,
         labels: Iterable[Sequence[int] | int | None] | None = None,
-        batch_size: int = 4,
+        batch_size: int | None = None,
         top_k: int | None = None,
         keep_image: bool = True,
         on_error: Literal["raise", "yield"] = "raise",
-        ahead: int = 2,
+        ahead: int = 4,
         workers: int | None = None,
     ) -> Generator[Localization | Failure, None, None]:
         """Localize in a stream of pictures: decoding, network and post-processing overlap; order is kept.
@@ -285,7 +285,8 @@ class Localizer:
         Args:
             images: any iterable, also an endless one; it is read in the caller's thread.
             labels: as in `batch`, read along with `images`.
-            batch_size: pictures per call of the network.
+            batch_size: pictures per call of the network; by default 1 on the CPU, where larger batches were
+                measured slower (benchmarks/README.md), and 8 on a GPU.
             top_k: as in `__call__`.
             keep_image: as in `__call__`.
             on_error: `raise` the error of the first picture that cannot be read, after the results
@@ -300,7 +301,8 @@ class Localizer:
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < low):
                 raise InputError(f"{name} must be a whole number of at least {low}, got {value!r}")
         self.check_labels(None, top_k)
-        _ = self.backend
+        if batch_size is None:
+            batch_size = 1 if self.device == "cpu" else 8
         if isinstance(images, (str, bytes, os.PathLike)):
             raise InputError(f"stream takes an iterable of pictures, got {describe(images)}: use [picture]")
         return run_stream(

@@ -32,7 +32,10 @@ def localize(
     jsonl: Annotated[
         bool, typer.Option("--jsonl", help="Print each result as a line of JSON, no table.")
     ] = False,
-    batch_size: Annotated[int, typer.Option(min=1, help="Pictures per call of the network.")] = 4,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(min=1, help="Pictures per call of the network. [default: 1 on the CPU, else 8]"),
+    ] = None,
     backend: Annotated[str, typer.Option(help="auto or onnxruntime.")] = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:INDEX.")] = "auto",
     threads: Annotated[int, typer.Option(min=0, help="Threads of the network on the CPU; 0: all cores.")] = 0,
