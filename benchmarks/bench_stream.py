@@ -17,7 +17,7 @@ ROUNDS, PICTURES = 7, 48
 
 
 def test_stream_against_a_plain_loop(benchmark, tmp_path):
-    """Interleaved rounds; the ratio is that of the medians, the plain loop at the better of two batch sizes."""
+    """Interleaved rounds; the ratio is that of the medians, against the better of two plain loops."""
     paths = lite0.photos(tmp_path, PICTURES)
     model = lite0.network()
     artifact = lite0.artifact(model, tmp_path / "lite0.onnx")

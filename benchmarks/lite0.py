@@ -1,7 +1,8 @@
 """The peers of bench_stream: one network, once as an artifact, once in a plain PyTorch + OpenCV loop.
 
 The network is timm's `tf_efficientnet_lite0` at 320 with random weights from a fixed seed (speed does not
-depend on them); the map is cubic, min-max to bytes, percentile 100, theta 0.35. Both peers must give the same masks.
+depend on them); the map is cubic, min-max to bytes, percentile 100, theta 0.35. Both peers must give the
+same masks.
 """
 
 from __future__ import annotations
