@@ -122,6 +122,8 @@ def _read_file(path: Path, name: str) -> bytes:
         if path.stat().st_size > _MAX_FILE_BYTES:
             raise ImageError(f"{name}: over 2 GiB is not read as a picture. Leave it out")
         return path.read_bytes()
+    except ImageError:
+        raise
     except ValueError as error:  # a NUL in the path
         raise ImageError(f"{name!r}: not a path ({error})") from None
     except OSError as error:

@@ -44,11 +44,14 @@ def localize(
     save_map: Annotated[bool, typer.Option("--map", help="Write the localization maps as PNG too.")] = False,
     max_pixels: Annotated[int, typer.Option(min=1, help="Refuse pictures of more pixels.")] = 89_478_485,
 ) -> None:
-    """Localize the main object of pictures: results.json, and per picture an overlay and a mask.
+    """Localize the main object of pictures.
 
-    Exit status: 0 all went well, 8 some pictures failed (results.json says which and why), 2 wrong arguments,
-    3 the artifact, 5 the device, 6 the output folder, 130 interrupted. The same command again does what
-    is left.
+    Writes results.json, and per picture an overlay and a mask.
+    The same command again does what is left.
+
+    Exit status: 0 all went well, 8 some pictures failed (results.json
+    says which and why), 2 wrong arguments, 3 the artifact, 5 the device,
+    6 the output, 130 interrupted.
     """
     import json
 

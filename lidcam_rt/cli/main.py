@@ -63,6 +63,12 @@ def _with_messages(verb: Callable[..., Any]) -> Callable[..., Any]:
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(141) from None
+        except OSError as error:  # standard output that is full or closed
+            if os.environ.get("LIDCAM_TRACEBACK"):
+                raise
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            print_error(f"{error.filename or 'standard output'}: {error.strerror or error}")
+            raise typer.Exit(6) from None
 
     return run
 

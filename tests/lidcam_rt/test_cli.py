@@ -223,6 +223,17 @@ def test_stopped_in_a_terminal_and_resumed(model, tmp_path, how):
     assert not list(out.glob(".lidcam-*.part"))
 
 
+def test_standard_output_that_is_full_or_closed(model, pictures, tmp_path):
+    command = [*LIDCAM, "localize", str(model), str(pictures), "-o", str(tmp_path / "o"), "--jsonl"]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+    assert done.returncode == 6 and "No space left" in done.stderr and "Traceback" not in done.stderr
+    again = subprocess.run(
+        ["sh", "-c", '"$@" | head -1', "sh", *command], capture_output=True, text=True, timeout=60
+    )
+    assert "Traceback" not in again.stderr and len(again.stdout.splitlines()) == 1
+
+
 def test_inspect(model):
     done = lidcam("inspect", model)
     assert done.returncode == 0 and "standard operators" in done.stdout

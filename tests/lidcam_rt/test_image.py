@@ -125,7 +125,8 @@ def test_paths_that_are_no_pictures(tmp_path):
         (tmp_path / "none.jpg", "no such file"),
         ("https://example.org/a.jpg", "not fetched"),
         ("/dev/null", "no regular file"),
-        ("a\0b", "not a path"),
+        ("a\0b", "no such file|not a path"),
+        ("\udcff.jpg", r"^\udcff\.jpg: no such file"),
         (None, "not a picture"),
         (3.5, "not a picture"),
     ):
