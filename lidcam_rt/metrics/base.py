@@ -1,0 +1,249 @@
+"""What all accumulators share: whole-number state, exact merge, and a streaming bootstrap."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from lidcam_rt.errors import InputError
+
+__all__ = ["Accumulator", "Interval", "check_boxes", "check_map", "check_mask", "histogram", "to_map8"]
+
+#: Lower and upper end of an interval.
+Interval = tuple[float, float]
+_State = dict[str, npt.NDArray[np.int64]]
+_Self = TypeVar("_Self", bound="Accumulator")
+
+
+class Accumulator(ABC):
+    """A metric over a set of images, as sums of whole numbers.
+
+    The state is a few int64 arrays of fixed size, so memory does not grow with the images, and `merge` of
+    any split in any order gives the state of one pass, bit for bit.
+
+    Confidence intervals come from the Poisson bootstrap (Hanley and MacGibbon 2006; Chamandy et al.
+    2012): each of
+    `replicates` copies of the state counts an image n ~ Poisson(1) times, n drawn from a hash of the
+    image's key, so that merging and order change nothing here either. It takes images as independent:
+    several images of one scene, or several pictures made from one cut-out, make the true interval wider.
+
+    Args:
+        replicates: bootstrap copies; 0 for none.
+    """
+
+    #: What sets this accumulator's numbers apart; equal for those that may be merged.
+    options: dict[str, Any]
+
+    def __init__(self, replicates: int = 0) -> None:
+        if isinstance(replicates, bool) or not isinstance(replicates, int) or not 0 <= replicates <= 10000:
+            raise InputError(f"replicates must be 0 to 10000, got {replicates!r}")
+        self.replicates = replicates
+        self.images = 0
+        self.state: _State = {}
+        self.copies: _State = {}
+
+    def _allocate(self, **shapes: tuple[int, ...]) -> None:
+        for name, shape in shapes.items():
+            self.state[name] = np.zeros(shape, np.int64)
+            if self.replicates:
+                self.copies[name] = np.zeros((self.replicates, *shape), np.int64)
+
+    def _add(self, key: str | None, **counts: npt.NDArray[np.int64]) -> None:
+        """Add one image's counts to the state and, weighted, to the copies."""
+        if self.replicates and key is None:
+            raise InputError("a bootstrap needs the key of each image: give update(..., key=...)")
+        self.images += 1
+        for name, value in counts.items():
+            self.state[name] += value
+        if key is not None and self.replicates:
+            seed = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "little")
+            weights = (
+                np.random.Generator(np.random.PCG64(seed)).poisson(1.0, self.replicates).astype(np.int64)
+            )
+            for name, value in counts.items():
+                for times in range(1, int(weights.max()) + 1):
+                    chosen = weights == times
+                    self.copies[name][chosen] += times * value
+
+    def merge(self: _Self, other: _Self) -> _Self:
+        """Add another accumulator's images to this one's; exact. Returns self.
+
+        Raises:
+            InputError: it is of another kind or has other options.
+        """
+        if (
+            type(other) is not type(self)
+            or other.options != self.options
+            or other.replicates != self.replicates
+        ):
+            raise InputError(
+                f"cannot merge {type(other).__name__}{other.options} into {self.options}: "
+                "kind, options and replicates must be equal"
+            )
+        self.images += other.images
+        for name in self.state:
+            self.state[name] += other.state[name]
+        for name in self.copies:
+            self.copies[name] += other.copies[name]
+        return self
+
+    def arrays(self) -> dict[str, npt.NDArray[np.int64]]:
+        """The whole state as arrays by name, for `np.savez`; `restore` takes it back."""
+        out = {"images": np.array(self.images, np.int64), **self.state}
+        return {**out, **{f"{name}.copies": value for name, value in self.copies.items()}}
+
+    def restore(self, arrays: dict[str, npt.NDArray[np.int64]]) -> None:
+        """Take back what `arrays` gave.
+
+        Raises:
+            InputError: the arrays are those of other options.
+        """
+        mine = self.arrays()
+        if mine.keys() != arrays.keys() or any(mine[k].shape != arrays[k].shape for k in mine):
+            raise InputError(f"this state is not one of {type(self).__name__}{self.options}")
+        self.images = int(arrays["images"])
+        for name in self.state:
+            self.state[name][...] = arrays[name]
+        for name in self.copies:
+            self.copies[name][...] = arrays[f"{name}.copies"]
+
+    @abstractmethod
+    def _scores(self, state: _State) -> dict[str, float | None]:
+        """The headline numbers of a state; None where it has no images to speak of."""
+
+    def scores(self) -> dict[str, float | None]:
+        """The headline numbers by name; None where nothing was counted."""
+        return self._scores(self.state)
+
+    def intervals(self, level: float = 0.95) -> dict[str, Interval | None]:
+        """Percentile bootstrap intervals of `scores`; None without replicates or with fewer than two images.
+
+        Args:
+            level: share of the replicates within, 0 to 1.
+        """
+        names = self.scores()
+        if not self.replicates or self.images < 2:
+            return dict.fromkeys(names)
+        runs = [self._scores({k: v[i] for k, v in self.copies.items()}) for i in range(self.replicates)]
+        out: dict[str, Interval | None] = {}
+        for name in names:
+            values = [run[name] for run in runs if run[name] is not None]
+            ends = (
+                np.percentile(np.array(values, np.float64), [50 * (1 - level), 50 * (1 + level)])
+                if values
+                else None
+            )
+            out[name] = None if ends is None else (float(ends[0]), float(ends[1]))
+        return out
+
+    def to_dict(self) -> dict[str, Any]:
+        """Scores, their intervals, the options and the number of images, as plain values."""
+        return {
+            "metric": type(self).__name__,
+            "images": self.images,
+            "options": dict(self.options),
+            "scores": self.scores(),
+            "intervals_95": {k: None if v is None else list(v) for k, v in self.intervals().items()},
+        }
+
+
+def check_map(map8: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+    """A localization map as the kernels take it.
+
+    Raises:
+        InputError: it is not a uint8 array [height, width] with pixels.
+    """
+    if not isinstance(map8, np.ndarray) or map8.dtype != np.uint8 or map8.ndim != 2 or map8.size == 0:
+        kind = f"{map8.dtype} {map8.shape}" if isinstance(map8, np.ndarray) else type(map8).__name__
+        raise InputError(
+            f"a map is a uint8 array [height, width], got {kind}; make one of a float map with to_map8"
+        )
+    return np.ascontiguousarray(map8)
+
+
+def check_mask(mask: npt.NDArray[Any], shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
+    """A ground-truth mask as the kernels take it: uint8, 1 foreground, 0 background, 255 ignored.
+
+    Raises:
+        InputError: another shape than the map, or another type than bool or uint8.
+    """
+    if not isinstance(mask, np.ndarray) or mask.dtype not in (np.bool_, np.uint8):
+        kind = mask.dtype if isinstance(mask, np.ndarray) else type(mask).__name__
+        raise InputError(
+            f"a mask is a bool or uint8 array (1 foreground, 0 background, 255 ignored), got {kind}"
+        )
+    if mask.shape != shape:
+        raise InputError(
+            f"map and mask differ in (height, width): {shape} and {mask.shape}. Use the original size"
+        )
+    return np.ascontiguousarray(mask).view(np.uint8)
+
+
+def check_boxes(boxes: Any) -> npt.NDArray[np.int64]:
+    """Ground-truth boxes as int64 [n, 4] (x0, y0, x1, y1).
+
+    Raises:
+        InputError: no box, another shape, not whole, negative, or x1 < x0 or y1 < y0.
+    """
+    raw = np.asarray(boxes)
+    if raw.ndim != 2 or raw.shape[0] < 1 or raw.shape[1] != 4 or not np.issubdtype(raw.dtype, np.number):
+        raise InputError(
+            f"ground-truth boxes have shape [n, 4] (x0, y0, x1, y1) with n >= 1, got {raw.shape}"
+        )
+    whole = raw.astype(np.int64)
+    if (whole != raw).any() or (whole < 0).any() or (whole[:, :2] > whole[:, 2:]).any():
+        raise InputError(
+            f"ground-truth boxes are whole pixels x0 <= x1, y0 <= y1, none negative; got {raw.tolist()}"
+        )
+    return np.ascontiguousarray(whole)
+
+
+def to_map8(scores: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+    """Quantise a float map as the public Track 3 evaluator does: uint8(255 (m - min) / (max - min + 1e-10)).
+
+    Source: MsterDC/SPA2Net utils/val_mask. The value is truncated, not rounded. A constant map gives zeros.
+
+    Args:
+        scores: float [height, width].
+
+    Raises:
+        InputError: not two-dimensional, empty, or with NaN or infinity.
+    """
+    values = np.asarray(scores, np.float64)
+    if values.ndim != 2 or values.size == 0:
+        raise InputError(f"a map has shape [height, width] with pixels, got {values.shape}")
+    if not np.isfinite(values).all():
+        raise InputError(
+            "the map holds NaN or infinity: nothing can be said about it. Check the model's output"
+        )
+    low = values.min()
+    out: npt.NDArray[np.uint8] = (255 * ((values - low) / (values.max() - low + 1e-10))).astype(np.uint8)
+    return out
+
+
+def histogram(map8: npt.NDArray[np.uint8], mask: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+    """Counts of the map's values, int64 [2, 256]: row 0 at background pixels, row 1 at foreground ones.
+
+    Args:
+        map8: uint8 [height, width].
+        mask: bool or uint8 [height, width]: 1 foreground, 0 background, 255 ignored.
+
+    Raises:
+        InputError: shapes or types differ from that, or the mask holds other values.
+    """
+    from lidcam_rt import _kernels
+
+    checked = check_map(map8)
+    try:
+        counts: npt.NDArray[np.int64] = _kernels.metrics.pair_histogram(
+            checked, check_mask(mask, checked.shape)
+        )
+    except InputError:
+        raise
+    except ValueError as error:
+        raise InputError(f"{error}: 1 is foreground, 0 background, 255 ignored") from None
+    return counts

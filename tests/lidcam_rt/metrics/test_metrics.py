@@ -1,0 +1,267 @@
+"""The accumulators against implementations nobody here wrote, and their properties."""
+
+import copy
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import average_precision_score, confusion_matrix
+
+from lidcam_rt.errors import InputError
+from lidcam_rt.metrics import (
+    BoxAccuracy,
+    IoUCurve,
+    LocalizationAccuracy,
+    PixelAveragePrecision,
+    SegmentationScores,
+    box_iou,
+    histogram,
+    level_boxes,
+    to_map8,
+)
+
+
+def pictures(seed, number=6):
+    rng = np.random.default_rng(seed)
+    out = []
+    for i in range(number):
+        height, width = rng.integers(2, 40, 2)
+        grey = cv2.resize(rng.random((4, 4)), (int(width), int(height)), interpolation=cv2.INTER_CUBIC)
+        mask = (cv2.resize(rng.random((3, 3)), (int(width), int(height))) > 0.5).astype(np.uint8)
+        mask[rng.random(mask.shape) < 0.05] = 255
+        x, y = int(rng.integers(0, width)), int(rng.integers(0, height))
+        boxes = [[x, y, int(rng.integers(x, width)), int(rng.integers(y, height))], [0, 0, 1, 1]]
+        out.append((f"{seed}-{i}", to_map8(grey), mask, boxes))
+    return out
+
+
+def literal_boxes(map8, level):
+    """What the public evaluator does at one threshold, with OpenCV."""
+    height, width = map8.shape
+    binary = np.where(map8.astype(int) > level, 255, 0).astype(np.uint8)
+    contours = cv2.findContours(binary, cv2.RETR_TREE, cv2.CHAIN_APPROX_SIMPLE)[0]
+    if not contours:
+        return [[0, 0, 0, 0]], [0, 0, 0, 0], 0.0, 0
+    boxes = []
+    for contour in contours:
+        x, y, w, h = cv2.boundingRect(contour)
+        boxes.append([x, y, min(x + w, width - 1), min(y + h, height - 1)])
+    areas = [cv2.contourArea(c) for c in contours]
+    return boxes, boxes[int(np.argmax(areas))], max(areas), len(contours)
+
+
+@pytest.mark.parametrize("kind", ["noise", "smooth", "steps", "blobs"])
+def test_level_boxes_are_those_of_opencv_contours(kind):
+    rng = np.random.default_rng(hash(kind) % 1000)
+    for trial in range(60):
+        height, width = (int(v) for v in rng.integers(1, 150 if trial % 5 == 0 else 30, 2))
+        if kind == "noise":
+            map8 = rng.integers(0, 256, (height, width)).astype(np.uint8)
+        elif kind == "smooth":
+            small = rng.random((max(1, height // 5), max(1, width // 5)))
+            map8 = to_map8(cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC))
+        elif kind == "steps":
+            map8 = (rng.integers(0, 4, (height, width)) * 85).astype(np.uint8)
+        else:  # many holes, islands within them
+            map8 = (rng.random((height, width)) < rng.uniform(0.3, 0.9)).astype(np.uint8) * 200
+        levels = range(-1, 256) if trial < 3 else sorted({int(v) for v in rng.integers(-1, 256, 8)})
+        truth = [[0, 0, width - 1, height - 1], [1, 1, 5, 6]]
+        found = level_boxes(map8, list(levels), truth)
+        for i, level in enumerate(levels):
+            boxes, largest, area, number = literal_boxes(map8, level)
+            assert (found.contours[i], found.areas[i]) == (number, area)
+            # equal areas: which of them OpenCV lists first has changed between its versions
+            assert found.boxes[i].tolist() == largest or literal_ties(map8, level, area) > 1
+            assert found.iou_all[i] == box_iou(boxes, truth).max()
+            assert found.iou_largest[i] == box_iou([found.boxes[i]], truth).max()
+
+
+def literal_ties(map8, level, area):
+    binary = np.where(map8.astype(int) > level, 255, 0).astype(np.uint8)
+    contours = cv2.findContours(binary, cv2.RETR_TREE, cv2.CHAIN_APPROX_SIMPLE)[0]
+    return sum(cv2.contourArea(c) == area for c in contours)
+
+
+@pytest.mark.parametrize("contours", ["largest", "all"])
+def test_box_accuracy_is_the_double_loop(contours):
+    metric = BoxAccuracy((0.3, 0.5, 0.7), contours)
+    right = np.zeros((3, 100))
+    data = pictures(3, 12)
+    for _, map8, _, truth in data:
+        metric.update(map8, truth)
+        for t in range(100):
+            boxes, largest, _, _ = literal_boxes(map8, int(t / 100 * map8.max()))
+            best = box_iou(boxes if contours == "all" else [largest], truth).max()
+            right[:, t] += [best >= delta for delta in (0.3, 0.5, 0.7)]
+    np.testing.assert_array_equal(metric.compute(), 100 * right / len(data))
+    assert metric.scores()["max_box_acc"] == pytest.approx((100 * right / len(data)).max(1).mean())
+
+
+@pytest.mark.parametrize("variant", ["dataset", "per_image", "fg_bg"])
+def test_iou_curve_is_the_double_loop(variant):
+    metric = IoUCurve(variant)
+    data = pictures(4)
+    sums, means = np.zeros((256, 2, 2)), np.zeros(256)
+    for _, map8, mask, _ in data:
+        metric.update(map8, mask)
+        for t in range(256):
+            seen = mask != 255
+            on, true = (map8 >= t)[seen], (mask == 1)[seen]
+            table = confusion_matrix(true, on, labels=[False, True])
+            sums[t] += table
+            union = table.sum() - table[0, 0]
+            means[t] += table[1, 1] / union if union else 1
+    if variant == "per_image":
+        expected = means / len(data)
+    else:
+        expected = sums[:, 1, 1] / (sums.sum((1, 2)) - sums[:, 0, 0])
+        if variant == "fg_bg":
+            expected = (expected + sums[:, 0, 0] / (sums.sum((1, 2)) - sums[:, 1, 1])) / 2
+    peak, threshold, curve = metric.compute()
+    np.testing.assert_allclose(curve, expected, rtol=1e-12, atol=1e-11)
+    assert peak == curve.max() and threshold == int(np.argmax(curve))
+
+
+def test_pxap_is_sklearns_average_precision():
+    metric = PixelAveragePrecision()
+    data = pictures(5)
+    for _, map8, mask, _ in data:
+        metric.update(map8, mask)
+    scores = np.concatenate([m[k != 255] for _, m, k, _ in data])
+    truth = np.concatenate([k[k != 255] for _, _, k, _ in data])
+    assert metric.compute() == pytest.approx(100 * average_precision_score(truth, scores), rel=1e-12)
+
+
+def test_segmentation_is_sklearns_confusion_matrix():
+    rng = np.random.default_rng(0)
+    metric = SegmentationScores(5)
+    total = np.zeros((5, 5))
+    for _ in range(4):
+        truth = rng.choice([0, 1, 2, 3, 255], (20, 30)).astype(np.uint8)
+        guess = rng.integers(0, 4, (20, 30)).astype(np.uint8)
+        metric.update(guess, truth)
+        total += confusion_matrix(truth[truth != 255], guess[truth != 255], labels=range(5))
+    np.testing.assert_array_equal(metric.confusion, total)
+    hits, union = np.diag(total)[:4], (total.sum(0) + total.sum(1) - np.diag(total))[:4]
+    assert metric.scores()["mean_iou"] == pytest.approx(100 * (hits / union).mean())
+    assert np.isnan(metric.per_class()[4])  # nowhere: left out of the mean
+
+
+def test_localization_accuracy():
+    metric = LocalizationAccuracy()
+    truth = [[10, 10, 20, 20]]
+    row = metric.update(
+        [3], [3, 1], truth=truth, box=(10, 10, 20, 20), known_box=(10, 10, 20, 20), known=True
+    )
+    assert all(row.values())
+    row = metric.update([3], [1, 3], truth=truth, box=(10, 10, 20, 20), known_box=(0, 0, 5, 5), known=True)
+    assert row == {
+        "top1_cls": False, "top5_cls": True, "top1_loc": False, "top5_loc": False, "gt_known_loc": False,
+    }  # fmt: skip
+    metric.update([3], [1, 2, 4, 5, 6, 3], truth=truth, box=None, known_box=(10, 10, 19, 20), known=True)
+    assert metric.compute() == pytest.approx(
+        {
+            "top1_cls": 100 / 3,
+            "top5_cls": 200 / 3,
+            "top1_loc": 100 / 3,
+            "top5_loc": 100 / 3,
+            "gt_known_loc": 200 / 3,
+        }
+    )
+    assert LocalizationAccuracy().compute()["gt_known_loc"] is None
+
+
+def all_metrics():
+    return [IoUCurve(replicates=8), IoUCurve("per_image", replicates=8), PixelAveragePrecision(replicates=8),
+            BoxAccuracy(thresholds=20, replicates=8), 
+            BoxAccuracy((0.5,), "largest", replicates=8)]  # fmt: skip
+
+
+def fill(metrics, data):
+    for key, map8, mask, truth in data:
+        for metric in metrics:
+            metric.update(map8, truth if isinstance(metric, BoxAccuracy) else mask, key=key)
+    return metrics
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 10**6), st.permutations(range(6)), st.integers(0, 6), st.booleans())
+def test_merge_is_one_pass_in_any_split_and_order(seed, order, cut, swap):
+    data = pictures(seed)
+    whole = fill(all_metrics(), data)
+    shuffled = [data[i] for i in order]
+    first, second = fill(all_metrics(), shuffled[:cut]), fill(all_metrics(), shuffled[cut:])
+    if swap:
+        first, second = second, first
+    for one, a, b in zip(whole, first, second, strict=True):
+        merged = a.merge(b)
+        assert merged.to_dict() == one.to_dict()  # bit for bit, intervals included
+        for name, array in one.arrays().items():
+            np.testing.assert_array_equal(merged.arrays()[name], array)
+
+
+def test_a_perfect_map_scores_full_marks():
+    mask = np.zeros((40, 50), np.uint8)
+    mask[10:30, 12:40] = 1
+    map8, truth = mask * 255, [[12, 10, 40, 30]]
+    assert IoUCurve().update(map8, mask).max() == 1
+    assert PixelAveragePrecision().update(map8, mask) == 100
+    metric = BoxAccuracy((1.0,), "largest")
+    metric.update(map8, truth)
+    assert metric.scores()["max_box_acc"] == 100
+
+
+def test_restore_gives_back_the_state():
+    metric = fill([IoUCurve(replicates=4)], pictures(1))[0]
+    other = IoUCurve(replicates=4)
+    other.restore(copy.deepcopy(metric.arrays()))
+    assert other.to_dict() == metric.to_dict()
+    with pytest.raises(InputError, match="not one of"):
+        IoUCurve("per_image", replicates=4).restore(metric.arrays())
+
+
+def test_interval_of_a_share_is_near_the_binomial_one():
+    metric = LocalizationAccuracy(replicates=1000)
+    for i in range(400):
+        metric.update([0], [i % 4], key=str(i))
+    low, high = metric.intervals()["top1_cls"]
+    assert low == pytest.approx(25 - 1.96 * 2.165, abs=0.8)
+    assert high == pytest.approx(25 + 1.96 * 2.165, abs=0.8)
+
+
+MAP, MASK = np.zeros((4, 5), np.uint8), np.zeros((4, 5), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda: IoUCurve().update(MAP, np.zeros((5, 4), np.uint8)), "differ in"),
+        (lambda: IoUCurve().update(MAP.astype(np.float32), MASK), "to_map8"),
+        (lambda: histogram(MAP, MASK + 7), "0, 1 and 255"),
+        (lambda: histogram(MAP, MASK.astype(np.int64)), "bool or uint8"),
+        (lambda: to_map8(np.array([[0.0, np.nan]])), "NaN"),
+        (lambda: BoxAccuracy().update(MAP, []), "shape"),
+        (lambda: BoxAccuracy().update(MAP, [[5, 5, 2, 2]]), "whole pixels"),
+        (lambda: BoxAccuracy((0,)), "deltas"),
+        (lambda: IoUCurve("median"), "variant"),
+        (lambda: IoUCurve().merge(IoUCurve("fg_bg")), "cannot merge"),
+        (lambda: IoUCurve(replicates=3).update(MAP, MASK), "key"),
+        (lambda: IoUCurve().compute(), "no pixel"),
+        (lambda: SegmentationScores(3).update(MAP + 3, MASK), "outside 0 to 2"),
+        (lambda: SegmentationScores(3).update(MAP[:2], MASK), "differ"),
+        (lambda: level_boxes(MAP, [300], [[0, 0, 1, 1]]), "-1 to 255"),
+    ],
+)
+def test_wrong_arguments_get_a_message(call, says):
+    with pytest.raises(InputError, match=says):
+        call()
+
+
+def test_memory_does_not_grow_and_bools_are_masks():
+    metric = IoUCurve()
+    size = sum(a.nbytes for a in metric.arrays().values())
+    for _ in range(50):
+        metric.update(MAP, MASK.astype(bool))
+    assert sum(a.nbytes for a in metric.arrays().values()) == size
