@@ -37,6 +37,7 @@ class ClassifierSpec:
             released code); None for none. VGG16 without a value gets 1024.
         pretrained: start from timm's published weights (needs the hub or its cache).
         weights: a local state dict (.pth, .safetensors) of the backbone, instead of `pretrained`.
+        branches: 2 for ACoL, whose maps are fused by the maximum.
     """
 
     backbone: str = "seresnet50"
@@ -48,6 +49,7 @@ class ClassifierSpec:
     conv_channels: int | None = None
     pretrained: bool = False
     weights: str | None = None
+    branches: int = 1
 
     def __post_init__(self) -> None:
         if self.pooling not in ("gap", "tap"):
@@ -202,4 +204,8 @@ def build_classifier(spec: ClassifierSpec) -> Classifier:
     Raises:
         InputError: unknown backbone, impossible stride, weights that do not fit.
     """
+    if spec.branches == 2:
+        from lidcam_training.models.fused import FusedClassifier
+
+        return FusedClassifier(spec)
     return Classifier(spec)

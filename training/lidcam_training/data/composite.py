@@ -1,0 +1,137 @@
+"""Data sets that are made: objects pasted on photographs, with exact masks; writer and reader."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from lidcam_rt.errors import DataError, OutputError
+from lidcam_training.data.records import ImageSet, Record, expect
+
+__all__ = ["Composite", "paste", "photo_crop", "read_composites", "write_composites"]
+
+_LAYOUT = """
+    dataset.json            name, class names, seed
+    SPLIT.csv               file, label   (SPLIT: train, val, test)
+    SPLIT/000000.png        the picture
+    SPLIT/masks/000000.png  255 the object, 0 elsewhere
+`lidcam data make NAME DIR` writes it"""
+
+
+@dataclass(frozen=True, eq=False)
+class Composite:
+    """A made picture: uint8 [H, W, 3], bool [H, W], and the class index."""
+
+    image: npt.NDArray[np.uint8]
+    mask: npt.NDArray[np.bool_]
+    label: int
+
+
+def photo_crop(photo: npt.NDArray[np.uint8], size: int, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
+    """A random square crop of a photo, one to four times `size` wide, flipped at random, resized to "
+    "`size`.
+    """
+    short = min(photo.shape[:2])
+    side = int(rng.integers(min(size, short), min(4 * size, short) + 1))
+    y = int(rng.integers(0, photo.shape[0] - side + 1))
+    x = int(rng.integers(0, photo.shape[1] - side + 1))
+    crop = photo[y : y + side, x : x + side]
+    crop = crop[:, ::-1] if rng.random() < 0.5 else crop
+    return np.asarray(
+        Image.fromarray(np.ascontiguousarray(crop)).resize((size, size), Image.Resampling.BILINEAR)
+    )
+
+
+def paste(
+    background: npt.NDArray[np.uint8],
+    colour: npt.NDArray[np.uint8],
+    mask: npt.NDArray[np.bool_],
+    label: int,
+    rng: np.random.Generator,
+) -> Composite:
+    """Paste an object at a random place, wholly inside; the mask is exactly the changed region."""
+    height, width = mask.shape
+    y = int(rng.integers(0, background.shape[0] - height + 1))
+    x = int(rng.integers(0, background.shape[1] - width + 1))
+    image = background.copy()
+    image[y : y + height, x : x + width][mask] = colour[mask]
+    whole = np.zeros(background.shape[:2], bool)
+    whole[y : y + height, x : x + width] = mask
+    return Composite(image, whole, label)
+
+
+def write_composites(
+    folder: Path, name: str, class_names: tuple[str, ...], seed: int, splits: dict[str, Iterable[Composite]]
+) -> None:
+    """Write a data set; the folder appears when it is complete.
+
+    Raises:
+        OutputError: the folder is there and not empty, or cannot be written.
+    """
+    if folder.exists() and any(folder.iterdir()):
+        raise OutputError(f"{folder} is not empty: give a new folder, or remove it first")
+    temporary = folder.with_name(f".{folder.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        temporary.mkdir(parents=True)
+        for split, composites in splits.items():
+            (temporary / split / "masks").mkdir(parents=True)
+            with (temporary / f"{split}.csv").open("w", newline="") as file:
+                table = csv.writer(file)
+                table.writerow(("file", "label"))
+                for index, composite in enumerate(composites):
+                    Image.fromarray(composite.image).save(
+                        temporary / split / f"{index:06d}.png", compress_level=1
+                    )
+                    mask = Image.fromarray(composite.mask.astype(np.uint8) * 255)
+                    mask.save(temporary / split / "masks" / f"{index:06d}.png")
+                    table.writerow((f"{index:06d}.png", composite.label))
+        record = {"name": name, "seed": seed, "class_names": class_names}
+        (temporary / "dataset.json").write_text(json.dumps(record, indent=1))
+        if folder.exists():
+            folder.rmdir()
+        temporary.rename(folder)
+    except OSError as error:
+        raise OutputError(f"{folder} cannot be written: {error}") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def read_composites(folder: Path, split: str) -> ImageSet:
+    """Read a split of a made data set.
+
+    Args:
+        folder: as `lidcam data make` wrote it.
+        split: train, val or test.
+
+    Raises:
+        DataError: a file is missing or damaged.
+    """
+    try:
+        about = json.loads(expect(folder / "dataset.json", _LAYOUT).read_text())
+        classes = tuple(about["class_names"])
+    except (ValueError, KeyError) as error:
+        raise DataError(f"{folder / 'dataset.json'} is damaged: {error}. Make the data set again") from error
+    records = []
+    table = expect(folder / f"{split}.csv", _LAYOUT)
+    with table.open(newline="") as file:
+        for line, row in enumerate(csv.DictReader(file), start=2):
+            try:
+                label = int(row["label"])
+                image = folder / split / row["file"]
+            except (KeyError, TypeError, ValueError):
+                raise DataError(f"{table}, line {line}: expected `file,label`, got {row}") from None
+            if not 0 <= label < len(classes):
+                raise DataError(
+                    f"{table}, line {line}: label {label} is not one of the {len(classes)} classes"
+                )
+            records.append(Record(image, (label,), mask=folder / split / "masks" / row["file"]))
+    return ImageSet(f"{about.get('name', folder.name)}/{split}", classes, tuple(records))

@@ -1,0 +1,151 @@
+"""Records to batches: decode, stretch, augment; every random choice follows from (seed, epoch, index)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from lidcam_training.data.records import ImageSet, Record
+from lidcam_training.recipe import DataOptions
+
+__all__ = ["EpochSampler", "Pictures", "collate", "make_loader", "read_picture"]
+
+_RESIZE = {"bilinear": cv2.INTER_LINEAR, "bicubic": cv2.INTER_CUBIC}
+
+
+def read_picture(record: Record, size: int, interpolation: str) -> npt.NDArray[np.uint8] | None:
+    """Decode (turned upright by its EXIF tag) and stretch to uint8 [size, size, 3] RGB; None if "
+    "unreadable.
+    """
+    try:
+        raw = np.fromfile(record.image, np.uint8)
+        image = cv2.imdecode(raw, cv2.IMREAD_COLOR) if raw.size else None
+    except (OSError, cv2.error):
+        return None
+    if image is None:
+        return None
+    if image.shape[:2] != (size, size):
+        shrinks = min(image.shape[:2]) > size and interpolation == "bilinear"
+        image = cv2.resize(
+            image, (size, size), interpolation=cv2.INTER_AREA if shrinks else _RESIZE[interpolation]
+        )
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+class Pictures(Dataset[dict[str, Any]]):
+    """Pictures as uint8 [3, size, size] tensors with their targets.
+
+    Args:
+        images: the split.
+        options: of the recipe.
+        train: with augmentation.
+        seed: of the run.
+    """
+
+    def __init__(self, images: ImageSet, options: DataOptions, *, train: bool, seed: int = 0) -> None:
+        self.images = images
+        self.options = options
+        self.train = train
+        self.seed = seed
+        self._cache: dict[int, npt.NDArray[np.uint8]] = {}
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
+        epoch, index = key
+        record = self.images.records[index]
+        image = self._cache.get(index)
+        if image is None:
+            image = read_picture(record, self.options.size, self.options.interpolation)
+            if image is None:
+                return {"skipped": str(record.image)}
+            if self.options.cache:
+                self._cache[index] = image
+        if self.train:
+            image = self._augment(image, np.random.default_rng((self.seed, epoch, index)))
+        if self.images.multilabel:
+            target = np.zeros(len(self.images.class_names), np.float32)
+            target[list(record.labels)] = 1
+        else:
+            target = np.asarray(record.labels[0])
+        tensor = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
+        return {"image": tensor, "target": torch.from_numpy(target), "index": index}
+
+    def _augment(self, image: npt.NDArray[np.uint8], rng: np.random.Generator) -> npt.NDArray[np.uint8]:
+        options = self.options
+        if options.crop is not None and options.crop < options.size:
+            y, x = rng.integers(0, options.size - options.crop + 1, 2)
+            image = image[y : y + options.crop, x : x + options.crop]
+        if options.flip and rng.random() < 0.5:
+            image = image[:, ::-1]
+        if options.jitter:
+            gain, shift = 1 + options.jitter * rng.uniform(-1, 1), 128 * options.jitter * rng.uniform(-1, 1)
+            image = np.clip((image.astype(np.float32) - 128) * gain + 128 + shift, 0, 255).astype(np.uint8)
+        return image
+
+
+class EpochSampler(Sampler[tuple[int, int]]):
+    """(epoch, index) in an order that follows from seed and epoch alone; every rank takes its share.
+
+    Args:
+        length: of the data set.
+        seed: of the run.
+        rank: of this process.
+        world: number of processes.
+        shuffle: for training.
+    """
+
+    def __init__(
+        self, length: int, seed: int, *, rank: int = 0, world: int = 1, shuffle: bool = True
+    ) -> None:
+        self.length, self.seed, self.rank, self.world, self.shuffle = length, seed, rank, world, shuffle
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by the trainer before each epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return -(-self.length // self.world)
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        order = np.arange(self.length)
+        if self.shuffle:
+            order = np.random.default_rng((self.seed, self.epoch)).permutation(self.length)
+        padded = np.resize(order, len(self) * self.world)
+        for index in padded[self.rank :: self.world]:
+            yield self.epoch, int(index)
+
+
+def collate(samples: list[dict[str, Any]]) -> dict[str, Any]:
+    """Stack the readable pictures; the names of the others under `skipped`."""
+    good = [sample for sample in samples if "image" in sample]
+    batch: dict[str, Any] = {"skipped": [sample["skipped"] for sample in samples if "skipped" in sample]}
+    for key in ("image", "target") if good else ():
+        batch[key] = torch.stack([sample[key] for sample in good])
+    batch["index"] = [sample["index"] for sample in good]
+    return batch
+
+
+def make_loader(
+    images: ImageSet, options: DataOptions, *, train: bool, seed: int, rank: int = 0, world: int = 1
+) -> DataLoader[dict[str, Any]]:
+    """A loader of batches; the last short batch of a training epoch is left out where there are others."""
+    sampler = EpochSampler(len(images), seed, rank=rank, world=world, shuffle=train)
+    return DataLoader(
+        Pictures(images, options, train=train, seed=seed),
+        batch_size=options.batch_size,
+        sampler=sampler,
+        num_workers=options.workers,
+        collate_fn=collate,
+        drop_last=train and len(sampler) >= options.batch_size,
+        persistent_workers=options.workers > 0,
+        pin_memory=torch.cuda.is_available(),
+    )

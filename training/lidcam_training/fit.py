@@ -1,0 +1,188 @@
+"""One training run: a folder that can be killed at any moment and goes on where its last epoch ended."""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Callback, EarlyStopping
+
+from lidcam_rt.errors import DataError, InputError
+from lidcam_training.checkpoint import CheckpointMeta, load_checkpoint, save_checkpoint
+from lidcam_training.data.loader import make_loader
+from lidcam_training.data.records import ImageSet, open_dataset
+from lidcam_training.module import ClassifierModule
+from lidcam_training.recipe import Recipe
+
+__all__ = ["fit"]
+
+_STATE = "state.ckpt"
+
+
+def _write(file: Path, text: str) -> None:
+    temporary = file.with_name(f".{file.name}.tmp")
+    temporary.write_text(text)
+    temporary.replace(file)
+
+
+class _Keeper(Callback):
+    """After each epoch: scores, checkpoint, best checkpoint, and the state to resume from, each "
+    "atomically.
+    """
+
+    def __init__(self, run: Path, fingerprint: str) -> None:
+        self.run, self.fingerprint = run, fingerprint
+        self.rows: list[dict[str, float]] = []
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"rows": self.rows}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.rows = state_dict["rows"]
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        module = pl_module
+        assert isinstance(module, ClassifierModule)
+        scores = {key: float(value) for key, value in trainer.callback_metrics.items()}
+        self.rows.append({"epoch": module.current_epoch, "skipped": len(module.skipped), **scores})
+        if trainer.is_global_zero:
+            self._save(module, scores)
+        temporary = self.run / f".{_STATE}.tmp"
+        trainer.save_checkpoint(temporary)
+        if trainer.is_global_zero:
+            descriptor = os.open(temporary, os.O_RDONLY)
+            os.fsync(descriptor)
+            os.close(descriptor)
+            temporary.replace(self.run / _STATE)
+
+    def _save(self, module: ClassifierModule, scores: dict[str, float]) -> None:
+        recipe, images = module.recipe, module.train_set
+        meta = CheckpointMeta(
+            classifier=module.model.spec,
+            class_names=images.class_names,
+            size=(recipe.data.size, recipe.data.size),
+            mean=recipe.data.mean,
+            std=recipe.data.std,
+            interpolation=recipe.data.interpolation,
+            task="multilabel" if module.multilabel else "localization",
+            percentile=recipe.pas.percentile,
+            theta=recipe.pas.theta,
+            nwc=recipe.pas.nwc,
+            recipe=recipe.to_dict(),
+            metrics=scores,
+            data_fingerprint=self.fingerprint,
+        )
+        save_checkpoint(module.evaluated, meta, self.run / "checkpoint")
+        monitored = [row[recipe.monitor] for row in self.rows if recipe.monitor in row]
+        better = min if recipe.monitor.endswith("loss") else max
+        if monitored and monitored[-1] == better(monitored):
+            save_checkpoint(module.evaluated, meta, self.run / "best")
+        names = list(dict.fromkeys(key for row in self.rows for key in row))
+        temporary = self.run / ".metrics.csv.tmp"
+        with temporary.open("w", newline="") as file:
+            table = csv.DictWriter(file, names)
+            table.writeheader()
+            table.writerows(self.rows)
+        temporary.replace(self.run / "metrics.csv")
+
+
+def _open(recipe: Recipe, run: Path) -> tuple[ImageSet, ImageSet]:
+    import dataclasses
+
+    train = open_dataset(recipe.data.source, recipe.data.train)
+    val = open_dataset(recipe.data.source, recipe.data.val)
+    if train.class_names != val.class_names:
+        raise DataError(f"{train.name} and {val.name} have different classes")
+    if recipe.data.limit:
+        train = dataclasses.replace(train, records=train.records[: recipe.data.limit])
+    return train, val
+
+
+def fit(recipe: Recipe, run: str | Path, *, progress: bool = True) -> Path:
+    """Train, or go on with a run that was cut off.
+
+    Args:
+        recipe: all options.
+        run: folder of the run. If it holds the state of the same recipe, training goes on after its last
+            whole epoch, with the same result as an unbroken run.
+        progress: show a progress bar with the time left.
+
+    Returns:
+        The checkpoint folder, `RUN/checkpoint`.
+
+    Raises:
+        InputError: the folder holds a run of another recipe.
+        DataError: the data are not as expected, or changed since the run began.
+        TrainingError: the loss is not finite.
+    """
+    run = Path(run)
+    train, val = _open(recipe, run)
+    fingerprint = train.fingerprint()
+    record = json.loads(json.dumps({"recipe": recipe.to_dict(), "data_fingerprint": fingerprint}))
+    about, state = run / "run.json", run / _STATE
+    if about.exists():
+        former = json.loads(about.read_text())
+        if former["recipe"] != record["recipe"]:
+            changed = [key for key in record["recipe"] if former["recipe"].get(key) != record["recipe"][key]]
+            raise InputError(
+                f"{run} holds a run of another recipe (different: {', '.join(changed)}): give a new "
+                f"folder with --run"
+            )
+        if former["data_fingerprint"] != fingerprint:
+            raise DataError(
+                f"{run}: the training pictures changed since this run began: give a new folder with --run"
+            )
+    run.mkdir(parents=True, exist_ok=True)
+    _write(about, json.dumps(record, indent=1))
+    if recipe.accelerator == "gpu":
+        import torch
+
+        if not torch.cuda.is_available():
+            raise InputError("recipe: accelerator is gpu, but torch sees no GPU: set accelerator=cpu or auto")
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", module="pytorch_lightning")
+    pl.seed_everything(recipe.seed, verbose=False)
+    module = ClassifierModule(recipe, train, val, run)
+    if recipe.channels_last:
+        module.model.to(memory_format=__import__("torch").channels_last)
+    callbacks: list[Callback] = []
+    if recipe.patience:
+        mode = "min" if recipe.monitor.endswith("loss") else "max"
+        callbacks.append(EarlyStopping(recipe.monitor, patience=recipe.patience, mode=mode))
+    callbacks.append(_Keeper(run, fingerprint))
+    logger: Any = False
+    if recipe.logger == "tensorboard":
+        from pytorch_lightning.loggers import TensorBoardLogger
+
+        logger = TensorBoardLogger(str(run), name="", version="tensorboard")
+    trainer = pl.Trainer(
+        max_epochs=recipe.epochs,
+        accelerator=recipe.accelerator,
+        devices=recipe.devices,
+        num_nodes=recipe.nodes,
+        precision=recipe.precision,
+        accumulate_grad_batches=recipe.optim.accumulate,
+        gradient_clip_val=recipe.optim.clip_norm or None,
+        deterministic=recipe.deterministic,
+        callbacks=callbacks,
+        logger=logger,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        enable_progress_bar=progress,
+        use_distributed_sampler=False,
+        num_sanity_val_steps=0,
+    )
+    share = {"rank": trainer.global_rank, "world": trainer.world_size}
+    loaders = (
+        make_loader(train, recipe.data, train=True, seed=recipe.seed, **share),
+        make_loader(val, recipe.data, train=False, seed=recipe.seed, **share),
+    )
+    trainer.fit(module, *loaders, ckpt_path=str(state) if state.exists() else None, weights_only=False)
+    load_checkpoint(run / "checkpoint")
+    return run / "checkpoint"

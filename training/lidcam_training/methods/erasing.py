@@ -1,0 +1,28 @@
+"""Erasing what the map has found (adversarial erasing: Wei et al., CVPR 2017; ACoL: Zhang et al., CVPR "
+"2018).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+__all__ = ["erase_features", "erase_regions", "found_region"]
+
+
+def found_region(maps: Tensor, threshold: float) -> Tensor:
+    """Where maps [N, h, w], scaled by minimum and maximum, are above the threshold: bool [N, 1, h, w]."""
+    low, high = maps.amin((1, 2), keepdim=True), maps.amax((1, 2), keepdim=True)
+    return ((maps - low) / (high - low + 1e-10) > threshold)[:, None]
+
+
+def erase_features(features: Tensor, maps: Tensor, threshold: float) -> Tensor:
+    """ACoL: features [N, C, h, w] with the region that the first branch found set to 0."""
+    return features * (~found_region(maps.detach(), threshold)).to(features.dtype)
+
+
+def erase_regions(images: Tensor, maps: Tensor, threshold: float) -> Tensor:
+    """AE: normalised pictures [N, 3, H, W] with the found region filled with the data mean (0)."""
+    large = functional.interpolate(maps.detach()[:, None], images.shape[-2:], mode="bilinear")[:, 0]
+    return torch.where(found_region(large, threshold), torch.zeros_like(images), images)

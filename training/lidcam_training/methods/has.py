@@ -1,0 +1,26 @@
+"""Hide-and-Seek (Singh and Lee, ICCV 2017, section 3.1)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+__all__ = ["hide_patches"]
+
+
+def hide_patches(images: Tensor, grid: int, probability: float) -> Tensor:
+    """Hide random patches of every picture; a hidden patch gets the data mean, 0 after normalisation.
+
+    Args:
+        images: normalised, [N, 3, H, W].
+        grid: patches per side.
+        probability: of each patch to be hidden.
+
+    Returns:
+        [N, 3, H, W].
+    """
+    n, _, height, width = images.shape
+    keep = (torch.rand(n, 1, grid, grid, device=images.device) >= probability).to(images.dtype)
+    rows = torch.arange(height, device=images.device) * grid // height
+    columns = torch.arange(width, device=images.device) * grid // width
+    return images * keep[:, :, rows][:, :, :, columns]

@@ -1,0 +1,297 @@
+"""The recipe of a training run: typed options, read from YAML with overrides."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from lidcam_rt.errors import InputError
+from lidcam_training.models import ClassifierSpec
+
+__all__ = [
+    "DataOptions",
+    "MethodOptions",
+    "ModelOptions",
+    "OptimOptions",
+    "PasOptions",
+    "Recipe",
+    "read_recipe",
+]
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """The classifier; see `lidcam_training.models.ClassifierSpec`.
+
+    Attributes:
+        num_classes: checked against the data; None takes the data's.
+    """
+
+    backbone: str = "seresnet50"
+    pooling: Literal["gap", "tap"] = "tap"
+    tap_threshold: float = 0.05
+    head: Literal["linear", "conv"] = "linear"
+    stride: int | None = None
+    conv_channels: int | None = None
+    pretrained: bool = False
+    weights: str | None = None
+    num_classes: int | None = None
+
+
+@dataclass(frozen=True)
+class MethodOptions:
+    """A training method of the literature on top of the classifier.
+
+    Attributes:
+        name: none, has (Singh and Lee, ICCV 2017), adl (Choe and Shim, CVPR 2019), acol (Zhang et al., CVPR
+            2018), ae (Wei et al., CVPR 2017).
+        grid: has: the picture is cut into patches of 1/grid of its side.
+        hide: has: probability of a patch to be hidden.
+        drop_rate: adl: probability of the drop mask, else the importance map.
+        erase: adl, acol, ae: share of the map's maximum above which it is erased.
+        rounds: ae: how often the found region is erased and the classifier trained on the rest.
+        warmup_epochs: ae: epochs before the first erasure.
+    """
+
+    name: Literal["none", "has", "adl", "acol", "ae"] = "none"
+    grid: int = 4
+    hide: float = 0.5
+    drop_rate: float = 0.75
+    erase: float = 0.7
+    rounds: int = 1
+    warmup_epochs: int = 1
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """Pictures and how they become batches.
+
+    Attributes:
+        source: NAME:DIR, see `lidcam data info`.
+        train: split for training.
+        val: split for validation.
+        size: pixels; pictures are stretched to size x size, and validated so.
+        crop: pixels of the random crop for training; None for none.
+        batch_size: per device and step.
+        workers: processes that read pictures; 0 reads in the training process.
+        cache: keep the resized pictures in memory.
+        flip: mirror at random.
+        jitter: random brightness and contrast, 0 for none.
+        mean: per channel, 0 to 255.
+        std: per channel, 0 to 255.
+        interpolation: of the resize.
+        max_skipped: share of unreadable pictures of an epoch above which training stops.
+        limit: use so many training pictures only; None for all.
+    """
+
+    source: str = ""
+    train: str = "train"
+    val: str = "val"
+    size: int = 224
+    crop: int | None = None
+    batch_size: int = 32
+    workers: int = 0
+    cache: bool = False
+    flip: bool = True
+    jitter: float = 0.0
+    mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
+    std: tuple[float, float, float] = (58.395, 57.12, 57.375)
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    max_skipped: float = 0.05
+    limit: int | None = None
+
+
+@dataclass(frozen=True)
+class OptimOptions:
+    """Loss, optimizer and schedule.
+
+    Attributes:
+        loss: `auto` takes cross-entropy for single-label data and binary cross-entropy for multi-label data.
+        optimizer: sgd (Nesterov) or adamw.
+        lr: of the head, at the full batch.
+        pretrained_lr_scale: the backbone learns at lr times this.
+        weight_decay: not applied to biases and norms.
+        schedule: cosine to 0, steps (times 0.1 at the milestones) or constant.
+        milestones: epochs, for steps.
+        warmup_epochs: linear, may be a fraction.
+        label_smoothing: 0 is off.
+        accumulate: batches per step of the optimizer.
+        clip_norm: gradient norm; 0 is off.
+        ema: decay of the averaged weights that are validated and saved; 0 is off.
+    """
+
+    loss: Literal["auto", "cross_entropy", "bce"] = "auto"
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    lr: float = 0.05
+    momentum: float = 0.9
+    pretrained_lr_scale: float = 1.0
+    weight_decay: float = 1e-4
+    schedule: Literal["cosine", "steps", "constant"] = "cosine"
+    milestones: tuple[int, ...] = ()
+    warmup_epochs: float = 0.0
+    label_smoothing: float = 0.0
+    accumulate: int = 1
+    clip_norm: float = 0.0
+    ema: float = 0.0
+
+
+@dataclass(frozen=True)
+class PasOptions:
+    """Thresholds that the exported artifact carries: percentile 0 to 100, theta 0 to 1, and NWC."""
+
+    percentile: float = 98.0
+    theta: float = 0.35
+    nwc: bool = True
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All of a training run.
+
+    Attributes:
+        epochs: passes over the training pictures.
+        seed: weights, order, crops; the same seed gives the same run on the same machine.
+        deterministic: refuse operations that are not reproducible.
+        precision: 32-true, bf16-mixed or 16-mixed.
+        accelerator: auto, cpu or gpu.
+        devices: per node.
+        nodes: for torchrun over several machines.
+        channels_last: memory layout.
+        patience: epochs without a better `monitor` before stopping; 0 never stops early.
+        monitor: a validation score, by which `best` is kept too.
+        logger: csv (RUN/metrics.csv) or tensorboard (besides).
+    """
+
+    model: ModelOptions = field(default_factory=ModelOptions)
+    method: MethodOptions = field(default_factory=MethodOptions)
+    data: DataOptions = field(default_factory=DataOptions)
+    optim: OptimOptions = field(default_factory=OptimOptions)
+    pas: PasOptions = field(default_factory=PasOptions)
+    epochs: int = 10
+    seed: int = 0
+    deterministic: bool = False
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+    devices: int = 1
+    nodes: int = 1
+    channels_last: bool = True
+    patience: int = 0
+    monitor: str = "val_accuracy"
+    logger: Literal["csv", "tensorboard"] = "csv"
+
+    def __post_init__(self) -> None:
+        positive = {
+            "epochs": self.epochs,
+            "data.batch_size": self.data.batch_size,
+            "data.size": self.data.size,
+            "optim.accumulate": self.optim.accumulate,
+            "devices": self.devices,
+            "nodes": self.nodes,
+        }
+        for key, value in positive.items():
+            if value < 1:
+                raise InputError(f"recipe: {key} is {value}: it must be at least 1")
+        if self.data.crop is not None and not 1 <= self.data.crop <= self.data.size:
+            raise InputError(f"recipe: data.crop {self.data.crop} must be 1 to data.size ({self.data.size})")
+        if not 0 <= self.optim.ema < 1:
+            raise InputError(f"recipe: optim.ema {self.optim.ema} is a decay: give 0 (off) to below 1")
+
+    def classifier(self, num_classes: int) -> ClassifierSpec:
+        """The spec of the classifier for so many classes.
+
+        Raises:
+            InputError: the recipe says another number.
+        """
+        options = dataclasses.asdict(self.model)
+        wanted = options.pop("num_classes")
+        if wanted not in (None, num_classes):
+            raise InputError(
+                f"recipe: model.num_classes is {wanted}, the data have {num_classes} classes: leave it "
+                f"out, or take "
+                "the data it was written for"
+            )
+        branches = 2 if self.method.name == "acol" else 1
+        return ClassifierSpec(num_classes=num_classes, branches=branches, **options)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values that JSON takes."""
+        return dataclasses.asdict(self)
+
+
+def read_recipe(path: str | Path | None, overrides: list[str] | tuple[str, ...] = ()) -> Recipe:
+    """Read a recipe.
+
+    Args:
+        path: a YAML file, the name of a shipped recipe (`clutter_fashion`), or None for the defaults.
+        overrides: `key=value`, for example `model.pooling=gap`.
+
+    Raises:
+        InputError: no such file, an unknown key or a wrong value.
+    """
+    from jsonargparse import ActionParser, ArgumentError, ArgumentParser  # noqa: F401
+
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--recipe", type=Recipe, default=Recipe())
+    parser.add_argument("--config", action="config")
+    arguments = []
+    if path is not None:
+        import yaml
+
+        file = Path(path)
+        shipped = Path(__file__).parent / "recipes" / f"{file.name.removesuffix('.yaml')}.yaml"
+        if not file.is_file():
+            if len(file.parts) > 1 or not shipped.is_file():
+                names = ", ".join(sorted(p.stem for p in shipped.parent.glob("*.yaml")))
+                raise InputError(f"recipe {path} is not there: give a YAML file, or one of {names}")
+            file = shipped
+        try:
+            values = yaml.safe_load(file.read_text()) or {}
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise InputError(f"recipe {path} is not YAML: {error}") from error
+        if not isinstance(values, dict):
+            raise InputError(f"recipe {path}: expected keys and values")
+        arguments += _flags(values)
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        if not equals:
+            raise InputError(f"override {override!r}: write key=value, for example model.pooling=gap")
+        arguments.append((key, value))
+    _check_keys(arguments, path)
+    try:
+        parsed = parser.parse_args([f"--recipe.{key}={value}" for key, value in arguments])
+        return parser.instantiate_classes(parsed).recipe
+    except (ArgumentError, TypeError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"recipe {path or ''}: {' '.join(str(error).split())[:400]}") from error
+
+
+def _flags(values: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    import json
+
+    out: list[tuple[str, str]] = []
+    for key, value in values.items():
+        if isinstance(value, dict):
+            out += _flags(value, f"{prefix}{key}.")
+        else:
+            out.append((f"{prefix}{key}", value if isinstance(value, str) else json.dumps(value)))
+    return out
+
+
+def _check_keys(arguments: list[tuple[str, str]], path: str | Path | None) -> None:
+    import difflib
+
+    known: list[str] = []
+    for entry in dataclasses.fields(Recipe):
+        section = getattr(Recipe(), entry.name)
+        if dataclasses.is_dataclass(section):
+            known += [f"{entry.name}.{inner.name}" for inner in dataclasses.fields(section)]
+        else:
+            known.append(entry.name)
+    for key, _ in arguments:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, 3, 0.5)
+            hint = f"; did you mean {', '.join(near)}?" if near else f"; keys: {', '.join(known)}"
+            raise InputError(f"recipe {path or ''}: unknown key {key!r}{hint}")
