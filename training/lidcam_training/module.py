@@ -116,10 +116,16 @@ class ClassifierModule(pl.LightningModule):
         return maps.detach()[torch.arange(len(maps), device=maps.device), target]
 
     def on_train_epoch_start(self) -> None:
-        """Seed dropout and methods from (seed, epoch, rank), so that a resumed epoch is the same epoch."""
-        seed = np.random.SeedSequence((self.recipe.seed, self.current_epoch, self.global_rank))
-        torch.manual_seed(int(seed.generate_state(1)[0]))
+        """Empty the counters."""
         self.skipped, self._seen = [], 0
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Seed dropout and methods from (seed, epoch, batch, rank): a resumed epoch is the same epoch.
+
+        Per batch, since other code draws from the generator at moments that a resumed run does not repeat.
+        """
+        seed = np.random.SeedSequence((self.recipe.seed, self.current_epoch, batch_idx, self.global_rank))
+        torch.manual_seed(int(seed.generate_state(1)[0]))
 
     def training_step(self, batch: dict[str, Any], index: int) -> Tensor | None:
         """Loss of a batch; an unreadable picture is left out and counted."""

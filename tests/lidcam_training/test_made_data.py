@@ -1,0 +1,110 @@
+import filecmp
+
+import numpy as np
+import pytest
+from lidcam_training.data import open_dataset
+from lidcam_training.data.clutter import make_clutter_fashion
+from lidcam_training.data.composite import paste
+from lidcam_training.data.sources import background_photos, fashion_mnist, read_idx
+from lidcam_training.data.stamps import STAMP_CLASSES, make_stamps
+from PIL import Image
+
+from lidcam_rt.errors import DataError, OutputError
+
+SMALL = {"train": 6, "val": 3, "test": 3, "size": 32}
+
+
+def test_the_mask_is_exactly_what_was_pasted():
+    rng = np.random.default_rng(0)
+    background = np.full((20, 30, 3), 7, np.uint8)
+    mask = rng.random((6, 5)) > 0.5
+    made = paste(background, np.full((6, 5, 3), 200, np.uint8), mask, 3, rng)
+    assert np.array_equal((made.image != background).any(2), made.mask)
+    assert made.mask.sum() == mask.sum()
+
+
+def test_the_same_seed_gives_the_same_files(tmp_path, sources):
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        make_clutter_fashion(tmp_path / name, seed=seed, source=sources[0], backgrounds=sources[1], **SMALL)
+    files = sorted(str(p.relative_to(tmp_path / "a")) for p in (tmp_path / "a").rglob("*.png"))
+    assert len(files) == 24
+    assert filecmp.cmpfiles(tmp_path / "a", tmp_path / "b", files, shallow=False)[0] == files
+    assert filecmp.cmpfiles(tmp_path / "a", tmp_path / "c", files, shallow=False)[1]
+
+
+def test_splits_do_not_share_backgrounds(tmp_path, sources):
+    """Photos of one colour each: the corner of a picture tells its photo."""
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for index in range(10):
+        Image.fromarray(np.full((64, 64, 3), 10 * index, np.uint8)).save(photos / f"{index}.png")
+    make_clutter_fashion(
+        tmp_path / "d", train=40, val=20, test=20, size=32, source=sources[0], backgrounds=photos
+    )
+    used = {}
+    for split in ("train", "val", "test"):
+        used[split] = set()
+        for record in open_dataset(f"clutter-fashion:{tmp_path / 'd'}", split):
+            image, mask = np.asarray(Image.open(record.image)), record.read_mask()
+            used[split] |= set(np.unique(image[mask == 0]))
+    assert not used["train"] & used["test"]
+    assert not used["train"] & used["val"]
+    assert not used["val"] & used["test"]
+
+
+def test_read_back(clutter):
+    images = open_dataset(f"clutter-fashion:{clutter}", "train")
+    assert len(images) == 160
+    mask = images.records[0].read_mask()
+    assert mask.shape == (32, 32)
+    assert set(np.unique(mask)) == {0, 1}
+    assert len(images.fingerprint()) == 64
+    assert images.fingerprint() != open_dataset(f"clutter-fashion:{clutter}", "val").fingerprint()
+
+
+def test_stamps_share_no_cut_out(tmp_path, sources):
+    """Cut-outs of one colour each: the colour of the object tells its file."""
+    source = tmp_path / "stamps"
+    number = 0
+    for folders in STAMP_CLASSES.values():
+        (source / folders[0]).mkdir(parents=True, exist_ok=True)
+        for index in range(5):
+            number += 1
+            stamp = np.zeros((20, 20, 4), np.uint8)
+            stamp[4:16, 4:16] = (255, number, 0, 255)
+            Image.fromarray(stamp).save(source / folders[0] / f"{index}.png")
+    make_stamps(tmp_path / "d", train=30, val=20, test=20, size=48, source=source, backgrounds=sources[1])
+    used = {}
+    for split in ("train", "val", "test"):
+        used[split] = set()
+        for record in open_dataset(f"stamps:{tmp_path / 'd'}", split):
+            image, mask = np.asarray(Image.open(record.image)), record.read_mask()
+            assert (image[mask == 1][:, 0] > 200).all()
+            used[split].add(int(np.median(image[mask == 1][:, 1])))
+    assert not used["train"] & used["test"]
+    assert not used["val"] & used["test"]
+
+
+def test_a_folder_in_use_is_left_alone(tmp_path, sources):
+    (tmp_path / "mine.txt").write_text("x")
+    with pytest.raises(OutputError, match="not empty"):
+        make_clutter_fashion(tmp_path, source=sources[0], backgrounds=sources[1], **SMALL)
+    assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_refusals(tmp_path, clutter):
+    (tmp_path / "bad").write_bytes(b"\x00\x00\x08\x01\x00\x00\x00\x09abc")
+    with pytest.raises(DataError, match="cut short"):
+        read_idx(tmp_path / "bad")
+    with pytest.raises(DataError, match="idx3"):
+        fashion_mnist("train", tmp_path)
+    with pytest.raises(DataError, match="at least 4"):
+        background_photos(tmp_path)
+    with pytest.raises(DataError, match="NAME:DIR"):
+        open_dataset("nonsense", "train")
+    with pytest.raises(DataError, match="not there"):
+        open_dataset("cub:/nowhere", "train")
+    with pytest.raises(DataError, match="lidcam data make"):
+        open_dataset(f"stamps:{tmp_path}", "train")
+    with pytest.raises(DataError, match=r"dev\.csv"):
+        open_dataset(f"stamps:{clutter}", "dev")

@@ -1,0 +1,78 @@
+"""`lidcam analyze`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = ["analyze"]
+
+
+def analyze(
+    checkpoint: Annotated[Path, typer.Argument(help="Folder that `lidcam train` wrote.")],
+    images: Annotated[list[Path], typer.Option("--images", help="Pictures or folders; repeatable.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the plots.")] = Path("analysis"),
+    masks: Annotated[Path | None, typer.Option(help="Folder of masks with the same names (PNG).")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="At most so many pictures.")] = 20,
+) -> None:
+    """Draw the talk's phenomena P1 to P3 of pictures: activation area, signs of the weights, sorted "
+    "map values.
+    """
+    import json
+
+    import numpy as np
+    import torch
+
+    from lidcam_rt.errors import DataError, ImageError
+    from lidcam_training.checkpoint import load_checkpoint
+    from lidcam_training.data.loader import read_picture
+    from lidcam_training.data.records import Record
+    from lidcam_training.phenomena import measure_phenomena
+    from lidcam_training.plots import draw_phenomena
+
+    read = load_checkpoint(checkpoint)
+    files: list[Path] = []
+    for place in images:
+        if place.is_dir():
+            files += sorted(p for p in place.iterdir() if p.suffix.lower() in (".png", ".jpg", ".jpeg"))
+        elif place.is_file():
+            files.append(place)
+        else:
+            raise ImageError(f"{place} is not there")
+    if not files:
+        raise DataError(f"no picture in {', '.join(map(str, images))}")
+    output.mkdir(parents=True, exist_ok=True)
+    meta = read.meta
+    mean = torch.tensor(meta.mean).view(1, 3, 1, 1)
+    std = torch.tensor(meta.std).view(1, 3, 1, 1)
+    rows = []
+    for file in files[:limit]:
+        picture = read_picture(Record(file, ()), meta.size[0], meta.interpolation)
+        if picture is None:
+            typer.echo(f"skipped, unreadable: {file}", err=True)
+            continue
+        mask_file = masks / f"{file.stem}.png" if masks else None
+        mask = Record(file, (), mask=mask_file).read_mask() if mask_file and mask_file.exists() else None
+        tensor = (torch.from_numpy(picture.transpose(2, 0, 1).copy())[None].float() - mean) / std
+        with torch.no_grad():
+            label = int(read.model(tensor).argmax())
+        found = measure_phenomena(
+            read.model, tensor, label, mask=mask, percentile=meta.percentile, theta=meta.theta
+        )
+        draw_phenomena(found, picture, meta.class_names[label], output / f"{file.stem}.png")
+        rows.append(
+            {
+                "image": str(file),
+                "class": meta.class_names[label],
+                "area_pooled_correlation": float(np.corrcoef(found.area, found.pooled)[0, 1]),
+                "negative_weights": float((found.weight < 0).mean()),
+                "positive_ioa": found.positive_ioa,
+                "negative_ioa": found.negative_ioa,
+                "percentile_threshold": found.percentile_threshold,
+                "maximum_threshold": found.maximum_threshold,
+            }
+        )
+    (output / "analysis.json").write_text(json.dumps(rows, indent=1))
+    typer.echo(f"{len(rows)} pictures: {output}")
