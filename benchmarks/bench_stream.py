@@ -22,11 +22,15 @@ def test_stream_against_a_plain_loop(benchmark, tmp_path):
     model = lite0.network()
     artifact = lite0.artifact(model, tmp_path / "lite0.onnx")
     plain = {size: lite0.PlainLoop(model, size) for size in (1, 8)}
-    with lidcam_rt.load(artifact, device="cpu") as localizer:
+    with (
+        lidcam_rt.load(artifact, device="cpu") as localizer,
+        lidcam_rt.load(artifact, device="cpu", threads=2) as fixed,
+    ):
         peers = {f"plain loop, batch {n}": lambda loop=loop: loop(paths) for n, loop in plain.items()}
         peers |= {
             "call by call": lambda: [localizer(path) for path in paths],
             "stream": lambda: list(localizer.stream(paths)),
+            "stream, threads=2": lambda: list(fixed.stream(paths)),
             "stream, batch 8": lambda: list(localizer.stream(paths, batch_size=8)),
         }
         _same_masks(plain[1](paths), list(localizer.stream(paths)))

@@ -1,8 +1,8 @@
 """A stream of pictures: decode, network and post-processing overlap, in order, with bounded memory.
 
-Decoding and post-processing run in a pool of threads (both let go of Python's lock), the network in one
-thread of
-its own, which only ever waits for decoding: no task of the pool waits for another, so it cannot lock up.
+Decoding and post-processing run in one pool of threads, the network in another, of as many threads as the
+engine wants callers (Python's lock is free in all three). Only the network's threads wait for other tasks, and
+only for decoding, which waits for nothing: so the two pools cannot lock each other up.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ def run_stream(
     workers: int | None,
 ) -> Generator[_Result, None, None]:
     """See `Localizer.stream`."""
-    backend = localizer.backend
+    backend, networks = localizer.backend.for_streams()
     pool = ThreadPoolExecutor(workers or usable_cores(), thread_name_prefix="lidcam-decode")
-    network = ThreadPoolExecutor(1, thread_name_prefix="lidcam-network")
+    network = ThreadPoolExecutor(networks, thread_name_prefix="lidcam-network")
 
     def run_batch(jobs: list[_Job]) -> list[Future[Localization] | Failure]:
         results: list[Future[Localization] | Failure | None] = [None] * len(jobs)

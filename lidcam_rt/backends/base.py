@@ -47,6 +47,10 @@ class Backend(Protocol):
         """
         ...
 
+    def for_streams(self) -> tuple[Backend, int]:
+        """The form of this engine for many pictures, and how many threads should call its `run` at once."""
+        ...
+
     def close(self) -> None:
         """Free the engine. Runs that are under way end first."""
         ...
