@@ -1,8 +1,8 @@
 """A stream of pictures: decode, network and post-processing overlap, in order, with bounded memory.
 
 Decoding and post-processing run in one pool of threads, the network in another, of as many threads as the
-engine wants callers (Python's lock is free in all three). Only the network's threads wait for other tasks, and
-only for decoding, which waits for nothing: so the two pools cannot lock each other up.
+engine wants callers (Python's lock is free in all three). Only the network's threads wait for other tasks,
+and only for decoding, which waits for nothing: so the two pools cannot lock each other up.
 """
 
 from __future__ import annotations
