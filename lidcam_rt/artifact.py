@@ -132,7 +132,8 @@ class Manifest(_Spec):
         input: how a picture becomes the network's input.
         class_names: one name per class, in the order of the logits.
         top_k: maps per picture, the K of the outputs.
-        labels_input: whether the graph takes `labels` int64 [N, K] (a class to localize, -1: the predicted one).
+        labels_input: whether the graph takes `labels` int64 [N, K] (a class to localize, -1: the
+            predicted one).
         cam: how the activation map is formed.
         pas: attributes of the PaS node.
         source: what was exported.
@@ -174,7 +175,8 @@ class Manifest(_Spec):
             path: name of the file, for messages.
 
         Raises:
-            ArtifactError: not a lidcam artifact, of a newer schema, or its manifest was changed or is invalid.
+            ArtifactError: not a lidcam artifact, of a newer schema, or its manifest was changed or is
+                invalid.
         """
         text = metadata.get(MANIFEST_KEY)
         if text is None:
@@ -185,7 +187,9 @@ class Manifest(_Spec):
         try:
             raw = json.loads(text)
         except ValueError as error:
-            raise ArtifactError(f"{path}: its lidcam manifest is not JSON ({error}). Export the model again") from None
+            raise ArtifactError(
+                f"{path}: its lidcam manifest is not JSON ({error}). Export the model again"
+            ) from None
         if not isinstance(raw, dict):
             raise ArtifactError(f"{path}: its lidcam manifest is not a JSON object. Export the model again")
         version = raw.get("schema_version")

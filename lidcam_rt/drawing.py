@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["encode", "overlay", "save", "write_atomically"]
 
 _OUTLINE, _BOX = (255, 255, 255), (40, 230, 120)
+_BAND = 512
 
 
 def overlay(result: Localization, *, alpha: float = 0.5) -> npt.NDArray[np.uint8]:
@@ -31,12 +32,15 @@ def overlay(result: Localization, *, alpha: float = 0.5) -> npt.NDArray[np.uint8
         raise InputError(f"alpha must be between 0 and 1, got {alpha!r}")
     if result.image is None:
         raise InputError("the picture was not kept: call the localizer with keep_image=True")
-    colours = cv2.applyColorMap(result.map, cv2.COLORMAP_TURBO)[..., ::-1]
-    # The map's own value is its opacity, so that what it does not point at stays visible as it is.
-    weight = (result.map.astype(np.float32) * np.float32(alpha / 255.0))[..., None]
-    blended = result.image.astype(np.float32)
-    blended += (colours.astype(np.float32) - blended) * weight
-    canvas = np.ascontiguousarray(np.rint(blended).astype(np.uint8))
+    canvas = np.empty_like(result.image)
+    for top in range(0, canvas.shape[0], _BAND):  # in bands: the blend is in float32
+        rows = slice(top, top + _BAND)
+        colours = cv2.applyColorMap(result.map[rows], cv2.COLORMAP_TURBO)[..., ::-1]
+        # The map's own value is its opacity, so that what it does not point at stays visible as it is.
+        weight = (result.map[rows].astype(np.float32) * np.float32(alpha / 255.0))[..., None]
+        blended = result.image[rows].astype(np.float32)
+        blended += (colours.astype(np.float32) - blended) * weight
+        canvas[rows] = np.rint(blended).astype(np.uint8)
 
     width, height = result.size
     line = max(1, round(min(width, height) / 240))

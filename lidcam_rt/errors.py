@@ -83,4 +83,6 @@ class MissingExtraError(LidcamError, ImportError):
         self.extra = extra
         self.missing = missing
         lacks = f" ({', '.join(missing)} not found)" if missing else ""
-        super().__init__(f"{what} needs packages that are not installed{lacks}: pip install 'lidcam-rt[{extra}]'")
+        super().__init__(
+            f"{what} needs packages that are not installed{lacks}: pip install 'lidcam-rt[{extra}]'"
+        )

@@ -135,8 +135,8 @@ def build_app(only: str | None = None) -> typer.Typer:
 def main(argv: list[str] | None = None) -> None:
     """Run the command line and exit with its status.
 
-    An error made on purpose prints its message and exits with the error's `exit_code`; with LIDCAM_TRACEBACK set
-    it shows its traceback. Ctrl-C exits with 130.
+    An error made on purpose prints its message and exits with the error's `exit_code`; with LIDCAM_TRACEBACK
+    set it shows its traceback. Ctrl-C exits with 130.
     """
     arguments = sys.argv[1:] if argv is None else argv
     build_app(only=arguments[0] if arguments else None)(args=arguments, prog_name="lidcam")
