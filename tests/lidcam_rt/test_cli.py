@@ -148,6 +148,8 @@ def test_a_torn_line_and_leftovers_are_removed(tmp_path):
     (tmp_path / ".lidcam-xyz.part").touch()
     with Journal(tmp_path, settings) as journal:
         assert not (tmp_path / ".lidcam-xyz.part").exists()
+        assert (tmp_path / "results.jsonl").read_bytes().count(b"{") == 2
+        assert (tmp_path / "results.jsonl").read_bytes().endswith(b"}\n")
         assert journal.name_for("other/a.jpg") != "a" and journal.name_for("other/A.png") != "A"
         assert journal.name_for("a.jpg") == "a"
         journal.add("c.jpg", {"image": "c.jpg", "name": "c", "files": {}})
@@ -163,6 +165,7 @@ def test_full_disk_leaves_no_part_of_a_line(tmp_path, monkeypatch):
         with pytest.raises(OutputError, match=r"No space left.*goes on where it stopped"):
             journal.add("b.jpg", {"image": "b.jpg"})
         monkeypatch.undo()
+        assert (tmp_path / "results.jsonl").read_bytes().endswith(b"}\n")
         journal.add("c.jpg", {"image": "c.jpg"})
     lines = (tmp_path / "results.jsonl").read_text().splitlines()
     assert [json.loads(line)["image"] for line in lines] == ["a.jpg", "c.jpg"]
