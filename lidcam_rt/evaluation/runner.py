@@ -265,6 +265,10 @@ class _Run:
         if len(failures) == len(self.rows):
             raise DataError(f"none of the {len(self.rows)} pictures could be read: {failures[0]['error']}")
         notes = list(_notes(self.classes, self.data, failures))
+        if self.localizer.manifest.source.weights is None:
+            notes.insert(
+                0, "The artifact names no file of weights: they may be random, and the numbers meaningless."
+            )
         results = {
             "identity": self.identity,
             "model": self.localizer.path.name if self.localizer.path else None,

@@ -1,0 +1,126 @@
+"""Submission files and their validator; two ways to run a model."""
+
+import io
+import subprocess
+import sys
+import zipfile
+
+import artifacts
+import numpy as np
+import pytest
+from PIL import Image
+
+import lidcam_rt
+from lidcam_rt.errors import DataError, InputError
+from lidcam_rt.evaluation import open_data
+from lidcam_rt.evaluation.compare import Tolerance, compare, open_runner
+from lidcam_rt.evaluation.submission import check_submission, write_submission
+
+
+@pytest.fixture
+def folder(tmp_path):
+    images = tmp_path / "set" / "images"
+    images.mkdir(parents=True)
+    (tmp_path / "set" / "masks").mkdir()
+    for i, colour in enumerate(artifacts.CLASSES):
+        Image.fromarray(artifacts.picture(colour)).save(images / f"p{i}.png")
+        mask = np.zeros((96, 160), np.uint8)
+        mask[24:72, 40:104] = 255
+        Image.fromarray(mask).save(tmp_path / "set" / "masks" / f"p{i}.png")
+    return tmp_path / "set"
+
+
+def files(folder):
+    return sorted((folder / "images").iterdir())
+
+
+@pytest.mark.parametrize("track", [1, 3])
+def test_what_is_written_is_valid_and_says_what_the_model_says(localizer, folder, tmp_path, track):
+    first = write_submission(localizer, files(folder), tmp_path / "a.zip", track=track)
+    second = write_submission(localizer, files(folder), tmp_path / "b.zip", track=track)
+    assert first.read_bytes() == second.read_bytes()
+    assert check_submission(first, files(folder), track=track, classes=5) == []
+    with zipfile.ZipFile(first) as archive:
+        pixels = np.asarray(Image.open(io.BytesIO(archive.read("p2.png"))))
+    result = localizer(files(folder)[2])
+    assert pixels.shape == (96, 160)
+    if track == 3:
+        np.testing.assert_array_equal(pixels, result.map)
+    else:
+        assert pixels[48, 72] == artifacts.CLASSES.index("blue") + 1 and pixels[2, 2] == 0
+
+
+def png(pixels):
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+GOOD = np.arange(96 * 160).reshape(96, 160).astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "track", "says"),
+    [
+        ("p0.png", None, 3, "missing"),
+        ("p0.png", png(GOOD[:50]), 3, "160x50 pixels"),
+        ("p0.png", png(np.zeros((96, 160, 3), np.uint8)), 3, "mode RGB"),
+        ("p0.png", png(np.zeros((96, 160), np.uint8)), 3, "constant map"),
+        ("p0.png", png(GOOD), 1, "class index 255"),
+        ("p0.png", b"no png", 3, "cannot be read"),
+        ("stray.txt", b"x", 3, "no picture of that name"),
+    ],
+)
+def test_the_validator_finds_each_fault(folder, tmp_path, name, content, track, says):
+    entries = {f"p{i}.png": png(GOOD if track == 3 else GOOD % 5) for i in range(4)}
+    entries = {k: v for k, v in {**entries, name: content}.items() if v is not None}
+    with zipfile.ZipFile(tmp_path / "s.zip", "w") as archive:
+        for entry, data in entries.items():
+            archive.writestr(entry, data)
+    faults = check_submission(tmp_path / "s.zip", files(folder), track=track)
+    assert len(faults) == 1 and says in faults[0] and name in faults[0]
+
+
+def test_a_submission_with_gaps_is_not_written(localizer, folder, tmp_path):
+    (folder / "images" / "bad.png").write_bytes(b"")
+    with pytest.raises(DataError, match="every picture"):
+        write_submission(localizer, files(folder), tmp_path / "a.zip", track=3)
+    assert not (tmp_path / "a.zip").exists() and not list(tmp_path.glob(".*part"))
+    with pytest.raises(InputError, match="not a zip"):
+        check_submission(folder / "images" / "p0.png", files(folder), track=3)
+
+
+def test_a_model_agrees_with_itself_and_not_with_another_threshold(model, folder, tmp_path):
+    data = open_data(str(folder))
+    same = compare(open_runner(model), open_runner(model), data.records)
+    assert same.faults == [] and same.total["flipped_percent"] == 0 and same.total["logits_max_abs"] == 0
+    assert same.total["delta track3 peak_iou"] == 0
+    other = artifacts.build(tmp_path / "other.onnx", top_k=2, theta=0.9)
+    found = compare(open_runner(model), open_runner(other), data.records)
+    assert any("mask_iou_mean" in fault for fault in found.faults)
+    one, two = (lidcam_rt.load(p)(data.records[0].image) for p in (model, other))
+    expected = (one.mask & two.mask).sum() / (one.mask | two.mask).sum()
+    assert found.rows[0]["mask_iou"] == pytest.approx(expected)
+    assert found.rows[0]["flipped_percent"] == pytest.approx(100 * (one.mask ^ two.mask).mean())
+    lax = Tolerance(top1=0, mask_iou=0, flipped=100, metric=100)
+    assert compare(open_runner(model), open_runner(other), data.records, lax).faults == []
+
+
+def test_exit_status_and_messages(model, folder, tmp_path):
+    other = artifacts.build(tmp_path / "other.onnx", top_k=2, theta=0.9)
+    command = [sys.executable, "-c", "from lidcam_rt.cli.main import main; main()"]
+
+    def run(*arguments):
+        return subprocess.run(
+            [*command, *(str(a) for a in arguments)], capture_output=True, text=True, check=False
+        )
+
+    assert run("compare", model, model, "--data", folder, "-o", tmp_path / "c.json").returncode == 0
+    assert (tmp_path / "c.json").is_file()
+    assert run("compare", model, other, "--data", folder).returncode == 1
+    unknown = run("compare", model, tmp_path / "x.pth", "--data", folder)
+    assert unknown.returncode == 2 and "lidcam.runners" in unknown.stderr
+    done = run("submit", folder / "images", "-o", tmp_path / "s.zip", "--model", model)
+    assert done.returncode == 0 and "valid Track 3 submission of 4" in done.stdout
+    wrong = run("submit", folder / "images", "-o", tmp_path / "s.zip", "--track", "1", "--classes", "5")
+    assert wrong.returncode == 2 and "class index" in wrong.stderr
