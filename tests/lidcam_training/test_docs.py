@@ -1,0 +1,43 @@
+"""The script in docs/training.md, run as it stands, with stand-ins for the packages it would fetch."""
+
+import json
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from lidcam_rt.cli.main import build_app
+
+PAGE = Path(__file__).parents[2] / "docs" / "training.md"
+
+
+@pytest.mark.slow
+def test_the_script_of_a_minute(tmp_path, sources, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    script = re.search(r"```sh\n(.*?)```", PAGE.read_text(), re.S).group(1)
+    for line in script.strip().splitlines():
+        arguments = shlex.split(line)[1:]
+        if arguments[:2] == ["data", "make"]:
+            arguments += ["--source", str(sources[0]), "--backgrounds", str(sources[1])]
+        result = CliRunner().invoke(build_app(arguments[0]), arguments)
+        assert result.exit_code == 0, f"{line}\n{result.output}\n{result.exception}"
+    assert len(json.loads(Path("analysis/analysis.json").read_text())) == 4
+    rows = json.loads(Path("ablation/ablation.json").read_text())["summary"]
+    assert [row["stage"] for row in rows] == ["blob", "CAM +TAP", "CAM +TAP +NWC", "CAM +TAP +NWC +PaS"]
+
+
+def test_shell_errors_are_messages_without_traceback(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for arguments, words in (
+        (["train", "nothing"], "recipe nothing is not there"),
+        (["train", "clutter_fashion", "optim.lrr=1"], "optim.lr"),
+        (["train", "clutter_fashion"], "is not there"),
+        (["ablate", "none", "--data", "cub:none"], "not there"),
+        (["analyze", "none", "--images", "x"], "checkpoint.json"),
+    ):
+        result = CliRunner().invoke(build_app(arguments[0]), arguments)
+        assert result.exit_code == 2, (arguments, result.output, result.exception)
+        assert words in " ".join(result.output.split())
+        assert "Traceback" not in result.output
