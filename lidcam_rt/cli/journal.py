@@ -57,8 +57,7 @@ class Journal:
         try:
             self._take_lock()
             self._check_settings()
-            for leftover in self.folder.glob(".lidcam-*.part"):
-                leftover.unlink(missing_ok=True)
+            self._remove_leftovers()
             self._read_lines()
         except OSError as error:
             self._release()
@@ -73,7 +72,14 @@ class Journal:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
+        # Ctrl-C may come between the making of a temporary file and the knowing of its name.
+        with contextlib.suppress(OSError):
+            self._remove_leftovers()
         self._release()
+
+    def _remove_leftovers(self) -> None:
+        for leftover in self.folder.glob(".lidcam-*.part"):
+            leftover.unlink(missing_ok=True)
 
     def _release(self) -> None:
         for handle in (self._lines, self._lock):
