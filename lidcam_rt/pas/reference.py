@@ -127,7 +127,7 @@ def _one_map(
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_], np.float32]:
     f32 = np.float32
     nothing = np.zeros(size, np.uint8), np.zeros(size, np.bool_), f32(0)
-    if not np.isfinite(raw).all():
+    if not np.isfinite(raw).all() or raw.min() == raw.max():  # a resize may make a constant map uneven by an ulp
         return nothing
     x = resize_reference(raw, size, interpolation)
     low = x.min()
