@@ -214,18 +214,16 @@ class ClassifierModule(pl.LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Log the scores, summed over the processes."""
         sums = torch.tensor([self._loss, self._right, self._count, self._unread], dtype=torch.float64)
-        bins = torch.from_numpy(
-            np.stack([self._plain.object, self._plain.background, self._nwc.object, self._nwc.background])
-        )
+        bins = torch.from_numpy(np.stack([self._plain.counts, self._nwc.counts]))
         if self.trainer.world_size > 1:
             sums = self.all_gather(sums.to(self.device)).sum(0).cpu()
             bins = self.all_gather(bins.to(self.device)).sum(0).cpu()
-        self._plain.object, self._plain.background, self._nwc.object, self._nwc.background = bins.numpy()
+        self._plain.counts, self._nwc.counts = bins.numpy()
         count = max(float(sums[2]), 1.0)
         scores = {"val_loss": float(sums[0]) / count, "val_accuracy": float(sums[1]) / count}
         if sums[3]:
             scores["val_skipped"] = float(sums[3])
-        if self._plain.object.sum():
+        if self._plain.counts[1].sum():
             scores["val_pxap_cam"], scores["val_pxap_nwc"] = self._plain.pxap(), self._nwc.pxap()
             scores["val_peak_iou_nwc"] = self._nwc.peak_iou()[0]
         self.log_dict(
