@@ -2,7 +2,7 @@
 
     python benchmarks/bench_metrics.py [--maps 2000] [--loop 40] [-o FILE.json]
 
-One thread, time of that thread (not of the wall: the machine is shared). Maps of 500x375: bicubic from 12x12 (as a
+One thread, time of that thread (not of the wall). Maps of 500x375: bicubic from 12x12 (as a
 map at original size looks) and uniform noise
 (the worst case: a component at every pixel). The loop is timed on the first maps only, in turns with ours.
 """

@@ -114,7 +114,7 @@ def write_submission(
 def check_submission(path: Path, images: Sequence[Path], *, track: int, classes: int = 201) -> list[str]:
     """What is wrong with a submission; an empty list: nothing.
 
-    Every picture has exactly one file, 8-bit grey (or palette, Track 1) PNG of its upright size; nothing else in
+    Every picture has exactly one file, 8-bit grey (or palette, Track 1) PNG of its upright size; no more in
     the zip. Track 1: indices below `classes`. Track 3: a map that is constant localizes nothing and is named.
 
     Args:
