@@ -54,7 +54,8 @@ def open_runner(path: str | os.PathLike[str], *, backend: str = "auto", device: 
     """Open what is to be compared.
 
     An entry point of the group `lidcam.runners` is named by the suffix it opens without dot (`pt`, `ckpt`,
-    `safetensors`) and is called with the path. All else is loaded with `lidcam_rt.load`.
+    `safetensors`), or `checkpoint` for a folder; called with the path it gives a Runner or a Localizer. All
+    else is loaded with `lidcam_rt.load`.
 
     Args:
         path: an artifact, an engine, or a checkpoint.
@@ -64,11 +65,13 @@ def open_runner(path: str | os.PathLike[str], *, backend: str = "auto", device: 
     Raises:
         LidcamError: as the opener says.
     """
-    suffix = Path(path).suffix.lower().lstrip(".")
+    folder = Path(path).is_dir()
+    suffix = "checkpoint" if folder else Path(path).suffix.lower().lstrip(".")
     for entry in entry_points(group="lidcam.runners"):
         if entry.name == suffix:
-            opener: Callable[[Path], Runner] = entry.load()
-            return opener(Path(path))
+            opener: Callable[[Path], Runner | Localizer] = entry.load()
+            opened = opener(Path(path))
+            return _LocalizerRunner(opened) if isinstance(opened, Localizer) else opened
     if suffix in ("pt", "pth", "ckpt", "safetensors"):
         raise InputError(
             f"{path}: no package here runs .{suffix} files in PyTorch; install one that adds an entry point "
