@@ -3,6 +3,7 @@
 
 namespace nb = nanobind;
 
+void bind_components(nb::module_& parent);
 void bind_metrics(nb::module_& parent);
 
 NB_MODULE(_kernels, m) {
@@ -21,5 +22,6 @@ NB_MODULE(_kernels, m) {
         return info;
       },
       "What this module was built with.\n\nReturns:\n    dict: compiler name and version, and the optional parts that were built.");
+  bind_components(m);
   bind_metrics(m);
 }
