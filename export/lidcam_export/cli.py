@@ -1,5 +1,83 @@
 """`lidcam export`."""
 
+from __future__ import annotations
 
-def export() -> None:
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lidcam_rt.errors import InputError
+
+
+def export(
+    source: Annotated[str, typer.Argument(help="checkpoint folder, timm:NAME or zoo:efficientnet_lite0")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="the .onnx file to write")],
+    weights: Annotated[
+        Path | None, typer.Option(help="state dict for timm:NAME (.pth, .safetensors)")
+    ] = None,
+    size: Annotated[str | None, typer.Option(help="input, SIDE or HEIGHTxWIDTH pixels")] = None,
+    stride: Annotated[int | None, typer.Option(help="pixels per cell of the map: 32 or 16")] = None,
+    pooling: Annotated[str | None, typer.Option(help="gap or tap")] = None,
+    tap_threshold: Annotated[float | None, typer.Option(help="share of a channel's maximum")] = None,
+    nwc: Annotated[bool | None, typer.Option("--nwc/--no-nwc", help="clamp negative weights")] = None,
+    percentile: Annotated[float | None, typer.Option(help="of PaS, 0 to 100")] = None,
+    theta: Annotated[float | None, typer.Option(help="of PaS, 0 to 1")] = None,
+    mode: Annotated[str, typer.Option(help="of PaS: threshold or normalize")] = "threshold",
+    top_k: Annotated[int, typer.Option(help="maps per picture")] = 1,
+    classes: Annotated[Path | None, typer.Option(help="text file, a class name per line")] = None,
+    input_dtype: Annotated[str, typer.Option(help="uint8 or float32")] = "uint8",
+    labels_input: Annotated[bool, typer.Option("--labels-input/--no-labels-input")] = True,
+    dynamic_size: Annotated[bool, typer.Option("--dynamic-size/--fixed-size")] = True,
+    weights_license: Annotated[str | None, typer.Option(help="recorded in the manifest")] = None,
+) -> None:
     """Export a trained classifier as a localization artifact."""
+    from lidcam_export.exporter import ExportOptions, export_artifact
+
+    names = None
+    if classes is not None:
+        try:
+            names = tuple(line for line in classes.read_text(encoding="utf-8").splitlines() if line.strip())
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"{classes}: class names cannot be read ({error})") from None
+    manifest, agreement = export_artifact(
+        source,
+        output,
+        ExportOptions(
+            size=_size(size),
+            stride=stride,
+            pooling=pooling,
+            tap_threshold=tap_threshold,
+            nwc=nwc,
+            percentile=percentile,
+            theta=theta,
+            mode=mode,
+            top_k=top_k,
+            class_names=names,
+            input_dtype=input_dtype,
+            labels_input=labels_input,
+            weights_license=weights_license,
+            dynamic_size=dynamic_size,
+        ),
+        weights=weights,
+    )
+    typer.echo(
+        f"{output}: {len(manifest.class_names)} classes, input {manifest.input.height}x{manifest.input.width}, stride "
+        f"{manifest.cam.stride}, {'free' if manifest.input.dynamic_size else 'fixed'} size"
+    )
+    typer.echo(
+        f"against PyTorch, {agreement.pictures}: logits {agreement.logits:.1e}, CAM {agreement.cam:.1e} (relative), "
+        f"map {agreement.map} of 255, mask {agreement.mask_flipped:.1e} of pixels"
+    )
+
+
+def _size(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    try:
+        parts = [int(part) for part in text.lower().split("x")]
+    except ValueError:
+        parts = []
+    if len(parts) not in (1, 2) or min(parts) < 1:
+        raise InputError(f"--size {text}: give SIDE or HEIGHTxWIDTH in pixels, for example 384 or 384x512")
+    return parts[0], parts[-1]

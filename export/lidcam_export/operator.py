@@ -97,7 +97,9 @@ def pas_function(spec: PasSpec) -> onnx.FunctionProto:
     lead = b("Shape", "cam", start=0, end=2)
     out_shape = b("Concat", lead, size, axis=0)
     attributes: dict[str, object] = {"coordinate_transformation_mode": "half_pixel"}
-    attributes |= {"mode": "cubic", "cubic_coeff_a": -0.75} if spec.interpolation == "cubic" else {"mode": "linear"}
+    attributes |= (
+        {"mode": "cubic", "cubic_coeff_a": -0.75} if spec.interpolation == "cubic" else {"mode": "linear"}
+    )
     x = b("Resize", "cam", "", "", out_shape, **attributes)
 
     def all_finite(value: str) -> str:
@@ -108,7 +110,9 @@ def pas_function(spec: PasSpec) -> onnx.FunctionProto:
     reach = b("Sub", high, low)
     positive = b("Cast", b("Greater", reach, zero), to=TensorProto.FLOAT)
     extent = b("Sub", b("ReduceMax", "cam", hw, keepdims=1), b("ReduceMin", "cam", hw, keepdims=1))
-    uneven = b("Cast", b("Greater", extent, zero), to=TensorProto.FLOAT)  # a resize may add an ulp to a constant
+    uneven = b(
+        "Cast", b("Greater", extent, zero), to=TensorProto.FLOAT
+    )  # a resize may add an ulp to a constant
     finite = b("Mul", b("Mul", all_finite("cam"), all_finite(x)), all_finite(reach))
     good = b("Mul", b("Mul", finite, uneven), positive)
     valid = b("Greater", good, zero)  # [N, K, 1, 1]
@@ -165,7 +169,14 @@ def pas_function(spec: PasSpec) -> onnx.FunctionProto:
         b.nodes,
         [helper.make_opsetid("", OPSET)],
         attributes=[
-            "percentile", "theta", "mode", "precision", "where", "interpolation", "plugin_namespace", "plugin_version",
+            "percentile",
+            "theta",
+            "mode",
+            "precision",
+            "where",
+            "interpolation",
+            "plugin_namespace",
+            "plugin_version",
         ],
     )
 

@@ -81,7 +81,9 @@ def _load_into(model: nn.Module, state: dict[str, Tensor], path: Path) -> None:
         if prefix is None:
             break
         state = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
-    if "_conv_stem.weight" in state and list(v.shape for v in state.values()) == [v.shape for v in wanted.values()]:
+    if "_conv_stem.weight" in state and list(v.shape for v in state.values()) == [
+        v.shape for v in wanted.values()
+    ]:
         # efficientnet-lite-pytorch: the same tensors in the same order under other names
         state = dict(zip(wanted, state.values(), strict=True))
     missing = [k for k in wanted if k not in state and not k.endswith("num_batches_tracked")]
@@ -103,7 +105,9 @@ def _classes_in(state: dict[str, Tensor] | None) -> int | None:
     return None
 
 
-def _timm(name: str, weights: Path | None, stride: int | None, label: str, class_names: tuple[str, ...]) -> Source:
+def _timm(
+    name: str, weights: Path | None, stride: int | None, label: str, class_names: tuple[str, ...]
+) -> Source:
     import timm
 
     if not timm.is_model(name):
@@ -119,8 +123,12 @@ def _timm(name: str, weights: Path | None, stride: int | None, label: str, class
     config = model.pretrained_cfg
     head = model.get_classifier()
     found = f"{name} ends in {type(head).__name__}"
-    if not isinstance(head, nn.Linear | nn.Conv2d) or (isinstance(head, nn.Conv2d) and head.kernel_size != (1, 1)):
-        raise ExportError(f"{found}: a class activation map needs pooling and one linear layer (or 1x1 convolution)")
+    if not isinstance(head, nn.Linear | nn.Conv2d) or (
+        isinstance(head, nn.Conv2d) and head.kernel_size != (1, 1)
+    ):
+        raise ExportError(
+            f"{found}: a class activation map needs pooling and one linear layer (or 1x1 convolution)"
+        )
     if stride is not None:
         from lidcam_training.models.stride import set_stride
 
@@ -151,7 +159,9 @@ def _timm(name: str, weights: Path | None, stride: int | None, label: str, class
         bias,
         class_names or tuple(f"class {i}" for i in range(count)),
         SourceSpec(
-            name=label, weights=weights.name if weights else None, weights_sha256=file_sha256(weights) if weights else None
+            name=label,
+            weights=weights.name if weights else None,
+            weights_sha256=file_sha256(weights) if weights else None,
         ),
         {
             "size": int(config.get("input_size", (3, 224, 224))[1]),
@@ -188,15 +198,19 @@ def _checkpoint(path: Path) -> Source:
 
     checkpoint = load_checkpoint(path)
     model, meta = checkpoint.model, checkpoint.meta
-    if model.spec.branches != 1:
-        with torch.no_grad():
-            model.eval()
     head: Any = model.head
     weight = model.head_weight.detach()
     bias = head.bias.detach() if head.bias is not None else torch.zeros(weight.shape[0])
     defaults: dict[str, Any] = {
-        "size": meta.size, "mean": meta.mean, "std": meta.std, "interpolation": meta.interpolation, "task": meta.task,
-        "percentile": meta.percentile, "theta": meta.theta, "nwc": meta.nwc, "pooling": model.pooling,
+        "size": meta.size,
+        "mean": meta.mean,
+        "std": meta.std,
+        "interpolation": meta.interpolation,
+        "task": meta.task,
+        "percentile": meta.percentile,
+        "theta": meta.theta,
+        "nwc": meta.nwc,
+        "pooling": model.pooling,
         "tap_threshold": model.tap_threshold,
     }
     spec = SourceSpec(name=path.name, weights="model.safetensors", weights_sha256=checkpoint.weights_sha256)
@@ -222,4 +236,6 @@ def load_source(text: str, *, weights: Path | None = None, stride: int | None = 
         if stride is not None:
             raise ExportError("a checkpoint keeps the stride it was trained with: leave --stride out")
         return _checkpoint(Path(text))
-    raise ExportError(f"{text}: no such checkpoint. SOURCE is a checkpoint folder, timm:NAME or zoo:efficientnet_lite0")
+    raise ExportError(
+        f"{text}: no such checkpoint. SOURCE is a checkpoint folder, timm:NAME or zoo:efficientnet_lite0"
+    )

@@ -14,7 +14,16 @@ import numpy.typing as npt
 
 from lidcam_rt.errors import InputError
 
-__all__ = ["INTERPOLATIONS", "MODES", "PRECISIONS", "WHERES", "PaSResult", "check_options", "pas_reference", "resize_reference"]
+__all__ = [
+    "INTERPOLATIONS",
+    "MODES",
+    "PRECISIONS",
+    "WHERES",
+    "PaSResult",
+    "check_options",
+    "pas_reference",
+    "resize_reference",
+]
 
 MODES = ("threshold", "normalize")
 PRECISIONS = ("uint8", "float")
@@ -38,7 +47,9 @@ class PaSResult(NamedTuple):
     threshold: Float32Array
 
 
-def check_options(percentile: float, theta: float, mode: str, precision: str, where: str, interpolation: str) -> None:
+def check_options(
+    percentile: float, theta: float, mode: str, precision: str, where: str, interpolation: str
+) -> None:
     """Raise InputError unless every option is one that PaS knows."""
     if not 0.0 <= percentile <= 100.0:
         raise InputError(f"percentile must be between 0 and 100, got {percentile!r}")
@@ -122,12 +133,20 @@ def _order_statistics(values: npt.NDArray[np.generic], percentile: float) -> tup
 
 
 def _one_map(
-    raw: Float32Array, size: tuple[int, int], percentile: float, theta: float, mode: str, precision: str, where: str,
+    raw: Float32Array,
+    size: tuple[int, int],
+    percentile: float,
+    theta: float,
+    mode: str,
+    precision: str,
+    where: str,
     interpolation: str,
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_], np.float32]:
     f32 = np.float32
     nothing = np.zeros(size, np.uint8), np.zeros(size, np.bool_), f32(0)
-    if not np.isfinite(raw).all() or raw.min() == raw.max():  # a resize may make a constant map uneven by an ulp
+    if (
+        not np.isfinite(raw).all() or raw.min() == raw.max()
+    ):  # a resize may make a constant map uneven by an ulp
         return nothing
     x = resize_reference(raw, size, interpolation)
     low = x.min()

@@ -6,9 +6,9 @@ import onnxruntime as ort
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lidcam_export.operator import OPSET, attach, pas_node, threshold_bounds
 from onnx import TensorProto, helper
 
-from lidcam_export.operator import OPSET, attach, pas_node, threshold_bounds
 from lidcam_rt.artifact import PasSpec
 from lidcam_rt.errors import ExportError
 from lidcam_rt.pas import pas_reference
@@ -38,9 +38,15 @@ def run(session: ort.InferenceSession, cam: np.ndarray, size: tuple[int, int]):
     return session.run(None, {"cam": cam, "like": np.zeros((len(cam), 3, *size), np.float32)})
 
 
-SPECS = [PasSpec(percentile=p, theta=t, mode=m) for p, t, m in (
-    (98.0, 0.35, "threshold"), (90.0, 0.35, "threshold"), (100.0, 0.2, "threshold"), (98.0, 0.3, "normalize"),
-)]
+SPECS = [
+    PasSpec(percentile=p, theta=t, mode=m)
+    for p, t, m in (
+        (98.0, 0.35, "threshold"),
+        (90.0, 0.35, "threshold"),
+        (100.0, 0.2, "threshold"),
+        (98.0, 0.3, "normalize"),
+    )
+]
 SESSIONS = {spec: ort.InferenceSession(model_of(spec).SerializeToString()) for spec in SPECS}
 
 
@@ -89,7 +95,9 @@ def test_runs_in_the_onnx_reference():
     from onnx.reference import ReferenceEvaluator
 
     cam = np.random.default_rng(5).gamma(1.0, 1.0, (1, 1, 9, 9)).astype(np.float32)
-    got = ReferenceEvaluator(model_of(SPECS[0])).run(None, {"cam": cam, "like": np.zeros((1, 3, 9, 9), np.float32)})
+    got = ReferenceEvaluator(model_of(SPECS[0])).run(
+        None, {"cam": cam, "like": np.zeros((1, 3, 9, 9), np.float32)}
+    )
     want = pas_reference(cam, (9, 9))
     np.testing.assert_array_equal(np.asarray(got[1]).astype(bool), want.mask)
 
