@@ -81,7 +81,7 @@ def _load_into(model: nn.Module, state: dict[str, Tensor], path: Path) -> None:
         if prefix is None:
             break
         state = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
-    if "_conv_stem.weight" in state and list(v.shape for v in state.values()) == [
+    if "_conv_stem.weight" in state and [v.shape for v in state.values()] == [
         v.shape for v in wanted.values()
     ]:
         # efficientnet-lite-pytorch: the same tensors in the same order under other names

@@ -1,6 +1,5 @@
 """Run an artifact over a data set, count, and be able to go on after a kill."""
 
-# ruff: noqa: E501
 from __future__ import annotations
 
 import csv
