@@ -135,8 +135,14 @@ def _timm(
         set_stride(model, stride, name)
     with torch.no_grad():
         probe = torch.rand(2, 3, 96, 96, generator=torch.Generator().manual_seed(0))
-        features = model.forward_features(probe)
-        logits = model(probe)
+        try:
+            features = model.forward_features(probe)
+            logits = model(probe)
+        except (AssertionError, RuntimeError) as error:
+            raise ExportError(
+                f"{found} and does not take a 96x96 picture ({error}): a class activation map needs a convolutional "
+                "network with a last feature map [N, C, h, w]"
+            ) from None
         channels = head.weight.shape[1]
         if features.ndim != 4 or features.shape[1] != channels:
             raise ExportError(

