@@ -12,11 +12,11 @@ import sys
 from pathlib import Path
 
 import skimage
+from lidcam_export.exporter import export_artifact
 from rich.console import Console
 from rich.table import Table
 
 import lidcam_rt
-from lidcam_export.exporter import export_artifact
 
 PHOTOS = (
     "astronaut.png",

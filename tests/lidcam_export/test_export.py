@@ -6,13 +6,13 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 import torch
-from skimage import data
-
-import lidcam_rt
 from lidcam_export.exporter import ExportOptions, export_artifact
 from lidcam_export.graph import LocalizationGraph
 from lidcam_export.padding import SamePadConv2d
 from lidcam_export.source import load_source
+from skimage import data
+
+import lidcam_rt
 from lidcam_rt.artifact import read_manifest
 from lidcam_rt.errors import ExportError
 from lidcam_rt.pas import pas_reference
