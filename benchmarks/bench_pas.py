@@ -49,7 +49,8 @@ def main(side=384, rounds=40):
         assert np.abs(np.subtract(theirs, mine)).max() <= 1
         old, new = (statistics.median(t) * 1e3 for t in times)
         spread = [f"{min(t) * 1e3:.3f} to {max(t) * 1e3:.3f}" for t in times]
-        print(f"batch {batch}: released {old:.3f} ms ({spread[0]}), ours {new:.3f} ms ({spread[1]}), ratio {old / new:.1f}")
+        print(f"batch {batch}: released {old:.3f} ms ({spread[0]}), ours {new:.3f} ms ({spread[1]}), "
+              f"ratio {old / new:.1f}")
 
 
 if __name__ == "__main__":

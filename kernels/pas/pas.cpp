@@ -16,32 +16,40 @@
 namespace lidcam::pas {
 namespace {
 
-constexpr int kLanes = 32;
+constexpr int kLanes = 16;
 constexpr int64_t kScale = 100000;
+
+// Sixteen floats; the compiler splits it where registers are narrower. Spelled out because a minimum over floats is
+// not vectorised without -ffast-math.
+typedef float Lanes __attribute__((vector_size(64), aligned(4), may_alias));
 
 template <int T>
 inline __attribute__((always_inline)) void blend(const float* const* in, const float* weight, int n, float* out,
                                                  float* low, float* high) {
   const float *a = in[0], *b = in[1], *c = in[T - 2], *d = in[T - 1];
-  const auto at = [&](int x) {
-    float v = a[x] * weight[0];
-    v = v + b[x] * weight[1];
-    if (T == 4) {
-      v = v + c[x] * weight[2];
-      v = v + d[x] * weight[3];
-    }
-    return v;
-  };
+  const float wa = weight[0], wb = weight[1], wc = weight[T - 2], wd = weight[T - 1];
+  Lanes lows = *reinterpret_cast<const Lanes*>(low), highs = *reinterpret_cast<const Lanes*>(high);
   int x = 0;
-  for (; x + kLanes <= n; x += kLanes)
-    for (int l = 0; l < kLanes; ++l) {
-      const float v = at(x + l);
-      out[x + l] = v;
-      low[l] = v < low[l] ? v : low[l];
-      high[l] = v > high[l] ? v : high[l];
+  for (; x + kLanes <= n; x += kLanes) {
+    Lanes v = *reinterpret_cast<const Lanes*>(a + x) * wa;
+    v = v + *reinterpret_cast<const Lanes*>(b + x) * wb;
+    if (T == 4) {
+      v = v + *reinterpret_cast<const Lanes*>(c + x) * wc;
+      v = v + *reinterpret_cast<const Lanes*>(d + x) * wd;
     }
+    *reinterpret_cast<Lanes*>(out + x) = v;
+    lows = v < lows ? v : lows;
+    highs = v > highs ? v : highs;
+  }
+  *reinterpret_cast<Lanes*>(low) = lows;
+  *reinterpret_cast<Lanes*>(high) = highs;
   for (; x < n; ++x) {
-    const float v = at(x);
+    float v = a[x] * wa;
+    v = v + b[x] * wb;
+    if (T == 4) {
+      v = v + c[x] * wc;
+      v = v + d[x] * wd;
+    }
     out[x] = v;
     low[0] = v < low[0] ? v : low[0];
     high[0] = v > high[0] ? v : high[0];

@@ -103,3 +103,11 @@ def test_masks_and_boxes_of_the_released_pipeline():
 def test_wrong_calls(cam, size, options):
     with pytest.raises(InputError):
         pas(cam, size, **options)
+
+
+def test_results_that_are_kept_are_not_written_again():
+    rng = np.random.default_rng(5)
+    cams = [rng.random((1, 1, 6, 6), np.float32) for _ in range(12)]
+    kept = [pas(cam, (40, 40)) for cam in cams]
+    for cam, result in zip(cams, kept, strict=True):
+        same(result, pas_reference(cam, (40, 40)))
