@@ -97,7 +97,7 @@ def label(mask: npt.ArrayLike) -> tuple[npt.NDArray[np.int32], int]:
 
 
 def largest_component(mask: npt.ArrayLike, *, by: str = "contour") -> npt.NDArray[np.bool_]:
-    """The mask with only its largest component left.
+    """Keep only the largest component of a mask.
 
     Args:
         mask: bool or uint8 [H, W].

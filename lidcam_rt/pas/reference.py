@@ -173,6 +173,8 @@ def _one_map(
         byte_standard = (int(a) * 100_000 + (int(b) - int(a)) * remainder) / 100_000
         standard, source = f32(byte_standard), scaled
 
+    if not np.isfinite(standard):  # two order statistics further apart than float32 reaches
+        return nothing
     if mode == "normalize":
         with np.errstate(divide="ignore", invalid="ignore"):
             share = np.minimum(np.maximum(source / standard, f32(0)), f32(1))

@@ -1,0 +1,40 @@
+// PaS on the CPU. The definition is lidcam_rt/pas/reference.py; this gives the same bits.
+#pragma once
+#include <cstdint>
+#include <vector>
+
+namespace lidcam::pas {
+
+struct Options {
+  double percentile = 98.0;
+  double theta = 0.35;
+  bool normalize = false;
+  bool float_precision = false;
+  bool raw = false;
+  bool linear = false;
+};
+
+// Taps of one axis: tap t of output i reads source index[t * n + i] with weight[t * n + i].
+struct Taps {
+  int n_in = 0, n_out = 0, taps = 0;
+  bool linear = false;
+  std::vector<int> index;
+  std::vector<float> weight;
+  void make(int in, int out, bool is_linear);
+};
+
+// Buffers that a thread keeps: a second call of the same size allocates nothing.
+struct Workspace {
+  Taps across, down;
+  std::vector<float> rows, resized, order;
+};
+
+// One map [h, w] -> map uint8 [H, W], mask uint8 [H, W] (0 or 1), threshold.
+void pas_map(const float* cam, int h, int w, int height, int width, const Options& options, Workspace& space,
+             uint8_t* map, uint8_t* mask, float* threshold);
+
+// `count` maps, on up to `threads` threads.
+void pas_batch(const float* cam, int64_t count, int h, int w, int height, int width, const Options& options,
+               int threads, uint8_t* map, uint8_t* mask, float* threshold);
+
+}  // namespace lidcam::pas

@@ -1,0 +1,113 @@
+"""The C++ kernel against the reference, bit for bit, and against the released pipeline in OpenCV."""
+
+from __future__ import annotations
+
+import itertools
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lidcam_rt.boxes import largest_box
+from lidcam_rt.errors import InputError
+from lidcam_rt.pas import pas, pas_reference
+from lidcam_rt.pas.reference import INTERPOLATIONS, MODES, PRECISIONS, WHERES
+
+COMBINATIONS = list(itertools.product(MODES, PRECISIONS, WHERES, INTERPOLATIONS))
+
+
+@st.composite
+def cams(draw):
+    shape = (1, draw(st.integers(0, 2)), draw(st.integers(1, 40)), draw(st.integers(1, 40)))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    cam = rng.standard_normal(shape).astype(np.float32)
+    kinds = ["plain", "huge", "largest", "denormal", "nan", "inf", "constant", "ties", "step"]
+    kind = draw(st.sampled_from(kinds))
+    with np.errstate(over="ignore"):
+        if kind == "huge":
+            cam *= np.float32(1e38)
+        elif kind == "largest":
+            cam = np.where(cam > 0, np.float32(3.4e38), np.float32(-3.4e38))
+        elif kind == "denormal":
+            cam *= np.float32(1e-42)
+        elif kind in ("nan", "inf") and cam.size:
+            cam.flat[rng.integers(cam.size)] = float(kind)
+        elif kind == "constant":
+            cam[...] = draw(st.floats(-(2.0**100), 2.0**100, width=32))
+        elif kind == "ties":
+            cam = np.round(cam)
+        elif kind == "step":
+            cam = np.where(cam > 2, np.float32(1), np.float32(0))
+    return cam
+
+
+def same(first, second):
+    for a, b in zip(first, second, strict=True):
+        assert a.dtype == b.dtype
+        np.testing.assert_array_equal(a, b)
+
+
+@settings(deadline=None, max_examples=400)
+@given(
+    cams(), st.tuples(st.integers(1, 130), st.integers(1, 130)), st.floats(0, 100), st.floats(0, 1),
+    st.sampled_from(COMBINATIONS), st.integers(1, 3),
+)
+def test_kernel_equals_reference(cam, size, percentile, theta, combination, threads):
+    mode, precision, where, interpolation = combination
+    options = {
+        "percentile": percentile, "theta": theta, "mode": mode, "precision": precision, "where": where,
+        "interpolation": interpolation,
+    }
+    same(pas(cam, size, threads=threads, **options), pas_reference(cam, size, **options))
+
+
+@pytest.mark.parametrize("combination", COMBINATIONS)
+def test_kernel_equals_reference_at_full_size(combination):
+    mode, precision, where, interpolation = combination
+    cam = np.random.default_rng(3).gamma(1.0, size=(2, 2, 24, 23)).astype(np.float32)
+    options = {"mode": mode, "precision": precision, "where": where, "interpolation": interpolation}
+    same(pas(cam, (384, 353), **options), pas_reference(cam, (384, 353), **options))
+
+
+def released(cam, size, percentile, theta):
+    cam = cv2.resize(cam, size[::-1], interpolation=cv2.INTER_CUBIC)
+    cam = cam - cam.min()
+    gray = (cam / cam.max() * 255).astype(np.uint8)
+    return gray > int(theta * np.percentile(gray, percentile))
+
+
+def test_masks_and_boxes_of_the_released_pipeline():
+    rng = np.random.default_rng(0)
+    for _ in range(1000):
+        cam = cv2.GaussianBlur(rng.standard_normal((24, 24)).astype(np.float32), (5, 5), 1.5)
+        expected = released(cam, (96, 96), 90, 0.35)
+        mask = pas(cam[None, None], (96, 96), percentile=90, theta=0.35).mask[0, 0]
+        assert (mask != expected).sum() <= 3
+        assert np.abs(np.subtract(largest_box(mask), largest_box(expected))).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("cam", "size", "options"),
+    [
+        (np.zeros((2, 2)), (4, 4), {}),
+        (np.zeros((1, 1, 0, 2)), (4, 4), {}),
+        (np.zeros((1, 1, 2, 2)), (0, 4), {}),
+        (np.zeros((1, 1, 2, 2)), (4, 100_000), {}),
+        (np.zeros((1, 1, 2, 2)), (4, 4), {"threads": 0}),
+        (np.zeros((1, 1, 2, 2)), (4, 4), {"percentile": 101}),
+        (np.zeros((1, 1, 2, 2)), (4, 4), {"mode": "other"}),
+    ],
+)
+def test_wrong_calls(cam, size, options):
+    with pytest.raises(InputError):
+        pas(cam, size, **options)
+
+
+def test_results_that_are_kept_are_not_written_again():
+    rng = np.random.default_rng(5)
+    cams = [rng.random((1, 1, 6, 6), np.float32) for _ in range(12)]
+    kept = [pas(cam, (40, 40)) for cam in cams]
+    for cam, result in zip(cams, kept, strict=True):
+        same(result, pas_reference(cam, (40, 40)))
