@@ -4,6 +4,7 @@
 namespace nb = nanobind;
 
 void bind_metrics(nb::module_& parent);
+void bind_crf(nb::module_& parent);
 
 NB_MODULE(_kernels, m) {
   m.doc() = "Compiled kernels of lidcam_rt. Use the Python modules (lidcam_rt.pas, .boxes, .crf), not this one.";
@@ -22,4 +23,5 @@ NB_MODULE(_kernels, m) {
       },
       "What this module was built with.\n\nReturns:\n    dict: compiler name and version, and the optional parts that were built.");
   bind_metrics(m);
+  bind_crf(m);
 }
