@@ -7,6 +7,8 @@ void bind_components(nb::module_& parent);
 void bind_metrics(nb::module_& parent);
 void bind_pas(nb::module_& parent);
 
+void bind_crf(nb::module_& parent);
+
 NB_MODULE(_kernels, m) {
   m.doc() = "Compiled kernels of lidcam_rt. Use the Python modules (lidcam_rt.pas, .boxes, .crf), not this one.";
   m.def(
@@ -26,4 +28,6 @@ NB_MODULE(_kernels, m) {
   bind_components(m);
   bind_metrics(m);
   bind_pas(m);
+
+  bind_crf(m);
 }
