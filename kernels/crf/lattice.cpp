@@ -308,7 +308,8 @@ LIDCAM_CLONES void splat_many(const Lattice& t, const float* in, int L, float* v
     for (int k = 0; k <= t.dimension; ++k) {
       const float w = t.weight[size_t(k) * n + g] * scale;
       float* __restrict v = val + size_t(t.corner[size_t(k) * t.simplices + t.simplex[g]]) * L;
-      for (int l = 0; l < L; ++l) v[l] += w * x[l];
+      for (int b = 0; b < L; b += 8)
+        for (int l = b; l < b + 8; ++l) v[l] += w * x[l];
     }
   }
 }
@@ -322,13 +323,32 @@ LIDCAM_CLONES void slice_many(const Lattice& t, const float* val, int L, float* 
     for (int k = 0; k <= t.dimension; ++k) {
       const float w = t.weight[size_t(k) * n + g] * scale;
       const float* v = val + size_t(t.corner[size_t(k) * t.simplices + t.simplex[g]]) * L;
-      for (int l = 0; l < L; ++l) y[l] += w * v[l];
+      for (int b = 0; b < L; b += 8)
+        for (int l = b; l < b + 8; ++l) y[l] += w * v[l];
     }
+  }
+}
+
+// One channel, any dimension.
+void splat_any(const Lattice& t, const float* in, float* val) {
+  for (int64_t g = 0; g < t.pixels; ++g)
+    for (int k = 0; k <= t.dimension; ++k)
+      val[t.corner[size_t(k) * t.simplices + t.simplex[g]]] +=
+          t.weight[size_t(k) * t.pixels + g] * in[t.order[g]] * (t.pre.empty() ? 1.0f : t.pre[g]);
+}
+
+void slice_any(const Lattice& t, const float* val, float* out) {
+  for (int64_t g = 0; g < t.pixels; ++g) {
+    float sum = 0;
+    for (int k = 0; k <= t.dimension; ++k)
+      sum += t.weight[size_t(k) * t.pixels + g] * val[t.corner[size_t(k) * t.simplices + t.simplex[g]]];
+    out[t.order[g]] = t.post.empty() ? sum : sum * t.post[g];
   }
 }
 
 }  // namespace
 
+// One channel, or a multiple of 8.
 void Lattice::filter(const float* in, float* out, int channels, float* values, float* spare) const {
   const size_t size = (size_t(vertices) + 1) * channels;
   for (size_t i = 0; i < size; ++i) values[i] = 0;
@@ -336,6 +356,8 @@ void Lattice::filter(const float* in, float* out, int channels, float* values, f
     splat_one<3>(*this, in, values);
   else if (channels == 1 && dimension == 5)
     splat_one<6>(*this, in, values);
+  else if (channels == 1)
+    splat_any(*this, in, values);
   else
     splat_many(*this, in, channels, values);
   blur(*this, channels, values, spare);
@@ -343,6 +365,8 @@ void Lattice::filter(const float* in, float* out, int channels, float* values, f
     slice3(*this, values, out);
   else if (channels == 1 && dimension == 5)
     slice6(*this, values, out);
+  else if (channels == 1)
+    slice_any(*this, values, out);
   else
     slice_many(*this, values, channels, out);
 }
@@ -362,33 +386,15 @@ std::shared_ptr<Lattice> make_lattice(const float* features, int64_t pixels, int
     default: throw std::invalid_argument("a pairwise term has 1 to 6 features per pixel");
   }
   const float alpha = 1.0f / (1.0f + std::pow(2.0f, -float(dimension)));
-  std::vector<float> k1;
-  if (normalization != Normalization::none) {
-    // In pixel order, as the reference sums: its rounding of the norm moves Q by more than 1e-5 on large simplices.
-    const int corners = dimension + 1;
-    std::vector<int32_t> place(pixels);
-    for (int64_t g = 0; g < pixels; ++g) place[t.order[g]] = int32_t(g);
-    std::vector<float> first(size_t(t.vertices) + 1), second(size_t(t.vertices) + 1);
-    for (int64_t p = 0; p < pixels; ++p)
-      for (int k = 0; k < corners; ++k)
-        first[t.corner[size_t(k) * t.simplices + t.simplex[place[p]]]] += t.weight[size_t(k) * pixels + place[p]];
-    float *values = first.data(), *spare = second.data();
-    blur(t, 1, values, spare);
-    k1.resize(pixels);
-    for (int64_t g = 0; g < pixels; ++g) {
-      float sum = 0;
-      for (int k = 0; k < corners; ++k)
-        sum += t.weight[size_t(k) * pixels + g] * alpha * values[t.corner[size_t(k) * t.simplices + t.simplex[g]]];
-      k1[g] = sum;
-    }
-  }
   // alpha of the blur, symmetric halves on splat and slice.
   const float half = std::sqrt(alpha);
   for (float& w : t.weight) w *= half;
   if (normalization == Normalization::none) return lattice;
+  std::vector<float> ones(pixels, 1.0f), k1(pixels), values(size_t(t.vertices) + 1), spare(size_t(t.vertices) + 1);
+  t.filter(ones.data(), k1.data(), 1, values.data(), spare.data());
   std::vector<float> norm(pixels);
   for (int64_t g = 0; g < pixels; ++g) {
-    const float k = k1[g] + 1e-20f;
+    const float k = k1[t.order[g]] + 1e-20f;
     norm[g] = normalization == Normalization::symmetric ? 1.0f / std::sqrt(k) : 1.0f / k;
   }
   if (normalization == Normalization::symmetric)

@@ -29,7 +29,8 @@ struct Lattice {
   std::vector<int32_t> neighbor;  // [(D + 1), vertices, 2]
   std::vector<float> pre, post;   // [pixels] in grouped order, or empty
 
-  // values and spare: [(vertices + 1) * channels]. in, out: [pixels, channels]. Overwrites out.
+  // values and spare: [(vertices + 1) * channels]. in, out: [pixels, channels], channels 1 or a
+  // multiple of 8. Overwrites out.
   void filter(const float* in, float* out, int channels, float* values, float* spare) const;
 };
 

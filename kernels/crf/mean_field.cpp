@@ -38,10 +38,10 @@ LIDCAM_CLONES void add(float* __restrict e, const float* __restrict k, float w, 
   for (int64_t p = 0; p < n; ++p) e[p] += w * k[p];
 }
 
-LIDCAM_CLONES void softmax(const float* e, int64_t n, int L, float* q) {
+LIDCAM_CLONES void softmax(const float* e, int64_t n, int L, int S, float* q) {
   for (int64_t p = 0; p < n; ++p) {
-    const float* a = e + p * L;
-    float* __restrict b = q + p * L;
+    const float* a = e + p * S;
+    float* __restrict b = q + p * S;
     float top = a[0];
     for (int l = 1; l < L; ++l) top = a[l] > top ? a[l] : top;
     for (int l = 0; l < L; ++l) b[l] = a[l] - top < -80.0f ? 0.0f : exp_fast(a[l] - top);
@@ -61,18 +61,19 @@ LIDCAM_CLONES float moved(const float* a, const float* b, int64_t n) {
   return most;
 }
 
-LIDCAM_CLONES void add_compat(float* __restrict e, const float* __restrict k, const std::vector<float>& m, int L, int64_t n) {
+LIDCAM_CLONES void add_compat(float* __restrict e, const float* __restrict k, const std::vector<float>& m, int L, int S,
+                              int64_t n) {
   if (m.size() == 1) {
     const float w = m[0];
-    for (int64_t i = 0; i < n * L; ++i) e[i] += w * k[i];
+    for (int64_t i = 0; i < n * S; ++i) e[i] += w * k[i];
   } else if (int64_t(m.size()) == L) {
     for (int64_t p = 0; p < n; ++p)
-      for (int l = 0; l < L; ++l) e[p * L + l] -= m[l] * k[p * L + l];
+      for (int l = 0; l < L; ++l) e[p * S + l] -= m[l] * k[p * S + l];
   } else {
     for (int64_t p = 0; p < n; ++p)
       for (int j = 0; j < L; ++j) {
-        const float x = k[p * L + j];
-        for (int l = 0; l < L; ++l) e[p * L + l] -= m[size_t(j) * L + l] * x;
+        const float x = k[p * S + j];
+        for (int l = 0; l < L; ++l) e[p * S + l] -= m[size_t(j) * L + l] * x;
       }
   }
 }
@@ -114,27 +115,27 @@ int mean_field(const float* unary, int labels, int64_t pixels, const std::vector
   bool potts = true;
   for (const Term& t : terms) potts = potts && t.compat.size() == 1;
   if (labels == 2 && potts) return two(unary, pixels, terms, iterations, tolerance, q);
-  const int L = labels;
-  const int64_t all = pixels * L;
-  std::vector<float> u(all), e(all), k(all), p(all), before(tolerance > 0 ? all : 0), values(widest(terms) * L),
-      spare(widest(terms) * L);
+  const int L = labels, S = (labels + 7) / 8 * 8;  // rows padded with zeros
+  const int64_t all = pixels * S;
+  std::vector<float> u(all), e(all), k(all), p(all), before(tolerance > 0 ? all : 0), values(widest(terms) * S),
+      spare(widest(terms) * S);
   for (int l = 0; l < L; ++l)
-    for (int64_t i = 0; i < pixels; ++i) u[i * L + l] = -unary[l * pixels + i];
-  softmax(u.data(), pixels, L, p.data());
+    for (int64_t i = 0; i < pixels; ++i) u[i * S + l] = -unary[l * pixels + i];
+  softmax(u.data(), pixels, L, S, p.data());
   int done = 0;
   while (done < iterations) {
     e = u;
     for (const Term& t : terms) {
-      t.lattice->filter(p.data(), k.data(), L, values.data(), spare.data());
-      add_compat(e.data(), k.data(), t.compat, L, pixels);
+      t.lattice->filter(p.data(), k.data(), S, values.data(), spare.data());
+      add_compat(e.data(), k.data(), t.compat, L, S, pixels);
     }
     if (tolerance > 0) before = p;
-    softmax(e.data(), pixels, L, p.data());
+    softmax(e.data(), pixels, L, S, p.data());
     ++done;
     if (tolerance > 0 && moved(p.data(), before.data(), all) <= tolerance) break;
   }
   for (int l = 0; l < L; ++l)
-    for (int64_t i = 0; i < pixels; ++i) q[l * pixels + i] = p[i * L + l];
+    for (int64_t i = 0; i < pixels; ++i) q[l * pixels + i] = p[i * S + l];
   return done;
 }
 
