@@ -42,6 +42,10 @@ def assert_same(found, expected):
     assert not differ.any()
 
 
+#: cases above the goal of 1e-5; each is also an expected failure below
+MISSED = [("psa", 2, (383, 385)), ("psa", 5, (150, 201)), ("example", 5, (150, 201))]
+
+
 @pytest.mark.parametrize("name", sorted(PRESETS))
 @pytest.mark.parametrize(
     ("labels", "size"), [(2, (384, 384)), (2, (383, 385)), (5, (150, 201)), (21, (96, 80))]
@@ -50,13 +54,14 @@ def test_presets(name, labels, size):
     image, unary = photo("astronaut", *size), unary_of(labels, *size)
     found, expected = DenseCRF(name).infer(image, unary), oracle(image, unary, PRESETS[name])
     assert (found.argmax(0) == expected.argmax(0)).all()
-    assert np.abs(found - expected).max() <= 2e-5
+    missed = (name, labels, size) in MISSED
+    assert np.abs(found - expected).max() <= (2e-5 if missed else 1e-5)
 
 
 @pytest.mark.xfail(reason="1.0e-5 to 1.7e-5 at sizes other than 384x384; the cause is not found", strict=False)
 @pytest.mark.parametrize(
     ("name", "labels", "size"),
-    [("psa", 2, (383, 385)), ("psa", 5, (150, 201)), ("example", 5, (150, 201))],
+    MISSED,
 )
 def test_goal_not_reached(name, labels, size):
     image, unary = photo("astronaut", *size), unary_of(labels, *size)
