@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from lidcam_rt.artifact import Manifest, read_manifest
 from lidcam_rt.backends import Backend, open_backend
+from lidcam_rt.boxes import largest_box
 from lidcam_rt.errors import BackendError, InputError
 from lidcam_rt.image import (
     MAX_PIXELS,
@@ -25,7 +26,7 @@ from lidcam_rt.image import (
     read_image,
     to_original_size,
 )
-from lidcam_rt.results import Box, ClassScore, Failure, Localization
+from lidcam_rt.results import ClassScore, Failure, Localization
 
 __all__ = ["Localizer", "Prepared", "load"]
 
@@ -77,19 +78,6 @@ class Prepared:
     size: tuple[int, int]
     picture: RgbImage | None
     array: npt.NDArray[np.uint8] | npt.NDArray[np.float32]
-
-
-def largest_box(mask: npt.NDArray[np.bool_]) -> Box | None:
-    """Half-open box of the largest connected component (8 neighbours); None for an empty mask."""
-    import cv2
-
-    count, _, stats, _ = cv2.connectedComponentsWithStats(
-        mask.view(np.uint8), connectivity=8, ltype=cv2.CV_32S
-    )
-    if count < 2:
-        return None
-    x, y, width, height, _ = (int(v) for v in stats[1 + int(np.argmax(stats[1:, cv2.CC_STAT_AREA]))])
-    return x, y, x + width, y + height
 
 
 class Localizer:
