@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import onnx
 import onnxruntime as ort
@@ -16,8 +17,9 @@ import torch
 from lidcam_export.graph import LocalizationGraph, build_model
 from lidcam_export.operator import OPSET
 from lidcam_export.source import load_source
-from lidcam_rt.artifact import CamSpec, InputSpec, Manifest, PasSpec
+from lidcam_rt.artifact import CamSpec, InputSpec, Manifest, PasSpec, file_sha256
 from lidcam_rt.errors import ExportError, OutputError
+from lidcam_rt.image import network_input
 from lidcam_rt.pas import pas_reference
 from lidcam_rt.version import __version__
 
@@ -82,33 +84,44 @@ class Agreement:
     top1: float
 
 
-def _pictures(manifest: Manifest) -> tuple[np.ndarray, str]:
-    import cv2
-
-    size = (manifest.input.width, manifest.input.height)
+def _pictures() -> tuple[list[np.ndarray], str]:
     try:
         from skimage import data
 
-        pictures = [data.astronaut(), data.chelsea(), data.coffee()]
-        kind = "3 photos of scikit-image"
+        return [data.astronaut(), data.chelsea(), data.coffee()], "3 photos of scikit-image"
     except ImportError:
         rng = np.random.default_rng(0)
-        pictures = [rng.integers(0, 256, (7, 7, 3), dtype=np.uint8) for _ in range(3)]
-        kind = "3 made pictures (scikit-image is not installed)"
-    return np.stack([cv2.resize(p, size, interpolation=cv2.INTER_CUBIC) for p in pictures]), kind
+        coarse = [rng.integers(0, 256, (7, 7, 3), dtype=np.uint8) for _ in range(3)]
+        smooth = [cv2.resize(p, (320, 240), interpolation=cv2.INTER_CUBIC) for p in coarse]
+        return smooth, "3 made pictures (scikit-image is not installed)"
 
 
 def _compare(path: Path, graph: LocalizationGraph, manifest: Manifest) -> Agreement:
-    images, kind = _pictures(manifest)
-    if manifest.input.dtype == "float32":
-        images = ((images - np.float32(manifest.input.mean)) / np.float32(manifest.input.std)).transpose(
-            0, 3, 1, 2
-        )
-        images = np.ascontiguousarray(images, dtype=np.float32)
+    """The worst of: all pictures at the declared size; where that is free, one at another size, its class given."""
+    pictures, kind = _pictures()
+    session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    found = [_difference(session, graph, manifest, manifest.input, pictures, None)]
+    if manifest.input.dynamic_size:
+        spec = manifest.input
+        size = {"height": spec.height + spec.height // 4 + 1, "width": spec.width + spec.width // 3 + 3}
+        given = 0 if manifest.labels_input else None
+        found.append(_difference(session, graph, manifest, spec.model_copy(update=size), pictures[:1], given))
+    worst = [max(column) for column in zip(*(entry[:-1] for entry in found), strict=True)]
+    return Agreement(kind, worst[0], worst[1], int(worst[2]), worst[3], min(entry[-1] for entry in found))
+
+
+def _difference(
+    session: ort.InferenceSession,
+    graph: LocalizationGraph,
+    manifest: Manifest,
+    spec: InputSpec,
+    pictures: list[np.ndarray],
+    label: int | None,
+) -> tuple[float, float, float, float, float]:
+    images = np.stack([network_input(picture, spec) for picture in pictures])
     feeds: dict[str, Any] = {"image": images}
     if manifest.labels_input:
-        feeds["labels"] = np.full((len(images), manifest.top_k), -1, np.int64)
-    session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        feeds["labels"] = np.full((len(images), manifest.top_k), -1 if label is None else label, np.int64)
     logits, ids, cam, map8, mask = session.run(["logits", "class_ids", "cam", "map8", "mask"], feeds)
     with torch.no_grad():
         expected = graph(*(torch.from_numpy(value) for value in feeds.values()))
@@ -128,11 +141,10 @@ def _compare(path: Path, graph: LocalizationGraph, manifest: Manifest) -> Agreem
     def relative(got: np.ndarray, reference: np.ndarray) -> float:
         return float(np.abs(got - reference).max() / max(float(np.abs(reference).max()), 1e-12))
 
-    return Agreement(
-        kind,
+    return (
         relative(logits, want_logits),
         relative(cam, want_cam),
-        int(np.abs(map8.astype(int) - want.map).max()),
+        float(np.abs(map8.astype(int) - want.map).max()),
         float((mask.astype(bool) != want.mask).mean()),
         float((ids[:, 0] == want_ids[:, 0]).mean()),
     )
@@ -199,10 +211,11 @@ def export_artifact(
     """Export a classifier as an artifact.
 
     Args:
-        source_text: `timm:NAME`, `zoo:efficientnet_lite0` or a checkpoint folder.
-        output: the .onnx file; `output.export.json` beside it gets the figures of the comparison.
+        source_text: a checkpoint folder, or one of the forms that `load_source` knows.
+        output: the .onnx file; `output.export.json` beside it gets the figures of the comparison and the file's
+            SHA-256.
         options: what to make it with.
-        weights: state dict for `timm:NAME`.
+        weights: state dict for sources that bring none.
 
     Raises:
         ExportError: the source cannot be exported, or the file does not agree with PyTorch.
@@ -216,6 +229,7 @@ def export_artifact(
     manifest = _manifest(source, options)
     model, manifest, graph = _build(source, manifest)
     temporary = output.with_name(f".{output.stem}.{os.getpid()}.onnx")
+    figures_file = temporary.with_suffix(".json")
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         onnx.save(model, str(temporary))
@@ -229,13 +243,19 @@ def export_artifact(
             raise ExportError(
                 f"the exported graph does not agree with PyTorch, nothing was written: {agreement}"
             )
-        sidecar = output.with_name(output.name + ".export.json")
-        sidecar.write_text(json.dumps({"agreement": asdict(agreement), "torch": torch.__version__}, indent=1))
+        figures = {
+            "artifact_sha256": file_sha256(temporary),
+            "agreement": asdict(agreement),
+            "versions": {"lidcam_rt": __version__, "torch": torch.__version__, "onnxruntime": ort.__version__},
+        }
+        figures_file.write_text(json.dumps(figures, indent=1) + "\n")
         temporary.replace(output)
+        figures_file.replace(output.with_name(output.name + ".export.json"))
     except OSError as error:
         raise OutputError(f"{output}: cannot be written ({error.strerror or error})") from error
     finally:
         temporary.unlink(missing_ok=True)
+        figures_file.unlink(missing_ok=True)
     return manifest, agreement
 
 

