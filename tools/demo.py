@@ -9,6 +9,7 @@ import base64
 import html
 import json
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import skimage
@@ -29,9 +30,11 @@ PHOTOS = (
 
 
 def _photos() -> list[Path]:
-    """Photos that scikit-image's wheel ships; those it does not ship are left out."""
-    folder = Path(skimage.__file__).parent / "data"
-    return [folder / name for name in PHOTOS if (folder / name).is_file()]
+    """Photos that the wheels of scikit-image and scikit-learn ship; those that are not there are left out."""
+    places = [Path(skimage.__file__).parent / "data" / name for name in PHOTOS]
+    if found := find_spec("sklearn"):
+        places.append(Path(str(found.origin)).parent / "datasets" / "images" / "flower.jpg")
+    return [place for place in places if place.is_file()]
 
 
 def _gallery(results: list[lidcam_rt.Localization], pictures: list[Path]) -> str:
@@ -53,7 +56,7 @@ def _gallery(results: list[lidcam_rt.Localization], pictures: list[Path]) -> str
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>lidcam_rt demo</title><style>{style}</style>'
         "<h1>Where the network looks</h1><p>EfficientNet-Lite0 with ImageNet weights, trained on class labels alone: "
         "localization map, mask and box from its class activation map (NWC and PaS). It is not the talk's ResNet50-SE, "
-        "and it is not always right: the rocket has no class of its own.</p>"
+        "and it is not always right: the astronaut, the rocket and the flower have no class of their own.</p>"
         f"<main>{''.join(cards)}</main></html>"
     )
 
@@ -68,16 +71,22 @@ def main(out: Path) -> None:
     else:
         console.print("exporting EfficientNet-Lite0 (about half a minute, once) ...")
         _, agreement = export_artifact("zoo:efficientnet_lite0", model)
-        console.print(f"agrees with PyTorch: {agreement}", soft_wrap=True)
+        console.print(
+            f"agrees with PyTorch on {agreement.pictures}: logits {agreement.logits:.0e}, CAM {agreement.cam:.0e}, "
+            f"mask {agreement.mask_flipped:.0e} of the pixels",
+            soft_wrap=True,
+        )
     table = Table("photo", "class", "score", "box", title="lidcam_rt demo")
-    results, pictures = [], []
+    records, results, pictures = [], [], []
     with lidcam_rt.load(model) as localizer:
         for photo in _photos():
             result = localizer(photo)
+            files = result.save(out, name=photo.stem)
+            names = {kind: path.name for kind, path in files.items()}
+            records.append({**result.to_dict(), "image": photo.name, "files": names})
             results.append(result)
-            pictures.append(result.save(out, name=photo.stem)["overlay"])
+            pictures.append(files["overlay"])
             table.add_row(photo.name, result.class_name, f"{result.score:.2f}", str(result.box))
-    records = [{**result.to_dict(), "image": Path(str(result.path)).name} for result in results]
     (out / "results.json").write_text(json.dumps(records, indent=1))
     (out / "index.html").write_text(_gallery(results, pictures), encoding="utf-8")
     console.print(table)

@@ -11,10 +11,15 @@ from lidcam_rt.errors import InputError
 
 
 def export(
-    source: Annotated[str, typer.Argument(help="checkpoint folder, timm:NAME or zoo:efficientnet_lite0")],
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="checkpoint folder, timm:NAME, cam:vgg16, python:PACKAGE.MODULE:FUNCTION or zoo:efficientnet_lite0"
+        ),
+    ],
     output: Annotated[Path, typer.Option("-o", "--output", help="the .onnx file to write")],
     weights: Annotated[
-        Path | None, typer.Option(help="state dict for timm:NAME (.pth, .safetensors)")
+        Path | None, typer.Option(help="state dict of the network (.pth, .safetensors); without it they are random")
     ] = None,
     size: Annotated[str | None, typer.Option(help="input, SIDE or HEIGHTxWIDTH pixels")] = None,
     stride: Annotated[int | None, typer.Option(help="pixels per cell of the map: 32 or 16")] = None,
@@ -27,8 +32,10 @@ def export(
     top_k: Annotated[int, typer.Option(help="maps per picture")] = 1,
     classes: Annotated[Path | None, typer.Option(help="text file, a class name per line")] = None,
     input_dtype: Annotated[str, typer.Option(help="uint8 or float32")] = "uint8",
-    labels_input: Annotated[bool, typer.Option("--labels-input/--no-labels-input")] = True,
-    dynamic_size: Annotated[bool, typer.Option("--dynamic-size/--fixed-size")] = True,
+    labels_input: Annotated[
+        bool, typer.Option("--labels-input/--no-labels-input", help="input for classes to localize")
+    ] = True,
+    dynamic_size: Annotated[bool, typer.Option("--dynamic-size/--fixed-size", help="free height and width")] = True,
     weights_license: Annotated[str | None, typer.Option(help="recorded in the manifest")] = None,
 ) -> None:
     """Export a trained classifier as a localization artifact."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from typing import Any
 
 import onnx
@@ -95,7 +96,9 @@ def build_model(graph: LocalizationGraph, *, dynamic_size: bool) -> onnx.ModelPr
         shapes["labels"] = {0: Dim("batch", min=1)}
         names.append("labels")
     buffer = io.BytesIO()
-    with torch.no_grad():
+    with torch.no_grad(), warnings.catch_warnings():
+        # image and labels share the batch: the exporter says that it uses one name for both
+        warnings.filterwarnings("ignore", message=".*shares the same shape constraints.*")
         program = torch.onnx.export(
             graph,
             example_inputs(manifest),

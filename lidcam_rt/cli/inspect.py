@@ -24,7 +24,8 @@ def inspect(
 
     manifest = read_manifest(model)
     header = model_header(model)
-    engine = open_backend(model, manifest, device="cpu")
+    as_declared = manifest.input.model_copy(update={"dynamic_size": False})  # the runtime fixes free sizes
+    engine = open_backend(model, manifest.model_copy(update={"input": as_declared}), device="cpu")
     facts: dict[str, Any] = {
         "file": str(model),
         "bytes": model.stat().st_size,
