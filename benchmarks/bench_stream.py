@@ -20,7 +20,7 @@ def test_stream_against_a_plain_loop(benchmark, tmp_path):
     """Interleaved rounds; the ratio is that of the medians, against the better of two plain loops."""
     paths = lite0.photos(tmp_path, PICTURES)
     model = lite0.network()
-    artifact = lite0.artifact(model, tmp_path / "lite0.onnx")
+    artifact = lite0.artifact(tmp_path / "lite0.onnx")
     plain = {size: lite0.PlainLoop(model, size) for size in (1, 8)}
     with (
         lidcam_rt.load(artifact, device="cpu") as localizer,

@@ -1,8 +1,7 @@
-"""The peers of bench_stream: one network, once as an artifact, once in a plain PyTorch + OpenCV loop.
+"""The peers of bench_stream: one network, once as an exported artifact, once in a plain PyTorch + OpenCV loop.
 
-The network is timm's `tf_efficientnet_lite0` at 320 with random weights from a fixed seed (speed does not
-depend on them); the map is cubic, min-max to bytes, percentile 100, theta 0.35. Both peers must give the
-same masks.
+EfficientNet-Lite0 at 320 with its ImageNet weights; cubic map, min-max to bytes, percentile 98, theta 0.35, box of the
+largest contour. Both peers must give the same classes and nearly the same masks.
 """
 
 from __future__ import annotations
@@ -11,64 +10,21 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import timm
 import torch
+from lidcam_export.exporter import export_artifact
+from lidcam_export.source import load_source
+from PIL import Image
 
-from lidcam_rt.artifact import CamSpec, InputSpec, Manifest, PasSpec, SourceSpec
-
-SIZE, CLASSES, THETA, MEAN, STD = 320, 1000, 0.35, 127.0, 128.0
+SIZE, PERCENTILE, THETA, MEAN, STD = 320, 98, 0.35, 127.0, 128.0
 
 
 def network() -> torch.nn.Module:
-    torch.manual_seed(0)
-    return timm.create_model("tf_efficientnet_lite0", pretrained=False, num_classes=CLASSES).eval()
+    return load_source("zoo:efficientnet_lite0").module.eval()
 
 
-class Track3(torch.nn.Module):
-    """Image to logits, class, map and threshold, in the artifact's form."""
-
-    def __init__(self, model: torch.nn.Module) -> None:
-        super().__init__()
-        self.model = model
-        self.register_buffer("weights", model.get_classifier().weight.detach().clamp(min=0))
-
-    def forward(self, image: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        x = (image.float() - MEAN) / STD
-        features = self.model.forward_features(x.permute(0, 3, 1, 2))
-        logits = self.model.forward_head(features)
-        ranked = logits.argmax(1, keepdim=True)
-        class_ids = torch.where(labels < 0, ranked, labels)
-        cam = (self.weights[class_ids] @ features.flatten(2)).unflatten(2, features.shape[2:])
-        big = torch.nn.functional.interpolate(cam, size=(SIZE, SIZE), mode="bicubic", align_corners=False)
-        low, high = big.amin((2, 3), keepdim=True), big.amax((2, 3), keepdim=True)
-        map8 = ((big - low) / (high - low) * 255.0).to(torch.uint8)
-        threshold = torch.floor(map8.to(torch.float32).amax((2, 3)) * THETA)
-        return logits, class_ids, map8, threshold
-
-
-def artifact(model: torch.nn.Module, path: Path) -> Path:
-    """Export the network as an artifact."""
-    import onnx
-
-    names = ["logits", "class_ids", "map8", "threshold"]
-    example = torch.zeros(2, SIZE, SIZE, 3, dtype=torch.uint8), torch.full((2, 1), -1)
-    batch = torch.export.Dim("batch")
-    torch.onnx.export(
-        Track3(model), example, path, dynamo=True, opset_version=18, input_names=["image", "labels"],
-        output_names=names, dynamic_shapes=({0: batch}, {0: batch}), external_data=False, verbose=False,
-    )  # fmt: skip
-    manifest = Manifest(
-        input=InputSpec(height=SIZE, width=SIZE, mean=(MEAN,) * 3, std=(STD,) * 3, interpolation="bicubic"),
-        class_names=tuple(f"class {i}" for i in range(CLASSES)),
-        cam=CamSpec(nwc=True, pooling="gap", stride=32),
-        pas=PasSpec(percentile=100.0, theta=THETA),
-        source=SourceSpec(name="timm:tf_efficientnet_lite0"),
-        package_version="0.1.0",
-        opset=18,
-    )
-    loaded = onnx.load(path)
-    onnx.helper.set_model_props(loaded, manifest.to_metadata())
-    path.write_bytes(loaded.SerializeToString())
+def artifact(path: Path) -> Path:
+    """Export the network as a user does."""
+    export_artifact("zoo:efficientnet_lite0", path)
     return path
 
 
@@ -88,7 +44,8 @@ class PlainLoop:
                 cv2.cvtColor(cv2.imread(str(p)), cv2.COLOR_BGR2RGB)
                 for p in paths[start : start + self.batch_size]
             ]
-            inputs = [cv2.resize(p, (SIZE, SIZE), interpolation=cv2.INTER_CUBIC) for p in pictures]
+            # Pillow's filter, as torchvision's Resize of a PIL image: the one that the weights were evaluated with
+            inputs = [np.asarray(Image.fromarray(p).resize((SIZE, SIZE), Image.Resampling.BICUBIC)) for p in pictures]
             x = (torch.from_numpy(np.stack(inputs)).permute(0, 3, 1, 2).float() - MEAN) / STD
             features = self.model.forward_features(x)
             classes = self.model.forward_head(features).argmax(1)
@@ -96,7 +53,7 @@ class PlainLoop:
                 cam = torch.einsum("c,chw->hw", self.weights[k], feature).numpy()
                 big = cv2.resize(cam, (SIZE, SIZE), interpolation=cv2.INTER_CUBIC)
                 map8 = ((big - big.min()) / (big.max() - big.min()) * 255.0).astype(np.uint8)
-                threshold = int(THETA * np.percentile(map8, 100))
+                threshold = int(THETA * np.percentile(map8, PERCENTILE))
                 full = cv2.resize(map8, picture.shape[1::-1], interpolation=cv2.INTER_LINEAR)
                 mask = full > threshold
                 contours, _ = cv2.findContours(
