@@ -22,9 +22,7 @@ def ablate(
         "ablation"
     ),
 ) -> None:
-    """Score CAM, +TAP, +NWC, +PaS, +CRF of checkpoints of several seeds, with mean and spread, beside "
-    "a blob.
-    """
+    """Score CAM, +TAP, +NWC, +PaS, +CRF of checkpoints of several seeds beside a centred blob."""
     import dataclasses
     import json
 

@@ -17,9 +17,7 @@ def analyze(
     masks: Annotated[Path | None, typer.Option(help="Folder of masks with the same names (PNG).")] = None,
     limit: Annotated[int, typer.Option(min=1, help="At most so many pictures.")] = 20,
 ) -> None:
-    """Draw the talk's phenomena P1 to P3 of pictures: activation area, signs of the weights, sorted "
-    "map values.
-    """
+    """Draw the talk's phenomena P1 to P3: activation area, signs of the weights, sorted map values."""
     import json
 
     import numpy as np
