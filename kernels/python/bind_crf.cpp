@@ -29,6 +29,24 @@ void bind_crf(nb::module_& parent) {
       },
       nb::arg("features"), nb::arg("normalization") = 3);
   m.def(
+      "filter",
+      [](const std::shared_ptr<Lattice>& lattice, Array values) {
+        const size_t channels = values.shape(0), pixels = values.shape(1);
+        if (!lattice || size_t(lattice->pixels) != pixels) throw std::invalid_argument("values have another pixel count");
+        auto* out = new float[channels * pixels + 1];
+        nb::capsule owner(out, [](void* p) noexcept { delete[] static_cast<float*>(p); });
+        {
+          nb::gil_scoped_release release;
+          std::vector<float> table(size_t(lattice->vertices) + 1), spare(table.size());
+          for (size_t c = 0; c < channels; ++c)
+            lattice->filter(values.data() + c * pixels, out + c * pixels, 1, table.data(), spare.data());
+        }
+        return nb::ndarray<nb::numpy, float>(out, {channels, pixels}, owner);
+      },
+      nb::arg("lattice"), nb::arg("values"),
+      "The normalised kernel times values.\n\nArgs:\n    lattice: from `lattice`.\n    values: float32 [C, N].\n\n"
+      "Returns:\n    float32 [C, N].");
+  m.def(
       "mean_field",
       [](Array unary, const std::vector<std::pair<std::shared_ptr<Lattice>, std::vector<float>>>& pairs, int iterations,
          float tolerance) {
