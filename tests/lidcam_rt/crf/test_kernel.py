@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-
 from lidcam_rt._kernels import crf
 
 
