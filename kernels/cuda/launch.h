@@ -1,0 +1,39 @@
+// The kernels on device memory: each call enqueues its work on the stream and returns. Pointers are device pointers.
+#pragma once
+#include <cstdint>
+#include <string>
+
+#include "cuda/driver.h"
+#include "pas/pas.h"
+
+namespace lidcam::cuda {
+
+// `count` maps float32 [count, h, w] -> map uint8 [count, height, width], mask uint8 (0 or 1) of the same shape,
+// threshold float32 [count]. The same bits as lidcam::pas::pas_batch. One launch, no workspace.
+// Throws Error; std::invalid_argument for a size out of range (sides 1 to 32768).
+void launch_pas(Stream stream, const float* cam, int64_t count, int h, int w, int height, int width,
+                const pas::Options& options, uint8_t* map, uint8_t* mask, float* threshold);
+
+// The box of the largest component (8 neighbours) of each mask uint8 [count, height, width], nonzero is foreground:
+// int32 [count, 4] x0, y0, x1, y1, the last two excluded; four times -1 for an empty mask. By the area inside the
+// outer contour, or by pixels; the same boxes and ties as lidcam::components::Finder::largest. One launch.
+// `workspace`: boxes_workspace(count, height, width) bytes, or null to take it from the stream's memory pool.
+void launch_boxes(Stream stream, const uint8_t* mask, int64_t count, int height, int width, bool by_pixels,
+                  int32_t* boxes, void* workspace = nullptr);
+size_t boxes_workspace(int64_t count, int height, int width);
+
+// The same at the size of the original picture, without storing it: each map uint8 [count, map_height, map_width] is
+// resized bilinearly to (height, width), as cv2.resize does, and the mask is resized > level[i].
+void launch_boxes_at_size(Stream stream, const uint8_t* map, const float* level, int64_t count, int map_height,
+                          int map_width, int height, int width, bool by_pixels, int32_t* boxes,
+                          void* workspace = nullptr);
+
+// PTX of lidcam_pas_aot (kernels/pas/pas_aot.cu lists its arguments) for a device of this major compute capability,
+// and how many blocks share a map: grid = count * blocks_per_map. Empty when compiled() is false.
+struct AheadOfTime {
+  std::string ptx;
+  int blocks_per_map = 1;
+};
+AheadOfTime pas_ahead_of_time(int major);
+
+}  // namespace lidcam::cuda
