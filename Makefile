@@ -20,12 +20,14 @@ lint: .venv/.ready
 .venv/.ready: $(SOURCES)
 	@echo "== setting up .venv with everything (PyTorch is several GB; once)"
 	$(PYTHON) -m venv .venv
+	@tools/fetch_ort_headers.sh || echo "the operator library for ONNX Runtime may be left out"
 	.venv/bin/python -m pip install -q --disable-pip-version-check -e '.[export,train,zoo,eval,bench,dev]'
 	@touch $@
 
 .venv-runtime/.ready: $(SOURCES)
 	@echo "== setting up .venv-runtime: the runtime without torch (once)"
 	$(PYTHON) -m venv .venv-runtime
+	@tools/fetch_ort_headers.sh || echo "the operator library for ONNX Runtime may be left out"
 	.venv-runtime/bin/python -m pip install -q --disable-pip-version-check -e '.[eval,dev]' 'onnx>=1.18'
 	@touch $@
 

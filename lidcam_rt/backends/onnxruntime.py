@@ -142,10 +142,9 @@ def _session_options(ort: Any, manifest: Manifest, threads: int) -> Any:
 
 def _register_ops(options: Any) -> bool:
     """Register the operator library where it was built; without it the file's own function body runs."""
-    import lidcam_rt.pas as pas
+    from lidcam_rt.pas import ops_library
 
-    find = getattr(pas, "ops_library", None)
-    library = find() if find is not None else None
+    library = ops_library()
     if library is None:
         return False
     try:

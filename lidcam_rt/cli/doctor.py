@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -192,16 +193,32 @@ def _kernels() -> list[Finding]:
     except Exception as error:
         return [Finding("compiled kernels", "broken", f"not built or not loadable ({error})", rebuild)]
     found = [Finding("compiled kernels", "ok", ", ".join(f"{k} {v}" for k, v in info.items()))]
-    import lidcam_rt.pas as pas
-
-    find = getattr(pas, "ops_library", None)
-    library = find() if find is not None else None
-    found.append(
-        Finding("operator library", "ok", str(library))
-        if library is not None
-        else Finding("operator library", "absent", "not built; artifacts run PaS in standard operators")
-    )
+    found.append(_ops_library())
     return found
+
+
+def _ops_library() -> Finding:
+    from lidcam_rt.pas import ops_library
+
+    library = ops_library()
+    if library is None:
+        if os.environ.get("LIDCAM_OPS"):
+            return Finding("PaS operator", "absent", "switched off by LIDCAM_OPS; PaS runs in standard operators")
+        return Finding(
+            "PaS operator",
+            "absent",
+            "the operator library was not built; artifacts run PaS in standard operators",
+            "ORT_INCLUDE_DIR=... pip install --force-reinstall --no-deps --no-binary lidcam-rt lidcam-rt",
+        )
+    try:
+        import onnxruntime as ort
+
+        ort.SessionOptions().register_custom_ops_library(str(library))
+    except Exception as error:
+        return Finding(
+            "PaS operator", "broken", f"onnxruntime refuses {library} ({error})", "pip install -U onnxruntime"
+        )
+    return Finding("PaS operator", "ok", f"kernel of the operator library {library}")
 
 
 def _extras() -> list[Finding]:

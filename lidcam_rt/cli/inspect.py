@@ -53,7 +53,7 @@ def operator_form(functions: tuple[str, ...], registered: bool) -> str:
         return "kernel of the operator library"
     return (
         "function body of the file, in standard operators "
-        "(the operator library is not built: `lidcam doctor`)"
+        "(the operator library is not built or switched off: `lidcam doctor`)"
     )
 
 
