@@ -13,6 +13,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import torch
+from pydantic import ValidationError
 
 from lidcam_export.graph import LocalizationGraph, build_model
 from lidcam_export.operator import OPSET
@@ -201,8 +202,11 @@ def _manifest(source: Any, options: ExportOptions) -> Manifest:
             package_version=__version__,
             opset=OPSET,
         )
-    except ValueError as error:
-        raise ExportError(f"these options do not go together: {error}") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"])
+        given = f", got {first['input']!r}" if name else ""
+        raise ExportError(f"{name or 'options'}: {first['msg'][:1].lower()}{first['msg'][1:]}{given}") from None
 
 
 def export_artifact(

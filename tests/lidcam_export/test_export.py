@@ -14,7 +14,7 @@ from skimage import data
 
 import lidcam_rt
 from lidcam_rt.artifact import read_manifest
-from lidcam_rt.errors import ExportError
+from lidcam_rt.errors import ExportError, LidcamError
 from lidcam_rt.pas import pas_reference
 
 
@@ -109,6 +109,22 @@ def test_weights_in_a_wrapper_are_found(tmp_path):
 def test_a_source_without_an_exact_map_is_refused(source, message):
     with pytest.raises(ExportError, match=message):
         load_source(source)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"percentile": 120.0}, "pas.percentile|percentile: input should be less than or equal to 100, got 120.0"),
+        ({"stride": 7}, "has stride 32: `stride` can be 32, 16, 8 or a smaller power of two, not 7"),
+        ({"top_k": 2000}, "top_k 2000 is more than the 1000 classes"),
+        ({"tap_threshold": 0.1}, "add --pooling tap"),
+        ({"class_names": ("a", "b")}, "2 class names for a classifier of 1000 classes"),
+    ],
+)
+def test_options_that_cannot_be_are_refused(tmp_path, options, message):
+    with pytest.raises(LidcamError, match=message):
+        export_artifact("timm:resnet18", tmp_path / "m.onnx", ExportOptions(**options))
+    assert not list(tmp_path.iterdir())
 
 
 def test_nothing_is_left_behind_when_the_comparison_fails(tmp_path, monkeypatch):

@@ -50,6 +50,12 @@ def set_stride(backbone: nn.Module, stride: int, name: str, *, features: Feature
     """
     run: Features = features or backbone.forward_features  # type: ignore[assignment]
     have = feature_stride(backbone, run)
+    possible = [have >> i for i in range(have.bit_length())]
+    if stride not in possible:
+        raise InputError(
+            f"{name} has stride {have}: `stride` can be {', '.join(map(str, possible[:3]))} or a smaller power of two, "
+            f"not {stride}"
+        )
     was_training = backbone.training
     backbone.eval()
     while have > stride:
@@ -80,7 +86,3 @@ def set_stride(backbone: nn.Module, stride: int, name: str, *, features: Feature
             )
         have = now
     backbone.train(was_training)
-    if have != stride:
-        raise InputError(
-            f"{name} has stride {have}: `stride` can be {have} or a smaller power of two, not {stride}"
-        )
