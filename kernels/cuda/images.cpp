@@ -1,0 +1,45 @@
+#include "cuda/images.h"
+
+// kernels/cuda/CMakeLists.txt gives the paths where nvcc was found.
+#ifdef LIDCAM_PAS_FATBIN
+#define LIDCAM_EMBED(name, path)                                                                \
+  asm(".pushsection .rodata,\"a\"\n.balign 64\n" #name "_begin:\n.incbin \"" path "\"\n" #name \
+      "_end:\n.byte 0\n.popsection\n");                                                         \
+  extern "C" __attribute__((visibility("hidden"))) const char name##_begin[], name##_end[]
+
+LIDCAM_EMBED(lidcam_fatbin_pas, LIDCAM_PAS_FATBIN);
+LIDCAM_EMBED(lidcam_fatbin_components, LIDCAM_COMPONENTS_FATBIN);
+LIDCAM_EMBED(lidcam_ptx_75, LIDCAM_AOT_PTX_75);
+LIDCAM_EMBED(lidcam_ptx_90, LIDCAM_AOT_PTX_90);
+#define LIDCAM_SPAN(name) {name##_begin, size_t(name##_end - name##_begin)}
+#else
+#define LIDCAM_SPAN(name) {nullptr, 0}
+#define LIDCAM_ARCHITECTURES ""
+#endif
+
+namespace lidcam::cuda {
+namespace {
+
+struct Span {
+  const char* data;
+  size_t size;
+};
+
+Span span(Image image) {
+  if (image == Image::pas) return LIDCAM_SPAN(lidcam_fatbin_pas);
+  return LIDCAM_SPAN(lidcam_fatbin_components);
+}
+
+}  // namespace
+
+const void* image_data(Image image) { return span(image).data; }
+size_t image_size(Image image) { return span(image).size; }
+
+std::string aot_ptx(bool clusters) {
+  const Span whole = clusters ? Span LIDCAM_SPAN(lidcam_ptx_90) : Span LIDCAM_SPAN(lidcam_ptx_75);
+  return std::string(whole.data ? whole.data : "", whole.size);
+}
+
+const char* architectures() { return LIDCAM_ARCHITECTURES; }
+
+}  // namespace lidcam::cuda
