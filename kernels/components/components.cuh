@@ -7,6 +7,8 @@
 #pragma once
 #include <cstdint>
 
+#include "components/runs.h"
+
 namespace lidcam::components::cuda {
 
 constexpr int kChunk = 16;  // pixels that a lane takes at once
@@ -193,13 +195,6 @@ __device__ int scan_row(const Source& source, int y, int width, Start start, Sto
   }
   if (lane == 0 && stops < starts) stop(width, stops);
   return starts;
-}
-
-constexpr int kBytesPerRun = 24;
-
-// Bytes that the runs of a mask may need: every second pixel a run.
-__host__ __device__ inline int64_t run_bytes(int64_t height, int64_t width) {
-  return 4 * (height + 1) + kBytesPerRun * (height * ((width + 1) / 2) + 1);
 }
 
 // All threads of the block call it. `memory`: run_bytes(height, width), used where `shared` is too small.

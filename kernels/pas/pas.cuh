@@ -7,23 +7,9 @@
 
 #include <cstdint>
 
+#include "pas/pas_args.h"
+
 namespace lidcam::pas::cuda {
-
-enum Flag : int32_t {
-  kNormalize = 1,  // mode `normalize`
-  kFloat = 2,      // precision `float`
-  kRaw = 4,        // where `raw`
-  kLinear = 8,     // interpolation `linear`
-  kIntegers = 16,  // words are int32 instead of float32 (only where outputs are words)
-};
-
-struct Args {
-  int h, w, height, width;
-  int percentile_milli;  // rint(1000 percentile)
-  int theta_micro;       // rint(1000000 theta)
-  int flags;
-  int shared_bytes;      // dynamic shared memory of the launch
-};
 
 constexpr int kBins = 2048, kCopies = 8, kColumns = 4;
 constexpr int64_t kScale = 100000;
@@ -40,7 +26,7 @@ struct Scratch {
   uint32_t bin[2], below[2], inside[2];
 };
 
-constexpr int kFixedBytes = int(sizeof(Scratch) + kBins * sizeof(uint32_t));
+static_assert(sizeof(Scratch) + kBins * sizeof(uint32_t) <= kFixedBytes && sizeof(Tap) == kTapBytes, "pas_args.h");
 
 // The blocks that share a map: one,
 struct Block {
@@ -93,7 +79,8 @@ struct Axis {
     period = out / divisor;
     step = in / divisor;
   }
-  __device__ Tap make(int i) const {
+  // A call, not inlined: it is rare, and six sweeps would each hold a copy.
+  __device__ __noinline__ Tap make(int i) const {
     const int64_t numerator = (2 * int64_t(i) + 1) * n_in - n_out, denominator = 2 * int64_t(n_out);
     int64_t base = numerator / denominator;
     if (numerator - base * denominator < 0) --base;
@@ -131,6 +118,7 @@ struct Resizer {
   __device__ void sweep(int begin, int end, Visit visit) const {
     const int groups = (across.n_out + kColumns - 1) / kColumns;
     const int parts = max(1, min(int(blockDim.x) / groups, end - begin));
+#pragma unroll 1
     for (int item = threadIdx.x; item < groups * parts; item += blockDim.x) {
       const int part = item / groups, x = (item - part * groups) * kColumns, n = min(kColumns, across.n_out - x);
       int phases[kColumns], shifts[kColumns];
@@ -144,9 +132,11 @@ struct Resizer {
       int y = begin + int(int64_t(end - begin) * part / parts);
       const int stop = begin + int(int64_t(end - begin) * (part + 1) / parts);
       int turn = y / down.period, phase = y - turn * down.period, held = -8;
+#pragma unroll 1
       for (; y < stop; ++y) {
         const Tap t = down.tap(phase, turn * down.step);
         held = max(held, t.base - 4);
+#pragma unroll 1
         while (held < t.base) {
           ++held;
           const int row = min(max(held + 2, 0), down.n_in - 1);
@@ -279,6 +269,7 @@ __device__ inline float float_of(uint32_t key) {
 template <class Team, class Each>
 __device__ float float_standard(const Team& team, Scratch* s, uint32_t* bins, Rank rank, Each each) {
   uint32_t prefix = 0, low = rank.low, inside = 0;
+#pragma unroll 1
   for (int pass = 0; pass < 3; ++pass) {
     const int shift = pass == 0 ? 21 : pass == 1 ? 10 : 0, bits = pass == 2 ? 10 : 11;
     if (pass) {
@@ -348,7 +339,7 @@ __device__ void pas_map(const Team& team, const float* cam, const Args& args, T*
   };
 
   Scratch* s = reinterpret_cast<Scratch*>(shared);
-  uint32_t* bins = reinterpret_cast<uint32_t*>(shared + sizeof(Scratch));
+  uint32_t* bins = reinterpret_cast<uint32_t*>(shared + kFixedBytes) - kBins;
   Resizer resizer{Axis(args.w, args.width, flags & kLinear), Axis(args.h, args.height, flags & kLinear), cam};
   int left = args.shared_bytes - kFixedBytes;
   unsigned char* free = shared + kFixedBytes;

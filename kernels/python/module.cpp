@@ -4,6 +4,7 @@
 namespace nb = nanobind;
 
 void bind_components(nb::module_& parent);
+void bind_cuda(nb::module_& parent);
 void bind_metrics(nb::module_& parent);
 void bind_pas(nb::module_& parent);
 
@@ -26,6 +27,7 @@ NB_MODULE(_kernels, m) {
       },
       "What this module was built with.\n\nReturns:\n    dict: compiler name and version, and the optional parts that were built.");
   bind_components(m);
+  bind_cuda(m);
   bind_metrics(m);
   bind_pas(m);
 

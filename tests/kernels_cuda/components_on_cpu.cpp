@@ -20,7 +20,7 @@ extern "C" void run_boxes(const uint8_t* mask, int count, int height, int width,
 extern "C" void run_boxes_at_size(const uint8_t* map, const float* level, int count, int map_height, int map_width,
                                   int height, int width, int by_pixels, int shared_bytes, int threads, int order,
                                   uint64_t seed, int* boxes) {
-  const int64_t stride = (run_bytes(height, width) + 7) / 8 * 8 + 8 * (int64_t(height) + width);
+  const int64_t stride = resized_run_bytes(height, width);
   std::vector<unsigned char> memory(count * stride, 0xff);
   const lidcam::shim::Grid grid{unsigned(count), unsigned(threads), 1, size_t(shared_bytes), kCapacity,
                                 lidcam::shim::Order(order), seed};
