@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from abc import ABC, abstractmethod
 from typing import Any, TypeVar
@@ -17,6 +18,17 @@ __all__ = ["Accumulator", "Interval", "check_boxes", "check_map", "check_mask", 
 Interval = tuple[float, float]
 _State = dict[str, npt.NDArray[np.int64]]
 _Self = TypeVar("_Self", bound="Accumulator")
+#: Images whose counts wait for their place in the bootstrap copies: one matrix product adds them all.
+_WAITING = 64
+
+
+@functools.lru_cache(maxsize=8)
+def _weights(key: str, replicates: int) -> npt.NDArray[np.float64]:
+    """How often each bootstrap copy counts the image `key`: float64 [replicates], whole numbers."""
+    seed = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "little")
+    out = np.random.Generator(np.random.PCG64(seed)).poisson(1.0, replicates).astype(np.float64)
+    out.setflags(write=False)
+    return out
 
 
 class Accumulator(ABC):
@@ -25,9 +37,8 @@ class Accumulator(ABC):
     The state is a few int64 arrays of fixed size, so memory does not grow with the images, and `merge` of
     any split in any order gives the state of one pass, bit for bit.
 
-    Confidence intervals come from the Poisson bootstrap (Hanley and MacGibbon 2006; Chamandy et al.
-    2012): each of
-    `replicates` copies of the state counts an image n ~ Poisson(1) times, n drawn from a hash of the
+    Confidence intervals come from the Poisson bootstrap (Hanley and MacGibbon 2006; Chamandy et al. 2012):
+    each of `replicates` copies of the state counts an image n ~ Poisson(1) times, n drawn from a hash of the
     image's key, so that merging and order change nothing here either. It takes images as independent:
     several images of one scene, or several pictures made from one cut-out, make the true interval wider.
 
@@ -44,13 +55,14 @@ class Accumulator(ABC):
         self.replicates = replicates
         self.images = 0
         self.state: _State = {}
-        self.copies: _State = {}
+        self._copies: _State = {}
+        self._waiting: list[tuple[npt.NDArray[np.float64], dict[str, npt.NDArray[np.float64]]]] = []
 
     def _allocate(self, **shapes: tuple[int, ...]) -> None:
         for name, shape in shapes.items():
             self.state[name] = np.zeros(shape, np.int64)
             if self.replicates:
-                self.copies[name] = np.zeros((self.replicates, *shape), np.int64)
+                self._copies[name] = np.zeros((self.replicates, *shape), np.int64)
 
     def _add(self, key: str | None, **counts: npt.NDArray[np.int64]) -> None:
         """Add one image's counts to the state and, weighted, to the copies."""
@@ -60,14 +72,23 @@ class Accumulator(ABC):
         for name, value in counts.items():
             self.state[name] += value
         if key is not None and self.replicates:
-            seed = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "little")
-            weights = (
-                np.random.Generator(np.random.PCG64(seed)).poisson(1.0, self.replicates).astype(np.int64)
-            )
-            for name, value in counts.items():
-                for times in range(1, int(weights.max()) + 1):
-                    chosen = weights == times
-                    self.copies[name][chosen] += times * value
+            own = {name: value.astype(np.float64) for name, value in counts.items()}
+            self._waiting.append((_weights(key, self.replicates), own))
+            if len(self._waiting) == _WAITING:
+                self.copies()
+
+    def copies(self) -> _State:
+        """The bootstrap copies of `state`: each array [replicates, ...]; empty without replicates.
+
+        Sums of up to 64 whole numbers below 2^44 are exact in float64 in any order, hence the products.
+        """
+        if self._waiting:
+            weights = np.array([w for w, _ in self._waiting]).T
+            for name, array in self._copies.items():
+                values = np.array([counts[name].ravel() for _, counts in self._waiting])
+                array += (weights @ values).astype(np.int64).reshape(array.shape)
+            self._waiting.clear()
+        return self._copies
 
     def merge(self: _Self, other: _Self) -> _Self:
         """Add another accumulator's images to this one's; exact. Returns self.
@@ -87,14 +108,15 @@ class Accumulator(ABC):
         self.images += other.images
         for name in self.state:
             self.state[name] += other.state[name]
-        for name in self.copies:
-            self.copies[name] += other.copies[name]
+        mine, theirs = self.copies(), other.copies()
+        for name in mine:
+            mine[name] += theirs[name]
         return self
 
     def arrays(self) -> dict[str, npt.NDArray[np.int64]]:
         """The whole state as arrays by name, for `np.savez`; `restore` takes it back."""
         out = {"images": np.array(self.images, np.int64), **self.state}
-        return {**out, **{f"{name}.copies": value for name, value in self.copies.items()}}
+        return {**out, **{f"{name}.copies": value for name, value in self.copies().items()}}
 
     def restore(self, arrays: dict[str, npt.NDArray[np.int64]]) -> None:
         """Take back what `arrays` gave.
@@ -108,8 +130,8 @@ class Accumulator(ABC):
         self.images = int(arrays["images"])
         for name in self.state:
             self.state[name][...] = arrays[name]
-        for name in self.copies:
-            self.copies[name][...] = arrays[f"{name}.copies"]
+        for name, copies in self.copies().items():
+            copies[...] = arrays[f"{name}.copies"]
 
     @abstractmethod
     def _scores(self, state: _State) -> dict[str, float | None]:
@@ -118,6 +140,11 @@ class Accumulator(ABC):
     def scores(self) -> dict[str, float | None]:
         """The headline numbers by name; None where nothing was counted."""
         return self._scores(self.state)
+
+    def replicate_scores(self) -> list[dict[str, float | None]]:
+        """`scores` of every bootstrap copy. Copy i of two metrics over the same keys drew the same images."""
+        copies = self.copies()
+        return [self._scores({k: v[i] for k, v in copies.items()}) for i in range(self.replicates)]
 
     def intervals(self, level: float = 0.95) -> dict[str, Interval | None]:
         """Percentile bootstrap intervals of `scores`; None without replicates or with fewer than two images.
@@ -128,7 +155,7 @@ class Accumulator(ABC):
         names = self.scores()
         if not self.replicates or self.images < 2:
             return dict.fromkeys(names)
-        runs = [self._scores({k: v[i] for k, v in self.copies.items()}) for i in range(self.replicates)]
+        runs = self.replicate_scores()
         out: dict[str, Interval | None] = {}
         for name in names:
             values = [run[name] for run in runs if run[name] is not None]

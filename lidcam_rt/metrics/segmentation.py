@@ -86,6 +86,10 @@ class SegmentationScores(Accumulator):
         super().restore(arrays)
         self.confusion[...] = arrays["confusion"]
 
+    def compute(self) -> dict[str, float | None]:
+        """`mean_iou`, `mean_accuracy` and `pixel_accuracy` in percent; None before the first counted pixel."""
+        return self.scores()
+
     def per_class(self) -> npt.NDArray[np.float64]:
         """IoU of each class in percent, float64 [classes]; NaN for those that are nowhere."""
         return _iou(self.state)

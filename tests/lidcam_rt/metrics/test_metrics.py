@@ -1,6 +1,7 @@
 """The accumulators against implementations nobody here wrote, and their properties."""
 
 import copy
+import hashlib
 
 import cv2
 import numpy as np
@@ -109,7 +110,9 @@ def test_iou_curve_is_the_double_loop(variant):
         for t in range(256):
             seen = mask != 255
             on, true = (map8 >= t)[seen], (mask == 1)[seen]
-            table = confusion_matrix(true, on, labels=[False, True])
+            table = np.array([[(~true & ~on).sum(), (~true & on).sum()], [(true & ~on).sum(), (true & on).sum()]])
+            if t % 16 == 0:
+                np.testing.assert_array_equal(table, confusion_matrix(true, on, labels=[False, True]))
             sums[t] += table
             union = table.sum() - table[0, 0]
             means[t] += table[1, 1] / union if union else 1
@@ -145,16 +148,20 @@ def test_segmentation_is_sklearns_confusion_matrix():
         total += confusion_matrix(truth[truth != 255], guess[truth != 255], labels=range(5))
     np.testing.assert_array_equal(metric.confusion, total)
     hits, union = np.diag(total)[:4], (total.sum(0) + total.sum(1) - np.diag(total))[:4]
-    assert metric.scores()["mean_iou"] == pytest.approx(100 * (hits / union).mean())
+    assert metric.compute() == pytest.approx(
+        {
+            "mean_iou": 100 * (hits / union).mean(),
+            "mean_accuracy": 100 * np.mean([total[c, c] / total[c].sum() for c in range(4)]),
+            "pixel_accuracy": 100 * np.trace(total) / total.sum(),
+        }
+    )
     assert np.isnan(metric.per_class()[4])  # nowhere: left out of the mean
 
 
 def test_localization_accuracy():
     metric = LocalizationAccuracy()
     truth = [[10, 10, 20, 20]]
-    row = metric.update(
-        [3], [3, 1], truth=truth, box=(10, 10, 20, 20), known_box=(10, 10, 20, 20), known=True
-    )
+    row = metric.update([3], [3, 1], truth=truth, box=(10, 10, 20, 20), known_box=(10, 10, 20, 20), known=True)
     assert all(row.values())
     row = metric.update([3], [1, 3], truth=truth, box=(10, 10, 20, 20), known_box=(0, 0, 5, 5), known=True)
     assert row == {
@@ -173,51 +180,147 @@ def test_localization_accuracy():
     assert LocalizationAccuracy().compute()["gt_known_loc"] is None
 
 
-def all_metrics():
-    return [IoUCurve(replicates=8), IoUCurve("per_image", replicates=8), PixelAveragePrecision(replicates=8),
-            BoxAccuracy(thresholds=20, replicates=8), 
-            BoxAccuracy((0.5,), "largest", replicates=8)]  # fmt: skip
+def literal_public_pxap(maps, masks, bins=1000):
+    """The public evaluator's arithmetic: np.histogram with its edges, then steps of recall."""
+    edges = np.append(np.arange(bins) / bins, [1.0, 2.0, 3.0])
+    true = sum(np.histogram(m[k == 1], edges)[0].astype(float) for m, k in zip(maps, masks, strict=True))
+    false = sum(np.histogram(m[k == 0], edges)[0].astype(float) for m, k in zip(maps, masks, strict=True))
+    tp, fp = true[::-1].cumsum(), false[::-1].cumsum()
+    there = (tp + fp) != 0
+    precision, recall = tp[there] / (tp + fp)[there], tp[there] / tp[-1]
+    return 100 * (precision * np.diff(np.append(0, recall))).sum()
+
+
+def test_pxap_of_float_maps_nears_sklearns_as_bins_get_fine():
+    rng = np.random.default_rng(7)
+    masks = [(rng.random((30, 40)) < 0.3).astype(np.uint8) for _ in range(5)]
+    maps = [np.clip(0.5 * rng.random(k.shape) + 0.3 * k, 0, 1).astype(np.float32) for k in masks]
+    exact = 100 * average_precision_score(
+        np.concatenate([k.ravel() for k in masks]), np.concatenate([m.ravel() for m in maps])
+    )
+    distance = []
+    for bins in (4, 32, 1000, 10**5):
+        metric = PixelAveragePrecision(bins)
+        for map_, mask in zip(maps, masks, strict=True):
+            metric.update(map_, mask)
+        distance.append(abs(metric.compute() - exact))
+    assert distance[0] > distance[1] > distance[2] > distance[3] and distance[3] < 1e-3
+    metric = PixelAveragePrecision(1000)
+    for map_, mask in zip(maps, masks, strict=True):
+        metric.update(map_, mask)
+    assert metric.compute() == pytest.approx(literal_public_pxap(maps, masks), rel=1e-12)
+    precision, recall = metric.curve()
+    assert recall[0] == 1 and precision[0] == pytest.approx(np.mean([k.mean() for k in masks]))
+
+
+def all_metrics(replicates=8):
+    return {
+        "iou": IoUCurve(replicates=replicates),
+        "iou per image": IoUCurve("per_image", replicates=replicates),
+        "iou fg bg": IoUCurve("fg_bg", replicates=replicates),
+        "pxap": PixelAveragePrecision(replicates=replicates),
+        "pxap float": PixelAveragePrecision(50, replicates=replicates),
+        "boxes": BoxAccuracy(thresholds=20, replicates=replicates),
+        "largest box": BoxAccuracy((0.5,), "largest", replicates=replicates),
+        "localization": LocalizationAccuracy(replicates=replicates),
+        "labels": SegmentationScores(4, replicates=replicates),
+    }
+
+
+def feed(name, metric, key, map8, mask, truth):
+    if "box" in name:
+        metric.update(map8, truth, key=key)
+    elif name == "localization":
+        first = int(map8[0, 0]) % 3
+        metric.update([1], [first, 1], truth=truth, box=truth[0], known_box=(0, 0, 1, 1), known=True, key=key)
+    elif name == "labels":
+        metric.update(map8 // 64, np.where(mask == 255, 255, mask * (map8 // 100)).astype(np.uint8), key=key)
+    elif name == "pxap float":
+        metric.update(map8 / 255, mask, key=key)
+    else:
+        metric.update(map8, mask, key=key)
 
 
 def fill(metrics, data):
-    for key, map8, mask, truth in data:
-        for metric in metrics:
-            metric.update(map8, truth if isinstance(metric, BoxAccuracy) else mask, key=key)
+    for row in data:
+        for name, metric in metrics.items():
+            feed(name, metric, *row)
     return metrics
 
 
 @settings(max_examples=15, deadline=None)
-@given(st.integers(0, 10**6), st.permutations(range(6)), st.integers(0, 6), st.booleans())
-def test_merge_is_one_pass_in_any_split_and_order(seed, order, cut, swap):
+@given(
+    st.integers(0, 10**6), st.permutations(range(6)), st.lists(st.integers(0, 6), min_size=2, max_size=2), st.booleans()
+)
+def test_merge_is_one_pass_in_any_split_and_order(seed, order, cuts, swap):
     data = pictures(seed)
     whole = fill(all_metrics(), data)
     shuffled = [data[i] for i in order]
-    first, second = fill(all_metrics(), shuffled[:cut]), fill(all_metrics(), shuffled[cut:])
+    low, high = sorted(cuts)
+    shards = [fill(all_metrics(), part) for part in (shuffled[:low], shuffled[low:high], shuffled[high:])]
     if swap:
-        first, second = second, first
-    for one, a, b in zip(whole, first, second, strict=True):
-        merged = a.merge(b)
+        shards.reverse()
+    for name, one in whole.items():
+        merged = shards[0][name].merge(shards[1][name]).merge(shards[2][name])
         assert merged.to_dict() == one.to_dict()  # bit for bit, intervals included
-        for name, array in one.arrays().items():
-            np.testing.assert_array_equal(merged.arrays()[name], array)
+        for key, array in one.arrays().items():
+            np.testing.assert_array_equal(merged.arrays()[key], array)
 
 
-def test_a_perfect_map_scores_full_marks():
-    mask = np.zeros((40, 50), np.uint8)
-    mask[10:30, 12:40] = 1
-    map8, truth = mask * 255, [[12, 10, 40, 30]]
-    assert IoUCurve().update(map8, mask).max() == 1
-    assert PixelAveragePrecision().update(map8, mask) == 100
-    metric = BoxAccuracy((1.0,), "largest")
-    metric.update(map8, truth)
-    assert metric.scores()["max_box_acc"] == 100
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10**6), st.sampled_from(["dataset", "per_image", "fg_bg"]))
+def test_the_peak_is_the_maximum_of_the_curve_and_of_no_single_image_less(seed, variant):
+    metric = IoUCurve(variant)
+    own = [metric.update(map8, mask) for _, map8, mask, _ in pictures(seed)]
+    peak, threshold, curve = metric.compute()
+    assert peak == curve.max() == curve[threshold] and (curve[:threshold] < peak).all()
+    assert (curve >= 0).all() and (curve <= 1).all()
+    assert metric.scores() == {"peak_iou": peak, "peak_threshold": threshold}
+    if variant == "per_image":
+        np.testing.assert_allclose(curve, np.mean(own, axis=0), atol=1e-11)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(2, 40), st.integers(2, 40), st.data())
+def test_a_perfect_map_scores_full_marks(height, width, draw):
+    x0, y0 = draw.draw(st.integers(0, width - 2)), draw.draw(st.integers(0, height - 2))
+    x1, y1 = draw.draw(st.integers(x0 + 1, width)), draw.draw(st.integers(y0 + 1, height))
+    mask = np.zeros((height, width), np.uint8)
+    mask[y0:y1, x0:x1] = 1
+    truth = [[x0, y0, min(x1, width - 1), min(y1, height - 1)]]
+    for variant in ("dataset", "per_image", "fg_bg"):
+        metric = IoUCurve(variant)
+        metric.update(mask * 255, mask)
+        assert metric.compute()[0] == 1
+    assert PixelAveragePrecision().update(mask * 255, mask) == 100
+    assert PixelAveragePrecision(1000).update(mask.astype(np.float32), mask) == 100
+    for contours in ("largest", "all"):
+        boxes = BoxAccuracy((1.0,), contours)
+        boxes.update(mask * 255, truth)
+        assert boxes.scores()["max_box_acc"] == 100
+    labels = SegmentationScores(3)
+    labels.update(mask * 2, mask * 2)
+    assert labels.compute() == {"mean_iou": 100, "mean_accuracy": 100, "pixel_accuracy": 100}
+
+
+def test_the_bootstrap_copies_are_weighted_sums():
+    metric, counted = IoUCurve(replicates=5), np.zeros((5, 2, 256))
+    for i in range(130):  # more than wait for one product
+        rng = np.random.default_rng(i)
+        map8, mask = rng.integers(0, 256, (3, 4)).astype(np.uint8), rng.integers(0, 2, (3, 4)).astype(np.uint8)
+        metric.update(map8, mask, key=str(i))
+        seed = int.from_bytes(hashlib.sha256(str(i).encode()).digest()[:8], "little")
+        weights = np.random.Generator(np.random.PCG64(seed)).poisson(1.0, 5)
+        counted += weights[:, None, None] * histogram(map8, mask)
+    np.testing.assert_array_equal(metric.copies()["counts"], counted)
 
 
 def test_restore_gives_back_the_state():
-    metric = fill([IoUCurve(replicates=4)], pictures(1))[0]
-    other = IoUCurve(replicates=4)
-    other.restore(copy.deepcopy(metric.arrays()))
-    assert other.to_dict() == metric.to_dict()
+    for name, metric in fill(all_metrics(4), pictures(1)).items():
+        other = all_metrics(4)[name]
+        other.restore(copy.deepcopy(metric.arrays()))
+        assert other.to_dict() == metric.to_dict()
+    metric = fill({"iou": IoUCurve(replicates=4)}, pictures(1))["iou"]
     with pytest.raises(InputError, match="not one of"):
         IoUCurve("per_image", replicates=4).restore(metric.arrays())
 
@@ -239,7 +342,19 @@ MAP, MASK = np.zeros((4, 5), np.uint8), np.zeros((4, 5), np.uint8)
     [
         (lambda: IoUCurve().update(MAP, np.zeros((5, 4), np.uint8)), "differ in"),
         (lambda: IoUCurve().update(MAP.astype(np.float32), MASK), "to_map8"),
+        (lambda: IoUCurve().update(MAP[0], MASK[0]), "height, width"),
+        (lambda: IoUCurve().update(np.full((4, 5), np.nan), MASK), "to_map8"),
         (lambda: histogram(MAP, MASK + 7), "0, 1 and 255"),
+        (lambda: PixelAveragePrecision(10).update(MAP, MASK), "float"),
+        (lambda: PixelAveragePrecision(10).update(np.full((4, 5), np.nan), MASK), "NaN"),
+        (lambda: PixelAveragePrecision(10).update(np.full((4, 5), 1.5), MASK), "0..1"),
+        (lambda: PixelAveragePrecision(10).update(np.zeros((5, 4)), MASK), "differ in"),
+        (lambda: PixelAveragePrecision(10).update(np.zeros((4, 5)), MASK + 7), "nothing else"),
+        (lambda: PixelAveragePrecision(0), "bins"),
+        (lambda: PixelAveragePrecision(10).merge(PixelAveragePrecision()), "cannot merge"),
+        (lambda: BoxAccuracy().update(MAP.astype(np.uint16), [[0, 0, 1, 1]]), "to_map8"),
+        (lambda: SegmentationScores(3).update(MAP, MASK.astype(np.int64)), "uint8"),
+        (lambda: LocalizationAccuracy().update([], [1]), "label"),
         (lambda: histogram(MAP, MASK.astype(np.int64)), "bool or uint8"),
         (lambda: to_map8(np.array([[0.0, np.nan]])), "NaN"),
         (lambda: BoxAccuracy().update(MAP, []), "shape"),
@@ -260,8 +375,13 @@ def test_wrong_arguments_get_a_message(call, says):
 
 
 def test_memory_does_not_grow_and_bools_are_masks():
+    metrics = all_metrics()
+    sizes = {name: sum(a.nbytes for a in metric.arrays().values()) for name, metric in metrics.items()}
+    data = pictures(2)
+    for i in range(30):
+        fill(metrics, [(f"{i}{key}", *rest) for key, *rest in data])
+    for name, metric in metrics.items():
+        assert sum(a.nbytes for a in metric.arrays().values()) == sizes[name]
     metric = IoUCurve()
-    size = sum(a.nbytes for a in metric.arrays().values())
-    for _ in range(50):
-        metric.update(MAP, MASK.astype(bool))
-    assert sum(a.nbytes for a in metric.arrays().values()) == size
+    metric.update(MAP, MASK.astype(bool))
+    assert metric.images == 1
