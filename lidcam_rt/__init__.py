@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from lidcam_rt.errors import LidcamError
     from lidcam_rt.predictor import Localizer, load
     from lidcam_rt.results import ClassScore, Failure, Localization
+    from lidcam_rt.segmenter import Segmentation, Segmenter, SegmentOptions
 
 __all__ = [
     "ClassScore",
@@ -28,6 +29,9 @@ __all__ = [
     "Localization",
     "Localizer",
     "Manifest",
+    "SegmentOptions",
+    "Segmentation",
+    "Segmenter",
     "__version__",
     "load",
     "read_manifest",
@@ -40,6 +44,9 @@ _HOME = {
     "Localization": "results",
     "Localizer": "predictor",
     "Manifest": "artifact",
+    "SegmentOptions": "segmenter",
+    "Segmentation": "segmenter",
+    "Segmenter": "segmenter",
     "load": "predictor",
     "read_manifest": "artifact",
 }

@@ -19,10 +19,11 @@ from typing import Any
 from lidcam_rt.artifact import safe_name
 from lidcam_rt.drawing import make_folder, write_atomically
 from lidcam_rt.errors import OutputError
+from lidcam_rt.locks import lock_folder
 
 __all__ = ["Journal"]
 
-_LOCK, _RUN, _LINES, _RESULTS = ".lidcam.lock", "run.json", "results.jsonl", "results.json"
+_RUN, _LINES, _RESULTS = "run.json", "results.jsonl", "results.json"
 
 
 def _stamp(path: str) -> list[int] | None:
@@ -55,7 +56,7 @@ class Journal:
     def __enter__(self) -> Journal:
         make_folder(self.folder)
         try:
-            self._take_lock()
+            self._lock = lock_folder(self.folder)
             self._check_settings()
             self._remove_leftovers()
             self._read_lines()
@@ -87,19 +88,6 @@ class Journal:
                 with contextlib.suppress(OSError):
                     os.close(handle)
         self._lines = self._lock = None
-
-    def _take_lock(self) -> None:
-        self._lock = os.open(self.folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        try:
-            import fcntl
-        except ImportError:  # no locks on this system
-            return
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # let go by the system, even after kill -9
-        except OSError:
-            raise OutputError(
-                f"{self.folder}: another run is writing into it. Wait for it, or choose another folder"
-            ) from None
 
     def _check_settings(self) -> None:
         path = self.folder / _RUN

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from lidcam_rt.errors import DataError, InputError, LidcamError
+from lidcam_rt.errors import DataError, ImageError, InputError, LidcamError
 from lidcam_rt.evaluation.board import Board, truth_boxes
 from lidcam_rt.evaluation.data import EvalRecord
 from lidcam_rt.predictor import Localizer, load
@@ -38,6 +38,7 @@ class _LocalizerRunner:
     def __init__(self, localizer: Localizer) -> None:
         self.localizer = localizer
         self.class_names = localizer.class_names
+        self.name = f"{localizer.backend.name} on {localizer.device}"
 
     def __call__(self, image: Path) -> tuple[Localization, npt.NDArray[Any], npt.NDArray[Any] | None]:
         engine = self.localizer
@@ -47,7 +48,8 @@ class _LocalizerRunner:
             labels = np.full((1, engine.manifest.top_k), -1, np.int64)
         names = ("logits", "class_ids", "map8", "threshold", "cam")
         outputs = engine.backend.run(entry.array[None], labels, names)
-        return engine.finish(entry, outputs, 0, 1), outputs["logits"][0], outputs["cam"][0, 0]
+        cam = outputs.get("cam")
+        return engine.finish(entry, outputs, 0, 1), outputs["logits"][0], None if cam is None else cam[0, 0]
 
 
 def open_runner(path: str | os.PathLike[str], *, backend: str = "auto", device: str = "auto") -> Runner:
@@ -96,13 +98,19 @@ class Tolerance:
     flipped: float = 0.5
     metric: float = 0.5
 
+    def __post_init__(self) -> None:
+        for name, most in (("top1", 100), ("mask_iou", 1), ("flipped", 100), ("metric", 100)):
+            if not 0 <= getattr(self, name) <= most:
+                raise InputError(f"the tolerance {name} lies in 0..{most}, got {getattr(self, name)}")
+
 
 @dataclass(frozen=True)
 class Comparison:
     """What `compare` found.
 
     Attributes:
-        rows: per picture: file, same_class, logits and CAM differences, mask_iou, flipped pixels.
+        rows: per picture: file, classes, logits and CAM differences, mask_iou, flipped pixels, and with ground truth
+            the differences of its own peak IoU, PxAP and best box IoU (b minus a).
         total: over all pictures, by name.
         faults: what is beyond the tolerance; empty: nothing.
     """
@@ -126,53 +134,60 @@ def compare(
 ) -> Comparison:
     """Run both on every picture and hold the results against each other. `a` is the reference.
 
-    Where both predict another class, the maps are of two classes; mask and CAM differences say so: these are
-    counted, since that is what a user gets. Differences of the CAM are relative to the reference map's range.
+    Where the two predict different classes, their maps are of different classes, and mask and CAM differences are
+    counted all the same, since that is what a user gets; `mask_iou_mean_same_class` leaves those pictures out.
+    Differences of the CAM are relative to the reference map's range.
 
     Raises:
         InputError: the two have other classes.
-        DataError: no picture could be read by both.
+        DataError: no picture could be read by both, or a mask or box does not fit its picture.
     """
     limits = tolerance or Tolerance()
     if a.class_names != b.class_names:
-        raise InputError(
-            f"the two have other classes ({len(a.class_names)} and {len(b.class_names)}, or other names)"
-        )
+        raise InputError(f"the two have other classes ({len(a.class_names)} and {len(b.class_names)}, or other names)")
     boards = [Board(("track3", "wsol"), 0, 1) for _ in range(2)]
     rows: list[dict[str, Any]] = []
     pixels = flipped = 0
     for number, record in enumerate(records):
+        if progress:
+            progress(number, len(records))
         try:
             (one, logits_a, cam_a), (two, logits_b, cam_b) = a(record.image), b(record.image)
-        except InputError as error:
+        except ImageError as error:
             rows.append({"file": record.image.name, "error": str(error)})
             continue
         union = int(np.count_nonzero(one.mask | two.mask))
         differ = int(np.count_nonzero(one.mask ^ two.mask))
         pixels, flipped = pixels + one.mask.size, flipped + differ
-        rows.append(
-            {
-                "file": record.image.name,
-                "same_class": one.class_id == two.class_id,
-                "logits_max_abs": _largest(logits_a, logits_b),
-                "cam_max_relative": None if cam_a is None or cam_b is None else _relative(cam_a, cam_b),
-                "map_max_levels": _largest(one.map, two.map),
-                "mask_iou": 1 - differ / union if union else 1.0,
-                "flipped_percent": 100 * differ / one.mask.size,
-            }
-        )
+        row = {
+            "file": record.image.name,
+            "class_a": one.class_name,
+            "class_b": two.class_name,
+            "same_class": one.class_id == two.class_id,
+            "logits_max_abs": _largest(logits_a, logits_b),
+            "cam_max_relative": None if cam_a is None or cam_b is None else _relative(cam_a, cam_b),
+            "map_max_levels": _largest(one.map, two.map),
+            "mask_iou": 1 - differ / union if union else 1.0,
+            "flipped_percent": 100 * differ / one.mask.size,
+        }
         mask = record.read_mask()
-        boxes = truth_boxes(record.boxes, mask, one.size)
-        for board, result in zip(boards, (one, two), strict=True):
-            board.update(str(number), result.map, mask, boxes, None)
-        if progress:
-            progress(number + 1, len(records))
+        if mask is not None and mask.shape != one.map.shape:
+            raise DataError(f"{record.image}: (height, width) {one.map.shape}, its mask {mask.shape}: must be equal")
+        boxes = truth_boxes(record.boxes, mask, one.size, str(record.image))
+        own = [
+            board.update(str(number), result.map, mask, boxes) for board, result in zip(boards, (one, two), strict=True)
+        ]
+        for name in ("peak_iou", "pxap", "best_box_iou"):
+            if own[0].get(name) is not None and own[1].get(name) is not None:
+                row[f"delta_{name}"] = own[1][name] - own[0][name]
+        rows.append(row)
+    if progress:
+        progress(len(records), len(records))
     good = [row for row in rows if "error" not in row]
     if not good:
-        raise DataError(
-            f"none of the {len(rows)} pictures could be compared: {rows[0]['error'] if rows else ''}"
-        )
+        raise DataError(f"none of the {len(rows)} pictures could be compared: {rows[0]['error'] if rows else ''}")
     cams = [row["cam_max_relative"] for row in good if row["cam_max_relative"] is not None]
+    alike = [row["mask_iou"] for row in good if row["same_class"]]
     total: dict[str, float | None] = {
         "pictures": float(len(good)),
         "unreadable": float(len(rows) - len(good)),
@@ -180,6 +195,7 @@ def compare(
         "logits_max_abs": max(row["logits_max_abs"] for row in good),
         "cam_max_relative": max(cams) if cams else None,
         "mask_iou_mean": sum(row["mask_iou"] for row in good) / len(good),
+        "mask_iou_mean_same_class": sum(alike) / len(alike) if alike else None,
         "mask_iou_least": min(row["mask_iou"] for row in good),
         "flipped_percent": 100 * flipped / pixels,
     }
@@ -207,9 +223,7 @@ def _beyond(total: dict[str, float | None], limits: Tolerance) -> list[str]:
     ):
         value = total[name]
         if value is None or not (value >= bound if least else value <= bound):
-            faults.append(
-                f"{name} is {value:.6g}, {'at least' if least else 'at most'} {bound:g} is let pass"
-            )
+            faults.append(f"{name} is {value:.6g}, {'at least' if least else 'at most'} {bound:g} is let pass")
     for name, value in total.items():
         bound = limits.metric / 100 if name.endswith("peak_iou") else limits.metric
         if name.startswith("delta") and value is not None and not abs(value) <= bound:

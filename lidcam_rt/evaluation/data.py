@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
@@ -15,11 +13,13 @@ import numpy as np
 import numpy.typing as npt
 
 from lidcam_rt.errors import DataError
+from lidcam_rt.evaluation.coco import draw_shapes, read_coco
+from lidcam_rt.evaluation.labels import read_labels
+from lidcam_rt.image import SUFFIXES
 
-__all__ = ["EvalRecord", "EvalSet", "FileRecord", "FileSet", "fingerprint", "open_data"]
+__all__ = ["EvalRecord", "EvalSet", "FileRecord", "FileSet", "fingerprint", "label_truth", "open_data"]
 
 _Box = tuple[int, int, int, int]
-_PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
 
 class EvalRecord(Protocol):
@@ -38,7 +38,11 @@ class EvalRecord(Protocol):
         """x0, y0, x1, y1 in pixels, x1 and y1 one past the last pixel."""
 
     def read_mask(self) -> npt.NDArray[np.uint8] | None:
-        """uint8 [height, width]: 1 object (or class index + 1), 0 background, 255 ignored; None: no mask."""
+        """uint8 [height, width]: 1 object (or class index + 1), 0 background, 255 ignored; None: no mask.
+
+        A record may say which by an attribute `mask_values`: `classes`, or `foreground` or `nonzero` (1 is the
+        object, of whatever class). Without it 1 is the object where the picture has one label.
+        """
 
 
 class EvalSet(Protocol):
@@ -68,16 +72,22 @@ class FileRecord:
     ignore: Path | None = None
     shapes: tuple[Any, ...] = field(default=(), repr=False)
     size: tuple[int, int] = (0, 0)
+    mask_values: str = "foreground"
 
     def read_mask(self) -> npt.NDArray[np.uint8] | None:
         """As `EvalRecord.read_mask`."""
         if self.shapes:
-            return _draw(self.shapes, self.size, self.image)
+            return draw_shapes(self.shapes, self.size, str(self.image))
         if self.mask is None:
             return None
+        if self.mask_values == "classes":
+            return _indices(self.mask)
         out = (_grey(self.mask) > 127).astype(np.uint8)
         if self.ignore is not None:
-            out[(_grey(self.ignore) > 127) & (out == 0)] = 255
+            ignored = _grey(self.ignore)
+            if ignored.shape != out.shape:
+                raise DataError(f"{self.ignore} has (height, width) {ignored.shape}, {self.mask} {out.shape}")
+            out[(ignored > 127) & (out == 0)] = 255
         return out
 
 
@@ -95,11 +105,12 @@ def open_data(spec: str, split: str = "test") -> EvalSet:
 
     Args:
         spec: `DIR`: the plain folder form: `images/` (sub-folders allowed), and as they are there
-        `masks/` (same
-            name, .png; above 127 is the object), `ignore/` (above 127 is left out), `classes.txt` (a name
-            per line) and `labels.csv` (columns file and label, and x0, y0, x1, y1 if there are boxes; a
-            row per box) or `labels.json` ([{"file", "labels": [..], "boxes": [[x0, y0, x1, y1], ..]},
-            ..]). Labels are indices or names of classes.txt; x1 and y1 are one past the last pixel.
+            `masks/` (same name, .png; above 127 is the object), `ignore/` (above 127 is left out), or instead of
+            them `labelmaps/` (8-bit class index + 1, 0 background, 255 left out); `classes.txt` (a name per line);
+            `labels.csv` (columns file and label, and x0, y0, x1, y1 if there are boxes; a row per box) or
+            `labels.json` ([{"file", "labels": [..], "boxes": [[x0, y0, x1, y1], ..]}, ..]). Labels are indices or
+            names of classes.txt; without that file the names in the table are the classes, sorted. x1 and y1
+            are one past the last pixel.
             `coco:FILE.json` or `coco:FILE.json,IMAGES_DIR`: COCO instances; crowds are ignored pixels.
             `NAME:DIR`: a reader of the entry-point group `lidcam.datasets`, called as reader(Path,
             split).
@@ -131,15 +142,35 @@ def open_data(spec: str, split: str = "test") -> EvalSet:
 
 
 def fingerprint(data: EvalSet) -> str:
-    """SHA-256 over class names, and name, size in bytes, labels and boxes of every picture."""
+    """SHA-256 over class names, and name, size in bytes, labels, boxes and the mask's size of every picture."""
     digest = hashlib.sha256("\n".join(data.class_names).encode())
     for record in data.records:
-        try:
-            size = record.image.stat().st_size
-        except OSError:
-            size = -1
-        digest.update(f"{record.image.name} {size} {record.labels} {record.boxes}\n".encode())
+        sizes = [_bytes(record.image), *(_bytes(p) for n in ("mask", "ignore") if (p := getattr(record, n, None)))]
+        digest.update(f"{record.image.name} {sizes} {record.labels} {record.boxes}\n".encode())
+        for shape in getattr(record, "shapes", ()):
+            digest.update(repr(shape).encode())
     return digest.hexdigest()
+
+
+def label_truth(record: EvalRecord, mask: npt.NDArray[np.uint8] | None) -> npt.NDArray[np.uint8] | None:
+    """The true label map of a record's mask (class index + 1, 0 background, 255 ignored); None: it has none."""
+    if mask is None:
+        return None
+    values = getattr(record, "mask_values", None)
+    if values is None:
+        values = "foreground" if len(record.labels) == 1 and np.isin(mask, (0, 1, 255)).all() else "classes"
+    if values == "classes":
+        return mask
+    if len(record.labels) != 1 or record.labels[0] >= 254:
+        return None
+    return np.where(mask == 1, np.uint8(record.labels[0] + 1), mask).astype(np.uint8)
+
+
+def _bytes(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return -1
 
 
 def _grey(path: Path) -> npt.NDArray[np.uint8]:
@@ -147,138 +178,78 @@ def _grey(path: Path) -> npt.NDArray[np.uint8]:
 
     try:
         with Image.open(path) as file:
+            if file.mode in ("I", "F") or file.mode.startswith("I;"):
+                raise DataError(f"mask {path}: {file.mode} pixels, a mask has 8 bits per pixel (or 1)")
             return np.asarray(file.convert("L"))
-    except OSError as error:
+    except (OSError, SyntaxError) as error:  # Pillow raises SyntaxError for broken PNG chunks
+        if isinstance(error, DataError):
+            raise
         raise DataError(f"mask {path} cannot be read: {error}") from None
+
+
+def _indices(path: Path) -> npt.NDArray[np.uint8]:
+    from PIL import Image
+
+    try:
+        with Image.open(path) as file:
+            if file.mode not in ("L", "P"):
+                raise DataError(f"label map {path}: mode {file.mode}, a label map is 8-bit grey or palette")
+            return np.asarray(file, dtype=np.uint8)
+    except (OSError, SyntaxError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"label map {path} cannot be read: {error}") from None
 
 
 def _read_folder(folder: Path) -> FileSet:
     images = folder / "images"
     if not images.is_dir():
-        raise DataError(f"{folder}: no folder images/ in it; see `lidcam eval --help` for the layout")
-    text = folder / "classes.txt"
-    classes = tuple(text.read_text().split("\n")) if text.is_file() else ()
-    classes = tuple(line.strip() for line in classes if line.strip())
-    notes = _annotations(folder, classes)
-    files = sorted(p for p in images.rglob("*") if p.suffix.lower() in _PICTURES)
+        hint = "; for a made data set give its name, as stamps:DIR" if (folder / "dataset.json").is_file() else ""
+        raise DataError(
+            f"{folder}: no folder images/ in it{hint}. The layout is images/, and masks/ (or labelmaps/), labels.csv, "
+            "classes.txt as they are there: see docs/evaluation.md"
+        )
+    classes, notes = read_labels(folder)
+    files = sorted(p for p in images.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
     unknown = set(notes) - {p.relative_to(images).as_posix() for p in files}
     if unknown:
         raise DataError(f"{folder}: labels for {sorted(unknown)[0]!r}, which is not in images/")
+    if (folder / "masks").is_dir() and (folder / "labelmaps").is_dir():
+        raise DataError(f"{folder}: both masks/ and labelmaps/; keep one of them")
+    values, kind = ("classes", "labelmaps") if (folder / "labelmaps").is_dir() else ("foreground", "masks")
+    stray = _stray(folder / kind, {p.relative_to(images).with_suffix(".png") for p in files})
+    if stray is not None:
+        raise DataError(f"{folder / kind / stray}: no picture of that name in images/")
     records = []
     for path in files:
         inside = path.relative_to(images)
         labels, boxes = notes.get(inside.as_posix(), ((), ()))
-        mask, ignore = (folder / kind / inside.with_suffix(".png") for kind in ("masks", "ignore"))
+        mask, ignore = (folder / part / inside.with_suffix(".png") for part in (kind, "ignore"))
         records.append(
             FileRecord(
-                path, labels, boxes, mask if mask.is_file() else None, ignore if ignore.is_file() else None
+                path,
+                labels,
+                boxes,
+                mask if mask.is_file() else None,
+                ignore if ignore.is_file() else None,
+                mask_values=values,
             )
         )
-    return FileSet(folder.name, classes, tuple(records))
+    return FileSet(folder.resolve().name, classes, tuple(records))
 
 
-def _annotations(
-    folder: Path, classes: tuple[str, ...]
-) -> dict[str, tuple[tuple[int, ...], tuple[_Box, ...]]]:
-    table, text = folder / "labels.csv", folder / "labels.json"
-    rows: list[tuple[str, str, list[Any], list[Any]]] = []
-    try:
-        if table.is_file():
-            with table.open(newline="") as file:
-                for line, row in enumerate(csv.DictReader(file), start=2):
-                    corner = [row[k] for k in ("x0", "y0", "x1", "y1") if row.get(k) not in (None, "")]
-                    label = row.get("label") or ""
-                    rows.append(
-                        (f"{table}, line {line}", row["file"], [label] * bool(label), [corner] * bool(corner))
-                    )
-        elif text.is_file():
-            for number, entry in enumerate(json.loads(text.read_text())):
-                rows.append(
-                    (
-                        f"{text}, entry {number}",
-                        entry["file"],
-                        list(entry.get("labels", [])),
-                        list(entry.get("boxes", [])),
-                    )
-                )
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise DataError(f"{table if table.is_file() else text} is not as expected: {error!r}") from None
-    notes: dict[str, tuple[tuple[int, ...], tuple[_Box, ...]]] = {}
-    for where, name, labels, boxes in rows:
-        old_labels, old_boxes = notes.get(name, ((), ()))
-        ids = old_labels
-        for label in labels:
-            index = classes.index(label) if label in classes else label
-            try:
-                ids = ids if int(index) in ids else (*ids, int(index))
-            except ValueError:
-                raise DataError(f"{where}: class {label!r} is neither a number nor in classes.txt") from None
-        notes[name] = (ids, old_boxes + tuple(_box(where, box) for box in boxes))
-    return notes
-
-
-def _box(where: str, values: Any) -> _Box:
-    try:
-        x0, y0, x1, y1 = (round(float(v)) for v in values)
-    except (TypeError, ValueError):
-        raise DataError(f"{where}: a box is x0, y0, x1, y1, got {values!r}") from None
-    if not (0 <= x0 < x1 and 0 <= y0 < y1):
-        raise DataError(f"{where}: a box has 0 <= x0 < x1 and 0 <= y0 < y1, got {values!r}")
-    return x0, y0, x1, y1
+def _stray(folder: Path, known: set[Path]) -> Path | None:
+    """A mask that is of no picture: most often a wrong name, which would silently count nothing."""
+    if not folder.is_dir():
+        return None
+    return next((p for f in sorted(folder.rglob("*.png")) if (p := f.relative_to(folder)) not in known), None)
 
 
 def _read_coco(rest: str) -> FileSet:
     name, _, images = rest.partition(",")
     path = Path(name).expanduser()
-    folder = Path(images).expanduser() if images else path.parent
-    try:
-        content = json.loads(path.read_text())
-        order = sorted(content.get("categories", []), key=lambda c: c["id"])
-        index = {c["id"]: i for i, c in enumerate(order)}
-        by_image: dict[Any, list[Any]] = {}
-        for note in content["annotations"]:
-            by_image.setdefault(note["image_id"], []).append(note)
-        records = []
-        for image in content["images"]:
-            notes = by_image.get(image["id"], [])
-            own = [n for n in notes if not n.get("iscrowd")]
-            labels = tuple(dict.fromkeys(index[n["category_id"]] for n in own))
-            boxes = tuple(
-                _box(f"{path}, annotation {n.get('id')}", (x, y, x + max(w, 1), y + max(h, 1)))
-                for n in own
-                for x, y, w, h in [n["bbox"]]
-            )
-            drawn = [n for n in notes if n.get("segmentation")]
-            shapes = tuple((n["segmentation"], bool(n.get("iscrowd"))) for n in drawn)
-            size = (int(image["width"]), int(image["height"]))
-            records.append(FileRecord(folder / image["file_name"], labels, boxes, None, None, shapes, size))
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error}") from None
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        if isinstance(error, DataError):
-            raise
-        raise DataError(f"{path} is not COCO JSON (instances): {error!r}") from None
-    return FileSet(path.stem, tuple(c["name"] for c in order), tuple(records))
-
-
-def _draw(shapes: tuple[Any, ...], size: tuple[int, int], image: Path) -> npt.NDArray[np.uint8]:
-    import cv2
-
-    width, height = size
-    mask = np.zeros((height, width), np.uint8)
-    for shape, crowd in sorted(shapes, key=lambda s: not s[1]):  # crowds first: an object is drawn over them
-        own = np.zeros_like(mask)
-        if isinstance(shape, list):
-            for polygon in shape:
-                points = np.rint(np.asarray(polygon, np.float64).reshape(-1, 2)).astype(np.int32)
-                cv2.fillPoly(own, [points], 1)
-        elif isinstance(shape, dict) and isinstance(shape.get("counts"), list):
-            values = np.arange(len(shape["counts"])) % 2
-            flat = np.repeat(values, shape["counts"]).astype(np.uint8)
-            if flat.size != mask.size:
-                raise DataError(f"{image}: its run lengths give {flat.size} pixels, it has {mask.size}")
-            own = flat.reshape(width, height).T
-        else:
-            raise DataError(f"{image}: compressed run lengths are not read; write them as polygons or counts")
-        mask[own > 0] = 255 if crowd else 1
-    return mask
+    classes, entries = read_coco(path, Path(images).expanduser() if images else path.parent)
+    records = tuple(
+        FileRecord(e.image, e.labels, e.boxes, shapes=e.shapes, size=e.size, mask_values="classes") for e in entries
+    )
+    return FileSet(path.stem, classes, records)

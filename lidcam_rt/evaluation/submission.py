@@ -2,54 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import zipfile
+from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
-from lidcam_rt.errors import DataError, InputError, OutputError
+from lidcam_rt.drawing import encode
+from lidcam_rt.errors import DataError, InputError, LidcamError, OutputError
 from lidcam_rt.predictor import Localizer
-from lidcam_rt.results import Failure, Localization
+from lidcam_rt.results import Failure
+from lidcam_rt.segmenter import Segmenter, SegmentOptions
 
-__all__ = ["check_submission", "label_map", "write_submission"]
+__all__ = ["check_submission", "write_submission"]
 
 #: Pictures have this date in the zip, so that the same maps give the same bytes.
 _DATE = (1980, 1, 1, 0, 0, 0)
-_MOST_CLASSES = 255
-
-
-def label_map(result: Localization, classes: Sequence[int] | None = None) -> npt.NDArray[np.uint8]:
-    """Track 1 label map of a localization: index + 1 over its mask, 0 background.
-
-    Where masks of several classes (`others`) meet, the class with the higher map value has the pixel.
-
-    Args:
-        result: of a Localizer.
-        classes: index in the model of each class of the track; None: the model's own classes.
-
-    Returns:
-        uint8 [height, width].
-
-    Raises:
-        InputError: the class index does not fit into 8 bits.
-    """
-    out = np.zeros(result.map.shape, np.uint8)
-    best = np.zeros(result.map.shape, np.uint8)
-    for entry in (result, *result.others):
-        if classes is not None and entry.class_id not in classes:
-            continue
-        index = (entry.class_id if classes is None else classes.index(entry.class_id)) + 1
-        if index >= _MOST_CLASSES:
-            raise InputError(
-                f"class {entry.class_name} has index {index}: a Track 1 file is 8 bits, 254 classes at most"
-            )
-        here = entry.mask & ((entry.map > best) | (out == 0))
-        out[here], best[here] = index, entry.map[here]
-    return out
 
 
 def write_submission(
@@ -58,57 +33,77 @@ def write_submission(
     out: Path,
     *,
     track: int,
-    batch_size: int = 4,
+    segment: SegmentOptions | None = None,
+    batch_size: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
     """Localize pictures and zip one 8-bit grey PNG per picture, named by its stem, at original size.
 
-    Track 3: the localization map. Track 1: `label_map`. The zip appears when it is complete.
+    Track 3: the localization map. Track 1: the label map of a `Segmenter` (label 1 + class id). The zip appears when
+    it is complete; the same maps give the same bytes.
 
     Args:
         localizer: the artifact, loaded.
         images: the pictures; their stems must differ.
         out: the .zip.
         track: 1 or 3.
-        batch_size: pictures per network call.
+        segment: how label maps are made, for Track 1.
+        batch_size: pictures per network call; None: 1 on the CPU, 8 on a GPU.
         progress: called with (done, all).
 
     Raises:
-        InputError: another track, no picture, two pictures of one name.
+        InputError: another track, no picture, two pictures of one name, or a class that does not fit into 8 bits.
         DataError: a picture cannot be read (a submission with gaps is no submission).
-        OutputError: the zip cannot be written.
+        OutputError: the zip cannot be written, or another process is writing it.
     """
-    from PIL import Image
-
     _check_track(track)
     _by_stem(images)
-    top = localizer.manifest.top_k if track == 1 else 1
+    segmenter = Segmenter(localizer, segment) if track == 1 else None
+    stream = localizer.stream(
+        images,
+        top_k=localizer.manifest.top_k if segmenter else 1,
+        keep_image=segmenter is not None and segmenter.options.crf is not None,
+        on_error="yield",
+        batch_size=batch_size,
+    )
     temporary = out.with_name(f".{out.name}.part")
     try:
-        with zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
-            for start in range(0, len(images), batch_size):
-                chunk = images[start : start + batch_size]
-                for path, result in zip(
-                    chunk,
-                    localizer.batch(list(chunk), top_k=top, keep_image=False, on_error="yield"),
-                    strict=True,
-                ):
-                    if isinstance(result, Failure):
-                        raise DataError(f"{path}: {result.error}. A submission needs every picture")
-                    pixels = label_map(result) if track == 1 else result.map
-                    buffer = io.BytesIO()
-                    Image.fromarray(pixels).save(buffer, "PNG")
-                    archive.writestr(zipfile.ZipInfo(f"{path.stem}.png", _DATE), buffer.getvalue())
-                if progress:
-                    progress(min(start + batch_size, len(images)), len(images))
-        temporary.replace(out)
+        with temporary.open("wb") as file, closing(stream):
+            if not _lock(file):
+                raise OutputError(f"{out}: another process is writing it. Wait for it, or choose another name")
+            file.truncate()
+            try:
+                with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+                    for done, (path, result) in enumerate(zip(images, stream, strict=True), start=1):
+                        if isinstance(result, Failure):
+                            raise DataError(f"{result.error}. A submission needs every picture")
+                        pixels = segmenter.complete(path, result).labels if segmenter else result.map
+                        archive.writestr(zipfile.ZipInfo(f"{path.stem}.png", _DATE), encode(pixels, ".png"))
+                        if progress:
+                            progress(done, len(images))
+                file.flush()
+                temporary.replace(out)
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    temporary.unlink()
+                raise
     except OSError as error:
-        if isinstance(error, (InputError, OutputError)):
+        if isinstance(error, LidcamError):
             raise
-        raise OutputError(f"{out} cannot be written: {error}") from None
-    finally:
-        temporary.unlink(missing_ok=True)
+        raise OutputError(f"{out}: cannot be written ({error.strerror or error})") from None
     return out
+
+
+def _lock(file: Any) -> bool:
+    try:
+        import fcntl
+    except ImportError:  # no locks on this system
+        return True
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 def check_submission(path: Path, images: Sequence[Path], *, track: int, classes: int = 201) -> list[str]:
@@ -126,34 +121,47 @@ def check_submission(path: Path, images: Sequence[Path], *, track: int, classes:
     Raises:
         InputError: another track, no picture, or not a zip file.
     """
-    from PIL import Image, ImageOps
-
     _check_track(track)
     wanted = _by_stem(images)
     faults: list[str] = []
     try:
         archive = zipfile.ZipFile(path)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file. Write it with --model, or check the path") from None
     except (OSError, zipfile.BadZipFile) as error:
         raise InputError(f"{path} is not a zip file: {error}") from None
     with archive:
         names = [name for name in archive.namelist() if not name.endswith("/")]
-        faults += [f"{name}: there twice" for name in sorted({n for n in names if names.count(n) > 1})]
-        faults += [f"{stem}.png: missing" for stem in wanted if f"{stem}.png" not in names]
+        if names and all("/" in name for name in names):
+            return [f"all files are in the folder {names[0].split('/')[0]}/: they belong at the top of the zip"]
+        count = Counter(names)
+        faults += [f"{name}: there twice" for name in sorted({n for n in names if count[n] > 1})]
+        there = set(names)
+        faults += [f"{stem}.png: missing" for stem in wanted if f"{stem}.png" not in there]
         for name in dict.fromkeys(names):
             source = wanted.get(name.removesuffix(".png")) if name.endswith(".png") else None
             if source is None:
                 faults.append(f"{name}: no picture of that name")
                 continue
+            size = _upright_size(source)
             try:
                 with Image.open(io.BytesIO(archive.read(name))) as file:
                     kind, mode, pixels = file.format, file.mode, np.asarray(file)
-                with Image.open(source) as file:
-                    size = ImageOps.exif_transpose(file).size
-            except (OSError, zipfile.BadZipFile) as error:
+            except Exception as error:  # damaged PNGs and zips raise nearly anything
                 faults.append(f"{name}: cannot be read ({error})")
                 continue
             faults += [f"{name}: {fault}" for fault in _faults(kind, mode, pixels, size, track, classes)]
     return faults
+
+
+def _upright_size(path: Path) -> tuple[int, int]:
+    """(width, height) with the EXIF orientation applied, without decoding the picture."""
+    try:
+        with Image.open(path) as file:
+            turned = file.getexif().get(0x0112) in (5, 6, 7, 8)
+            return (file.height, file.width) if turned else (file.width, file.height)
+    except Exception as error:
+        raise DataError(f"{path} cannot be read ({error}): its file cannot be checked") from None
 
 
 def _faults(

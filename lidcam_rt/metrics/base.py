@@ -96,11 +96,7 @@ class Accumulator(ABC):
         Raises:
             InputError: it is of another kind or has other options.
         """
-        if (
-            type(other) is not type(self)
-            or other.options != self.options
-            or other.replicates != self.replicates
-        ):
+        if type(other) is not type(self) or other.options != self.options or other.replicates != self.replicates:
             raise InputError(
                 f"cannot merge {type(other).__name__}{other.options} into {self.options}: "
                 "kind, options and replicates must be equal"
@@ -159,11 +155,7 @@ class Accumulator(ABC):
         out: dict[str, Interval | None] = {}
         for name in names:
             values = [run[name] for run in runs if run[name] is not None]
-            ends = (
-                np.percentile(np.array(values, np.float64), [50 * (1 - level), 50 * (1 + level)])
-                if values
-                else None
-            )
+            ends = np.percentile(np.array(values, np.float64), [50 * (1 - level), 50 * (1 + level)]) if values else None
             out[name] = None if ends is None else (float(ends[0]), float(ends[1]))
         return out
 
@@ -186,9 +178,7 @@ def check_map(map8: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
     """
     if not isinstance(map8, np.ndarray) or map8.dtype != np.uint8 or map8.ndim != 2 or map8.size == 0:
         kind = f"{map8.dtype} {map8.shape}" if isinstance(map8, np.ndarray) else type(map8).__name__
-        raise InputError(
-            f"a map is a uint8 array [height, width], got {kind}; make one of a float map with to_map8"
-        )
+        raise InputError(f"a map is a uint8 array [height, width], got {kind}; make one of a float map with to_map8")
     return np.ascontiguousarray(map8)
 
 
@@ -200,13 +190,9 @@ def check_mask(mask: npt.NDArray[Any], shape: tuple[int, ...]) -> npt.NDArray[np
     """
     if not isinstance(mask, np.ndarray) or mask.dtype not in (np.bool_, np.uint8):
         kind = mask.dtype if isinstance(mask, np.ndarray) else type(mask).__name__
-        raise InputError(
-            f"a mask is a bool or uint8 array (1 foreground, 0 background, 255 ignored), got {kind}"
-        )
+        raise InputError(f"a mask is a bool or uint8 array (1 foreground, 0 background, 255 ignored), got {kind}")
     if mask.shape != shape:
-        raise InputError(
-            f"map and mask differ in (height, width): {shape} and {mask.shape}. Use the original size"
-        )
+        raise InputError(f"map and mask differ in (height, width): {shape} and {mask.shape}. Use the original size")
     return np.ascontiguousarray(mask).view(np.uint8)
 
 
@@ -218,14 +204,10 @@ def check_boxes(boxes: Any) -> npt.NDArray[np.int64]:
     """
     raw = np.asarray(boxes)
     if raw.ndim != 2 or raw.shape[0] < 1 or raw.shape[1] != 4 or not np.issubdtype(raw.dtype, np.number):
-        raise InputError(
-            f"ground-truth boxes have shape [n, 4] (x0, y0, x1, y1) with n >= 1, got {raw.shape}"
-        )
+        raise InputError(f"ground-truth boxes have shape [n, 4] (x0, y0, x1, y1) with n >= 1, got {raw.shape}")
     whole = raw.astype(np.int64)
     if (whole != raw).any() or (whole < 0).any() or (whole[:, :2] > whole[:, 2:]).any():
-        raise InputError(
-            f"ground-truth boxes are whole pixels x0 <= x1, y0 <= y1, none negative; got {raw.tolist()}"
-        )
+        raise InputError(f"ground-truth boxes are whole pixels x0 <= x1, y0 <= y1, none negative; got {raw.tolist()}")
     return np.ascontiguousarray(whole)
 
 
@@ -244,9 +226,7 @@ def to_map8(scores: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
     if values.ndim != 2 or values.size == 0:
         raise InputError(f"a map has shape [height, width] with pixels, got {values.shape}")
     if not np.isfinite(values).all():
-        raise InputError(
-            "the map holds NaN or infinity: nothing can be said about it. Check the model's output"
-        )
+        raise InputError("the map holds NaN or infinity: nothing can be said about it. Check the model's output")
     low = values.min()
     out: npt.NDArray[np.uint8] = (255 * ((values - low) / (values.max() - low + 1e-10))).astype(np.uint8)
     return out
@@ -266,9 +246,7 @@ def histogram(map8: npt.NDArray[np.uint8], mask: npt.NDArray[Any]) -> npt.NDArra
 
     checked = check_map(map8)
     try:
-        counts: npt.NDArray[np.int64] = _kernels.metrics.pair_histogram(
-            checked, check_mask(mask, checked.shape)
-        )
+        counts: npt.NDArray[np.int64] = _kernels.metrics.pair_histogram(checked, check_mask(mask, checked.shape))
     except InputError:
         raise
     except ValueError as error:

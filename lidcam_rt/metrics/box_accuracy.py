@@ -54,9 +54,7 @@ def level_boxes(map8: npt.NDArray[np.uint8], levels: Any, truth: Any) -> LevelBo
     values = np.ascontiguousarray(levels, np.int32)
     if values.ndim != 1 or (values < -1).any() or (values > 255).any():
         raise InputError("levels are whole numbers [T] from -1 to 255")
-    boxes, areas, largest, every, number = _kernels.metrics.level_boxes(
-        check_map(map8), values, check_boxes(truth)
-    )
+    boxes, areas, largest, every, number = _kernels.metrics.level_boxes(check_map(map8), values, check_boxes(truth))
     return LevelBoxes(boxes, areas / 2, largest, every, number)
 
 
@@ -65,11 +63,7 @@ def box_iou(a: Any, b: Any) -> npt.NDArray[np.float64]:
     first, second = check_boxes(a)[:, None], check_boxes(b)[None]
     sides = np.minimum(first[..., 2:], second[..., 2:]) - np.maximum(first[..., :2], second[..., :2]) + 1
     inter = np.maximum(sides, 0).prod(-1)
-    whole = (
-        (first[..., 2:] - first[..., :2] + 1).prod(-1)
-        + (second[..., 2:] - second[..., :2] + 1).prod(-1)
-        - inter
-    )
+    whole = (first[..., 2:] - first[..., :2] + 1).prod(-1) + (second[..., 2:] - second[..., :2] + 1).prod(-1) - inter
     out: npt.NDArray[np.float64] = inter / whole
     return out
 
@@ -128,9 +122,7 @@ class BoxAccuracy(Accumulator):
         checked = check_map(map8)
         return level_boxes(checked, (self.taus * int(checked.max())).astype(np.int32), truth)
 
-    def update(
-        self, map8: npt.NDArray[np.uint8], truth: Any, *, key: str | None = None
-    ) -> npt.NDArray[np.float64]:
+    def update(self, map8: npt.NDArray[np.uint8], truth: Any, *, key: str | None = None) -> npt.NDArray[np.float64]:
         """Count one image.
 
         Args:
@@ -173,8 +165,6 @@ class BoxAccuracy(Accumulator):
         curve = self.compute()
         return {
             **super().to_dict(),
-            "best_tau": None
-            if np.isnan(curve).any()
-            else [float(self.taus[int(np.argmax(row))]) for row in curve],
+            "best_tau": None if np.isnan(curve).any() else [float(self.taus[int(np.argmax(row))]) for row in curve],
             "curve": [[None if np.isnan(v) else float(v) for v in row] for row in curve],
         }

@@ -69,9 +69,7 @@ class IoUCurve(Accumulator):
         """
         return self.update_counts(histogram(map8, mask), key=key)
 
-    def update_counts(
-        self, counts: npt.NDArray[np.int64], *, key: str | None = None
-    ) -> npt.NDArray[np.float64]:
+    def update_counts(self, counts: npt.NDArray[np.int64], *, key: str | None = None) -> npt.NDArray[np.float64]:
         """As `update`, from the counts of `histogram` (so that several metrics share one pass)."""
         own = _foreground(counts)
         if self.variant == "per_image":

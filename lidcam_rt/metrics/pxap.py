@@ -45,9 +45,7 @@ class PixelAveragePrecision(Accumulator):
         self.options = {"bins": bins}
         self._allocate(counts=(2, _LEVELS if bins is None else bins + 1))
 
-    def update(
-        self, scores: npt.NDArray[Any], mask: npt.NDArray[Any], *, key: str | None = None
-    ) -> float | None:
+    def update(self, scores: npt.NDArray[Any], mask: npt.NDArray[Any], *, key: str | None = None) -> float | None:
         """Count one image.
 
         Args:

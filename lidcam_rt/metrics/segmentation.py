@@ -39,9 +39,7 @@ class SegmentationScores(Accumulator):
         self.confusion = np.zeros((classes, classes), np.int64)
         self._allocate(hits=(classes,), truth=(classes,), predicted=(classes,))
 
-    def update(
-        self, predicted: npt.NDArray[Any], truth: npt.NDArray[Any], *, key: str | None = None
-    ) -> float | None:
+    def update(self, predicted: npt.NDArray[Any], truth: npt.NDArray[Any], *, key: str | None = None) -> float | None:
         """Count one image.
 
         Args:
@@ -63,9 +61,7 @@ class SegmentationScores(Accumulator):
         pairs = np.bincount(truth.ravel().astype(np.intp) * 256 + predicted.ravel(), minlength=65536)
         table = pairs.reshape(256, 256)
         if table[:, self.classes :].any() or table[self.classes : IGNORED].any():
-            raise InputError(
-                f"a label map holds an index outside 0 to {self.classes - 1} (255 only in the truth)"
-            )
+            raise InputError(f"a label map holds an index outside 0 to {self.classes - 1} (255 only in the truth)")
         own = table[: self.classes, : self.classes].astype(np.int64)
         self.confusion += own
         self._add(key, hits=np.diag(own).copy(), truth=own.sum(1), predicted=own.sum(0))

@@ -1,6 +1,7 @@
 """The runner: resume, honesty of rows, data forms, messages."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -8,11 +9,15 @@ import artifacts
 import numpy as np
 import pytest
 from PIL import Image
+from sklearn.metrics import confusion_matrix
 
-from lidcam_rt.errors import DataError, InputError
+import lidcam_rt
+from lidcam_rt.errors import DataError, InputError, OutputError
 from lidcam_rt.evaluation import EvalOptions, evaluate, open_data
 from lidcam_rt.evaluation import runner as runner_module
 from lidcam_rt.evaluation.board import blob
+from lidcam_rt.evaluation.coco import draw_shapes
+from lidcam_rt.evaluation.rundir import RunFolder
 
 
 @pytest.fixture(scope="module")
@@ -36,47 +41,110 @@ def folder(tmp_path_factory):
     return root
 
 
-ALL = EvalOptions(
-    metrics=("track3", "wsol", "track1"), gt_known=True, replicates=20, save_every=4, batch_size=2
-)
+ALL = EvalOptions(metrics=("track3", "wsol", "track1"), gt_known=True, replicates=20, save_every=4, batch_size=2)
 
 
 def test_scores_of_a_model_whose_answers_are_known(localizer, folder, tmp_path):
-    results = evaluate(localizer, open_data(str(folder)), tmp_path, ALL)
+    seen = []
+    data = open_data(str(folder))
+    results = evaluate(localizer, data, tmp_path, ALL, progress=lambda *count: seen.append(count))
+    assert seen == [(i, 12) for i in range(13)]
     rows = results["rows"]
     model, base = rows["predicted class"], rows["baseline: centred blob"]
     assert model["localization"]["scores"]["top1_cls"] == 100
     assert model["localization"]["scores"]["gt_known_loc"] is not None
     assert model["track3"]["scores"]["peak_iou"] > 0.7 > base["track3"]["scores"]["peak_iou"]
     assert model["max_box_acc"]["scores"]["max_box_acc"] == 100
-    assert model["track1"]["images"] == 12 and "track1" not in base
+    # Track 1 by hand: the colour's index over the mask, against the drawn box.
+    table = np.zeros((5, 5), np.int64)
+    for record, result in zip(data.records, localizer.batch([r.image for r in data.records]), strict=True):
+        found = np.where(result.mask, result.class_id + 1, 0)
+        true = np.where(record.read_mask() == 1, record.labels[0] + 1, 0)
+        table += confusion_matrix(true.ravel(), found.ravel(), labels=range(5))
+    iou = np.diag(table) / (table.sum(0) + table.sum(1) - np.diag(table))
+    assert model["track1"]["scores"]["mean_iou"] == pytest.approx(100 * iou.mean())
+    assert 0 < base["track1"]["scores"]["mean_iou"] < model["track1"]["scores"]["mean_iou"]
+    above = results["above_baseline"]["predicted class"]["track3"]
+    assert above["difference"] == model["track3"]["scores"]["peak_iou"] - base["track3"]["scores"]["peak_iou"]
+    assert above["interval_95"][0] < above["difference"] < above["interval_95"][1]
     assert json.loads((tmp_path / "results.json").read_text()) == json.loads(json.dumps(results))
     assert len((tmp_path / "images.csv").read_text().splitlines()) == 13
 
 
-def test_killed_and_resumed_gives_the_same_bytes(localizer, folder, tmp_path, monkeypatch):
+def test_stopped_and_resumed_gives_the_same_bytes(localizer, folder, tmp_path, monkeypatch):
     data = open_data(str(folder))
     evaluate(localizer, data, tmp_path / "whole", ALL)
     score, calls = runner_module._Run.score, []
 
-    def killed(self, chunk):
-        calls.append(len(chunk))
-        if len(calls) == 4:  # after a save at 4 and counted, unsaved work at 6
+    def stopped(self, *arguments):
+        calls.append(1)
+        if len(calls) == 7:  # after a save at 4 and unsaved work at 6
             raise KeyboardInterrupt
-        score(self, chunk)
+        return score(self, *arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(runner_module._Run, "score", killed)
+        patch.setattr(runner_module._Run, "score", stopped)
         with pytest.raises(KeyboardInterrupt):
             evaluate(localizer, data, tmp_path / "cut", ALL)
     assert not (tmp_path / "cut" / "results.json").exists()
     seen = []
     evaluate(localizer, data, tmp_path / "cut", ALL, progress=lambda done, total: seen.append(done))
-    assert seen[0] == 6  # went on from 4
+    assert seen[0] == 4
     for name in ("results.json", "images.csv"):
         assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
     with pytest.raises(InputError, match="another options"):
         evaluate(localizer, data, tmp_path / "cut", EvalOptions())
+
+
+KILLED = """
+import os, signal, sys
+import lidcam_rt
+from lidcam_rt.evaluation import EvalOptions, evaluate, open_data
+from lidcam_rt.evaluation.rundir import RunFolder
+model, data, out, when = sys.argv[1:]
+add, calls = RunFolder.add, []
+def killed(self, row):
+    add(self, row)
+    calls.append(1)
+    if len(calls) == int(when):
+        self._rows.flush()
+        os.write(self._rows.fileno(), b'{"half a li')
+        os.kill(os.getpid(), signal.SIGKILL)
+RunFolder.add = killed
+evaluate(lidcam_rt.load(model), open_data(data), out, EvalOptions(gt_known=True, replicates=20, save_every=2))
+"""
+
+
+def test_sigkill_in_a_line_of_the_rows(model, localizer, folder, tmp_path):
+    options = EvalOptions(gt_known=True, replicates=20, save_every=2)
+    evaluate(localizer, open_data(str(folder)), tmp_path / "whole", options)
+    for when in ("7", "1"):
+        command = [sys.executable, "-c", KILLED, str(model), str(folder), str(tmp_path / "cut"), when]
+        assert subprocess.run(command, check=False).returncode == -9
+    evaluate(localizer, open_data(str(folder)), tmp_path / "cut", options)
+    for name in ("results.json", "images.csv"):
+        assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_a_folder_in_use_or_damaged_or_of_something_else_is_refused(localizer, folder, tmp_path):
+    data, options = open_data(str(folder)), EvalOptions(limit=2, replicates=0)
+    with RunFolder(tmp_path / "out", {}), pytest.raises(OutputError, match="another run is writing"):
+        evaluate(localizer, data, tmp_path / "out", options)
+    evaluate(localizer, data, tmp_path / "out", options)
+    rows = (tmp_path / "out" / "rows.jsonl").read_bytes()
+    (tmp_path / "out" / "rows.jsonl").write_bytes(rows[:50])
+    with pytest.raises(InputError, match="shorter"):
+        evaluate(localizer, data, tmp_path / "out", options)
+    (tmp_path / "out" / "state.npz").write_bytes(b"PK nothing")
+    with pytest.raises(InputError, match="damaged"):
+        evaluate(localizer, data, tmp_path / "out", options)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "results.json").write_text("{}")
+    with pytest.raises(InputError, match="something else"):
+        evaluate(localizer, data, tmp_path / "other", options)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="is a file"):
+        evaluate(localizer, data, tmp_path / "file", options)
 
 
 def test_the_command_writes_a_self_contained_report(model, folder, tmp_path):
@@ -86,11 +154,14 @@ def test_the_command_writes_a_self_contained_report(model, folder, tmp_path):
         [*command, "--data", str(folder), "-o", str(tmp_path), "--gt-known", "--replicates", "10"],
         capture_output=True,
         text=True,
+        env={**os.environ, "COLUMNS": "80"},
     )
     assert done.returncode == 0, done.stderr
     page = (tmp_path / "report.html").read_text()
     assert "src='data:image" in page and "http" not in page and "centred blob" in page
-    assert (tmp_path / "iou_curve.png").is_file()
+    assert "It is not" in page and "Worst masks of the predicted class" in page and "above the blob" in page
+    assert {p.name for p in tmp_path.glob("*.png")} == {"iou_curve.png", "precision_recall.png", "box_accuracy.png"}
+    assert max(map(len, done.stdout.splitlines())) <= 80
     refused = subprocess.run(
         [*command, "--data", "nothing:here", "-o", str(tmp_path / "no")], capture_output=True, text=True
     )
@@ -107,6 +178,15 @@ def test_a_picture_that_cannot_be_read_is_said_and_left_out(localizer, folder, t
     results = evaluate(localizer, open_data(str(root)), tmp_path / "out2")
     assert [f["file"] for f in results["failures"]] == ["bad.png"]
     assert any("could not be read" in note for note in results["notes"])
+
+
+#: What pycocotools 2.0.11 encodes these two masks as.
+HOLED = "m067000000LJ16300000000000000g0"
+NOISE = (
+    "`011090G1;OH0M000g0000f00iN030I060O0O052NNH030M0303070O0H0N080K12O40H041L0M0207OG090K0<0C0O10OO080F0"
+    "h00E040@050K0205040I0800000M1O0<O^O0O0;0C050K020O0=0O0D0:0L0I060J0508Wo0:iPO@0L0<0J16ON0D0O23N9090C0"
+    "2020I0M01"
+)
 
 
 def test_coco_polygons_counts_and_crowds(tmp_path):
@@ -127,8 +207,33 @@ def test_coco_polygons_counts_and_crowds(tmp_path):
     assert data.class_names == ("dog", "cat") and record.labels == (1,) and record.boxes == ((2, 2, 5, 5),)
     mask = record.read_mask()
     assert mask is not None
-    assert (mask[2:5, 2:5] == 1).all() and (mask == 1).sum() == 9
+    assert (mask[2:5, 2:5] == 2).all() and (mask == 2).sum() == 9  # class index + 1
     assert (mask[:, 0] == 255).all() and (mask == 255).sum() == 8
+    for change, says in (
+        ({"annotations": [{"image_id": 1, "category_id": 9, "bbox": [0, 0, 1, 1]}]}, "no category 9"),
+        ({"annotations": [{"image_id": 5, "category_id": 7, "bbox": [0, 0, 1, 1]}]}, "not in images"),
+        ({"annotations": [{"image_id": 1, "category_id": 7, "bbox": [0, 0, -4, "x"]}]}, "not COCO"),
+        ({"images": [{"id": 1}]}, "no 'width'"),
+        ({"categories": 3}, "not COCO"),
+    ):
+        (tmp_path / "bad.json").write_text(json.dumps(content | change))
+        with pytest.raises(DataError, match=says):
+            open_data(f"coco:{tmp_path / 'bad.json'}")
+
+
+def test_compressed_run_lengths_of_coco():
+    holed = np.zeros((13, 17), np.uint8)
+    holed[3:9, 2:15] = 1
+    holed[5, 6] = 0
+    np.testing.assert_array_equal(draw_shapes([({"size": [13, 17], "counts": HOLED}, 1)], (17, 13), "a"), holed)
+    noise = (np.random.default_rng(1).random((40, 50)) < 0.1).astype(np.uint8)
+    noise[:, 20:45] = 1
+    np.testing.assert_array_equal(draw_shapes([({"size": [40, 50], "counts": NOISE}, 1)], (50, 40), "a"), noise)
+    with pytest.raises(DataError, match="pixels"):
+        draw_shapes([({"counts": HOLED}, 1)], (50, 40), "a")
+    for wrong in ({"counts": "P"}, {"counts": [5, -1]}, [[1, 2, 3]], "text"):
+        with pytest.raises(DataError, match="neither polygons nor"):
+            draw_shapes([(wrong, 1)], (50, 40), "a")
 
 
 @pytest.mark.parametrize(
@@ -137,7 +242,12 @@ def test_coco_polygons_counts_and_crowds(tmp_path):
         ("file,label\nnone.png,red", "not in images"),
         ("file,label\n00.png,purple", "neither a number"),
         ("file,label,x0,y0,x1,y1\n00.png,red,5,5,2,9", "x0 < x1"),
-        ("name\n00.png", "not as expected"),
+        ("name\n00.png", "needs file and label"),
+        ("file,label,x0,y0\n00.png,red,1,2", "needs all of x0"),
+        ("file,label\n00.png,7", "out of range"),
+        ("file,label\n00.png,-1", "out of range"),
+        ("file,label\n,red", "no file name"),
+        ("file,label,x0,y0,x1,y1\n00.png,red,1,2,nan,4", "a box is"),
     ],
 )
 def test_wrong_labels_get_a_message(folder, tmp_path, table, says):
@@ -147,6 +257,89 @@ def test_wrong_labels_get_a_message(folder, tmp_path, table, says):
     (tmp_path / "labels.csv").write_text(table)
     with pytest.raises(DataError, match=says):
         open_data(str(tmp_path))
+
+
+def copy_of(folder, target, number):
+    """The first pictures of the folder with their masks, without labels."""
+    for part in ("images", "masks"):
+        (target / part).mkdir(parents=True)
+        for path in sorted((folder / part).iterdir())[:number]:
+            (target / part / path.name).write_bytes(path.read_bytes())
+    return target
+
+
+def test_masks_and_boxes_that_do_not_fit_get_a_message(localizer, folder, tmp_path):
+    root = copy_of(folder, tmp_path / "d", 2)
+    mask = np.asarray(Image.open(root / "masks" / "01.png"))
+    Image.fromarray(np.ascontiguousarray(mask.T)).save(root / "masks" / "01.png")
+    with pytest.raises(DataError, match=r"swapped.*17615"):
+        evaluate(localizer, open_data(str(root)), tmp_path / "o1")
+    Image.fromarray(mask[:50]).save(root / "masks" / "01.png")
+    with pytest.raises(DataError, match="must be equal"):
+        evaluate(localizer, open_data(str(root)), tmp_path / "o2")
+    (root / "masks" / "01.png").write_bytes(b"no mask")
+    with pytest.raises(DataError, match="cannot be read"):
+        evaluate(localizer, open_data(str(root)), tmp_path / "o3")
+    (root / "masks" / "01.png").unlink()
+    (root / "labels.csv").write_text("file,label,x0,y0,x1,y1\n01.png,red,100,0,131,9")
+    with pytest.raises(DataError, match="reaches out of the picture, which has 130x110"):
+        evaluate(localizer, open_data(str(root)), tmp_path / "o4")
+    (root / "masks" / "picture_9.png").write_bytes(b"")
+    with pytest.raises(DataError, match="no picture of that name"):
+        open_data(str(root))
+    with pytest.raises(DataError, match="stamps:DIR"):
+        (tmp_path / "made").mkdir()
+        (tmp_path / "made" / "dataset.json").write_text("{}")
+        open_data(str(tmp_path / "made"))
+
+
+def test_label_maps_and_names_without_classes_txt(localizer, folder, tmp_path):
+    root = copy_of(folder, tmp_path / "d", 4)
+    (root / "masks").rename(root / "labelmaps")
+    for i, path in enumerate(sorted((root / "labelmaps").iterdir())):
+        values = (np.asarray(Image.open(path)) > 0).astype(np.uint8) * (
+            sorted(artifacts.CLASSES).index(artifacts.CLASSES[i]) + 1
+        )
+        values[:4] = 255
+        Image.fromarray(values).save(path)
+    lines = [f"{i:02d}.png,{artifacts.CLASSES[i]}" for i in range(4)]
+    (root / "labels.csv").write_text("\n".join(["\ufefffile,label", *lines]))
+    data = open_data(str(root))
+    assert data.class_names == tuple(sorted(artifacts.CLASSES))
+    results = evaluate(localizer, data, tmp_path / "o", EvalOptions(metrics=("track1", "track3"), replicates=0))
+    scores = results["rows"]["predicted class"]
+    assert scores["track1"]["scores"]["mean_iou"] > 80 and scores["track3"]["scores"]["peak_iou"] > 0.7
+
+
+def test_classes_that_the_model_has_in_part(localizer, folder, tmp_path):
+    root = copy_of(folder, tmp_path / "d", 4)
+    (root / "classes.txt").write_text("zebra\nRed\n")
+    (root / "labels.csv").write_text("file,label\n00.png,Red\n01.png,zebra")
+    results = evaluate(localizer, open_data(str(root)), tmp_path / "o", EvalOptions(gt_known=True, replicates=0))
+    assert "1 of the data's 2 classes are none of the model's (zebra)" in " ".join(results["notes"])
+    assert results["rows"]["predicted class"]["localization"]["images"] == 1
+    assert results["rows"]["ground-truth class"]["track3"]["images"] == 1
+    assert "track3" not in results["above_baseline"]["ground-truth class"]  # not the same pictures
+
+
+def test_the_true_class_of_several_is_held_against_its_own_objects(model, tmp_path):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "labelmaps").mkdir()
+    picture = np.full((96, 160, 3), 128, np.uint8)
+    picture[10:60, 10:60], picture[30:80, 90:150] = (255, 0, 0), (0, 0, 255)
+    Image.fromarray(picture).save(tmp_path / "images" / "a.png")
+    labels = np.zeros((96, 160), np.uint8)
+    labels[10:60, 10:60], labels[30:80, 90:150] = 1, 3
+    Image.fromarray(labels).save(tmp_path / "labelmaps" / "a.png")
+    (tmp_path / "classes.txt").write_text("\n".join(artifacts.CLASSES))
+    (tmp_path / "labels.json").write_text('[{"file": "a.png", "labels": ["red", "blue"]}]')
+    options = EvalOptions(metrics=("track3", "track1"), gt_known=True, replicates=0)
+    results = evaluate(lidcam_rt.load(model), open_data(str(tmp_path)), tmp_path / "o", options)
+    rows = results["rows"]
+    assert rows["ground-truth class"]["track3"]["scores"]["peak_iou"] > 0.75
+    assert rows["predicted class"]["track3"]["scores"]["peak_iou"] < 0.65  # one of two objects
+    assert rows["ground-truth class"]["track1"]["scores"]["mean_iou"] > 75  # both classes drawn
+    assert "several classes" in " ".join(results["notes"])
 
 
 def test_classes_that_the_model_does_not_have(localizer, folder, tmp_path):

@@ -11,10 +11,19 @@ import pytest
 from PIL import Image
 
 import lidcam_rt
-from lidcam_rt.errors import DataError, InputError
+from lidcam_rt.errors import DataError, InputError, OutputError
 from lidcam_rt.evaluation import open_data
-from lidcam_rt.evaluation.compare import Tolerance, compare, open_runner
+from lidcam_rt.evaluation.compare import Tolerance, _LocalizerRunner, compare, open_runner
 from lidcam_rt.evaluation.submission import check_submission, write_submission
+from lidcam_rt.segmenter import SegmentOptions
+
+GOOD = np.arange(96 * 160).reshape(96, 160).astype(np.uint8)
+
+
+def png(pixels):
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 @pytest.fixture
@@ -50,13 +59,56 @@ def test_what_is_written_is_valid_and_says_what_the_model_says(localizer, folder
         assert pixels[48, 72] == artifacts.CLASSES.index("blue") + 1 and pixels[2, 2] == 0
 
 
-def png(pixels):
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
-    return buffer.getvalue()
+def test_a_track_1_picture_with_two_classes_has_both(folder, tmp_path):
+    picture = np.full((90, 120, 3), 128, np.uint8)
+    picture[5:60, 5:50], picture[30:85, 70:115] = (255, 0, 0), (0, 0, 255)
+    (tmp_path / "two").mkdir()
+    Image.fromarray(picture).save(tmp_path / "two" / "a.png")
+    for top_k in (1, 2):
+        path = artifacts.build(tmp_path / f"{top_k}.onnx", top_k=top_k, task="multilabel")
+        with lidcam_rt.load(path) as localizer:
+            out = write_submission(
+                localizer, [tmp_path / "two" / "a.png"], tmp_path / "t.zip", track=1, segment=SegmentOptions(score=0.3)
+            )
+        with zipfile.ZipFile(out) as archive:
+            pixels = np.asarray(Image.open(io.BytesIO(archive.read("a.png"))))
+        assert pixels[30, 25] == 1 and pixels[60, 95] == 3 and pixels[2, 118] == 0
 
 
-GOOD = np.arange(96 * 160).reshape(96, 160).astype(np.uint8)
+def test_a_turned_photo_is_checked_at_its_upright_size(localizer, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    (tmp_path / "turned").mkdir()
+    path = tmp_path / "turned" / "a.jpg"
+    Image.fromarray(artifacts.picture("red")).save(path, exif=exif)
+    write_submission(localizer, [path], tmp_path / "t.zip", track=3)
+    assert check_submission(tmp_path / "t.zip", [path], track=3) == []
+    with zipfile.ZipFile(tmp_path / "t.zip") as archive:
+        assert Image.open(io.BytesIO(archive.read("a.png"))).size == (96, 160)
+    with zipfile.ZipFile(tmp_path / "lying.zip", "w") as archive:
+        archive.writestr("a.png", png(GOOD))
+    assert "160x96 pixels, its picture has 96x160" in check_submission(tmp_path / "lying.zip", [path], track=3)[0]
+
+
+def test_two_processes_do_not_write_one_zip(localizer, folder, tmp_path):
+    import fcntl
+
+    with (tmp_path / ".a.zip.part").open("wb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(OutputError, match="another process"):
+            write_submission(localizer, files(folder), tmp_path / "a.zip", track=3)
+    write_submission(localizer, files(folder), tmp_path / "a.zip", track=3)
+    with pytest.raises(OutputError, match="cannot be written"):
+        write_submission(localizer, files(folder), tmp_path / "no folder" / "a.zip", track=3)
+
+
+def test_files_in_a_folder_of_the_zip_are_named_once(folder, tmp_path):
+    with zipfile.ZipFile(tmp_path / "s.zip", "w") as archive:
+        for i in range(4):
+            archive.writestr(f"maps/p{i}.png", png(GOOD))
+    assert check_submission(tmp_path / "s.zip", files(folder), track=3) == [
+        "all files are in the folder maps/: they belong at the top of the zip"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -68,6 +120,8 @@ GOOD = np.arange(96 * 160).reshape(96, 160).astype(np.uint8)
         ("p0.png", png(np.zeros((96, 160), np.uint8)), 3, "constant map"),
         ("p0.png", png(GOOD), 1, "class index 255"),
         ("p0.png", b"no png", 3, "cannot be read"),
+        ("p0.png", png(GOOD)[:200], 3, "cannot be read"),
+        ("p0.png", png((GOOD.astype(np.uint16) * 9).astype(np.uint16)), 3, "mode I;16"),
         ("stray.txt", b"x", 3, "no picture of that name"),
     ],
 )
@@ -106,14 +160,56 @@ def test_a_model_agrees_with_itself_and_not_with_another_threshold(model, folder
     assert compare(open_runner(model), open_runner(other), data.records, lax).faults == []
 
 
+class Shaky:
+    """A stand-in for an engine of another kind, behind the runtime's Localizer: a little off, and once wrong."""
+
+    name, device = "shaky 1.0", "cpu"
+
+    def __init__(self, engine):
+        self.engine, self.calls = engine, 0
+
+    def run(self, image, labels, outputs):
+        found = dict(self.engine.run(image, labels, outputs))
+        self.calls += 1
+        found["logits"] = found["logits"] + np.float32(0.25)
+        if self.calls == 1:  # another class
+            swapped = found["class_ids"][:, ::-1]
+            found |= self.engine.run(image, np.ascontiguousarray(swapped), outputs) | {"logits": -found["logits"]}
+        return {name: found[name] for name in outputs if name != "cam" or self.calls < 4}
+
+
+def test_an_engine_that_differs_is_told_in_each_measure(localizer, folder):
+    data = open_data(str(folder))
+    engine = lidcam_rt.Localizer(Shaky(localizer.backend), localizer.manifest, path=localizer.path)
+    found = compare(_LocalizerRunner(localizer), _LocalizerRunner(engine), data.records)
+    assert found.total["top1_agreement_percent"] == 75 and not found.rows[0]["same_class"]
+    assert found.rows[1]["logits_max_abs"] == pytest.approx(0.25, abs=1e-5)
+    assert found.rows[1]["cam_max_relative"] == 0 and found.rows[3]["cam_max_relative"] is None
+    assert found.total["mask_iou_mean_same_class"] == 1 > found.total["mask_iou_mean"]
+    assert found.rows[0]["delta_peak_iou"] < 0 and found.rows[1]["delta_peak_iou"] == 0
+    assert found.total["delta track3 peak_iou"] < 0
+    assert {fault.split()[0] for fault in found.faults} >= {
+        "top1_agreement_percent",
+        "mask_iou_mean",
+        "flipped_percent",
+    }
+    assert engine.backend.name in _LocalizerRunner(engine).name
+    with pytest.raises(InputError, match=r"mask_iou lies in 0\.\.1"):
+        Tolerance(mask_iou=99)
+
+
+def test_a_picture_that_neither_reads_is_a_fault(model, folder):
+    (folder / "images" / "bad.png").write_bytes(b"no picture")
+    found = compare(open_runner(model), open_runner(model), open_data(str(folder)).records)
+    assert found.total["unreadable"] == 1 and found.faults == ["1 pictures could not be compared"]
+
+
 def test_exit_status_and_messages(model, folder, tmp_path):
     other = artifacts.build(tmp_path / "other.onnx", top_k=2, theta=0.9)
     command = [sys.executable, "-c", "from lidcam_rt.cli.main import main; main()"]
 
     def run(*arguments):
-        return subprocess.run(
-            [*command, *(str(a) for a in arguments)], capture_output=True, text=True, check=False
-        )
+        return subprocess.run([*command, *(str(a) for a in arguments)], capture_output=True, text=True, check=False)
 
     assert run("compare", model, model, "--data", folder, "-o", tmp_path / "c.json").returncode == 0
     assert (tmp_path / "c.json").is_file()

@@ -167,14 +167,16 @@ def test_localization_accuracy():
     assert row == {
         "top1_cls": False, "top5_cls": True, "top1_loc": False, "top5_loc": False, "gt_known_loc": False,
     }  # fmt: skip
+    row = metric.update([3], [1, 3], truth=truth, box=(10, 10, 20, 20), known_box=(10, 10, 20, 20), known=True)
+    assert row["top5_loc"] and row["gt_known_loc"] and not row["top1_loc"]
     metric.update([3], [1, 2, 4, 5, 6, 3], truth=truth, box=None, known_box=(10, 10, 19, 20), known=True)
     assert metric.compute() == pytest.approx(
         {
-            "top1_cls": 100 / 3,
-            "top5_cls": 200 / 3,
-            "top1_loc": 100 / 3,
-            "top5_loc": 100 / 3,
-            "gt_known_loc": 200 / 3,
+            "top1_cls": 25,
+            "top5_cls": 75,
+            "top1_loc": 25,
+            "top5_loc": 50,
+            "gt_known_loc": 75,
         }
     )
     assert LocalizationAccuracy().compute()["gt_known_loc"] is None
@@ -313,6 +315,9 @@ def test_the_bootstrap_copies_are_weighted_sums():
         weights = np.random.Generator(np.random.PCG64(seed)).poisson(1.0, 5)
         counted += weights[:, None, None] * histogram(map8, mask)
     np.testing.assert_array_equal(metric.copies()["counts"], counted)
+    peaks = [run["peak_iou"] for run in metric.replicate_scores()]
+    for level, ends in ((0.95, (2.5, 97.5)), (0.5, (25, 75))):
+        np.testing.assert_allclose(metric.intervals(level)["peak_iou"], np.percentile(peaks, ends))
 
 
 def test_restore_gives_back_the_state():

@@ -1,0 +1,286 @@
+"""Label maps: one class or the background per pixel, from the localization maps of the picture's classes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from lidcam_rt.errors import InputError, OutputError
+from lidcam_rt.image import ImageSource
+from lidcam_rt.predictor import Localizer
+from lidcam_rt.results import ClassScore, Localization
+
+__all__ = ["SegmentOptions", "Segmentation", "Segmenter"]
+
+#: Label of pixels that the truth leaves out; no class may have it.
+IGNORED = 255
+_TINY = 1e-6
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentOptions:
+    """How class maps become a label map. Maps are in 0..1 (the artifact's map8 / 255).
+
+    Attributes:
+        score: least score of a predicted class that is drawn (sigmoid of a multilabel artifact, softmax of a
+            localization one). The best class is drawn whatever its score, unless `empty`.
+        empty: leave a picture without a class of that score all background.
+        background: what a class has to beat.
+            `mask`: the artifact's own PaS threshold t_c, class by class: a pixel is of the class with the highest
+                map_c / t_c, if that is above 1. (PaS, ECCV 2020: the percentile is the standard, not the maximum.)
+            `constant`: `level` (irn: 0.15); the class with the highest map wins.
+            `power`: (1 - max_c map_c) ** `alpha` (psa 4 and 32, SEAM 24).
+        level: for `constant`, 0 to 1.
+        alpha: for `power`, above 0.
+        crf: preset (psa, irn, deeplab, example) or options of the dense CRF that refines the probabilities
+            (scores over their sum) at the picture's size; None: none.
+
+    Raises:
+        InputError: a value is out of its range.
+    """
+
+    score: float = 0.5
+    empty: bool = False
+    background: Literal["mask", "constant", "power"] = "mask"
+    level: float = 0.15
+    alpha: float = 4.0
+    crf: Any = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.score <= 1 or not 0 <= self.level <= 1:
+            raise InputError(f"score and level lie in 0..1, got {self.score!r} and {self.level!r}")
+        if not self.alpha > 0:
+            raise InputError(f"alpha must be a number above 0, got {self.alpha!r}")
+        if self.background not in ("mask", "constant", "power"):
+            raise InputError(f"background must be mask, constant or power, got {self.background!r}")
+
+
+@dataclass(frozen=True, eq=False)
+class Segmentation:
+    """A label map.
+
+    Attributes:
+        labels: uint8 [height, width] at original size: 0 background, else 1 + class index.
+        classes: the classes that were drawn, by falling score; `class_id` is the model's.
+        indices: label of each of them in `labels`.
+        path: file the picture came from, or None.
+        image: uint8 [height, width, 3] RGB, or None where it was not kept.
+    """
+
+    labels: npt.NDArray[np.uint8] = field(repr=False)
+    classes: tuple[ClassScore, ...]
+    indices: tuple[int, ...]
+    path: str | None = None
+    image: npt.NDArray[np.uint8] | None = field(default=None, repr=False)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) of the picture in pixels."""
+        return self.labels.shape[1], self.labels.shape[0]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything but the pixels, as plain values that JSON takes."""
+        return {
+            "image": self.path,
+            "width": self.size[0],
+            "height": self.size[1],
+            "classes": [
+                {"label": label, "pixels": int(np.count_nonzero(self.labels == label)), **entry.to_dict()}
+                for label, entry in zip(self.indices, self.classes, strict=True)
+            ],
+        }
+
+    def overlay(self, *, alpha: float = 0.55) -> npt.NDArray[np.uint8]:
+        """The picture with a colour per class laid over it, uint8 [height, width, 3] RGB.
+
+        Raises:
+            InputError: the picture was not kept, or alpha is not in 0..1.
+        """
+        if self.image is None:
+            raise InputError("the picture was not kept: call the segmenter with keep_image=True")
+        if not 0 <= alpha <= 1:
+            raise InputError(f"alpha must be between 0 and 1, got {alpha!r}")
+        out, here = self.image.copy(), self.labels > 0
+        colours = _palette()[self.labels[here]].astype(np.float32)
+        out[here] = np.rint(out[here] + alpha * (colours - out[here])).astype(np.uint8)
+        return out
+
+    def save(self, folder: str | Path, *, name: str | None = None) -> dict[str, Path]:
+        """Write `NAME_labels.png` (8-bit grey, the labels themselves) and `NAME_labels.json`; all or nothing.
+
+        Raises:
+            OutputError: a file cannot be written.
+        """
+        from lidcam_rt.artifact import safe_name
+        from lidcam_rt.drawing import encode, make_folder, write_atomically
+
+        target = Path(folder)
+        make_folder(target)
+        stem = safe_name(name if name is not None else Path(self.path).stem if self.path else "segmentation")
+        files = {kind: target / f"{stem}_labels.{kind}" for kind in ("png", "json")}
+        text = json.dumps({**self.to_dict(), "file": files["png"].name}, indent=1) + "\n"
+        write_atomically(files["png"], encode(self.labels, ".png"))
+        try:
+            write_atomically(files["json"], text.encode())
+        except OutputError:
+            files["png"].unlink(missing_ok=True)
+            raise
+        return files
+
+
+class Segmenter:
+    """Makes label maps of what a Localizer finds (LID 2020 Track 1; pseudo labels for a segmentation network).
+
+    Args:
+        localizer: an artifact, best of task `multilabel` and exported with a `--top-k` of the classes one expects in
+            a picture; with fewer the network runs once more per class.
+        options: see there.
+        classes: the model's class of label 1, 2, ... (-1: it has none); None: label 1 + class id. Classes that are not
+            among them are not drawn.
+
+    Raises:
+        InputError: a class is not one of the model's, or there are more than 254.
+    """
+
+    def __init__(
+        self,
+        localizer: Localizer,
+        options: SegmentOptions | None = None,
+        *,
+        classes: Sequence[int] | None = None,
+    ) -> None:
+        self.localizer = localizer
+        self.options = options or SegmentOptions()
+        ids = range(len(localizer.class_names)) if classes is None else classes
+        if any(not -1 <= i < len(localizer.class_names) for i in ids):
+            raise InputError(f"classes are the model's: 0 to {len(localizer.class_names) - 1}, got {list(ids)}")
+        if len(ids) >= IGNORED and classes is not None:
+            raise InputError(f"a label map has 8 bits: at most {IGNORED - 1} classes, got {len(ids)}")
+        self._label = {class_id: label for label, class_id in enumerate(ids, start=1) if class_id >= 0}
+        self._crf: Any = None
+        if self.options.crf is not None:
+            from lidcam_rt.crf import DenseCRF
+
+            self._crf = DenseCRF(self.options.crf)
+
+    def __call__(
+        self, image: ImageSource, *, labels: Sequence[int] | None = None, keep_image: bool = True
+    ) -> Segmentation:
+        """Segment one picture.
+
+        Args:
+            image: as for a Localizer.
+            labels: class ids that are in the picture (as image-level labels say); None: the predicted ones, of which
+                at most the five best, or the artifact's top_k if that is more.
+            keep_image: keep the picture in the result, for `overlay`.
+
+        Raises:
+            ImageError: the picture cannot be read.
+            InputError: a label is out of range.
+            BackendError: the engine failed.
+        """
+        if labels is not None and not labels:
+            raise InputError("no labels: give the picture's class ids, or None for the predicted ones")
+        engine, keep = self.localizer, keep_image or self._crf is not None
+        if labels is None:
+            found = engine(image, top_k=engine.manifest.top_k, keep_image=keep)
+        else:
+            found = engine(image, labels=list(labels)[: engine.manifest.top_k], keep_image=keep)
+        out = self.complete(image, found, labels=labels)
+        return out if keep_image else Segmentation(out.labels, out.classes, out.indices, out.path)
+
+    def complete(self, image: ImageSource, found: Localization, *, labels: Sequence[int] | None = None) -> Segmentation:
+        """As a call, of a localization that was made already; classes whose maps are not in it are localized.
+
+        Args:
+            image: the picture.
+            found: of it, with `others`, and with its picture kept where a CRF is wanted.
+            labels: as in a call.
+        """
+        maps = {entry.class_id: entry for entry in (found, *found.others)}
+        if labels is None:
+            wanted = self._predicted(found, maps)
+        else:
+            wanted = [class_id for class_id in dict.fromkeys(int(v) for v in labels) if class_id in self._label]
+        missing = [class_id for class_id in wanted if class_id not in maps]
+        most = self.localizer.manifest.top_k
+        for start in range(0, len(missing), most):
+            more = self.localizer(image, labels=missing[start : start + most], keep_image=False)
+            maps |= {entry.class_id: entry for entry in (more, *more.others)}
+        return self.compose([maps[class_id] for class_id in wanted], found)
+
+    def _predicted(self, found: Localization, maps: dict[int, Localization]) -> list[int]:
+        scores = {entry.class_id: entry.score for entry in found.topk}
+        scores |= {entry.class_id: entry.score for entry in maps.values()}
+        ranked = sorted((i for i in scores if i in self._label), key=lambda i: (-scores[i], i))
+        if not self.localizer.manifest.labels_input:
+            ranked = [i for i in ranked if i in maps]
+        chosen = [i for i in ranked if scores[i] >= self.options.score]
+        return chosen if chosen or self.options.empty else ranked[:1]
+
+    def compose(self, entries: Sequence[Localization], found: Localization) -> Segmentation:
+        """The label map of these localizations of one picture.
+
+        Args:
+            entries: one per class, of one picture.
+            found: any localization of that picture, for its name, size and pixels.
+
+        Raises:
+            InputError: the maps differ in size, a label does not fit into 8 bits, or the picture was not kept
+                although a CRF is wanted.
+        """
+        if any(entry.map.shape != found.map.shape for entry in entries):
+            raise InputError("these localizations are of pictures of different sizes")
+        entries = sorted(entries, key=lambda entry: (-entry.score, entry.class_id))
+        labels = [self._label[entry.class_id] for entry in entries]
+        for label, entry in zip(labels, entries, strict=True):
+            if label >= IGNORED:
+                raise InputError(
+                    f"class {entry.class_name} would be label {label}: a label map has 8 bits, 254 classes at most; "
+                    "give `classes`"
+                )
+        out = np.zeros(found.map.shape, np.uint8)
+        if entries:
+            scores = self._scores(entries)
+            if self._crf is not None:
+                if found.image is None:
+                    raise InputError("the CRF needs the picture: localize with keep_image=True")
+                total = np.maximum(scores.sum(0, keepdims=True), _TINY)
+                scores = self._crf.refine(found.image, scores / total)
+            out = np.array([0, *labels], np.uint8)[scores.argmax(0)]
+        chosen = tuple(ClassScore(entry.class_id, entry.class_name, entry.score) for entry in entries)
+        return Segmentation(out, chosen, tuple(labels), found.path, found.image)
+
+    def _scores(self, entries: Sequence[Localization]) -> npt.NDArray[np.float32]:
+        """Scores of background and classes, float32 [1 + classes, height, width]; ties go to the background."""
+        maps = np.stack([entry.map for entry in entries]).astype(np.float32) / np.float32(255)
+        out = np.empty((len(entries) + 1, *maps.shape[1:]), np.float32)
+        out[1:] = maps
+        if self.options.background == "mask":
+            for k, entry in enumerate(entries, start=1):
+                out[k] /= np.float32(max(entry.threshold / 255, _TINY))
+                # Whole-number comparison decides at the threshold, as the mask itself.
+                out[k][~entry.mask] = np.minimum(out[k][~entry.mask], np.float32(1))
+                out[k][entry.mask] = np.maximum(out[k][entry.mask], np.nextafter(np.float32(1), np.float32(2)))
+            out[0] = 1
+        elif self.options.background == "constant":
+            out[0] = self.options.level
+        else:
+            out[0] = (1 - maps.max(0)) ** np.float32(self.options.alpha)
+        return out
+
+
+def _palette() -> npt.NDArray[np.uint8]:
+    """The colours of PASCAL VOC, uint8 [256, 3]: the bits of the index, spread over the channels."""
+    index = np.arange(256)
+    out = np.zeros((256, 3), np.uint8)
+    for step in range(8):
+        for channel in range(3):
+            out[:, channel] |= (((index >> (3 * step + channel)) & 1) << (7 - step)).astype(np.uint8)
+    return out
