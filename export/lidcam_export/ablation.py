@@ -1,283 +1,327 @@
-"""The talk's ablation (slide 21): CAM, +TAP, +NWC, +PaS, +CRF, each chosen on one split and scored on "
-"another.
+"""The talk's ablation (slide 21): CAM, +TAP, +NWC, +PaS, +CRF, on exported artifacts in the runtime.
+
+The network of each artifact runs once over a split; what is kept is its output `cam` (the map before resizing) and
+the predicted classes. Every stage is then the runtime's own work on these maps: the PaS kernel, the components, the
+dense CRF. Thresholds are chosen on one split and scored on another.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from lidcam_training.checkpoint import Checkpoint
-from lidcam_training.data import ImageSet
-from lidcam_training.data.loader import read_picture
-from lidcam_training.models.classifier import activation_maps
 
-from lidcam_rt.errors import DataError, MissingExtraError
-from lidcam_rt.metrics import PixelAveragePrecision
-from lidcam_rt.metrics.base import to_map8
-from lidcam_rt.pas.reference import resize_reference
+from lidcam_rt import Localizer
+from lidcam_rt.artifact import InputSpec
+from lidcam_rt.backends.base import usable_cores
+from lidcam_rt.boxes import largest_box
+from lidcam_rt.crf import CrfOptions, DenseCRF
+from lidcam_rt.errors import DataError, InputError
+from lidcam_rt.evaluation.data import EvalRecord, EvalSet
+from lidcam_rt.image import read_image, to_original_size
+from lidcam_rt.metrics import IoUCurve, PixelAveragePrecision
+from lidcam_rt.metrics.base import histogram
+from lidcam_rt.metrics.box_accuracy import box_iou
+from lidcam_rt.pas import pas
 
-__all__ = ["AblationRow", "Maps", "ablate_checkpoint", "blob_row", "checkpoint_maps", "summarize"]
+__all__ = ["AblationRow", "Found", "ablate_artifacts", "blob_row", "find_maps"]
 
-THETAS = tuple(np.round(np.arange(0.05, 0.96, 0.05), 2))
+Mask = npt.NDArray[np.bool_]
+Map8 = npt.NDArray[np.uint8]
+
+THETAS = tuple(float(v) for v in np.round(np.arange(0.05, 0.96, 0.05), 2))
 PERCENTILES = (98.0, 95.0, 90.0, 80.0)
-#: sxy of the bilateral kernel in shares of the picture's side, srgb, compat
+#: sxy of the bilateral kernel in shares of the picture's side, srgb in grey levels, compat
 CRF_SETTINGS = tuple(itertools.product((0.08, 0.2), (5.0, 13.0), (4.0, 10.0)))
 _CRF_CHOICE = 150
 
 
 @dataclass(frozen=True, eq=False)
-class Maps:
-    """What a network says about a split.
+class Found:
+    """What one artifact says about one split.
 
     Attributes:
-        images: uint8 [n, H, W, 3].
-        masks: uint8 [n, H, W], 1 object, 0 background, 255 ignored.
-        plain: float32 [n, H, W], CAM of the true class with signed weights, resized, minimum subtracted.
-        nwc: the same with negative weights clamped.
-        accuracy: share of pictures whose best logit is the true class.
+        records: pictures with masks.
+        labels: int64 [n], the true class of each.
+        spec: input of the artifact.
+        cam: float32 [n, h, w], its output `cam` for the true class.
+        ranked: int64 [n], the predicted class.
     """
 
-    images: npt.NDArray[np.uint8]
-    masks: npt.NDArray[np.uint8]
-    plain: npt.NDArray[np.float32]
-    nwc: npt.NDArray[np.float32]
-    accuracy: float
+    records: Sequence[EvalRecord]
+    labels: npt.NDArray[np.int64]
+    spec: InputSpec
+    cam: npt.NDArray[np.float32]
+    ranked: npt.NDArray[np.int64]
+
+    @property
+    def accuracy(self) -> float:
+        """Share of pictures whose predicted class is the true one."""
+        return float((self.ranked == self.labels).mean())
 
 
 @dataclass(frozen=True)
 class AblationRow:
-    """Scores of one stage of one checkpoint on the scored split.
+    """Scores of one stage of one checkpoint on the scored split; the class is given unless said otherwise.
 
     Attributes:
-        stage: for example `TAP +NWC`.
-        iou: mean over pictures of the mask's IoU with the object, true class given.
-        box: share of pictures whose mask's bounding box (largest component) has IoU >= 0.5 with the object's.
-        pxap: of the map, percent; None where the stage gives only a mask.
+        stage: for example `CAM +TAP +NWC`.
+        seed: of the checkpoint's recipe; -1 for the blob.
+        iou: mean over pictures of the mask's IoU with the object.
+        box: share of pictures whose box (largest component) has IoU >= 0.5 with the object's: GT-known Loc.
+        top1: share of pictures of which that holds and the predicted class is the true one: Top-1 Loc; None for the
+            blob, which predicts nothing.
+        pxap: pixel average precision of the map, percent.
+        peak: peak IoU of the map under thresholds 0 to 255, accumulated over the split: Track 3.
         settings: what was chosen on the other split.
     """
 
     stage: str
+    seed: int
     iou: float
     box: float
-    pxap: float | None
+    top1: float | None
+    pxap: float
+    peak: float
     settings: dict[str, float]
 
 
-@torch.no_grad()
-def checkpoint_maps(checkpoint: Checkpoint, images: ImageSet, *, batch: int = 64) -> Maps:
-    """Run a checkpoint over a split with masks.
+def find_maps(localizer: Localizer, images: EvalSet, *, batch: int = 32) -> Found:
+    """Run an artifact over a split, once.
+
+    Args:
+        localizer: the artifact, exported with the input `labels`.
+        images: pictures with one class and a mask each.
+        batch: pictures per call of the network.
 
     Raises:
-        DataError: a picture cannot be read or has no mask; the classes are not the checkpoint's.
+        DataError: a picture cannot be read, has no class or no mask, or the classes are not the artifact's.
     """
-    meta, model = checkpoint.meta, checkpoint.model
-    if images.class_names != meta.class_names:
-        raise DataError(
-            f"{images.name} has other classes than {checkpoint.path}: evaluate on the data it was made for"
-        )
-    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (meta.mean, meta.std))
-    pictures, masks = [], []
-    for record in images.records:
-        picture, mask = read_picture(record, meta.size[0], meta.interpolation), record.read_mask()
-        if picture is None or mask is None:
-            raise DataError(f"{record.image}: unreadable or without a mask; the ablation needs both")
-        if mask.shape != picture.shape[:2]:
-            raise DataError(f"{record.image}: is {mask.shape}, the ablation takes pictures of {meta.size}")
-        pictures.append(picture)
-        masks.append(mask)
-    labels = torch.tensor([record.labels[0] for record in images.records])
-    resized: dict[bool, list[npt.NDArray[np.float32]]] = {False: [], True: []}
-    right = 0
-    for start in range(0, len(pictures), batch):
-        part = np.stack(pictures[start : start + batch]).transpose(0, 3, 1, 2)
-        features = model.forward_features((torch.from_numpy(part.copy()).float() - mean) / std)
-        truth = labels[start : start + batch]
-        right += int((model.pool_and_classify(features).argmax(1) == truth).sum())
-        for nwc, rows in resized.items():
-            for cam in activation_maps(features, model.head_weight, truth, nwc=nwc).numpy():
-                large = resize_reference(cam, meta.size, "cubic")
-                rows.append(large - large.min())
-    return Maps(
-        np.stack(pictures),
-        np.stack(masks),
-        np.stack(resized[False]),
-        np.stack(resized[True]),
-        right / len(pictures),
+    if tuple(images.class_names) != tuple(localizer.class_names):
+        raise DataError(f"{images.name} has other classes than the artifact: evaluate on the data it was made for")
+    if not localizer.manifest.labels_input:
+        raise InputError("the artifact takes no labels: export it with --labels-input")
+    labels = np.array([record.labels[0] if record.labels else -1 for record in images.records], np.int64)
+    if (labels < 0).any():
+        raise DataError(f"{images.records[int(labels.argmin())].image} has no class; the ablation needs one")
+    cams, ranked = [], []
+    for start in range(0, len(labels), batch):
+        part = images.records[start : start + batch]
+        try:
+            pixels = np.stack([localizer.prepare(record.image, keep_image=False).array for record in part])
+        except InputError as error:
+            raise DataError(f"{error}; the ablation needs every picture") from error
+        given = np.tile(labels[start : start + batch, None], (1, localizer.manifest.top_k))
+        outputs = localizer.backend.run(pixels, given, ("logits", "cam"))
+        cams.append(outputs["cam"][:, 0])
+        ranked.append(outputs["logits"].argmax(1))
+    return Found(images.records, labels, localizer.manifest.input, np.concatenate(cams), np.concatenate(ranked))
+
+
+def _truth(record: EvalRecord, label: int) -> npt.NDArray[np.uint8]:
+    """uint8 [H, W]: 1 the object of the class, 0 elsewhere, 255 ignored."""
+    mask = record.read_mask()
+    if mask is None:
+        raise DataError(f"{record.image} has no mask; the ablation needs one")
+    if getattr(record, "mask_values", "") == "classes":
+        return np.where(mask == 255, 255, mask == label + 1).astype(np.uint8)
+    return mask
+
+
+def _map(found: Found, index: int, size: tuple[int, int], percentile: float, mode: str) -> Map8:
+    """The runtime's localization map uint8 [H, W] of a picture of (width, height) pixels."""
+    inside = (found.spec.height, found.spec.width)
+    made = pas(found.cam[index][None, None], inside, percentile=percentile, mode=mode)
+    return to_original_size(made.map[0, 0], size, found.spec)
+
+
+def _level(found: Found, index: int, percentile: float, theta: float) -> int:
+    inside = (found.spec.height, found.spec.width)
+    made = pas(found.cam[index][None, None], inside, percentile=percentile, theta=theta)
+    return int(np.floor(made.threshold[0, 0]))
+
+
+def _threaded(function: Callable[[int], Any], count: int) -> list[Any]:
+    with ThreadPoolExecutor(usable_cores()) as pool:
+        return list(pool.map(function, range(count)))
+
+
+def choose_threshold(found: Found, percentiles: Iterable[float]) -> tuple[float, float]:
+    """(percentile, theta) with the best mean IoU of the mask `map > theta * percentile`.
+
+    The map does not depend on either, so that one histogram a picture gives the IoU at all 256 levels.
+    """
+    grid = [(percentile, theta) for percentile in percentiles for theta in THETAS]
+
+    def one(index: int) -> npt.NDArray[np.float64]:
+        truth = _truth(found.records[index], int(found.labels[index]))
+        map8 = _map(found, index, (truth.shape[1], truth.shape[0]), 100.0, "threshold")
+        outside, inside = histogram(map8, truth)
+        above = np.stack([outside, inside])[:, ::-1].cumsum(1)[:, ::-1] - (outside, inside)
+        iou = above[1] / np.maximum(above[0] + inside.sum(), 1)
+        levels = [_level(found, index, *setting) for setting in grid]
+        return np.asarray([iou[level] for level in levels])
+
+    means = np.mean(_threaded(one, len(found.records)), axis=0)
+    return grid[int(means.argmax())]
+
+
+def _iou(mask: Mask, truth: npt.NDArray[np.uint8]) -> float:
+    wanted, counted = truth == 1, truth != 255
+    return float((mask & wanted).sum() / max(((mask | wanted) & counted).sum(), 1))
+
+
+def _box(mask: Mask | npt.NDArray[np.uint8]) -> tuple[int, int, int, int] | None:
+    return largest_box(mask, inclusive=True)
+
+
+def _true_boxes(record: EvalRecord, truth: npt.NDArray[np.uint8]) -> list[tuple[int, int, int, int]]:
+    """Boxes with their last pixels inside; without boxes in the data that around the mask."""
+    if record.boxes:
+        return [(b[0], b[1], b[2] - 1, b[3] - 1) for b in record.boxes]
+    rows, columns = np.flatnonzero((truth == 1).any(1)), np.flatnonzero((truth == 1).any(0))
+    return [(int(columns[0]), int(rows[0]), int(columns[-1]), int(rows[-1]))] if rows.size else []
+
+
+def score(
+    stage: str,
+    seed: int,
+    found: Found,
+    make: Callable[[int, tuple[int, int]], tuple[Mask, Map8]],
+    settings: dict[str, float],
+    *,
+    predicts: bool = True,
+) -> AblationRow:
+    """Score a stage: `make(index, (width, height))` gives its mask and its map at the picture's size."""
+    pxap, curve = PixelAveragePrecision(), IoUCurve("dataset")
+
+    def one(index: int) -> tuple[float, bool, npt.NDArray[np.int64]]:
+        truth = _truth(found.records[index], int(found.labels[index]))
+        mask, map8 = make(index, (truth.shape[1], truth.shape[0]))
+        box, true = _box(mask), _true_boxes(found.records[index], truth)
+        hit = box is not None and bool(true) and bool((box_iou([box], true) >= 0.5).any())
+        return _iou(mask, truth), hit, histogram(map8, truth)
+
+    results = _threaded(one, len(found.records))
+    for _, _, counts in results:
+        pxap.update_counts(counts)
+        curve.update_counts(counts)
+    hits = np.array([hit for _, hit, _ in results])
+    return AblationRow(
+        stage=stage,
+        seed=seed,
+        iou=float(np.mean([iou for iou, _, _ in results])),
+        box=float(hits.mean()),
+        top1=float((hits & (found.ranked == found.labels)).mean()) if predicts else None,
+        pxap=float(pxap.compute() or 0.0),
+        peak=float(curve.compute()[0]),
+        settings=settings,
     )
 
 
-def _ious(found: npt.NDArray[np.bool_], masks: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
-    counted, truth = masks != 255, masks == 1
-    both = (found & truth).sum((1, 2))
-    either = ((found | truth) & counted).sum((1, 2))
-    return both / np.maximum(either, 1)
+def _thresholded(found: Found, percentile: float, theta: float) -> Callable[[int, tuple[int, int]], tuple[Mask, Map8]]:
+    """Mask of `threshold`, map of `normalize`: the two uses of PaS; percentile 100 is the plain maximum."""
 
+    def make(index: int, size: tuple[int, int]) -> tuple[Mask, Map8]:
+        level = _level(found, index, percentile, theta)
+        mask = _map(found, index, size, percentile, "threshold").astype(np.int16) > level
+        return mask, _map(found, index, size, percentile, "normalize")
 
-def _box(mask: npt.NDArray[np.bool_]) -> tuple[int, int, int, int] | None:
-    import cv2
-
-    count, _, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
-    if count < 2:
-        return None
-    x, y, width, height, _ = stats[1 + int(stats[1:, 4].argmax())]
-    return int(x), int(y), int(x + width), int(y + height)
-
-
-def _box_accuracy(found: npt.NDArray[np.bool_], masks: npt.NDArray[np.uint8]) -> float:
-    hits = 0
-    for mask, truth in zip(found, masks == 1, strict=True):
-        a, rows, columns = _box(mask), np.flatnonzero(truth.any(1)), np.flatnonzero(truth.any(0))
-        if a is None or not rows.size:
-            continue
-        b = (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1)
-        width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
-        both = max(width, 0) * max(height, 0)
-        either = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - both
-        hits += both / either >= 0.5
-    return hits / len(found)
-
-
-def _standard(maps: npt.NDArray[np.float32], percentile: float) -> npt.NDArray[np.float32]:
-    return np.percentile(maps, percentile, axis=(1, 2), keepdims=True).astype(np.float32)
-
-
-def _choose(
-    maps: npt.NDArray[np.float32], masks: npt.NDArray[np.uint8], percentiles: Sequence[float]
-) -> tuple[float, float]:
-    """(percentile, theta) with the best mean IoU."""
-    best, chosen = -1.0, (100.0, 0.5)
-    for percentile in percentiles:
-        standard = _standard(maps, percentile)
-        for theta in THETAS:
-            score = float(_ious(maps > theta * standard, masks).mean())
-            if score > best:
-                best, chosen = score, (percentile, float(theta))
-    return chosen
-
-
-def _pxap(maps: npt.NDArray[np.float32], masks: npt.NDArray[np.uint8]) -> float | None:
-    score = PixelAveragePrecision()
-    for values, mask in zip(maps, masks, strict=True):
-        score.update(to_map8(values), mask)
-    return score.compute()
-
-
-def _crf(
-    image: npt.NDArray[np.uint8], mask: npt.NDArray[np.bool_], setting: tuple[float, float, float]
-) -> npt.NDArray[np.bool_]:
-    try:
-        from pydensecrf import densecrf, utils
-    except ImportError as error:
-        raise MissingExtraError("lidcam ablate with CRF", "crf-oracle", ("pydensecrf",)) from error
-    sxy, srgb, compat = setting
-    height, width = mask.shape
-    field = densecrf.DenseCRF2D(width, height, 2)
-    field.setUnaryEnergy(utils.unary_from_labels(mask.astype(np.int32), 2, gt_prob=0.7, zero_unsure=False))
-    field.addPairwiseGaussian(sxy=max(1.0, 0.01 * width), compat=3)
-    field.addPairwiseBilateral(sxy=sxy * width, srgb=srgb, rgbim=np.ascontiguousarray(image), compat=compat)
-    return np.asarray(field.inference(10)).argmax(0).reshape(height, width) == 1
+    return make
 
 
 def _refined(
-    images: npt.NDArray[np.uint8], found: npt.NDArray[np.bool_], setting: tuple[float, float, float]
-) -> npt.NDArray[np.bool_]:
-    return np.stack([_crf(image, mask, setting) for image, mask in zip(images, found, strict=True)])
+    found: Found, percentile: float, theta: float, setting: tuple[float, float, float]
+) -> Callable[[int, tuple[int, int]], tuple[Mask, Map8]]:
+    """Mask and map from the dense CRF, started from the mask with probability 0.7."""
+    coarse = _thresholded(found, percentile, theta)
+    share, srgb, compat = setting
+
+    def make(index: int, size: tuple[int, int]) -> tuple[Mask, Map8]:
+        mask, _ = coarse(index, size)
+        side = float(np.sqrt(size[0] * size[1]))
+        options = CrfOptions(
+            gaussian_sxy=max(1.0, 0.01 * side),
+            bilateral_sxy=share * side,
+            bilateral_srgb=srgb,
+            bilateral_compat=compat,
+        )
+        object_ = np.where(mask, options.gt_prob, 1 - options.gt_prob).astype(np.float32)
+        picture = read_image(found.records[index].image)
+        q = DenseCRF(options).refine(picture, np.stack([1 - object_, object_]))[1]
+        return q > 0.5, np.rint(255 * q).astype(np.uint8)
+
+    return make
 
 
-def blob_row(choose: Maps, score: Maps) -> AblationRow:
-    """A centred Gaussian blob, sigma a quarter of the side: a score that it reaches is no score."""
-    height, width = score.masks.shape[1:]
+def _choose_crf(found: Found, percentile: float, theta: float) -> tuple[float, float, float]:
+    count = min(len(found.records), _CRF_CHOICE)
+    means = []
+    for setting in CRF_SETTINGS:
+        make = _refined(found, percentile, theta, setting)
+
+        def one(index: int, make: Callable[..., tuple[Mask, Map8]] = make) -> float:
+            truth = _truth(found.records[index], int(found.labels[index]))
+            return _iou(make(index, (truth.shape[1], truth.shape[0]))[0], truth)
+
+        means.append(float(np.mean(_threaded(one, count))))
+    return CRF_SETTINGS[int(np.argmax(means))]
+
+
+def blob_row(choose: Found, score_on: Found) -> AblationRow:
+    """A centred Gaussian blob in place of the map (sigma a quarter of the side): a score that it reaches is no score."""
+    height, width = score_on.spec.height, score_on.spec.width
     y, x = np.mgrid[:height, :width]
     blob = np.exp(-8 * (((y + 0.5) / height - 0.5) ** 2 + ((x + 0.5) / width - 0.5) ** 2)).astype(np.float32)
-    few = np.broadcast_to(blob - blob.min(), choose.masks.shape)
-    many = np.broadcast_to(blob - blob.min(), score.masks.shape)
-    _, theta = _choose(few, choose.masks, (100.0,))
-    found = many > theta * many.max()
-    return AblationRow(
-        "blob",
-        float(_ious(found, score.masks).mean()),
-        _box_accuracy(found, score.masks),
-        _pxap(many, score.masks),
-        {"theta": theta},
-    )
+
+    def with_blob(found: Found) -> Found:
+        cam = np.broadcast_to(blob, (len(found.labels), height, width))
+        return Found(found.records, found.labels, found.spec, cam, found.ranked)
+
+    few, many = with_blob(choose), with_blob(score_on)
+    _, theta = choose_threshold(few, (100.0,))
+    return score("blob", -1, many, _thresholded(many, 100.0, theta), {"theta": theta}, predicts=False)
 
 
-def ablate_checkpoint(
-    pooling: str, choose: Maps, score: Maps, *, crf: bool = True, note: Callable[[str], None] = lambda _: None
+def ablate_artifacts(
+    pooling: str,
+    seed: int,
+    signed: tuple[Found, Found],
+    clamped: tuple[Found, Found],
+    *,
+    crf: bool = True,
+    note: Callable[[str], None] = lambda _: None,
 ) -> list[AblationRow]:
     """Rows of one checkpoint: its CAM, +NWC, +PaS, +CRF.
 
     Args:
         pooling: `gap` or `tap`, names the rows.
-        choose: the split on which theta, percentile and the CRF's settings are chosen.
-        score: the split that is scored.
+        seed: of the checkpoint's recipe.
+        signed: the artifact exported without NWC on the split for choosing and on that for scores.
+        clamped: the artifact exported with NWC.
         crf: whether to end with the dense CRF.
-        note: told what goes on.
+        note: told what comes next.
     """
     first = "CAM" if pooling == "gap" else "CAM +TAP"
     rows = []
-
-    def add(stage: str, found: npt.NDArray[np.bool_], pxap: float | None, settings: dict[str, float]) -> None:
+    for stage, (few, many) in ((first, signed), (f"{first} +NWC", clamped)):
         note(stage)
-        iou = float(_ious(found, score.masks).mean())
-        rows.append(AblationRow(stage, iou, _box_accuracy(found, score.masks), pxap, settings))
-
-    for stage, few, many in ((first, choose.plain, score.plain), (f"{first} +NWC", choose.nwc, score.nwc)):
-        _, theta = _choose(few, choose.masks, (100.0,))
-        add(stage, many > theta * _standard(many, 100.0), _pxap(many, score.masks), {"theta": theta})
-    percentile, theta = _choose(choose.nwc, choose.masks, PERCENTILES)
-    standard = _standard(score.nwc, percentile)
-    found = score.nwc > theta * standard
-    saturated = np.clip(score.nwc / np.maximum(standard, 1e-12), 0, 1)
+        _, theta = choose_threshold(few, (100.0,))
+        rows.append(score(stage, seed, many, _thresholded(many, 100.0, theta), {"theta": theta}))
+    few, many = clamped
+    note(f"{first} +NWC +PaS")
+    percentile, theta = choose_threshold(few, PERCENTILES)
     settings = {"theta": theta, "percentile": percentile}
-    add(f"{first} +NWC +PaS", found, _pxap(saturated, score.masks), settings)
+    rows.append(score(f"{first} +NWC +PaS", seed, many, _thresholded(many, percentile, theta), settings))
     if crf:
-        part = slice(0, _CRF_CHOICE)
-        few = choose.nwc[part]
-        coarse = few > theta * _standard(few, percentile)
-        scores = [
-            _ious(_refined(choose.images[part], coarse, s), choose.masks[part]).mean() for s in CRF_SETTINGS
-        ]
-        setting = CRF_SETTINGS[int(np.argmax(scores))]
+        note(f"{first} +NWC +PaS +CRF")
+        setting = _choose_crf(few, percentile, theta)
         names = dict(zip(("bilateral_sxy_share", "srgb", "compat"), setting, strict=True))
-        add(f"{first} +NWC +PaS +CRF", _refined(score.images, found, setting), None, {**settings, **names})
+        make = _refined(many, percentile, theta, setting)
+        rows.append(score(f"{first} +NWC +PaS +CRF", seed, many, make, {**settings, **names}))
     return rows
-
-
-def summarize(runs: list[list[AblationRow]]) -> list[dict[str, Any]]:
-    """Mean and sample standard deviation over checkpoints, stage by stage, in order of appearance."""
-    stages = list(dict.fromkeys(row.stage for rows in runs for row in rows))
-    out = []
-    for stage in stages:
-        rows = [row for run in runs for row in run if row.stage == stage]
-        entry: dict[str, Any] = {
-            "stage": stage,
-            "runs": len(rows),
-            "settings": [row.settings for row in rows],
-        }
-        for key in ("iou", "box", "pxap"):
-            values = [getattr(row, key) for row in rows if getattr(row, key) is not None]
-            entry[key] = float(np.mean(values)) if values else None
-            entry[f"{key}_spread"] = float(np.std(values, ddof=1)) if len(values) > 1 else None
-        out.append(entry)
-    return out
-
-
-def write_plot(summary: list[dict[str, Any]], file: Path) -> None:
-    """Bars of the mean IoU with the spread."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8, 0.45 * len(summary) + 1), layout="constrained")
-    axis = figure.subplots()
-    names = [row["stage"] for row in summary]
-    axis.barh(names, [row["iou"] for row in summary], xerr=[row["iou_spread"] or 0 for row in summary])
-    axis.invert_yaxis()
-    axis.set_xlabel("mean mask IoU")
-    figure.savefig(file, dpi=100)

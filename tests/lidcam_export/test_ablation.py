@@ -4,83 +4,160 @@ import numpy as np
 import pytest
 
 pytest.importorskip("torch")
-from lidcam_export.ablation import Maps, _box_accuracy, _ious, ablate_checkpoint, blob_row, summarize
+import cv2
+from lidcam_export import ablation
+from lidcam_export.ablation import AblationRow, Found, ablate_artifacts, blob_row, choose_threshold, find_maps
+from lidcam_export.ablation_report import steps, summarize, table
+from lidcam_training.data.records import ImageSet, Record
+from PIL import Image
 from typer.testing import CliRunner
 
+import lidcam_rt
+from lidcam_rt.artifact import InputSpec
 from lidcam_rt.cli.main import build_app
+from lidcam_rt.errors import DataError
+from lidcam_rt.pas import pas_reference
+
+SPEC = InputSpec(height=32, width=32, mean=(127.0,) * 3, std=(64.0,) * 3)
 
 
-def made(n=30, seed=0, noise=0.1):
-    """Pictures of a bright square, a map that is right but smeared at one pixel, and a clamped map."""
-    rng = np.random.default_rng(seed)
-    masks = np.zeros((n, 32, 32), np.uint8)
-    images = rng.integers(0, 60, (n, 32, 32, 3)).astype(np.uint8)
-    for index in range(n):
-        y, x = rng.integers(0, 20, 2)
-        masks[index, y : y + 12, x : x + 12] = 1
-    images[masks == 1] += 150
-    right = masks + noise * rng.random(masks.shape)
-    peak = right.copy()
-    peak[np.arange(n), rng.integers(0, 32, n), rng.integers(0, 32, n)] += 30 * rng.random(n)
-    return Maps(images, masks, rng.random(masks.shape).astype(np.float32), peak.astype(np.float32), 0.5)
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Pictures of a bright square; a random map, and one that is right but for a peak somewhere."""
+    root = tmp_path_factory.mktemp("made")
+
+    def make(name, n=30, seed=0):
+        rng = np.random.default_rng(seed)
+        records, right = [], np.zeros((n, 32, 32), np.float32)
+        for index in range(n):
+            y, x = rng.integers(0, 20, 2)
+            mask = np.zeros((32, 32), np.uint8)
+            mask[y : y + 12, x : x + 12] = 1
+            picture = rng.integers(0, 60, (32, 32, 3)).astype(np.uint8)
+            picture[mask == 1] += 150
+            files = root / f"{name}{index}.png", root / f"{name}{index}_mask.png"
+            Image.fromarray(picture).save(files[0])
+            Image.fromarray(255 * mask).save(files[1])
+            records.append(Record(files[0], (0,), mask=files[1]))
+            right[index] = mask + 0.1 * rng.random(mask.shape)
+            right[index, rng.integers(0, 32), rng.integers(0, 32)] += 30 * rng.random()
+        labels = np.zeros(n, np.int64)
+        noise = Found(records, labels, SPEC, rng.random(right.shape).astype(np.float32), np.arange(n) % 2)
+        return noise, Found(records, labels, SPEC, right, np.arange(n) % 2)
+
+    return make("few"), make("many", seed=1)
 
 
-def test_scores_by_hand():
-    mask = np.zeros((1, 4, 4), np.uint8)
-    mask[0, :2, :2] = 1
-    mask[0, 3] = 255
-    found = np.zeros((1, 4, 4), bool)
-    found[0, :2, 1:3] = True
-    found[0, 3, 3] = True  # ignored
-    assert _ious(found, mask)[0] == 2 / 6
-    assert _box_accuracy(found, mask) == 0.0
-    found[0, :2, 2] = False
-    assert _box_accuracy(found, mask) == 1.0
-    assert _box_accuracy(np.zeros_like(found), mask) == 0.0
-
-
-def test_a_peak_outside_the_object_is_what_the_percentile_is_for():
-    pytest.importorskip("pydensecrf")
-    rows = {row.stage: row for row in ablate_checkpoint("gap", made(), made(seed=1))}
+def test_a_peak_outside_the_object_is_what_the_percentile_is_for(made):
+    (noise_few, few), (noise_many, many) = made
+    rows = {r.stage: r for r in ablate_artifacts("gap", 0, (noise_few, noise_many), (few, many))}
     assert list(rows) == ["CAM", "CAM +NWC", "CAM +NWC +PaS", "CAM +NWC +PaS +CRF"]
     assert rows["CAM"].iou < 0.4 < rows["CAM +NWC"].iou < rows["CAM +NWC +PaS"].iou - 0.1
     assert rows["CAM +NWC +PaS +CRF"].iou > 0.9
+    assert rows["CAM +NWC +PaS +CRF"].peak > 0.9
     assert rows["CAM +NWC +PaS"].settings["percentile"] < 100
-    assert blob_row(made(), made(seed=1)).iou < 0.5
+    assert 0 < rows["CAM +NWC +PaS"].top1 < rows["CAM +NWC +PaS"].box
+    blob = blob_row(few, many)
+    assert blob.iou < 0.5
+    assert blob.top1 is None
 
 
-def test_mean_and_spread():
-    runs = [ablate_checkpoint("tap", made(), made(seed=s), crf=False) for s in (1, 2, 3)]
-    row = summarize(runs)[0]
-    values = [run[0].iou for run in runs]
-    assert row["stage"] == "CAM +TAP"
-    assert row["iou"] == pytest.approx(np.mean(values))
-    assert row["iou_spread"] == pytest.approx(np.std(values, ddof=1))
+def test_the_chosen_threshold_is_the_best_by_a_plain_search(made):
+    _, few = made[0]
+    masks = np.stack([record.read_mask() == 1 for record in few.records])
+
+    def mean_iou(percentile, theta):
+        found = pas_reference(few.cam[:, None], (32, 32), percentile=percentile, theta=theta).mask[:, 0]
+        return ((found & masks).sum((1, 2)) / (found | masks).sum((1, 2))).mean()
+
+    grid = [(p, t) for p in (98.0, 80.0) for t in ablation.THETAS]
+    values = [mean_iou(*setting) for setting in grid]
+    assert mean_iou(*choose_threshold(few, (98.0, 80.0))) == pytest.approx(max(values))
+
+
+def test_scores_against_opencv_and_a_loop(made):
+    _, many = made[1]
+    row = ablation.score("s", 0, many, ablation._thresholded(many, 95.0, 0.4), {})
+    ious, boxes = [], 0
+    for cam, record in zip(many.cam, many.records, strict=True):
+        found = pas_reference(cam[None, None], (32, 32), percentile=95, theta=0.4).mask[0, 0]
+        truth = record.read_mask() == 1
+        ious.append((found & truth).sum() / (found | truth).sum())
+        contours, _ = cv2.findContours(found.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+        x, y, w, h = cv2.boundingRect(max(contours, key=cv2.contourArea))
+        tx, ty, tw, th = cv2.boundingRect(truth.astype(np.uint8))
+        both = max(min(x + w, tx + tw) - max(x, tx), 0) * max(min(y + h, ty + th) - max(y, ty), 0)
+        boxes += both / (w * h + tw * th - both) >= 0.5
+    assert row.iou == pytest.approx(np.mean(ious))
+    assert row.box == pytest.approx(boxes / len(ious))
+
+
+def _row(stage, seed, iou):
+    return AblationRow(stage, seed, iou, iou, iou, 100 * iou, iou, {})
+
+
+def test_mean_spread_and_paired_steps():
+    runs = [[_row("CAM", s, 0.2 + 0.1 * s), _row("CAM +NWC", s, 0.25 + 0.1 * s)] for s in (0, 1, 2)]
+    runs.append([_row("CAM +TAP", 1, 0.35)])
+    first = summarize(runs)[0]
+    assert (first["stage"], first["runs"], first["iou"]) == ("CAM", 3, pytest.approx(0.3))
+    assert first["iou_spread"] == pytest.approx(0.1)
+    found = {row["step"]: row for row in steps(runs)}
+    assert list(found) == ["TAP", "NWC"]
+    assert (found["NWC"]["runs"], found["NWC"]["iou"]) == (3, pytest.approx(0.05))
+    assert found["NWC"]["iou_spread"] == pytest.approx(0, abs=1e-12)  # of the pairs, not of the seeds
+    assert (found["TAP"]["runs"], found["TAP"]["iou"]) == (1, pytest.approx(0.05))
+    assert "| NWC | 3 | +0.050 ± 0.000 |" in table(steps(runs), "step")
 
 
 def test_command(tmp_path):
     import torch
     from lidcam_training.checkpoint import CheckpointMeta, save_checkpoint
+    from lidcam_training.data import open_dataset
     from lidcam_training.data.composite import Composite, write_composites
     from lidcam_training.models import ClassifierSpec, build_classifier
+    from lidcam_training.models.classifier import activation_maps
 
-    maps = made(8)
-    for split in ("val", "test"):
-        composites = [Composite(i, m == 1, 0) for i, m in zip(maps.images, maps.masks, strict=True)]
-        write_composites(tmp_path / split, "d", ("a", "b"), 0, {"val": composites, "test": composites})
+    rng = np.random.default_rng(0)
+    mask = np.zeros((32, 32), bool)
+    mask[4:20, 8:24] = True
+    composites = [Composite(rng.integers(0, 256, (32, 32, 3)).astype(np.uint8), mask, i % 2) for i in range(8)]
+    write_composites(tmp_path / "d", "d", ("a", "b"), 0, {"val": composites, "test": composites})
     torch.manual_seed(0)
-    model = build_classifier(ClassifierSpec("lidcam_seresnet_small", 2))
-    save_checkpoint(model, CheckpointMeta(model.spec, ("a", "b"), (32, 32)), tmp_path / "c")
+    model = build_classifier(ClassifierSpec("lidcam_seresnet_small", 2)).eval()
+    meta = CheckpointMeta(model.spec, ("a", "b"), (32, 32))
+    save_checkpoint(model, meta, tmp_path / "c")
     save_checkpoint(model, CheckpointMeta(model.spec, ("x", "b"), (32, 32)), tmp_path / "other")
-    data = f"stamps:{tmp_path / 'val'}"
-    out = tmp_path / "out"
-    app = build_app("ablate")
-    result = CliRunner().invoke(
-        app, ["ablate", str(tmp_path / "c"), "--data", data, "--no-crf", "-o", str(out)]
-    )
-    assert result.exit_code == 0, result.output
-    assert json.loads((out / "ablation.json").read_text())["summary"][0]["stage"] == "blob"
+    data, out, app = f"stamps:{tmp_path / 'd'}", tmp_path / "out", build_app("ablate")
+    command = ["ablate", str(tmp_path / "c"), "--data", data, "--no-crf", "-o", str(out)]
+    for _ in range(2):
+        result = CliRunner().invoke(app, command)
+        assert result.exit_code == 0, result.output
+    record = json.loads((out / "ablation.json").read_text())
+    assert [row["stage"] for row in record["summary"]] == ["blob", "CAM +TAP", "CAM +TAP +NWC", "CAM +TAP +NWC +PaS"]
+    assert "onnxruntime" in record["backend"].lower()
     assert "CAM +TAP +NWC +PaS" in (out / "ablation.md").read_text()
     assert (out / "ablation.png").stat().st_size > 1000
-    result = CliRunner().invoke(app, ["ablate", str(tmp_path / "other"), "--data", data, "--no-crf"])
-    assert result.exit_code == 2
+
+    # the maps are the artifact's, and the artifact's are the checkpoint's
+    artifact = next((out / "artifacts").glob("*-nwc.onnx"))
+    images = open_dataset(data, "test")
+    with lidcam_rt.load(artifact) as localizer:
+        found = find_maps(localizer, images, batch=3)
+        with pytest.raises(DataError, match="no mask"):
+            bare = ImageSet("bare", ("a", "b"), tuple(Record(r.image, r.labels) for r in images.records))
+            blob_row(*[find_maps(localizer, bare)] * 2)
+    pixels = torch.from_numpy(np.stack([c.image for c in composites])).permute(0, 3, 1, 2).float()
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (meta.mean, meta.std))
+    with torch.no_grad():
+        features = model.forward_features((pixels - mean) / std)
+        maps = activation_maps(features, model.head_weight, torch.arange(8) % 2, nwc=True).numpy()
+    np.testing.assert_allclose(found.cam, maps, rtol=1e-3, atol=1e-5)
+
+    for arguments, words in (
+        (["ablate", str(tmp_path / "other"), "--data", data, "--no-crf", "-o", str(out)], "other classes"),
+        ([*command, "--choose", "test"], "chosen on other pictures"),
+    ):
+        result = CliRunner().invoke(app, arguments)
+        assert result.exit_code == 2
+        assert words in " ".join(result.output.split())
