@@ -274,7 +274,7 @@ def _choose_crf(found: Found, percentile: float, theta: float) -> tuple[float, f
 
 
 def blob_row(choose: Found, score_on: Found) -> AblationRow:
-    """A centred Gaussian blob in place of the map (sigma a quarter of the side): a score that it reaches is no score."""
+    """A centred Gaussian blob (sigma a quarter of the side) in place of the map: what reaches its score is nothing."""
     height, width = score_on.spec.height, score_on.spec.width
     y, x = np.mgrid[:height, :width]
     blob = np.exp(-8 * (((y + 0.5) / height - 0.5) ** 2 + ((x + 0.5) / width - 0.5) ** 2)).astype(np.float32)
