@@ -1,0 +1,477 @@
+"""A drop-in for `pydensecrf.densecrf`: change the import, keep the program.
+
+    from lidcam_rt.crf import densecrf          # was: import pydensecrf.densecrf as densecrf
+
+Same names, argument order and results (Q within 1e-5; docs/crf.md has the measured differences). What surprises
+people there is the same here, because programs depend on it:
+
+- a scalar `compat` w is a Potts weight and adds -w K Q to the energy; an array adds + M K Q, so that the array
+  for the same model is `-w * np.eye(labels)`. A matrix is symmetrised: (M + M^T) / 2.
+- `NO_NORMALIZATION` leaves K as the lattice gives it (pydensecrf computes a norm and never applies it): messages
+  grow with the number of similar pixels.
+- `kernel=` has no effect on inference.
+- the unary is float32 [labels, pixels], C-contiguous, the negative logarithm of a probability.
+- `startInference` without a unary gives zeros, `inference` without a unary starts from equal probabilities.
+
+Other than there: every mistake is an exception (`InputError`, a ValueError) and never a crash; `Q` is a plain
+numpy array; read-only arrays and keyword arguments are taken; `inference` releases the interpreter lock. Sources:
+Krahenbuhl and Koltun, NIPS 2011 (model, mean field) and ICML 2013 (symmetric normalisation).
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from collections.abc import Sequence
+from numbers import Number
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from lidcam_rt.errors import InputError
+
+__all__ = [
+    "CONST_KERNEL",
+    "DIAG_KERNEL",
+    "FULL_KERNEL",
+    "NORMALIZE_AFTER",
+    "NORMALIZE_BEFORE",
+    "NORMALIZE_SYMMETRIC",
+    "NO_NORMALIZATION",
+    "ConstUnary",
+    "DenseCRF",
+    "DenseCRF2D",
+    "KernelType",
+    "LogisticUnary",
+    "NormalizationType",
+    "Unary",
+]
+
+Float32Array = npt.NDArray[np.float32]
+
+#: What +infinity (a probability of 0, unclipped) becomes: e^-1e30 is 0 too, and the arithmetic stays finite.
+_IMPOSSIBLE = np.float32(1e30)
+_MAX_PIXELS = 2**30
+
+
+class KernelType(enum.IntEnum):
+    """Which parameters of a kernel could be learned. Has no effect on inference."""
+
+    CONST_KERNEL = 0
+    DIAG_KERNEL = 1
+    FULL_KERNEL = 2
+
+
+class NormalizationType(enum.IntEnum):
+    """How a kernel K is normalised by its row sums k = K 1.
+
+    `NO_NORMALIZATION`: K. `NORMALIZE_BEFORE`: K / k by column. `NORMALIZE_AFTER`: K / k by row (NIPS 2011).
+    `NORMALIZE_SYMMETRIC`: K / sqrt(k k^T) (ICML 2013, the default).
+    """
+
+    NO_NORMALIZATION = 0
+    NORMALIZE_BEFORE = 1
+    NORMALIZE_AFTER = 2
+    NORMALIZE_SYMMETRIC = 3
+
+
+CONST_KERNEL, DIAG_KERNEL, FULL_KERNEL = KernelType
+NO_NORMALIZATION, NORMALIZE_BEFORE, NORMALIZE_AFTER, NORMALIZE_SYMMETRIC = NormalizationType
+
+
+def _count(name: str, value: Any, least: int) -> int:
+    whole = isinstance(value, (int, np.integer)) or (isinstance(value, (float, np.floating)) and value == value // 1)
+    if isinstance(value, bool) or not whole or value < least:
+        raise InputError(f"{name} must be a whole number of at least {least}, got {value!r}")
+    return int(value)
+
+
+def _matrix(name: str, value: Any, shape: tuple[int | None, ...]) -> Float32Array:
+    """The array, if it is float32, C-contiguous and of that shape (None: any)."""
+    wanted = f"float32 [{', '.join('any' if n is None else str(n) for n in shape)}]"
+    if not isinstance(value, np.ndarray):
+        try:
+            value = np.asarray(memoryview(value))
+        except TypeError:
+            raise InputError(f"{name} must be a numpy array, {wanted}, got {type(value).__name__}") from None
+    if value.ndim != len(shape) or any(n is not None and n != m for n, m in zip(shape, value.shape, strict=True)):
+        hint = ": reshape the image's axes into one, u.reshape(labels, -1)" if value.ndim > len(shape) else ""
+        raise InputError(f"{name} must be {wanted}, got shape {value.shape}{hint}")
+    if value.dtype != np.float32:
+        raise InputError(f"{name} must be {wanted}, got {value.dtype}: use {name}.astype(np.float32)")
+    if not value.flags.c_contiguous:
+        raise InputError(f"{name} must be C-contiguous (a transposed or sliced array is not): use np.ascontiguousarray")
+    found: Float32Array = value
+    return found
+
+
+def _energy(name: str, values: Float32Array) -> Float32Array:
+    """A copy without infinities; a label's +infinity stays one that is never chosen."""
+    if np.isnan(values).any():
+        raise InputError(f"{name} holds NaN: check the probabilities before the logarithm")
+    infinite = np.isinf(values)
+    if not infinite.any():
+        return values.copy()
+    if (values[infinite] < 0).any():
+        raise InputError(f"{name} holds -infinity: an energy is -log(probability), of a probability of at most 1")
+    if infinite.all(0).any():
+        raise InputError(f"{name}: a pixel has probability 0 for every label: clip probabilities before the logarithm")
+    return np.where(infinite, _IMPOSSIBLE, values).astype(np.float32)
+
+
+def _compatibility(compat: Any, labels: int) -> Float32Array:
+    """[1] Potts weight, [L] diagonal, or [L * L] symmetrised matrix, as the kernel takes it."""
+    if isinstance(compat, Number):
+        if isinstance(compat, complex) or not math.isfinite(float(compat)):  # type: ignore[arg-type]
+            raise InputError(f"compat must be a finite number or a float32 array, got {compat!r}")
+        return np.array([compat], np.float32)
+    if not isinstance(compat, np.ndarray) or compat.ndim not in (1, 2):
+        got = f"shape {compat.shape}" if isinstance(compat, np.ndarray) else type(compat).__name__
+        raise InputError(
+            f"compat must be a number, or float32 [{labels}] or [{labels}, {labels}], got {got}: "
+            "use np.array(..., np.float32)"
+        )
+    array = _matrix("compat", compat, (labels,) * compat.ndim)
+    if not np.isfinite(array).all():
+        raise InputError("compat holds NaN or infinity")
+    return array.copy() if array.ndim == 1 else (np.float32(0.5) * (array + array.T)).ravel()
+
+
+def _deviations(name: str, value: Any, count: int) -> tuple[float, ...]:
+    if isinstance(value, Number):
+        value = (value,) * count
+    try:
+        numbers = tuple(float(np.float32(v)) for v in value[:count])
+    except (TypeError, ValueError):
+        raise InputError(f"{name} must be a number or {count} numbers, got {value!r}") from None
+    if len(numbers) != count or not all(math.isfinite(v) and v > 0 for v in numbers):
+        raise InputError(f"{name} must be a number > 0, or {count} of them, got {value!r}")
+    return numbers
+
+
+def _normalization(value: Any, kernel: Any) -> NormalizationType:
+    try:
+        KernelType(kernel)
+        return NormalizationType(value)
+    except ValueError:
+        raise InputError(
+            f"kernel is one of {', '.join(KernelType.__members__)} and normalization one of "
+            f"{', '.join(NormalizationType.__members__)}, got {kernel!r} and {value!r}"
+        ) from None
+
+
+def _lattice(features: Float32Array, normalization: NormalizationType) -> Any:
+    from lidcam_rt._kernels import crf
+
+    try:
+        return crf.lattice(features, int(normalization))
+    except ValueError as error:
+        raise InputError(f"the pairwise features do not fit the lattice: {error}") from error
+
+
+def _axis(count: int, deviation: float) -> Float32Array:
+    out: Float32Array = np.arange(count, dtype=np.float32) / np.float32(deviation)
+    return out
+
+
+class Unary:
+    """A unary energy made beforehand, for `setUnary`.
+
+    Attributes:
+        energy: float32 [labels, pixels].
+    """
+
+    energy: Float32Array
+
+
+class ConstUnary(Unary):
+    """An energy given as it is.
+
+    Args:
+        u: float32 [labels, pixels].
+
+    Raises:
+        InputError: `u` is not like that, or holds NaN.
+    """
+
+    def __init__(self, u: Any) -> None:
+        self.energy = _energy("u", _matrix("u", u, (None, None)))
+
+
+class LogisticUnary(Unary):
+    """A linear energy L f.
+
+    Args:
+        L: float32 [labels, features].
+        f: float32 [features, pixels].
+
+    Raises:
+        InputError: they are not like that, or the energy is not finite.
+    """
+
+    def __init__(self, L: Any, f: Any) -> None:
+        weights = _matrix("L", L, (None, None))
+        self.energy = _energy("L @ f", weights @ _matrix("f", f, (weights.shape[1], None)))
+
+
+class DenseCRF:
+    """A dense CRF over any points.
+
+    Args:
+        nvar: number of points.
+        nlabels: number of labels, at least 2.
+
+    Raises:
+        InputError: they are not such numbers.
+    """
+
+    def __init__(self, nvar: int, nlabels: int, *_: Any, **__: Any) -> None:
+        self._nvar = _count("the number of points", nvar, 1)
+        self._nlabel = _count("nlabels", nlabels, 2)
+        if self._nvar > _MAX_PIXELS:
+            raise InputError(f"at most {_MAX_PIXELS} points, got {self._nvar}")
+        self._unary: Float32Array | None = None
+        self._terms: list[tuple[Any, Float32Array]] = []
+
+    def setUnary(self, u: Unary) -> None:
+        """Use a `ConstUnary` or `LogisticUnary`.
+
+        Raises:
+            InputError: it is none, or has another shape.
+        """
+        if not isinstance(u, Unary):
+            raise InputError(
+                f"setUnary takes a ConstUnary or LogisticUnary, got {type(u).__name__}: for arrays use setUnaryEnergy"
+            )
+        self._unary = _matrix("the unary energy", u.energy, (self._nlabel, self._nvar))
+
+    def setUnaryEnergy(self, u: Any, f: Any = None) -> None:
+        """Set the unary energy; the array is copied.
+
+        Args:
+            u: float32 [labels, points], C-contiguous: -log(probability). +infinity forbids a label.
+            f: float32 [points, points]: the energy is then u f (as in pydensecrf; `LogisticUnary` is the useful
+                form).
+
+        Raises:
+            InputError: wrong type, dtype, shape or order, NaN, or a point where every label is forbidden.
+        """
+        energy = _matrix("u", u, (self._nlabel, self._nvar))
+        self._unary = _energy("u", energy) if f is None else LogisticUnary(energy, f).energy
+
+    def addPairwiseEnergy(
+        self,
+        features: Any,
+        compat: Any,
+        kernel: int = DIAG_KERNEL,
+        normalization: int = NORMALIZE_SYMMETRIC,
+    ) -> None:
+        """Add a Gaussian kernel of any features.
+
+        Args:
+            features: float32 [1 to 6, points], C-contiguous, each divided by its standard deviation (see
+                `utils.create_pairwise_gaussian` and `create_pairwise_bilateral`).
+            compat: Potts weight, or float32 [labels] or [labels, labels] added with the opposite sign.
+            kernel: no effect.
+            normalization: of `NormalizationType`.
+
+        Raises:
+            InputError: wrong type, dtype, shape, order or value.
+        """
+        array = _matrix("features", features, (None, self._nvar))
+        self._add(lambda kind: _lattice(np.ascontiguousarray(array.T), kind), compat, kernel, normalization)
+
+    def _add(self, build: Any, compat: Any, kernel: Any, normalization: Any) -> None:
+        weights = _compatibility(compat, self._nlabel)
+        self._terms.append((build(_normalization(normalization, kernel)), weights))
+
+    def inference(self, niter: int) -> Float32Array:
+        """Mean field from the unary's softmax.
+
+        Args:
+            niter: steps, >= 0.
+
+        Returns:
+            Marginals Q, float32 [labels, points].
+
+        Raises:
+            InputError: niter is no such number.
+        """
+        from lidcam_rt._kernels import crf
+
+        steps = _count("niter", niter, 0)
+        unary = np.zeros((self._nlabel, self._nvar), np.float32) if self._unary is None else self._unary
+        q, _ = crf.mean_field(unary, [(lattice, compat.tolist()) for lattice, compat in self._terms], steps)
+        return np.asarray(q, np.float32)
+
+    def startInference(self) -> tuple[Float32Array, Float32Array, Float32Array]:
+        """Q before the first step, and two place holders for `stepInference`.
+
+        Returns:
+            Q float32 [labels, points] (zeros if there is no unary), and two empty arrays.
+        """
+        shape = (self._nlabel, self._nvar)
+        q = np.zeros(shape, np.float32) if self._unary is None else _softmax(-self._unary)
+        return q, np.empty((0, 0), np.float32), np.empty((0, 0), np.float32)
+
+    def stepInference(self, Q: Any, tmp1: Any = None, tmp2: Any = None) -> None:
+        """One mean field step, in place.
+
+        Args:
+            Q: float32 [labels, points], of `startInference`; overwritten.
+            tmp1: not used.
+            tmp2: not used.
+
+        Raises:
+            InputError: Q is not such an array, or cannot be written.
+        """
+        q = self._marginals(Q)
+        if not q.flags.writeable:
+            raise InputError("stepInference overwrites Q, and this one is read-only: use np.array(Q)")
+        logits = np.zeros_like(q) if self._unary is None else -self._unary
+        for message in self._messages(q):
+            logits -= message
+        q[...] = _softmax(logits)
+
+    def klDivergence(self, Q: Any) -> float:
+        """Sum of Q log Q, unary energy and pairwise terms: the KL divergence to the CRF up to a constant.
+
+        Pairs count twice, as in pydensecrf, so that it is not exactly what mean field lowers.
+
+        Args:
+            Q: float32 [labels, points].
+
+        Raises:
+            InputError: Q is not such an array.
+        """
+        q = self._marginals(Q)
+        wide = q.astype(np.float64)
+        total = float((wide * np.log(np.maximum(q, np.float32(1e-20)))).sum(dtype=np.float64))
+        if self._unary is not None:
+            total += float((wide * self._unary).sum())
+        return total + sum(float((wide * message).sum()) for message in self._messages(q))
+
+    def _marginals(self, value: Any) -> Float32Array:
+        if not isinstance(value, np.ndarray) or value.dtype != np.float32:
+            raise InputError("Q must be the float32 array that startInference or inference gave")
+        if value.shape != (self._nlabel, self._nvar):
+            raise InputError(f"Q must have shape {(self._nlabel, self._nvar)}, got {value.shape}")
+        return value
+
+    def _messages(self, q: Float32Array) -> Sequence[Float32Array]:
+        """Per term, compatibility times K Q: what is subtracted from the logits."""
+        from lidcam_rt._kernels import crf
+
+        flat, messages = np.ascontiguousarray(q), []
+        for lattice, compat in self._terms:
+            filtered = np.asarray(crf.filter(lattice, flat))
+            if compat.size == 1:
+                messages.append(-compat[0] * filtered)
+            elif compat.size == self._nlabel:
+                messages.append(compat[:, None] * filtered)
+            else:
+                messages.append(compat.reshape(self._nlabel, -1) @ filtered)
+        return messages
+
+
+class DenseCRF2D(DenseCRF):
+    """A dense CRF over the pixels of a picture, numbered row by row.
+
+    Args:
+        w: columns.
+        h: rows.
+        nlabels: number of labels, at least 2.
+
+    Raises:
+        InputError: they are not such numbers.
+    """
+
+    def __init__(self, w: int, h: int, nlabels: int, *_: Any, **__: Any) -> None:
+        self._w, self._h = _count("w", w, 1), _count("h", h, 1)
+        super().__init__(self._w * self._h, nlabels)
+
+    def addPairwiseGaussian(
+        self, sxy: Any, compat: Any, kernel: int = DIAG_KERNEL, normalization: int = NORMALIZE_SYMMETRIC
+    ) -> None:
+        """Add the smoothness term, a Gaussian of the distance.
+
+        Args:
+            sxy: standard deviation in pixels, or (of columns, of rows).
+            compat: see `addPairwiseEnergy`.
+            kernel: no effect.
+            normalization: of `NormalizationType`.
+
+        Raises:
+            InputError: wrong type or value.
+        """
+        sx, sy = _deviations("sxy", sxy, 2)
+
+        def build(kind: NormalizationType) -> Any:
+            from lidcam_rt.crf import dense
+
+            if kind == NORMALIZE_SYMMETRIC and sx == sy:  # the one that is kept between pictures
+                return dense._spatial(self._h, self._w, sx)
+            return _lattice(self._positions(sx, sy, 2).reshape(-1, 2), kind)
+
+        self._add(build, compat, kernel, normalization)
+
+    def addPairwiseBilateral(
+        self,
+        sxy: Any,
+        srgb: Any,
+        rgbim: Any,
+        compat: Any,
+        kernel: int = DIAG_KERNEL,
+        normalization: int = NORMALIZE_SYMMETRIC,
+    ) -> None:
+        """Add the appearance term, a Gaussian of distance and colour.
+
+        Args:
+            sxy: standard deviation in pixels, or (of columns, of rows).
+            srgb: standard deviation in grey levels, or one per channel.
+            rgbim: uint8 [h, w, 3], C-contiguous.
+            compat: see `addPairwiseEnergy`.
+            kernel: no effect.
+            normalization: of `NormalizationType`.
+
+        Raises:
+            InputError: wrong type, dtype, shape, order or value.
+        """
+        sx, sy = _deviations("sxy", sxy, 2)
+        deviations = _deviations("srgb", srgb, 3)
+        if not isinstance(rgbim, np.ndarray) or rgbim.dtype != np.uint8 or rgbim.ndim != 3:
+            got = f"{rgbim.dtype} {rgbim.shape}" if isinstance(rgbim, np.ndarray) else type(rgbim).__name__
+            raise InputError(f"rgbim must be uint8 [{self._h}, {self._w}, 3], got {got}")
+        if rgbim.shape[2] != 3:
+            raise InputError(
+                f"rgbim must have 3 channels, got {rgbim.shape[2]}: for others use "
+                "utils.create_pairwise_bilateral and addPairwiseEnergy"
+            )
+        if rgbim.shape[:2] != (self._h, self._w):
+            raise InputError(
+                f"rgbim must be [{self._h}, {self._w}, 3], got {rgbim.shape}: DenseCRF2D takes the width first"
+            )
+        if not rgbim.flags.c_contiguous:
+            raise InputError("rgbim must be C-contiguous: use np.ascontiguousarray(rgbim)")
+
+        def build(kind: NormalizationType) -> Any:
+            features = self._positions(sx, sy, 5)
+            np.divide(rgbim, np.array(deviations, np.float32), out=features[..., 2:])
+            return _lattice(features.reshape(-1, 5), kind)
+
+        self._add(build, compat, kernel, normalization)
+
+    def _positions(self, sx: float, sy: float, channels: int) -> Float32Array:
+        """float32 [h, w, channels] with the scaled column and row in the first two."""
+        out = np.empty((self._h, self._w, channels), np.float32)
+        out[..., 0] = _axis(self._w, sx)
+        out[..., 1] = _axis(self._h, sy)[:, None]
+        return out
+
+
+def _softmax(logits: Float32Array) -> Float32Array:
+    """Over the first axis."""
+    shifted = np.exp(logits - logits.max(0))
+    out: Float32Array = (shifted / shifted.sum(0)).astype(np.float32, copy=False)
+    return out
