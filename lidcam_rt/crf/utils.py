@@ -138,7 +138,7 @@ def create_pairwise_bilateral(sdims: Sequence[float], schan: Any, img: Any, chdi
         raise InputError(f"img must be numbers and not empty, got {array.dtype} {array.shape}")
     if chdim != -1 and not -array.ndim <= chdim < array.ndim:
         raise InputError(f"chdim must be an axis of img {array.shape}, or -1 where it has no channels, got {chdim}")
-    channels = (array[None] if chdim == -1 else np.moveaxis(array, chdim, 0)).astype(np.float32)
+    channels = (array[None] if chdim == -1 else np.moveaxis(array, chdim, 0)).astype(np.float32, order="C")
     sizes = channels.shape[1:]
     hint = ""
     if chdim == -1 and not isinstance(sdims, Number) and len(sdims) == array.ndim - 1:

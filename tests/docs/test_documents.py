@@ -13,7 +13,7 @@ import torch
 
 ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(r"^```(python|sh)\n(.*?)^```$", re.M | re.S)
-PAGES = ("README.md", "docs/getting-started.md", "docs/exporting.md", "docs/artifact.md")
+PAGES = ("README.md", "docs/getting-started.md", "docs/exporting.md", "docs/artifact.md", "docs/crf.md")
 
 
 @pytest.fixture(scope="module")
