@@ -53,8 +53,11 @@ def manifest(
     )
 
 
-def build(path: Path, **options) -> Path:
-    """Write the artifact to `path`; the options are those of `manifest`."""
+def build(path: Path, pas_node: bool = False, **options) -> Path:
+    """Write the artifact to `path`; the options are those of `manifest`.
+
+    With `pas_node` PaS is the node with its function body, as an export writes it, instead of operators of the graph.
+    """
     spec = manifest(**options)
     nodes: list[onnx.NodeProto] = []
     constants: list[onnx.TensorProto] = []
@@ -129,6 +132,12 @@ def build(path: Path, **options) -> Path:
     node("Greater", ["map8f", "threshold4"], "inside")
     node("Cast", ["inside"], "mask", to=TensorProto.UINT8)
 
+    if pas_node:
+        from lidcam_export.operator import attach
+        from lidcam_export.operator import pas_node as make_node
+
+        del nodes[next(i for i, n in enumerate(nodes) if n.output[0] == "big") :]
+        nodes.append(make_node(("cam", x), ("map8", "mask", "threshold"), spec.pas))
     info = helper.make_tensor_value_info
     inputs = [image]
     if spec.labels_input:
@@ -145,6 +154,8 @@ def build(path: Path, **options) -> Path:
     ]
     graph = helper.make_graph(nodes, "tiny", inputs, outputs, constants)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=9)
+    if pas_node:
+        attach(model, spec.pas)
     for key, value in spec.to_metadata().items():
         entry = model.metadata_props.add()
         entry.key, entry.value = key, value

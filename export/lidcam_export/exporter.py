@@ -40,6 +40,9 @@ class ExportOptions:
         percentile: of PaS, 0 to 100.
         theta: of PaS, 0 to 1.
         mode: of PaS, `threshold` or `normalize`.
+        pas_precision: of PaS, `uint8` or `float`.
+        pas_where: of PaS, `resized` or `raw`.
+        pas_interpolation: of PaS, how the map is resized: `cubic` or `linear`.
         top_k: maps per picture.
         class_names: one per class.
         input_dtype: `uint8` (normalisation in the graph) or `float32`.
@@ -56,6 +59,9 @@ class ExportOptions:
     percentile: float | None = None
     theta: float | None = None
     mode: str = "threshold"
+    pas_precision: str = "uint8"
+    pas_where: str = "resized"
+    pas_interpolation: str = "cubic"
     top_k: int = 1
     class_names: tuple[str, ...] | None = None
     input_dtype: str = "uint8"
@@ -196,6 +202,9 @@ def _manifest(source: Any, options: ExportOptions) -> Manifest:
                 percentile=pick(options.percentile, "percentile", 98.0),
                 theta=pick(options.theta, "theta", 0.35),
                 mode=options.mode,
+                precision=options.pas_precision,
+                where=options.pas_where,
+                interpolation=options.pas_interpolation,
             ),
             source=source.spec,
             weights_license=pick(options.weights_license, "weights_license", None),
