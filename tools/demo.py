@@ -67,7 +67,7 @@ def main(out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     model = out / "efficientnet_lite0.onnx"
     if model.exists():
-        console.print(f"using {model}, exported before")
+        console.print(f"using {model}, exported before", soft_wrap=True)
     else:
         console.print("exporting EfficientNet-Lite0 (about half a minute, once) ...")
         _, agreement = export_artifact("zoo:efficientnet_lite0", model)
@@ -90,7 +90,7 @@ def main(out: Path) -> None:
     (out / "results.json").write_text(json.dumps(records, indent=1))
     (out / "index.html").write_text(_gallery(results, pictures), encoding="utf-8")
     console.print(table)
-    console.print(f"look at {out / 'index.html'}")
+    console.print(f"look at {out / 'index.html'}", soft_wrap=True)
 
 
 if __name__ == "__main__":
