@@ -44,10 +44,13 @@ def compare(
     from lidcam_rt.cli.console import out as console
     from lidcam_rt.cli.console import progress
     from lidcam_rt.drawing import write_atomically
+    from lidcam_rt.errors import OutputError
     from lidcam_rt.evaluation.compare import Tolerance, open_runner
     from lidcam_rt.evaluation.compare import compare as run
     from lidcam_rt.evaluation.data import open_data
 
+    if out is not None and not out.parent.is_dir():
+        raise OutputError(f"{out}: the folder {out.parent} is not there. Make it first")
     tolerance = Tolerance(top1, mask_iou, flipped, metric)
     images = open_data(data, split)
     first = open_runner(a, backend=backend_a, device=device_a)

@@ -34,7 +34,7 @@ def evaluate(
     background: Annotated[
         str, typer.Option(help="track1: what a class has to beat: mask, constant or power.")
     ] = "mask",
-    cases: Annotated[int, typer.Option(help="Best and worst pictures in the report.")] = 6,
+    cases: Annotated[int, typer.Option(min=0, help="Best and worst pictures in the report.")] = 6,
 ) -> None:
     """Score an artifact on a data set; write results.json, images.csv, curves and report.html."""
     from lidcam_rt.cli.console import progress
@@ -91,6 +91,8 @@ def _print(results: dict[str, Any], out: Path) -> None:
                 span = entry["intervals_95"][name]
                 digits = 0 if name == "peak_threshold" else 3 if name == "peak_iou" else 1
                 shown = "not counted" if value is None else f"{value:.{digits}f}"
+                if value is None and name in ("top5_loc", "gt_known_loc"):
+                    shown = "--gt-known"
                 label = score_name(metric, name)
                 if name in ("peak_threshold", "foreground_percent") or "@" in name:
                     label = f"  {label}"

@@ -104,7 +104,7 @@ class RunFolder:
                 raise InputError(f"{path} is damaged ({error}): remove it to start again") from None
             differs = [k for k, v in self._identity.items() if identity.get(k) != v]
             if differs:
-                shown = "; ".join(f"{k} was {_short(identity.get(k))}, is {_short(self._identity[k])}" for k in differs)
+                shown = "; ".join(_change(k, identity.get(k), self._identity[k]) for k in differs)
                 raise InputError(
                     f"{self.folder} holds a run with another {', '.join(differs)}: choose another --out, or "
                     f"remove it ({shown})"
@@ -173,6 +173,9 @@ class RunFolder:
         )
 
 
-def _short(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 90 else f"{text[:84]} ..."
+def _change(name: str, before: Any, now: Any) -> str:
+    """What a run had and this one has, in words."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        return "; ".join(_change(k, before.get(k), now.get(k)) for k in now if before.get(k) != now.get(k))
+    texts = [v[:12] if isinstance(v, str) and len(v) == 64 else json.dumps(v) for v in (before, now)]
+    return f"{name.replace('_', ' ')} was {texts[0]}, is {texts[1]}"
