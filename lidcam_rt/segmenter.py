@@ -242,8 +242,8 @@ class Segmenter:
         for label, entry in zip(labels, entries, strict=True):
             if label >= IGNORED:
                 raise InputError(
-                    f"class {entry.class_name} would be label {label}: a label map has 8 bits, 254 classes at most. Use "
-                    "an artifact of fewer classes, or in Python give the Segmenter `classes`"
+                    f"class {entry.class_name} would be label {label}: a label map has 8 bits, 254 classes at most. "
+                    "Use an artifact of fewer classes, or in Python give the Segmenter `classes`"
                 )
         out = np.zeros(found.map.shape, np.uint8)
         if entries:
