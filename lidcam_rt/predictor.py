@@ -16,6 +16,7 @@ import numpy.typing as npt
 from lidcam_rt.artifact import Manifest, read_manifest
 from lidcam_rt.backends import Backend, open_backend
 from lidcam_rt.boxes import largest_box
+from lidcam_rt.engine import ENGINE_SUFFIX, read_sidecar
 from lidcam_rt.errors import BackendError, InputError
 from lidcam_rt.image import (
     MAX_PIXELS,
@@ -44,8 +45,8 @@ def load(
     """Load an artifact.
 
     Args:
-        path: an .onnx file made by `lidcam export`.
-        backend: `auto` or `onnxruntime`.
+        path: an .onnx file made by `lidcam export`, or an .engine file made by `lidcam build`.
+        backend: `auto`, `onnxruntime` (artifacts) or `tensorrt` (engines).
         device: `auto`, `cpu`, `cuda` or `cuda:INDEX`. What is asked for is what runs: there is no silent
             change to the CPU.
         threads: threads of one network call on the CPU; 0: one per usable core.
@@ -56,7 +57,10 @@ def load(
         BackendError: backend or device cannot be had here.
         InputError: an argument is none that is known.
     """
-    manifest = read_manifest(path)
+    if os.fspath(path).endswith(ENGINE_SUFFIX):
+        manifest = read_sidecar(path).read_manifest(path)
+    else:
+        manifest = read_manifest(path)
     if isinstance(max_pixels, bool) or not isinstance(max_pixels, int) or max_pixels < 1:
         raise InputError(f"max_pixels must be a positive number of pixels, got {max_pixels!r}")
     engine = open_backend(path, manifest, backend=backend, device=device, threads=threads)

@@ -54,7 +54,7 @@ def export(
         source,
         output,
         ExportOptions(
-            size=_size(size),
+            size=parse_size(size),
             stride=stride,
             pooling=pooling,
             tap_threshold=tap_threshold,
@@ -84,7 +84,8 @@ def export(
     )
 
 
-def _size(text: str | None) -> tuple[int, int] | None:
+def parse_size(text: str | None) -> tuple[int, int] | None:
+    """(height, width) of SIDE or HEIGHTxWIDTH."""
     if text is None:
         return None
     try:

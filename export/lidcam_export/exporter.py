@@ -24,7 +24,7 @@ from lidcam_rt.image import network_input
 from lidcam_rt.pas import pas_reference
 from lidcam_rt.version import __version__
 
-__all__ = ["Agreement", "ExportOptions", "export_artifact"]
+__all__ = ["Agreement", "ExportOptions", "export_artifact", "sample_pictures"]
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,8 @@ class Agreement:
     top1: float
 
 
-def _pictures() -> tuple[list[np.ndarray], str]:
+def sample_pictures() -> tuple[list[np.ndarray], str]:
+    """Pictures that comparisons run on, uint8 [H, W, 3], and what they are."""
     try:
         from skimage import data
 
@@ -105,7 +106,7 @@ def _pictures() -> tuple[list[np.ndarray], str]:
 
 def _compare(path: Path, graph: LocalizationGraph, manifest: Manifest) -> Agreement:
     """The worst of: all pictures at the declared size; where that is free, one at another size, its class given."""
-    pictures, kind = _pictures()
+    pictures, kind = sample_pictures()
     session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     found = [_difference(session, graph, manifest, manifest.input, pictures, None)]
     if manifest.input.dynamic_size:

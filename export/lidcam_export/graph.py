@@ -44,7 +44,8 @@ class LocalizationGraph(nn.Module):
     def forward(self, image: Tensor, labels: Tensor | None = None) -> tuple[Tensor, ...]:
         """Image uint8 [N, H, W, 3] or float [N, 3, H, W]; labels int64 [N, K], -1 for the predicted class."""
         if self.manifest.input.dtype == "uint8":
-            pixels = (image.permute(0, 3, 1, 2).float() - self.mean) / self.std
+            # Cast before the transpose: TensorRT takes a uint8 input into nothing but a cast.
+            pixels = (image.float().permute(0, 3, 1, 2) - self.mean) / self.std
         else:
             pixels = image
         features = self._features(pixels).float()

@@ -1,0 +1,228 @@
+"""The sidecar of an engine: what an engine file was built from, for what, and with what; checked before it is loaded.
+
+TensorRT's engines carry no version that a user can read and no manifest, and nothing may be glued to them. So
+`model.engine` has `model.engine.json` beside it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from lidcam_rt.artifact import Manifest, file_sha256
+from lidcam_rt.errors import ArtifactError, OutputError, RebuildError
+
+__all__ = ["ENGINE_SUFFIX", "EngineSpec", "Profile", "TensorSpec", "cache_key", "check_engine", "read_sidecar",
+           "sidecar_path", "write_engine"]  # fmt: skip
+
+ENGINE_SUFFIX = ".engine"
+SIDECAR_SCHEMA = 1
+
+_Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
+class _Spec(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Profile(_Spec):
+    """Smallest, preferred and largest shape of one input."""
+
+    min: tuple[int, ...]
+    opt: tuple[int, ...]
+    max: tuple[int, ...]
+
+
+class TensorSpec(_Spec):
+    """An input or output of the engine; -1 is a free dimension."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+
+class EngineSpec(_Spec):
+    """All that decides whether an engine may be loaded, and how it is fed.
+
+    Attributes:
+        schema_version: version of this model.
+        engine_bytes: size of the engine file.
+        engine_sha256: its SHA-256.
+        artifact: name of the artifact it was built from.
+        artifact_sha256: SHA-256 of that file.
+        flavour: `tensorrt` or `tensorrt-rtx`.
+        version: version of TensorRT that built it.
+        compute_capability: what it was built for, such as 8.9; several for TensorRT for RTX.
+        precision: what was asked for: `fp32` or `fp16`.
+        built: what was built: how many of the network's weighty layers have which type.
+        evidence: where `built` was read: `inspector` (the engine, loaded), `plan` (text inside the engine file) or
+            `network` (the strongly typed network it was built from).
+        profile: shapes of each input.
+        pas: `body` (standard operators) or `plugin` (a kernel baked into the engine).
+        kernel_sha256: SHA-256 of the plugin's kernel, or None.
+        inputs: the engine's inputs.
+        outputs: the engine's outputs.
+        half_check: fp16 against fp32 in ONNX Runtime, as measured when it was built, or None.
+        manifest: metadata of the artifact with the size that the engine was built for.
+        package_version: version of lidcam_rt that built it.
+    """
+
+    schema_version: int = Field(default=SIDECAR_SCHEMA, ge=1)
+    engine_bytes: int = Field(ge=1)
+    engine_sha256: _Sha256
+    artifact: str
+    artifact_sha256: _Sha256
+    flavour: Literal["tensorrt", "tensorrt-rtx"]
+    version: str
+    compute_capability: tuple[str, ...]
+    precision: Literal["fp32", "fp16"]
+    built: dict[str, int]
+    evidence: Literal["inspector", "plan", "network"]
+    profile: dict[str, Profile]
+    pas: Literal["body", "plugin"]
+    kernel_sha256: _Sha256 | None = None
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    half_check: dict[str, float] | None = None
+    manifest: dict[str, str]
+    package_version: str
+
+    def read_manifest(self, path: str | os.PathLike[str]) -> Manifest:
+        """The artifact's manifest, checked as an artifact's is."""
+        return Manifest.from_metadata(self.manifest, path)
+
+
+def sidecar_path(engine: str | os.PathLike[str]) -> Path:
+    """`model.engine` -> `model.engine.json`."""
+    return Path(f"{os.fspath(engine)}.json")
+
+
+def cache_key(
+    *,
+    artifact_sha256: str,
+    flavour: str,
+    version: str,
+    compute_capability: tuple[str, ...],
+    precision: str,
+    profile: dict[str, Profile],
+    pas: str,
+    kernel_sha256: str | None,
+) -> str:
+    """Two builds with the same key give interchangeable engines: SHA-256 over all that decides."""
+    parts = [artifact_sha256, flavour, version, list(compute_capability), precision, pas, kernel_sha256,
+             {name: shapes.model_dump() for name, shapes in sorted(profile.items())}]  # fmt: skip
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def key_of(spec: EngineSpec) -> str:
+    """The cache key of a built engine."""
+    return cache_key(
+        artifact_sha256=spec.artifact_sha256, flavour=spec.flavour, version=spec.version,
+        compute_capability=spec.compute_capability, precision=spec.precision, profile=spec.profile, pas=spec.pas,
+        kernel_sha256=spec.kernel_sha256,
+    )  # fmt: skip
+
+
+def write_engine(path: Path, engine: bytes | memoryview, spec: EngineSpec) -> None:
+    """Write an engine and its sidecar, each under a temporary name first.
+
+    A stop between the two leaves a sidecar that does not fit, which is refused when it is loaded.
+
+    Raises:
+        OutputError: one of the files cannot be written.
+    """
+    sidecar = sidecar_path(path)
+    temporaries = [file.with_name(f".{file.name}.{os.getpid()}") for file in (path, sidecar)]
+    text = spec.model_dump_json(indent=1) + "\n"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for temporary, content in zip(temporaries, (engine, text.encode()), strict=True):
+            with temporary.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+        temporaries[0].replace(path)
+        temporaries[1].replace(sidecar)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written ({error.strerror or error})") from error
+    finally:
+        for temporary in temporaries:
+            temporary.unlink(missing_ok=True)
+
+
+def read_sidecar(engine: str | os.PathLike[str]) -> EngineSpec:
+    """Read the sidecar of an engine. The engine itself is not looked at.
+
+    Raises:
+        ArtifactError: there is no sidecar.
+        RebuildError: it cannot be read, or is of a newer version.
+    """
+    path = sidecar_path(engine)
+    again = "build the engine again: lidcam build MODEL.onnx -o " + Path(engine).name
+    try:
+        raw: Any = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ArtifactError(
+            f"{engine}: it has no sidecar {path.name}, so that nothing is known of it. Copy both files, or {again}"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise RebuildError(f"{path}: cannot be read ({error}); {again}") from None
+    version = raw.get("schema_version") if isinstance(raw, dict) else None
+    if isinstance(version, int) and version > SIDECAR_SCHEMA:
+        raise RebuildError(
+            f"{path}: it has schema {version}, this lidcam_rt reads up to {SIDECAR_SCHEMA}: "
+            f"pip install -U lidcam-rt, or {again}"
+        )
+    try:
+        return EngineSpec.model_validate(raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "sidecar"
+        raise RebuildError(f"{path}: invalid ({where}: {first['msg']}); {again}") from None
+
+
+def check_engine(
+    path: str | os.PathLike[str], spec: EngineSpec, *, flavour: str, version: str, capability: str | None
+) -> None:
+    """Compare an engine file and this machine with the sidecar; nothing of the engine is interpreted.
+
+    Args:
+        path: the engine.
+        spec: its sidecar.
+        flavour: `tensorrt` or `tensorrt-rtx`, which will load it.
+        version: version of that.
+        capability: compute capability of the GPU, such as 8.9; None: not known.
+
+    Raises:
+        ArtifactError: the engine is missing.
+        RebuildError: engine and sidecar do not belong together, or the engine was built for another TensorRT or GPU.
+    """
+    again = f"build it again: lidcam build {spec.artifact} -o {Path(path).name}"
+    try:
+        size = Path(path).stat().st_size
+    except OSError as error:
+        raise ArtifactError(f"{path}: cannot be read ({error.strerror})") from None
+    if size != spec.engine_bytes:
+        raise RebuildError(
+            f"{path}: {size} bytes, its sidecar says {spec.engine_bytes}: a copy that broke off, or another engine's "
+            f"sidecar; copy both files again, or {again}"
+        )
+    if (flavour, version) != (spec.flavour, spec.version):
+        raise RebuildError(
+            f"{path}: built by {spec.flavour} {spec.version}, here is {flavour} {version}, and engines do not move "
+            f"between versions; install that one, or {again}"
+        )
+    if capability is not None and capability not in spec.compute_capability:
+        raise RebuildError(
+            f"{path}: built for compute capability {', '.join(spec.compute_capability)}, this GPU has {capability}; "
+            f"{again} on this machine"
+        )
+    if file_sha256(path) != spec.engine_sha256:
+        raise RebuildError(
+            f"{path}: its SHA-256 is not the one in the sidecar: the file was damaged or replaced; {again}"
+        )

@@ -1,0 +1,127 @@
+"""Engines of TensorRT for RTX, built from the function body on a machine without a GPU.
+
+Loading an engine needs an NVIDIA driver, so what is built is read from the engine file, not run.
+"""
+
+import json
+import sys
+
+import pytest
+from lidcam_export import engine as pipeline
+from lidcam_export.built_precision import check_precision, types_in_plan
+from lidcam_export.engine import BuildOptions, build_engine
+
+from lidcam_rt.artifact import file_sha256, read_manifest
+from lidcam_rt.backends.cuda import compute_capability
+from lidcam_rt.engine import read_sidecar, sidecar_path
+from lidcam_rt.errors import BackendError, ExportError, InputError, RebuildError
+
+trt = pytest.importorskip("tensorrt_rtx", reason="extra tensorrt-rtx is not installed")
+FOR = ("8.9",)
+
+
+def options(**changes):
+    return BuildOptions(**{"flavour": "tensorrt-rtx", "capability": FOR, **changes})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [224, 384, 512])
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_builds_for_batch_1_to_32(resnet10, tmp_path, size, precision):
+    output = tmp_path / "m.engine"
+    spec, built = build_engine(resnet10, output, options(precision=precision, size=(size, size)))
+    assert built and spec == read_sidecar(output)
+    # The precision as built, from the engine file itself: all convolutions, none in the other type.
+    kind = "float32" if precision == "fp32" else "float16"
+    assert spec.evidence == "plan" and set(spec.built) == {kind} and 12 <= spec.built[kind] <= 14
+    assert spec.built == types_in_plan(output.read_bytes())
+    image, labels = spec.profile["image"], spec.profile["labels"]
+    assert (image.min, image.opt, image.max) == tuple((n, size, size, 3) for n in (1, 8, 32))
+    assert (labels.min, labels.max) == ((1, 1), (32, 1))
+    assert {e.name: (e.dtype, e.shape) for e in spec.inputs} == {
+        "image": ("uint8", (-1, -1, -1, 3)),
+        "labels": ("int64", (-1, 1)),
+    }
+    assert {e.name: e.dtype for e in spec.outputs} == {
+        "logits": "float32", "class_ids": "int64", "scores": "float32", "cam": "float32", "map8": "uint8",
+        "mask": "uint8", "threshold": "float32",
+    }  # fmt: skip
+    assert all(e.shape[0] == -1 for e in spec.outputs)
+    assert (spec.engine_bytes, spec.engine_sha256) == (output.stat().st_size, file_sha256(output))
+    assert (spec.flavour, spec.version) == ("tensorrt-rtx", trt.__version__) and spec.compute_capability == FOR
+    assert spec.artifact_sha256 == file_sha256(resnet10) and spec.kernel_sha256 is None and spec.pas == "body"
+    assert spec.read_manifest(output).input.height == size
+    assert (spec.half_check is None) == (precision == "fp32")
+    if spec.half_check:
+        assert spec.half_check["top1"] == 1 and spec.half_check["mask_flipped"] < 1e-2
+    assert {p.name for p in tmp_path.iterdir()} == {"m.engine", "m.engine.json"}
+
+
+def test_a_second_build_is_up_to_date_until_something_changes(resnet10, tmp_path):
+    output = tmp_path / "m.engine"
+    first, built = build_engine(resnet10, output, options())
+    assert built and not build_engine(resnet10, output, options())[1]
+    assert build_engine(resnet10, output, options(batch=(1, 1, 4)))[1]
+    output.write_bytes(output.read_bytes()[:-1])  # a damaged one is built again
+    second, built = build_engine(resnet10, output, options(batch=(1, 1, 4)))
+    assert built and first.artifact_sha256 == second.artifact_sha256
+    assert build_engine(resnet10, output, options(batch=(1, 1, 4), force=True))[1]
+
+
+def test_the_check_of_the_precision_can_fail(resnet10, tmp_path, monkeypatch):
+    output = tmp_path / "m.engine"
+    monkeypatch.setattr(pipeline, "to_half", lambda model: model)  # an fp16 that silently is fp32
+    with pytest.raises(ExportError, match="fp16 was asked for.*in float32"):
+        build_engine(resnet10, output, options(precision="fp16"))
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(ExportError, match="none found"):
+        check_precision("fp32", {}, "network")
+
+
+def test_the_parser_refuses_uint8_inside_a_function(resnet10, tmp_path, monkeypatch):
+    """Why the graph is rewritten before it is parsed. If this fails, the parser has learnt it."""
+    monkeypatch.setattr(pipeline, "for_tensorrt", lambda model: model)
+    with pytest.raises(ExportError, match="UINT8"):
+        build_engine(resnet10, tmp_path / "m.engine", options())
+
+
+@pytest.mark.skipif(compute_capability() is not None, reason="a GPU is here")
+def test_loading_without_a_driver_says_so(resnet10, tmp_path):
+    import lidcam_rt
+
+    output = tmp_path / "m.engine"
+    build_engine(resnet10, output, options(batch=(1, 1, 1)))
+    with pytest.raises(BackendError, match="no NVIDIA GPU answers"):
+        lidcam_rt.load(output)
+    with pytest.raises(InputError, match="capability 8.9"):
+        build_engine(resnet10, output, options(capability=()))
+    sidecar = json.loads(sidecar_path(output).read_text())
+    sidecar_path(output).write_text(json.dumps(sidecar | {"version": "1.0.0.1"}))
+    with pytest.raises(RebuildError, match=r"built by tensorrt-rtx 1\.0\.0\.1"):
+        lidcam_rt.load(output)
+
+
+def test_refusals(resnet10, tmp_path):
+    with pytest.raises(ExportError, match=r"builds for compute capability 7\.5.*not for 9\.0"):
+        build_engine(resnet10, tmp_path / "m.engine", options(capability=("9.0",)))
+    with pytest.raises(ExportError, match="bakes no plugins"):
+        build_engine(resnet10, tmp_path / "m.engine", options(pas="plugin"))
+    with pytest.raises(InputError, match=r"must end in \.engine"):
+        build_engine(resnet10, tmp_path / "m.plan", options())
+    for wrong in ({"batch": (2, 1, 4)}, {"precision": "int8"}, {"flavour": "openvino"}, {"pas": "kernel"}):
+        with pytest.raises(InputError):
+            options(**wrong)
+    assert read_manifest(resnet10).input.dynamic_size and not list(tmp_path.iterdir())
+
+
+def test_the_verb(resnet10, tmp_path, capsys):
+    from lidcam_rt.cli.main import main
+
+    output = tmp_path / "m.engine"
+    line = ["build", str(resnet10), "-o", str(output), "--flavour", "tensorrt-rtx", "--capability", "8.9,12.0"]
+    for batch, status, words in (("1,2,4", 0, "built"), ("1,2,4", 0, "up to date"), ("x", 2, "--batch x")):
+        with pytest.raises(SystemExit) as stop:
+            main([*line, "--batch", batch])
+        captured = capsys.readouterr()
+        assert stop.value.code == status and words in captured.out + captured.err, sys.exc_info()
+    assert read_sidecar(output).compute_capability == ("8.9", "12.0")
