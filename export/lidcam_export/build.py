@@ -18,11 +18,15 @@ def build(
     flavour: Annotated[str, typer.Option(help="tensorrt, tensorrt-rtx, or auto: the one that is installed")] = "auto",
     precision: Annotated[str, typer.Option(help="fp32, or fp16 (CAM head and PaS stay in float32)")] = "fp32",
     batch: Annotated[str, typer.Option(help="SMALLEST,PREFERRED,LARGEST, or one number")] = "1,8,32",
-    size: Annotated[str | None, typer.Option(help="input, SIDE or HEIGHTxWIDTH pixels; default: the artifact's")] = None,
+    size: Annotated[
+        str | None, typer.Option(help="input, SIDE or HEIGHTxWIDTH pixels; default: the artifact's")
+    ] = None,
     capability: Annotated[
         str | None, typer.Option(help="compute capabilities, such as 8.9,12.0; default: this machine's GPU")
     ] = None,
-    pas: Annotated[str, typer.Option(help="body (standard operators) or plugin (kernel baked into the engine)")] = "body",
+    pas: Annotated[
+        str, typer.Option(help="body (standard operators) or plugin (kernel baked into the engine)")
+    ] = "body",
     workspace: Annotated[int | None, typer.Option(help="limit of the builder's scratch memory, MiB")] = None,
     force: Annotated[bool, typer.Option("--force", help="build even if the output is up to date")] = False,
 ) -> None:

@@ -1,7 +1,7 @@
 """Engines of TensorRT and TensorRT for RTX, made by `lidcam build`.
 
 An execution context belongs to one call at a time: contexts wait in a pool, each with its stream and buffers, and a
-call that finds none idle makes one. Written against the documented interface and run on stand-ins; no GPU has run it yet.
+call that finds none idle makes one. Written against the documented interface and run on stand-ins; no GPU has run it.
 """
 
 from __future__ import annotations
@@ -208,6 +208,10 @@ class TensorRTBackend:
         for context in idle:
             context.free()
         self._engine = self._runtime = None
+
+    def __del__(self) -> None:  # a Localizer leaves its engine to whoever uses it last
+        with contextlib.suppress(Exception):
+            self.close()
 
 
 def _load(trt: Any, path: Path, spec: EngineSpec) -> tuple[Any, Any, Any]:

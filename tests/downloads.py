@@ -1,0 +1,38 @@
+"""Files of packages that tests look at but nothing needs: fetched by pip once, kept in the user's cache."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+
+def package(requirement: str) -> Path:
+    """Folder with the unpacked wheel of NAME==VERSION; skips the test where it cannot be had."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lidcam-tests"
+    folder = cache / requirement.replace("==", "-")
+    if folder.exists():
+        return folder
+    pip = [sys.executable, "-m", "pip"]
+    with tempfile.TemporaryDirectory() as place:
+        command = [*pip, "download", "-q", "--no-deps", "--only-binary=:all:", "-d", place, requirement]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        wheels = list(Path(place).glob("*.whl"))
+        if done.returncode or not wheels:
+            last = (done.stderr.strip().splitlines() or ["pip said nothing"])[-1]
+            pytest.skip(f"{requirement} cannot be downloaded ({last[:120]})")
+        cache.mkdir(parents=True, exist_ok=True)
+        unpacked = Path(tempfile.mkdtemp(dir=cache))
+        with zipfile.ZipFile(wheels[0]) as archive:
+            archive.extractall(unpacked)
+        try:
+            unpacked.rename(folder)
+        except OSError:  # another test process was faster
+            shutil.rmtree(unpacked)
+    return folder
