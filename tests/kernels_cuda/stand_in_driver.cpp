@@ -1,0 +1,170 @@
+// A stand-in for libcuda.so.1 whose device is the CPU shim: device memory is host memory, a launch runs to its end.
+// Also the kernels themselves for ctypes (run_*).
+#include <cstdlib>
+#include <string>
+
+#include "components/runs.h"
+#include "kernels_on_cpu.h"
+
+namespace {
+
+int order = 0, major_version = 8;
+uint64_t seed = 0;
+int launches = 0, last_cluster = 0, last_shared = 0, last_threads = 0;
+
+template <class T>
+T argument(void** all, int i) {
+  return *static_cast<T*>(all[i]);
+}
+
+void run_by_name(const std::string& name, unsigned blocks, unsigned threads, unsigned shared, unsigned cluster,
+                 void** a) {
+  ++launches;
+  last_cluster = int(cluster);
+  last_shared = int(shared);
+  last_threads = int(threads);
+  const on_cpu::Grid g = on_cpu::grid(blocks / cluster, int(threads), int(cluster), int(shared), order, seed);
+  if (name == "lidcam_pas" || name == "lidcam_pas_cluster") {
+    on_cpu::pas(g, argument<const float*>(a, 0), argument<on_cpu::PasArgs>(a, 1), argument<uint8_t*>(a, 2),
+                argument<uint8_t*>(a, 3), argument<float*>(a, 4));
+  } else if (name == "lidcam_boxes") {
+    if (argument<int>(a, 4) != int(shared)) std::abort();
+    on_cpu::boxes(g, argument<const uint8_t*>(a, 0), argument<int>(a, 1), argument<int>(a, 2), argument<int>(a, 3),
+                  argument<unsigned char*>(a, 5), argument<long long>(a, 6), argument<int*>(a, 7));
+  } else if (name == "lidcam_boxes_at_size") {
+    on_cpu::boxes_at_size(g, argument<const uint8_t*>(a, 0), argument<const float*>(a, 1), argument<int>(a, 2),
+                          argument<int>(a, 3), argument<int>(a, 4), argument<int>(a, 5), argument<int>(a, 6),
+                          argument<unsigned char*>(a, 8), argument<long long>(a, 9), argument<int*>(a, 10));
+  } else {
+    std::abort();
+  }
+}
+
+const char* const kNames[] = {"lidcam_pas", "lidcam_pas_cluster", "lidcam_boxes", "lidcam_boxes_at_size"};
+int the_context = 0;
+void* current = nullptr;
+
+}  // namespace
+
+extern "C" {
+
+void stand_in_order(int o, uint64_t s) { order = o, seed = s; }
+void stand_in_last(int* out) { out[0] = launches, out[1] = last_cluster, out[2] = last_shared, out[3] = last_threads; }
+
+void run_pas(const float* cam, int count, const on_cpu::PasArgs* args, int threads, int cluster, int o, uint64_t s,
+             uint8_t* map, uint8_t* mask, float* threshold) {
+  on_cpu::pas(on_cpu::grid(count, threads, cluster, args->shared_bytes, o, s), cam, *args, map, mask, threshold);
+}
+void run_pas_aot(const float* cam, int count, const on_cpu::PasArgs* args, int threads, int o, uint64_t s,
+                 uint32_t* map, uint32_t* mask, float* threshold) {
+  on_cpu::pas_aot(on_cpu::grid(count, threads, 1, args->shared_bytes, o, s), cam, *args, map, mask, threshold);
+}
+void run_boxes(const uint8_t* mask, int count, int height, int width, int by_pixels, int shared, int threads, int o,
+               uint64_t s, int* out) {
+  const int64_t stride = lidcam::components::cuda::resized_run_bytes(height, width);
+  std::vector<unsigned char> memory(count * stride, 0xff);
+  on_cpu::boxes(on_cpu::grid(count, threads, 1, shared, o, s), mask, height, width, by_pixels, memory.data(), stride,
+                out);
+}
+void run_boxes_at_size(const uint8_t* map, const float* level, int count, int map_height, int map_width, int height,
+                       int width, int by_pixels, int shared, int threads, int o, uint64_t s, int* out) {
+  const int64_t stride = lidcam::components::cuda::resized_run_bytes(height, width);
+  std::vector<unsigned char> memory(count * stride, 0xff);
+  on_cpu::boxes_at_size(on_cpu::grid(count, threads, 1, shared, o, s), map, level, map_height, map_width, height,
+                        width, by_pixels, memory.data(), stride, out);
+}
+
+int cuInit(unsigned) {
+  if (const char* text = std::getenv("STAND_IN_MAJOR")) major_version = std::atoi(text);
+  if (const char* text = std::getenv("STAND_IN_INIT_ERROR")) return std::atoi(text);
+  return 0;
+}
+int cuGetErrorString(int, const char** text) {
+  *text = "an error of the stand-in";
+  return 0;
+}
+int cuDeviceGetCount(int* n) {
+  *n = 1;
+  return 0;
+}
+int cuDeviceGet(int* device, int) {
+  *device = 0;
+  return 0;
+}
+int cuDeviceGetName(char* name, int size, int) {
+  std::snprintf(name, size, "stand-in");
+  return 0;
+}
+int cuDeviceGetAttribute(int* value, int attribute, int) {
+  *value = attribute == 75 ? major_version : attribute == 76 ? 0 : attribute == 16 ? 132 : attribute == 97 ? 101376 : -1;
+  return *value < 0;
+}
+int cuDevicePrimaryCtxRetain(void** context, int) {
+  *context = &the_context;
+  return 0;
+}
+int cuCtxGetCurrent(void** context) {
+  *context = current;
+  return 0;
+}
+int cuCtxPushCurrent_v2(void* context) {
+  current = context;
+  return 0;
+}
+int cuCtxPopCurrent_v2(void** context) {
+  *context = current;
+  current = nullptr;
+  return 0;
+}
+int cuCtxGetDevice(int* device) {
+  *device = 0;
+  return current ? 0 : 201;
+}
+int cuStreamGetCtx(void*, void** context) {
+  *context = &the_context;
+  return 0;
+}
+int cuPointerGetAttribute(void* data, int, uintptr_t) {
+  *static_cast<int*>(data) = 0;
+  return 0;
+}
+int cuModuleLoadData(void** module, const void* image) {
+  if (*static_cast<const uint32_t*>(image) != 0xBA55ED50u) return 200;  // the mark of a fatbin
+  *module = const_cast<void*>(image);
+  return 0;
+}
+int cuModuleGetFunction(void** function, void*, const char* name) {
+  for (const char* const& known : kNames)
+    if (std::string(known) == name) {
+      *function = const_cast<void*>(static_cast<const void*>(&known));
+      return 0;
+    }
+  return 500;
+}
+int cuFuncSetAttribute(void*, int attribute, int value) { return attribute != 8 || value > 101376; }
+int cuLaunchKernel(void* f, unsigned gx, unsigned, unsigned, unsigned bx, unsigned, unsigned, unsigned shared, void*,
+                   void** arguments, void**) {
+  if (!current) return 201;
+  run_by_name(*static_cast<const char**>(f), gx, bx, shared, 1, arguments);
+  return 0;
+}
+// Offsets as in <cuda.h>: seven unsigned, the stream, the attributes and their number; abi.cpp checks them.
+int cuLaunchKernelEx(const unsigned* config, void* f, void** arguments, void**) {
+  if (!current) return 201;
+  const auto* bytes = reinterpret_cast<const unsigned char*>(config);
+  const unsigned* attribute;
+  std::memcpy(&attribute, bytes + 40, sizeof attribute);
+  if (config[12] != 1 || attribute[0] != 4) return 1;
+  run_by_name(*static_cast<const char**>(f), config[0], config[3], config[6], attribute[2], arguments);
+  return 0;
+}
+int cuMemAllocAsync(uintptr_t* memory, size_t bytes, void*) {
+  *memory = reinterpret_cast<uintptr_t>(std::malloc(bytes));
+  return 0;
+}
+int cuMemFreeAsync(uintptr_t memory, void*) {
+  std::free(reinterpret_cast<void*>(memory));
+  return 0;
+}
+
+}  // extern "C"

@@ -1,0 +1,38 @@
+"""Every barrier of the CUDA sources is needed, and no kernel reaches past its memory or needs what C++ leaves open."""
+
+from __future__ import annotations
+
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+
+import builds
+import pytest
+
+
+def check(program, *arguments):
+    return subprocess.run([program, *map(str, arguments)], capture_output=True, text=True, timeout=300)
+
+
+def test_kernels_under_address_and_undefined_behaviour_sanitizers():
+    try:
+        program = builds.build("sanitized", "check.cpp", *builds.SANITIZED)
+    except AssertionError as error:
+        if "asan" in str(error) and "cannot find" in str(error):
+            pytest.skip("the sanitizers' libraries are not installed")
+        raise
+    done = check(program, "all", -1, 5)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "agree" in done.stdout
+
+
+def test_a_removed_barrier_is_caught(tmp_path):
+    places = builds.with_switches(tmp_path / "kernels")
+    assert len(places["pas"]) >= 10
+    assert len(places["components"]) >= 7
+    program = builds.build("mutants", "check.cpp", "-O1", "-DLIDCAM_MUTANTS", kernels=tmp_path / "kernels")
+    whole = check(program, "all")
+    assert whole.returncode == 0, whole.stdout + whole.stderr
+    mutants = [(subject, place) for subject, all_ in places.items() for place in all_]
+    with ThreadPoolExecutor(2) as pool:
+        done = list(pool.map(lambda mutant: check(program, mutant[0], mutant[1].split()[0]).returncode, mutants))
+    assert not [place for (_, place), status in zip(mutants, done, strict=True) if status == 0]

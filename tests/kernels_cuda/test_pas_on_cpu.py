@@ -1,0 +1,133 @@
+"""The CUDA kernels of PaS, run by the CPU shim, against the reference: bit for bit."""
+
+from __future__ import annotations
+
+import ctypes
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from lidcam_rt.pas import pas, pas_reference
+from lidcam_rt.pas.reference import INTERPOLATIONS, MODES, PRECISIONS, WHERES
+
+COMBINATIONS = list(itertools.product(MODES, PRECISIONS, WHERES, INTERPOLATIONS))
+FIXED_BYTES = 8960
+KINDS = ["plain", "huge", "largest", "denormal", "nan", "inf", "constant", "ties", "step", "zeros"]
+
+
+class Args(ctypes.Structure):
+    _fields_ = [
+        (name, ctypes.c_int)
+        for name in ("h", "w", "height", "width", "percentile_milli", "theta_micro", "flags", "shared_bytes")
+    ]
+
+
+def address(array):
+    return array.ctypes.data_as(ctypes.c_void_p)
+
+
+def run(kernels, cam, size, combination, percentile=98.0, theta=0.35, threads=64, cluster=1, shared=49152, order=0,
+        seed=0, words=None):  # fmt: skip
+    mode, precision, where, interpolation = combination
+    cam = np.ascontiguousarray(cam, np.float32)
+    n, k, h, w = cam.shape
+    flags = (mode == "normalize") | (precision == "float") << 1 | (where == "raw") << 2
+    flags |= (interpolation == "linear") << 3 | (words == np.int32) << 4
+    args = Args(h, w, *size, round(percentile * 1000), int(np.rint(theta * 1e6)), flags, shared)
+    map8 = np.full((n, k, *size), 7, words or np.uint8)
+    mask, threshold = map8.copy(), np.full((n, k), -9, np.float32)
+    results = address(map8), address(mask), address(threshold)
+    how = order, ctypes.c_uint64(seed)
+    if words:
+        kernels.run_pas_aot(address(cam), n * k, ctypes.byref(args), threads, *how, *results)
+    else:
+        kernels.run_pas(address(cam), n * k, ctypes.byref(args), threads, cluster, *how, *results)
+    return map8, mask, threshold
+
+
+def options(combination):
+    return dict(zip(("mode", "precision", "where", "interpolation"), combination, strict=True))
+
+
+def same(found, expected):
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@st.composite
+def cams(draw, side=40):
+    shape = (1, draw(st.integers(1, 2)), draw(st.integers(1, side)), draw(st.integers(1, side)))
+    cam = np.random.default_rng(draw(st.integers(0, 2**32))).standard_normal(shape).astype(np.float32)
+    kind = draw(st.sampled_from(KINDS))
+    with np.errstate(over="ignore"):
+        if kind == "huge":
+            cam *= np.float32(1e38)
+        elif kind == "largest":
+            cam = np.where(cam > 0, np.float32(3.4e38), np.float32(-3.4e38))
+        elif kind == "denormal":
+            cam *= np.float32(1e-42)
+        elif kind in ("nan", "inf"):
+            cam.flat[cam.size // 2] = float(kind)
+        elif kind == "constant":
+            cam[...] = draw(st.floats(-(2.0**100), 2.0**100, width=32))
+        elif kind == "ties":
+            cam = np.round(cam)
+        elif kind == "step":
+            cam = np.where(cam > 1.5, np.float32(1), np.float32(0))
+        elif kind == "zeros":
+            cam = np.where(cam > 1, np.float32(1), np.copysign(np.float32(0), cam))
+    return cam
+
+
+@settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    cams(), st.tuples(st.integers(1, 110), st.integers(1, 110)), st.floats(0, 100), st.floats(0, 1),
+    st.sampled_from(COMBINATIONS), st.sampled_from([32, 64, 96]), st.sampled_from([1, 1, 2, 4]),
+    st.sampled_from([FIXED_BYTES, 10000, 49152]), st.integers(0, 2), st.integers(0, 1000),
+)  # fmt: skip
+def test_kernel_equals_reference(
+    kernels, cam, size, percentile, theta, combination, threads, cluster, shared, order, seed
+):
+    found = run(kernels, cam, size, combination, percentile, theta, threads, cluster, shared, order, seed)
+    same(found, pas_reference(cam, size, percentile=percentile, theta=theta, **options(combination)))
+
+
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    cams(), st.tuples(st.integers(1, 80), st.integers(1, 80)), st.sampled_from(COMBINATIONS),
+    st.sampled_from([np.float32, np.int32]), st.sampled_from([FIXED_BYTES, 49152]), st.integers(0, 2),
+)  # fmt: skip
+def test_ahead_of_time_kernel_equals_reference(kernels, cam, size, combination, words, shared, order):
+    found = run(kernels, cam, size, combination, 90.0, 0.35, shared=shared, order=order, words=words)
+    same(found, pas_reference(cam, size, percentile=90.0, theta=0.35, **options(combination)))
+
+
+# int(theta P) where theta P is a whole number in exact arithmetic: the rounding of float64 decides.
+@pytest.mark.parametrize("theta", [0.1, 0.2, 0.29, 0.35, 0.55, 0.57, 0.58, 0.7, 1.0])
+def test_whole_thresholds(kernels, theta):
+    cam = np.linspace(0, 1, 256, dtype=np.float32).reshape(1, 1, 16, 16)
+    for percentile in range(0, 101, 4):
+        for combination in (COMBINATIONS[0], ("normalize", "uint8", "resized", "cubic")):
+            found = run(kernels, cam, (16, 16), combination, float(percentile), theta, threads=32)
+            same(found, pas_reference(cam, (16, 16), percentile=percentile, theta=theta, **options(combination)))
+
+
+@pytest.mark.parametrize("combination", COMBINATIONS)
+def test_kernel_equals_cpu_kernel_at_full_size(kernels, combination):
+    number = COMBINATIONS.index(combination)
+    cam = np.random.default_rng(number).gamma(1.0, size=(1, 1, 24, 23)).astype(np.float32)
+    size = [(384, 352), (353, 384), (231, 1024)][number % 3]
+    found = run(kernels, cam, size, combination, threads=256 + 256 * (number % 2), cluster=[1, 8][number // 2 % 2])
+    same(found, pas(cam, size, **options(combination)))
+
+
+@pytest.mark.parametrize(
+    ("shape", "size"), [((96, 96), (60, 70)), ((130, 90), (5, 9)), ((1, 1), (9, 9)), ((2, 1), (300, 1))]
+)
+def test_shapes_that_leave_shared_memory_or_have_one_pixel(kernels, shape, size):
+    cam = np.random.default_rng(1).random((1, 2, *shape), np.float32)
+    for combination in COMBINATIONS[::3]:
+        same(run(kernels, cam, size, combination, shared=20000), pas(cam, size, **options(combination)))
