@@ -1,10 +1,11 @@
 """Metric time per image: IoUCurve + PxAP + BoxAccuracy at 100 thresholds against a numpy / OpenCV loop.
 
-    python benchmarks/bench_metrics.py [--maps 2000] [--loop 40] [-o FILE.json]
+    python benchmarks/bench_metrics.py [--maps 2000] [--loop 40] [--model MODEL.onnx] [-o FILE.json]
+    python -m pytest benchmarks/bench_metrics.py
 
-One thread, time of that thread (not of the wall). Maps of 500x375: bicubic from 12x12 (as a
-map at original size looks) and uniform noise
-(the worst case: a component at every pixel). The loop is timed on the first maps only, in turns with ours.
+One thread, time of that thread (not of the wall). Maps of 500x375: with --model real ones, the artifact's on crops of
+scikit-image's photos; bicubic from 12x12; and uniform noise (the worst case: a component at every pixel). The loop is
+timed on the first maps only, in turns with ours, and its result compared.
 """
 
 import argparse
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pytest
 
 from lidcam_rt.metrics import BoxAccuracy, IoUCurve, PixelAveragePrecision, box_iou, to_map8
 
@@ -70,16 +72,39 @@ class Loop:
         return true / (true[0] + false), pxap, self.right
 
 
+def truth_of_all():
+    mask = np.zeros((HEIGHT, WIDTH), np.uint8)
+    mask[80:290, 100:300] = 1
+    return mask, [[100, 80, 300, 290]]
+
+
+def photographed(model):
+    """Maps of an artifact: of the predicted class, on crops of scikit-image's photos."""
+    from skimage import data
+
+    import lidcam_rt
+
+    photos = [data.astronaut(), data.chelsea(), data.coffee(), data.cat(), data.rocket()]
+    localizer = lidcam_rt.load(model)
+
+    def real(rng):
+        photo = photos[rng.integers(len(photos))]
+        side = int(rng.integers(120, min(photo.shape[:2])))
+        y, x = (int(rng.integers(0, n - side + 1)) for n in photo.shape[:2])
+        picture = cv2.resize(photo[y : y + side, x : x + side], (WIDTH, HEIGHT))
+        return localizer(picture, keep_image=False).map
+
+    return real
+
+
 def measure(kind, maps, loop):
+    """Times of both, and whether their results are equal."""
     rng = np.random.default_rng(0)
     ours, ours_checked, theirs = Ours(), Ours(), Loop()
     times, pairs = [], []
-    y, x = np.mgrid[:HEIGHT, :WIDTH]
+    mask, truth = truth_of_all()
     for i in range(maps):
         map8 = kind(rng)
-        x0, y0, x1, y1 = 100, 80, 300, 290
-        mask = ((x >= x0) & (x < x1) & (y >= y0) & (y < y1)).astype(np.uint8)
-        truth = [[x0, y0, x1, y1]]
         start = time.thread_time()
         ours(map8, mask, truth)
         times.append(time.thread_time() - start)
@@ -107,20 +132,36 @@ def measure(kind, maps, loop):
     }
 
 
+@pytest.mark.parametrize("make", [smooth, noise])
+def test_ours(benchmark, make):
+    map8, ours = make(np.random.default_rng(0)), Ours()
+    benchmark.pedantic(ours, (map8, *truth_of_all()), rounds=20, warmup_rounds=2)
+
+
+@pytest.mark.parametrize("make", [smooth])
+def test_loop(benchmark, make):
+    map8, loop = make(np.random.default_rng(0)), Loop()
+    benchmark.pedantic(loop, (map8, *truth_of_all()), rounds=20, warmup_rounds=2)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--maps", type=int, default=2000)
     parser.add_argument("--loop", type=int, default=40)
+    parser.add_argument("--model", type=Path, help="an artifact, for real maps")
     parser.add_argument("-o", "--out", type=Path)
     options = parser.parse_args()
     cv2.setNumThreads(1)
+    real = [measure(photographed(options.model), min(200, options.maps), options.loop)] if options.model else []
     rows = [
+        *real,
         measure(smooth, options.maps, options.loop),
         measure(noise, max(10, options.maps // 40), max(2, options.loop // 20)),
     ]
     report = {
         "machine": "2-core x86-64 AMD EPYC (AVX-512), no GPU, shared with other work",
-        "command": f"python benchmarks/bench_metrics.py --maps {options.maps} --loop {options.loop}",
+        "command": f"python benchmarks/bench_metrics.py --maps {options.maps} --loop {options.loop}"
+        + (" --model MODEL.onnx" if options.model else ""),
         "python": platform.python_version(),
         "opencv": cv2.__version__,
         "rows": rows,

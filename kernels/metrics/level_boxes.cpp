@@ -1,5 +1,7 @@
 #include "metrics/level_boxes.h"
 
+#include "metrics/level_tree.h"
+
 #include <algorithm>
 #include <cstddef>
 #if defined(__SSE2__)
@@ -14,6 +16,8 @@
 namespace lidcam::metrics {
 namespace {
 
+constexpr int64_t kRunsPerPixel = 4;
+
 struct Run {
   int32_t x0, x1, y;  // columns x0..x1
 };
@@ -26,7 +30,9 @@ struct Part {  // a component, at its root
   bool outside;    // background: touches the frame
 };
 
+// Components of runs. They are numbered in reading order of their first runs, and the least number is the root.
 struct Forest {
+  std::vector<int32_t> label;  // of each run: a component
   std::vector<int32_t> parent;
   std::vector<Part> parts;
 
@@ -34,10 +40,29 @@ struct Forest {
     while (parent[i] != i) i = parent[i] = parent[parent[i]];
     return i;
   }
-  // Joins b into a; returns the root and whether they were apart.
-  bool join(int32_t a, int32_t b, int64_t strip) {
-    a = root(a);
-    b = root(b);
+  int32_t root_of_run(int32_t run) { return root(label[run]); }
+
+  void open(int32_t run, const Run& r, bool outside) {
+    const auto c = static_cast<int32_t>(parts.size());
+    label[run] = c;
+    parent.push_back(c);
+    parts.push_back(Part{r.x0, r.y, r.x1, r.y, 0, r.x1 - r.x0 + 1, run, outside});
+  }
+  // The run below belongs to the component of a run above it.
+  void extend(int32_t above, int32_t run, const Run& r, bool outside, int64_t strip) {
+    const int32_t c = root(label[above]);
+    label[run] = c;
+    Part& p = parts[c];
+    p.x0 = std::min(p.x0, r.x0);
+    p.x1 = std::max(p.x1, r.x1);
+    p.y1 = r.y;
+    p.strips += strip;
+    p.pixels += r.x1 - r.x0 + 1;
+    p.outside = p.outside || outside;
+  }
+  // Joins the components of two runs; returns whether they were apart.
+  bool join(int32_t run, int32_t other, int64_t strip) {
+    int32_t a = root(label[run]), b = root(label[other]);
     if (a == b) {
       parts[a].strips += strip;
       return false;
@@ -52,7 +77,6 @@ struct Forest {
     p.y1 = std::max(p.y1, q.y1);
     p.strips += q.strips + strip;
     p.pixels += q.pixels;
-    p.first = std::min(p.first, q.first);
     p.outside = p.outside || q.outside;
     return true;
   }
@@ -61,30 +85,33 @@ struct Forest {
 // Joins runs of neighbouring rows. reach 1: 8 neighbours, 0: 4. Returns the number of closed loops.
 int32_t join_rows(const std::vector<Run>& runs, const std::vector<int32_t>& row_start, int height, int width,
                   int reach, Forest& forest) {
-  const auto n = static_cast<int32_t>(runs.size());
-  forest.parent.resize(n);
-  forest.parts.resize(n);
-  for (int32_t i = 0; i < n; ++i) {
-    const Run& r = runs[i];
-    forest.parent[i] = i;
-    forest.parts[i] = Part{r.x0, r.y, r.x1, r.y, 0, r.x1 - r.x0 + 1, i,
-                           r.x0 == 0 || r.x1 == width - 1 || r.y == 0 || r.y == height - 1};
-  }
+  forest.label.resize(runs.size());
+  forest.parent.clear();
+  forest.parts.clear();
   int32_t loops = 0;
-  for (int y = 0; y + 1 < height; ++y) {
-    int32_t a = row_start[y], b = row_start[y + 1];
-    const int32_t a_end = b, b_end = row_start[y + 2];
-    while (a < a_end && b < b_end) {
-      const Run &u = runs[a], &v = runs[b];
-      const int32_t lo = std::max(u.x0, v.x0), hi = std::min(u.x1, v.x1);
-      if (lo <= hi + reach) {
-        const int64_t strip = lo <= hi ? 2 * int64_t{hi - lo} + (u.x0 != v.x0) + (u.x1 != v.x1) : 0;
-        if (!forest.join(a, b, strip)) ++loops;
-      }
-      if (u.x1 < v.x1)
+  for (int y = 0; y < height; ++y) {
+    int32_t a = y ? row_start[y - 1] : 0, b = row_start[y];
+    const int32_t a_end = y ? b : 0, b_end = row_start[y + 1];
+    const bool edge = y == 0 || y == height - 1;
+    for (; b < b_end; ++b) {
+      const Run& v = runs[b];
+      const bool outside = edge || v.x0 == 0 || v.x1 == width - 1;
+      bool known = false;
+      while (a < a_end && runs[a].x0 <= v.x1 + reach) {
+        const Run& u = runs[a];
+        const int32_t lo = std::max(u.x0, v.x0), hi = std::min(u.x1, v.x1);
+        if (lo <= hi + reach) {
+          const int64_t strip = lo <= hi ? 2 * int64_t{hi - lo} + (u.x0 != v.x0) + (u.x1 != v.x1) : 0;
+          if (!known)
+            forest.extend(a, b, v, outside, strip);
+          else if (!forest.join(a, b, strip))
+            ++loops;
+          known = true;
+        }
+        if (u.x1 > v.x1) break;  // it may reach the next run too
         ++a;
-      else
-        ++b;
+      }
+      if (!known) forest.open(b, v, outside);
     }
   }
   return loops;
@@ -118,8 +145,8 @@ class Levels {
       return result;
     }
     const int32_t loops = join_rows(runs_, row_start_, height_, width_, 1, forest_);
-    const auto n = static_cast<int32_t>(runs_.size());
     if (loops) fill_holes(truth, boxes, result);
+    const auto n = static_cast<int32_t>(forest_.parts.size());
     int64_t best = -1;
     for (int32_t i = 0; i < n; ++i) {
       if (forest_.parent[i] != i) continue;
@@ -140,20 +167,6 @@ class Levels {
  private:
   LevelBox clipped(int32_t x0, int32_t y0, int32_t x1, int32_t y1) const {
     return {x0, y0, std::min(x1 + 1, width_ - 1), std::min(y1 + 1, height_ - 1)};
-  }
-
-  static double best_iou(const LevelBox& box, const int64_t* truth, int boxes) {
-    double best = 0;
-    for (int g = 0; g < boxes; ++g) {
-      const int64_t* t = truth + 4 * g;
-      const int64_t w = std::min<int64_t>(box.x1, t[2]) - std::max<int64_t>(box.x0, t[0]) + 1;
-      const int64_t h = std::min<int64_t>(box.y1, t[3]) - std::max<int64_t>(box.y0, t[1]) + 1;
-      const int64_t inter = std::max<int64_t>(w, 0) * std::max<int64_t>(h, 0);
-      const int64_t area = int64_t{box.x1 - box.x0 + 1} * (box.y1 - box.y0 + 1);
-      const int64_t whole = area + (t[2] - t[0] + 1) * (t[3] - t[1] + 1) - inter;
-      if (whole > 0) best = std::max(best, double(inter) / double(whole));
-    }
-    return best;
   }
 
   uint64_t word(const uint8_t* p, int n, int level) const {
@@ -230,11 +243,11 @@ class Levels {
     }
     gap_start_[height_] = gap_start_[height_ + 1] = static_cast<int32_t>(gaps_.size());
     join_rows(gaps_, gap_start_, height_, width_, 0, ground_);
-    const auto n = static_cast<int32_t>(gaps_.size());
+    const auto n = static_cast<int32_t>(ground_.parts.size());
     for (int32_t i = 0; i < n; ++i) {
       if (ground_.parent[i] != i || ground_.parts[i].outside) continue;
       const Part& hole = ground_.parts[i];
-      forest_.parts[forest_.root(left_[hole.first])].strips += 4 * hole.pixels - hole.strips;
+      forest_.parts[forest_.root_of_run(left_[hole.first])].strips += 4 * hole.pixels - hole.strips;
       ++result.contours;
       if (boxes) {  // its contour runs through the pixels around it
         const LevelBox box = clipped(hole.x0 - 1, hole.y0 - 1, hole.x1 + 1, hole.y1 + 1);
@@ -242,10 +255,12 @@ class Levels {
       }
     }
     // An island lies within the contour around its hole. Islands come later in reading order than what is around them.
-    for (auto r = static_cast<int32_t>(runs_.size()) - 1; r >= 0; --r) {
-      if (forest_.parent[r] != r || before_[r] < 0) continue;
-      const Part& around = ground_.parts[ground_.root(before_[r])];
-      if (!around.outside) forest_.parts[forest_.root(left_[around.first])].strips += forest_.parts[r].strips;
+    for (auto c = static_cast<int32_t>(forest_.parts.size()) - 1; c >= 0; --c) {
+      const int32_t gap = before_[forest_.parts[c].first];
+      if (forest_.parent[c] != c || gap < 0) continue;
+      const Part& around = ground_.parts[ground_.root_of_run(gap)];
+      if (!around.outside)
+        forest_.parts[forest_.root_of_run(left_[around.first])].strips += forest_.parts[c].strips;
     }
   }
 
@@ -257,21 +272,55 @@ class Levels {
   Forest forest_, ground_;
 };
 
+// Whether the map has more runs, at all levels together, than the tree is worth: judged by every fourth row. A run ends
+// where the rank falls from a pixel to its right neighbour.
+bool is_noisy(const uint8_t* map, int height, int width, const std::vector<int32_t>& levels) {
+  int16_t rank[256];
+  for (int v = 0; v < 256; ++v)
+    rank[v] = static_cast<int16_t>(std::lower_bound(levels.begin(), levels.end(), v) - levels.begin());
+  int64_t runs = 0, pixels = 0;
+  for (int y = 0; y < height; y += 4) {
+    const uint8_t* line = map + size_t(y) * width;
+    int32_t falls = rank[line[width - 1]];
+    for (int x = 0; x + 1 < width; ++x) falls += std::max(rank[line[x]] - rank[line[x + 1]], 0);
+    runs += falls;
+    pixels += width;
+  }
+  return runs > kRunsPerPixel * pixels;
+}
+
 }  // namespace
 
-std::vector<LevelResult> level_boxes(const uint8_t* map, int height, int width, const int32_t* levels, int count,
-                                     const int64_t* truth, int boxes) {
-  Levels image(map, height, width);
-  std::vector<LevelResult> out(count), known(257);
-  std::vector<bool> done(257, false);
-  for (int i = 0; i < count; ++i) {
-    const int slot = levels[i] + 1;
-    if (!done[slot]) {
-      known[slot] = image.at(levels[i], truth, boxes);
-      done[slot] = true;
-    }
-    out[i] = known[slot];
+double best_iou(const LevelBox& box, const int64_t* truth, int boxes) {
+  double best = 0;
+  for (int g = 0; g < boxes; ++g) {
+    const int64_t* t = truth + 4 * g;
+    const int64_t w = std::min<int64_t>(box.x1, t[2]) - std::max<int64_t>(box.x0, t[0]) + 1;
+    const int64_t h = std::min<int64_t>(box.y1, t[3]) - std::max<int64_t>(box.y0, t[1]) + 1;
+    const int64_t inter = std::max<int64_t>(w, 0) * std::max<int64_t>(h, 0);
+    const int64_t area = int64_t{box.x1 - box.x0 + 1} * (box.y1 - box.y0 + 1);
+    const int64_t whole = area + (t[2] - t[0] + 1) * (t[3] - t[1] + 1) - inter;
+    if (whole > 0) best = std::max(best, double(inter) / double(whole));
   }
+  return best;
+}
+
+std::vector<LevelResult> level_boxes(const uint8_t* map, int height, int width, const int32_t* levels, int count,
+                                     const int64_t* truth, int boxes, Method method) {
+  std::vector<int32_t> distinct(levels, levels + count);
+  std::sort(distinct.begin(), distinct.end());
+  distinct.erase(std::unique(distinct.begin(), distinct.end()), distinct.end());
+  std::vector<LevelResult> known(distinct.size());
+  if (method == Method::kAuto) method = is_noisy(map, height, width, distinct) ? Method::kTree : Method::kRuns;
+  if (method == Method::kTree) {
+    level_tree(map, height, width, distinct.data(), static_cast<int>(distinct.size()), truth, boxes, known.data());
+  } else {
+    Levels image(map, height, width);
+    for (size_t i = 0; i < distinct.size(); ++i) known[i] = image.at(distinct[i], truth, boxes);
+  }
+  std::vector<LevelResult> out(count);
+  for (int i = 0; i < count; ++i)
+    out[i] = known[std::lower_bound(distinct.begin(), distinct.end(), levels[i]) - distinct.begin()];
   return out;
 }
 

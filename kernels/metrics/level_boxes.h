@@ -18,8 +18,17 @@ struct LevelResult {
   int32_t contours = 0;     // number of contours, holes included
 };
 
-// map: uint8 [height, width]; truth: [boxes, 4]. One result per level, -1 <= level <= 255.
+// Best IoU of a box with a ground-truth box, inclusive pixels.
+double best_iou(const LevelBox& box, const int64_t* truth, int boxes);
+
+enum class Method {
+  kAuto,  // kRuns or kTree, whichever the number of runs in the map makes faster
+  kRuns,  // level by level: time grows with the runs of pixels, summed over the levels
+  kTree,  // all levels at once: time grows with the pixels
+};
+
+// map: uint8 [height, width]; truth: [boxes, 4]. One result per level, -1 <= level <= 255. Both methods give the same.
 std::vector<LevelResult> level_boxes(const uint8_t* map, int height, int width, const int32_t* levels, int count,
-                                     const int64_t* truth, int boxes);
+                                     const int64_t* truth, int boxes, Method method = Method::kAuto);
 
 }  // namespace lidcam::metrics

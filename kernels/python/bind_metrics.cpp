@@ -44,15 +44,17 @@ void bind_metrics(nb::module_& parent) {
   m.def(
       "level_boxes",
       [](Image map, nb::ndarray<const int32_t, nb::shape<-1>, nb::c_contig, nb::device::cpu> levels,
-         nb::ndarray<const int64_t, nb::shape<-1, 4>, nb::c_contig, nb::device::cpu> truth) {
+         nb::ndarray<const int64_t, nb::shape<-1, 4>, nb::c_contig, nb::device::cpu> truth,
+         int method) {
         const size_t n = levels.shape(0);
         for (size_t i = 0; i < n; ++i)
           if (levels.data()[i] < -1 || levels.data()[i] > 255) throw std::invalid_argument("levels go from -1 to 255");
+        if (method < 0 || method > 2) throw std::invalid_argument("method is 0 (auto), 1 (runs) or 2 (tree)");
         std::vector<LevelResult> found;
         {
           nb::gil_scoped_release release;
           found = level_boxes(map.data(), int(map.shape(0)), int(map.shape(1)), levels.data(), int(n), truth.data(),
-                              int(truth.shape(0)));
+                              int(truth.shape(0)), static_cast<Method>(method));
         }
         auto* boxes = new int32_t[4 * n + 1];
         auto* area = new int64_t[n + 1];
@@ -73,5 +75,5 @@ void bind_metrics(nb::module_& parent) {
         return nb::make_tuple(owned<int32_t>(boxes, {n, 4}), owned<int64_t>(area, {n}), owned<double>(largest, {n}),
                               owned<double>(all, {n}), owned<int32_t>(number, {n}));
       },
-      nb::arg("map"), nb::arg("levels"), nb::arg("truth"));
+      nb::arg("map"), nb::arg("levels"), nb::arg("truth"), nb::arg("method") = 0);
 }

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lidcam_rt._kernels import metrics as _kernels
 from sklearn.metrics import average_precision_score, confusion_matrix
 
 from lidcam_rt.errors import InputError
@@ -70,6 +71,9 @@ def test_level_boxes_are_those_of_opencv_contours(kind):
         levels = range(-1, 256) if trial < 3 else sorted({int(v) for v in rng.integers(-1, 256, 8)})
         truth = [[0, 0, width - 1, height - 1], [1, 1, 5, 6]]
         found = level_boxes(map8, list(levels), truth)
+        arguments = (map8, np.array(levels, np.int32), np.array(truth, np.int64))
+        for one, other in zip(_kernels.level_boxes(*arguments, 1), _kernels.level_boxes(*arguments, 2), strict=True):
+            np.testing.assert_array_equal(one, other)  # level by level, and all levels at once
         for i, level in enumerate(levels):
             boxes, largest, area, number = literal_boxes(map8, level)
             assert (found.contours[i], found.areas[i]) == (number, area)
