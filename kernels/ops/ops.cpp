@@ -5,6 +5,8 @@
 #include <mutex>
 #include <new>
 
+#include "cuda/driver.h"
+
 namespace {
 
 // The domain of each copy of ONNX Runtime in the process. Sessions keep pointers to it, so it is never released.
@@ -18,8 +20,9 @@ OrtStatus* domain_of(const OrtApi* api, OrtCustomOpDomain** domain) {
     return nullptr;
   }
   if (OrtStatus* status = api->CreateCustomOpDomain("lidcam", domain)) return status;
-  for (const OrtCustomOp* op : {lidcam::ops::pas_cpu()})
-    if (OrtStatus* status = api->CustomOpDomain_Add(*domain, op)) return status;
+  if (OrtStatus* status = api->CustomOpDomain_Add(*domain, lidcam::ops::pas_cpu())) return status;
+  if (lidcam::cuda::available())
+    if (OrtStatus* status = api->CustomOpDomain_Add(*domain, lidcam::ops::pas_cuda())) return status;
   domains->emplace(api, *domain);
   return nullptr;
 }

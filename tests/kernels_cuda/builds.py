@@ -19,7 +19,6 @@ DEVICE = ["pas/pas.cuh", "components/components.cuh", "components/components.cu"
 FLAGS = ["-std=c++17", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", "-ffp-contract=off",
          "-fno-extern-tls-init", "-U_FORTIFY_SOURCE", "-fPIC", "-pthread"]  # fmt: skip
 SANITIZED = ["-O0", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
-CPU_KERNELS = ["pas/pas.cpp", "components/components.cpp"]
 
 
 def compiler() -> str:
@@ -29,11 +28,14 @@ def compiler() -> str:
     return found
 
 
-def build(name: str, source: str, *extra: str, kernels: Path = KERNELS) -> Path:
+def build(name: str, source: str, *extra: str, kernels: Path = KERNELS, shim: bool = True) -> Path:
     """Compile tests/kernels_cuda/`source` with the kernels of a folder, or give what was built before."""
-    parts = [p for folder in (HERE, kernels) for p in sorted(folder.rglob("*")) if p.suffix in CODE]
-    command = [compiler(), *FLAGS, *extra, "-include", "cuda/shim/cuda_on_cpu.h"]
-    digest = hashlib.sha256(repr(command[1:]).encode())
+    folders = [HERE, *(kernels / name for name in ("pas", "components", "cuda", "ops") if (kernels / name).exists())]
+    parts = [p for folder in folders for p in sorted(folder.rglob("*")) if p.suffix in CODE]
+    command = [compiler(), *FLAGS, *extra]
+    if shim:
+        command += ["-include", "cuda/shim/cuda_on_cpu.h", "-I", str(kernels / "cuda" / "shim")]
+    digest = hashlib.sha256(repr([a for a in command[1:] if a != str(kernels / "cuda" / "shim")]).encode())
     for part in parts:
         digest.update(part.name.encode() + part.read_bytes())
     target = STORE / f"{name}-{digest.hexdigest()[:16]}"
@@ -41,16 +43,8 @@ def build(name: str, source: str, *extra: str, kernels: Path = KERNELS) -> Path:
         return target
     STORE.mkdir(parents=True, exist_ok=True)
     fresh = target.with_suffix(f".{os.getpid()}")
-    paths = ["-I", str(kernels), "-I", str(kernels / "cuda" / "shim"), "-I", str(HERE)]
-    objects = []
-    if "-shared" not in extra:
-        for unit in CPU_KERNELS:  # plain C++, and not sanitized: what they are compared with
-            objects.append(f"{fresh}{Path(unit).stem}.o")
-            _run([compiler(), "-std=c++17", "-O2", "-ffp-contract=off", *paths, "-c", str(kernels / unit), "-o",
-                  objects[-1]])  # fmt: skip
-    _run([*command, *paths, str(HERE / source), *objects, "-o", str(fresh)])
-    for o in objects:
-        Path(o).unlink()
+    paths = ["-I", str(kernels), "-I", str(HERE)]
+    _run([*command, *paths, str(HERE / source), "-o", str(fresh)])
     fresh.rename(target)
     return target
 
