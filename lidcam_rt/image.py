@@ -341,6 +341,17 @@ def network_input(picture: RgbImage, spec: InputSpec) -> npt.NDArray[np.uint8] |
     return np.ascontiguousarray(scaled.transpose(2, 0, 1))
 
 
+def network_pixels(
+    array: npt.NDArray[np.uint8] | npt.NDArray[np.float32], spec: InputSpec
+) -> npt.NDArray[np.uint8]:
+    """The pixels of a network input, uint8 [height, width, 3]: undoes the normalisation of float32 artifacts."""
+    if array.dtype == np.uint8:
+        return np.asarray(array, np.uint8)
+    mean, std = np.asarray(spec.mean, np.float32), np.asarray(spec.std, np.float32)
+    pixels: npt.NDArray[np.float32] = np.rint(array.transpose(1, 2, 0) * std + mean)
+    return np.clip(pixels, 0, 255).astype(np.uint8)
+
+
 def to_original_size(
     map8: npt.NDArray[np.uint8], size: tuple[int, int], spec: InputSpec
 ) -> npt.NDArray[np.uint8]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Generator, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +28,10 @@ from lidcam_rt.image import (
     to_original_size,
 )
 from lidcam_rt.results import ClassScore, Failure, Localization
+
+if TYPE_CHECKING:
+    from lidcam_rt.crf.localization import MapRefiner
+    from lidcam_rt.crf.options import CrfOptions
 
 __all__ = ["Localizer", "Prepared", "load"]
 
@@ -76,12 +80,14 @@ class Prepared:
         size: (width, height) in pixels.
         picture: uint8 [H, W, 3], or None where it is not kept.
         array: network input without its batch dimension.
+        keep_image: whether the result gets the picture.
     """
 
     path: str | None
     size: tuple[int, int]
     picture: RgbImage | None
     array: npt.NDArray[np.uint8] | npt.NDArray[np.float32]
+    keep_image: bool = True
 
 
 class Localizer:
@@ -166,6 +172,8 @@ class Localizer:
         labels: Sequence[int] | None = None,
         top_k: int | None = None,
         keep_image: bool = True,
+        crf: CrfOptions | str | None = None,
+        crf_size: str = "network",
     ) -> Localization:
         """Localize in one picture.
 
@@ -177,15 +185,19 @@ class Localizer:
             top_k: predicted classes to localize, 1 to the artifact's top_k; the best is the result, the
                 rest are in its `others`. By default 1.
             keep_image: keep the picture in the result, for `overlay`.
+            crf: refine map, mask and box by the picture with a dense CRF: a preset (psa, irn, deeplab, example) or
+                CrfOptions. The PaS threshold is where foreground and background tie
+                (`lidcam_rt.crf.foreground_probability`).
+            crf_size: `network` or `original`, see `lidcam_rt.crf.MapRefiner`.
 
         Raises:
             ImageError: the picture cannot be read.
-            InputError: labels or top_k are out of range, or the localizer is closed.
+            InputError: labels, top_k or crf are out of range, or the localizer is closed.
             BackendError: the engine failed.
         """
         backend = self.backend
-        wanted = self.check_labels(labels, top_k)
-        return self.run(backend, [self.prepare(image, keep_image=keep_image)], [wanted])[0]
+        wanted, refiner = self.check_labels(labels, top_k), _refiner(crf, crf_size)
+        return self.run(backend, [self.prepare(image, keep_image=keep_image, refiner=refiner)], [wanted], refiner)[0]
 
     @overload
     def batch(
@@ -196,6 +208,8 @@ class Localizer:
         top_k: int | None = ...,
         keep_image: bool = ...,
         on_error: Literal["raise"] = ...,
+        crf: CrfOptions | str | None = ...,
+        crf_size: str = ...,
     ) -> list[Localization]: ...
 
     @overload
@@ -207,6 +221,8 @@ class Localizer:
         top_k: int | None = ...,
         keep_image: bool = ...,
         on_error: Literal["yield"],
+        crf: CrfOptions | str | None = ...,
+        crf_size: str = ...,
     ) -> list[Localization | Failure]: ...
 
     def batch(
@@ -217,6 +233,8 @@ class Localizer:
         top_k: int | None = None,
         keep_image: bool = True,
         on_error: Literal["raise", "yield"] = "raise",
+        crf: CrfOptions | str | None = None,
+        crf_size: str = "network",
     ) -> Any:
         """Localize in several pictures with one call of the network.
 
@@ -226,12 +244,14 @@ class Localizer:
             top_k: as in `__call__`.
             keep_image: as in `__call__`.
             on_error: `raise` the error of a picture that cannot be read, or `yield` a Failure in its place.
+            crf: as in `__call__`.
+            crf_size: as in `__call__`.
 
         Returns:
             One Localization (or Failure) per picture, in order; an empty list for no pictures.
         """
         _check_on_error(on_error)
-        backend = self.backend
+        backend, refiner = self.backend, _refiner(crf, crf_size)
         sources = _listed(images)
         if labels is not None and len(labels) != len(sources):
             raise InputError(
@@ -244,16 +264,15 @@ class Localizer:
         prepared, places = [], []
         for i, source in enumerate(sources):
             try:
-                prepared.append(self.prepare(source, keep_image=keep_image))
+                prepared.append(self.prepare(source, keep_image=keep_image, refiner=refiner))
                 places.append(i)
             except InputError as error:
                 if on_error == "raise":
                     raise
                 results[i] = Failure(describe(source), error)
         if prepared:
-            for i, result in zip(
-                places, self.run(backend, prepared, [wanted[i] for i in places]), strict=True
-            ):
+            found = self.run(backend, prepared, [wanted[i] for i in places], refiner)
+            for i, result in zip(places, found, strict=True):
                 results[i] = result
         return results
 
@@ -268,6 +287,8 @@ class Localizer:
         on_error: Literal["raise", "yield"] = "raise",
         ahead: int = 4,
         workers: int | None = None,
+        crf: CrfOptions | str | None = None,
+        crf_size: str = "network",
     ) -> Generator[Localization | Failure, None, None]:
         """Localize in a stream of pictures: decoding, network and post-processing overlap; order is kept.
 
@@ -285,6 +306,8 @@ class Localizer:
                 before it; or `yield` a Failure in its place and go on.
             ahead: batches that are read ahead of the one being given out.
             workers: threads for decoding and post-processing; by default one per usable core.
+            crf: as in `__call__`; the CRFs of several pictures run at once.
+            crf_size: as in `__call__`.
         """
         from lidcam_rt.stream import run_stream
 
@@ -307,6 +330,7 @@ class Localizer:
             on_error=on_error,
             ahead=ahead,
             workers=workers,
+            refiner=_refiner(crf, crf_size),
         )
 
     # The steps, for those who arrange them in their own way (stream, evaluation, serving).
@@ -350,8 +374,10 @@ class Localizer:
                 )
         return ids
 
-    def prepare(self, image: ImageSource, *, keep_image: bool = True) -> Prepared:
-        """Decode a picture and make its network input.
+    def prepare(
+        self, image: ImageSource, *, keep_image: bool = True, refiner: MapRefiner | None = None
+    ) -> Prepared:
+        """Decode a picture and make its network input. What `refiner` will need of the picture is kept.
 
         Raises:
             ImageError: the picture cannot be read.
@@ -362,7 +388,8 @@ class Localizer:
             path = name
         size = (picture.shape[1], picture.shape[0])
         array = network_input(picture, self._manifest.input)
-        return Prepared(path, size, picture if keep_image else None, array)
+        keep_picture = keep_image or (refiner is not None and refiner.size == "original")
+        return Prepared(path, size, picture if keep_picture else None, array, keep_image)
 
     def forward(
         self, backend: Backend, prepared: Sequence[Prepared], wanted: Sequence[tuple[int, ...]]
@@ -377,7 +404,12 @@ class Localizer:
         return backend.run(stacked, labels, _OUTPUTS)
 
     def finish(
-        self, entry: Prepared, outputs: dict[str, npt.NDArray[Any]], row: int, count: int
+        self,
+        entry: Prepared,
+        outputs: dict[str, npt.NDArray[Any]],
+        row: int,
+        count: int,
+        refiner: MapRefiner | None = None,
     ) -> Localization:
         """Post-process row `row` of the network's outputs into `count` localizations at original size."""
         logits = outputs["logits"][row].astype(np.float64)
@@ -411,18 +443,36 @@ class Localizer:
                     map=full,
                     threshold=threshold,
                     path=entry.path,
-                    image=entry.picture,
+                    image=entry.picture if entry.keep_image else None,
                     others=tuple(reversed(found)) if rank == 0 else (),
                 )
             )
-        return found[-1]
+        if refiner is None:
+            return found[-1]
+        refined = [
+            refiner.localization(plain, outputs["map8"][row, rank], entry, self._manifest.input)
+            for rank, plain in enumerate(reversed(found))
+        ]
+        return replace(refined[0], others=tuple(refined[1:]))
 
     def run(
-        self, backend: Backend, prepared: Sequence[Prepared], wanted: Sequence[tuple[int, ...]]
+        self,
+        backend: Backend,
+        prepared: Sequence[Prepared],
+        wanted: Sequence[tuple[int, ...]],
+        refiner: MapRefiner | None = None,
     ) -> list[Localization]:
         """`forward`, then `finish` of each."""
         outputs = self.forward(backend, prepared, wanted)
-        return [self.finish(entry, outputs, i, len(wanted[i])) for i, entry in enumerate(prepared)]
+        return [self.finish(entry, outputs, i, len(wanted[i]), refiner) for i, entry in enumerate(prepared)]
+
+
+def _refiner(crf: CrfOptions | str | None, size: str) -> MapRefiner | None:
+    if crf is None and size == "network":
+        return None  # nothing of the CRF is imported
+    from lidcam_rt.crf.localization import MapRefiner
+
+    return MapRefiner.of(crf, size)
 
 
 def _class_id(value: object) -> int:

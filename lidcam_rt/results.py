@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from lidcam_rt.crf.localization import MapRefiner
 
 __all__ = ["Box", "ClassScore", "Failure", "Localization"]
 
@@ -54,6 +57,9 @@ class Localization:
             kept.
         others: localizations of further classes of the same picture (artifacts exported with top_k > 1,
             or several labels).
+        crf: what refined `map`, `mask` and `box`, or None. `map` is then 255 times the foreground's probability
+            and `threshold` 127.
+        unrefined: this localization before the CRF, or None.
     """
 
     class_id: int
@@ -67,6 +73,8 @@ class Localization:
     path: str | None = None
     image: npt.NDArray[np.uint8] | None = field(default=None, repr=False)
     others: tuple[Localization, ...] = field(default=(), repr=False)
+    crf: MapRefiner | None = None
+    unrefined: Localization | None = field(default=None, repr=False)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -87,9 +95,11 @@ class Localization:
             "threshold": self.threshold,
             "topk": [entry.to_dict() for entry in self.topk],
         }
+        if self.crf is not None:
+            out["crf"] = self.crf.to_dict()
         if self.others:
             out["others"] = [
-                {k: v for k, v in other.to_dict().items() if k not in ("image", "width", "height", "topk")}
+                {k: v for k, v in other.to_dict().items() if k not in ("image", "width", "height", "topk", "crf")}
                 for other in self.others
             ]
         return out

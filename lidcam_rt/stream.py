@@ -18,6 +18,7 @@ from lidcam_rt.image import ImageSource, describe
 from lidcam_rt.results import Failure, Localization
 
 if TYPE_CHECKING:
+    from lidcam_rt.crf.localization import MapRefiner
     from lidcam_rt.predictor import Localizer, Prepared
 
 __all__ = ["run_stream"]
@@ -37,6 +38,7 @@ def run_stream(
     on_error: str,
     ahead: int,
     workers: int | None,
+    refiner: MapRefiner | None = None,
 ) -> Generator[_Result, None, None]:
     """See `Localizer.stream`."""
     backend, networks = localizer.backend.for_streams()
@@ -56,7 +58,9 @@ def run_stream(
             wanted = [jobs[i][1] for i in places]
             outputs = localizer.forward(backend, prepared, wanted)
             for row, i in enumerate(places):
-                results[i] = pool.submit(localizer.finish, prepared[row], outputs, row, len(wanted[row]))
+                results[i] = pool.submit(
+                    localizer.finish, prepared[row], outputs, row, len(wanted[row]), refiner
+                )
         return [entry for entry in results if entry is not None]
 
     def read(count: int) -> list[_Job]:
@@ -67,9 +71,8 @@ def run_stream(
             except StopIteration:
                 break
             wanted = localizer.check_labels(_next_label(), top_k)
-            jobs.append(
-                (describe(image), wanted, pool.submit(localizer.prepare, image, keep_image=keep_image))
-            )
+            future = pool.submit(localizer.prepare, image, keep_image=keep_image, refiner=refiner)
+            jobs.append((describe(image), wanted, future))
         return jobs
 
     def _next_label() -> Sequence[int] | int | None:

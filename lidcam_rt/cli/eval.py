@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from lidcam_rt.cli.crf import Crf, CrfSize
+
 __all__ = ["evaluate"]
 
 
@@ -34,6 +36,8 @@ def evaluate(
     background: Annotated[
         str, typer.Option(help="track1: what a class has to beat: mask, constant or power.")
     ] = "mask",
+    crf: Crf = None,
+    crf_size: CrfSize = "network",
     cases: Annotated[int, typer.Option(min=0, help="Best and worst pictures in the report.")] = 6,
 ) -> None:
     """Score an artifact on a data set; write results.json, images.csv, curves and report.html."""
@@ -53,7 +57,9 @@ def evaluate(
         replicates=replicates,
         limit=limit,
         batch_size=batch_size,
-        segment=SegmentOptions(score=score, background=background),  # type: ignore[arg-type]
+        segment=SegmentOptions(score=score, background=background, crf=crf),  # type: ignore[arg-type]
+        crf=crf,
+        crf_size=crf_size,
     )
     images = open_data(data, split)
     with load(model, backend=backend, device=device) as localizer:

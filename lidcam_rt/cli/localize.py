@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lidcam_rt.cli.crf import Crf, CrfSize
+
 if TYPE_CHECKING:
     from lidcam_rt.cli.journal import Journal
     from lidcam_rt.results import Localization
@@ -43,6 +45,8 @@ def localize(
     overlay: Annotated[bool, typer.Option(help="Write overlay pictures.")] = True,
     save_map: Annotated[bool, typer.Option("--map", help="Write the localization maps as PNG too.")] = False,
     max_pixels: Annotated[int, typer.Option(min=1, help="Refuse pictures of more pixels.")] = 89_478_485,
+    crf: Crf = None,
+    crf_size: CrfSize = "network",
 ) -> None:
     """Localize the main object of pictures.
 
@@ -60,9 +64,11 @@ def localize(
     from lidcam_rt.cli.console import err, out, progress
     from lidcam_rt.cli.journal import Journal
     from lidcam_rt.cli.sources import find_images
+    from lidcam_rt.crf.localization import MapRefiner
     from lidcam_rt.predictor import load
     from lidcam_rt.results import Failure
 
+    refiner = MapRefiner.of(crf, crf_size)
     manifest = read_manifest(model)
     paths = find_images(images)
     settings = {
@@ -72,6 +78,7 @@ def localize(
         "overlay": overlay,
         "map": save_map,
         "max_pixels": max_pixels,
+        "crf": None if refiner is None else refiner.to_dict(),
     }
     with (
         load(model, backend=backend, device=device, threads=threads, max_pixels=max_pixels) as localizer,
@@ -90,7 +97,13 @@ def localize(
             "device": localizer.device,
         }
         stream = localizer.stream(
-            todo, batch_size=batch_size, top_k=top_k, keep_image=overlay, on_error="yield"
+            todo,
+            batch_size=batch_size,
+            top_k=top_k,
+            keep_image=overlay,
+            on_error="yield",
+            crf=crf,
+            crf_size=crf_size,
         )
         try:
             with progress() as bar:

@@ -16,6 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from lidcam_rt.artifact import file_sha256
+from lidcam_rt.crf.localization import MapRefiner
+from lidcam_rt.crf.options import CrfOptions
 from lidcam_rt.drawing import write_atomically
 from lidcam_rt.errors import DataError, InputError
 from lidcam_rt.evaluation.board import GROUPS, Board, blob, differences, evaluator_box, truth_boxes
@@ -46,7 +48,9 @@ class EvalOptions:
         batch_size: pictures per network call; None: 1 on the CPU, 8 on a GPU.
         save_every: least number of pictures between two saved states (fewer saves where they take over 5% of the
             time).
-        segment: how label maps are made, for track1.
+        segment: how label maps are made, for track1 (with a CRF of their own).
+        crf: preset or options of the dense CRF that refines maps, masks and boxes; None: none.
+        crf_size: `network` or `original`, see `lidcam_rt.crf.MapRefiner`.
     """
 
     metrics: tuple[str, ...] = ("track3", "wsol")
@@ -56,11 +60,14 @@ class EvalOptions:
     batch_size: int | None = None
     save_every: int = 20
     segment: SegmentOptions = field(default_factory=SegmentOptions)
+    crf: CrfOptions | str | None = None
+    crf_size: str = "network"
 
     def __post_init__(self) -> None:
         unknown = [name for name in self.metrics if name not in GROUPS]
         if unknown or not self.metrics:
             raise InputError(f"metrics are some of {', '.join(GROUPS)}, got {', '.join(self.metrics) or 'none'}")
+        MapRefiner.of(self.crf, self.crf_size)
         for name in ("batch_size", "save_every", "limit"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -150,12 +157,14 @@ class _Run:
         names = [PREDICTED, *([KNOWN] if options.gt_known else []), BASELINE]
         labels = min(len(data.class_names) + 1, 255)
         self.boards = {name: Board(options.metrics, options.replicates, labels) for name in names}
+        refiner = MapRefiner.of(options.crf, options.crf_size)
         self.identity = {
             "version": __version__,
             "model": _digest(localizer.path),
             "backend": f"{localizer.backend.name} on {localizer.device}",
             "data": fingerprint(data),
-            "options": {k: v for k, v in asdict(options).items() if k != "save_every"},
+            "options": {k: v for k, v in asdict(options).items() if k != "save_every"}
+            | {"crf": None if refiner is None else refiner.to_dict()},
         }
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
@@ -186,7 +195,8 @@ class _Run:
                 closing(
                     self.localizer.stream(
                         [record.image for record in records],
-                        batch_size=batch_size, keep_image=keep, on_error="yield", **more,
+                        batch_size=batch_size, keep_image=keep, on_error="yield", crf=self.options.crf,
+                        crf_size=self.options.crf_size, **more,
                     )
                 )
             )  # fmt: skip
@@ -272,7 +282,8 @@ class _Run:
             labels = (np.uint8(record.labels[0] + 1) * (found >= 128)).astype(np.uint8) if record.labels else None
         else:
             true = self.true_classes(record) if name == KNOWN else None
-            labels = self.segmenter.complete(record.image, found, labels=true).labels
+            # Label maps are made of the maps before the CRF: theirs is one for all classes together.
+            labels = self.segmenter.complete(record.image, found.unrefined or found, labels=true).labels
         if labels is not None:
             row[f"{name}: image_mean_iou"] = self.boards[name].update_labels(key, labels, truth)
 
@@ -337,6 +348,14 @@ class _Run:
                 "Some pictures have several classes: the truth for maps and boxes is all their objects together; for "
                 "the ground-truth class it is the first class's own objects where the masks tell them apart."
             )
+        refiner = MapRefiner.of(self.options.crf, self.options.crf_size)
+        if refiner is not None:
+            yield (
+                f"Maps, masks and boxes are those after a dense CRF ({refiner.preset or 'own options'}, at "
+                f"{refiner.size} size): a map is the foreground's probability, and its own threshold is 127."
+            )
+        if self.segmenter is not None and self.options.segment.crf is not None:
+            yield "Label maps are refined at original size by a dense CRF of all their classes."
         yield (
             "Peaks and best thresholds are chosen on the very pictures that are scored. Boxes and maps are compared at "
             "original size, 8 bits per map pixel."
