@@ -1,0 +1,153 @@
+"""`--crf` of localize and eval."""
+
+import json
+import os
+import subprocess
+import sys
+
+import artifacts
+import numpy as np
+import pytest
+from PIL import Image
+
+from lidcam_rt.cli.crf import with_preset
+from lidcam_rt.crf import PRESETS, MapRefiner
+from lidcam_rt.errors import InputError
+from lidcam_rt.evaluation import EvalOptions, evaluate, open_data, runner
+from lidcam_rt.segmenter import SegmentOptions
+
+
+def lidcam(*arguments):
+    done = subprocess.run(
+        [sys.executable, "-c", "from lidcam_rt.cli.main import main; main()", *map(str, arguments)],
+        capture_output=True, text=True, timeout=120, env={**os.environ, "COLUMNS": "80", "TERM": "dumb"},
+    )  # fmt: skip
+    assert "Traceback" not in done.stderr + done.stdout
+    return done
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("localize m.onnx a.jpg --crf -o out", "localize m.onnx a.jpg --crf psa -o out"),
+        ("localize m.onnx a.jpg --crf", "localize m.onnx a.jpg --crf psa"),
+        ("localize m.onnx --crf a.jpg", "localize m.onnx --crf psa a.jpg"),
+        ("localize --crf m.onnx a.jpg", "localize --crf psa m.onnx a.jpg"),
+        ("localize --crf - m.onnx", "localize --crf psa - m.onnx"),
+        ("localize --crf here m.onnx", "localize --crf psa here m.onnx"),
+        ("localize --crf *.jpg", "localize --crf psa *.jpg"),
+        ("localize --crf deeplab m.onnx", "localize --crf deeplab m.onnx"),
+        ("localize --crf deeplap m.onnx", "localize --crf deeplap m.onnx"),
+        ("localize --crf=irn m.onnx", "localize --crf=irn m.onnx"),
+        ("localize m.onnx -- --crf", "localize m.onnx -- --crf"),
+        ("localize --crf --crf-size original", "localize --crf psa --crf-size original"),
+    ],
+)
+def test_the_value_may_be_left_out(tmp_path, monkeypatch, given, expected):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert with_preset(given.split()) == expected.split()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Six pictures of a coloured box in noise, with masks and labels."""
+    root = tmp_path_factory.mktemp("data") / "colours"
+    (root / "images").mkdir(parents=True)
+    (root / "masks").mkdir()
+    (root / "classes.txt").write_text("\n".join(artifacts.CLASSES))
+    rows, rng = ["file,label"], np.random.default_rng(0)
+    for i in range(6):
+        colour = artifacts.CLASSES[i % 4]
+        x, y = (int(v) for v in rng.integers(0, 60, 2))
+        picture = artifacts.picture(colour, (x, y, x + 60, y + 40), (130, 110)).astype(int)
+        picture = np.clip(picture + rng.integers(-9, 10, picture.shape), 0, 255).astype(np.uint8)
+        Image.fromarray(picture).save(root / "images" / f"{i}.png")
+        mask = np.zeros((110, 130), np.uint8)
+        mask[y : y + 40, x : x + 60] = 255
+        Image.fromarray(mask).save(root / "masks" / f"{i}.png")
+        rows.append(f"{i}.png,{colour}")
+    (root / "labels.csv").write_text("\n".join(rows))
+    return root
+
+
+def test_localize(model, localizer, folder, tmp_path):
+    out, pictures = tmp_path / "o", folder / "images"
+    assert lidcam("localize", model, pictures, "-o", out, "--crf", "--map").returncode == 0
+    document = json.loads((out / "results.json").read_text())
+    assert document["crf"] == MapRefiner.of("psa").to_dict()
+    for record in document["results"]:
+        assert record["crf"] == document["crf"] and record["threshold"] == 127
+        expected = localizer(record["image"], crf="psa")
+        found = np.asarray(Image.open(out / record["files"]["map"]))
+        assert np.array_equal(found, expected.map) and record["box"] == list(expected.box)
+    again = lidcam("localize", model, pictures, "-o", out, "--crf", "psa", "--map")
+    assert again.returncode == 0 and "6 of 6 pictures are done already" in again.stderr
+    for other in (["--map"], ["--map", "--crf", "irn"], ["--map", "--crf", "--crf-size", "original"]):
+        refused = lidcam("localize", model, pictures, "-o", out, *other)
+        assert refused.returncode == 6 and "crf" in refused.stderr
+    wrong = lidcam("localize", model, pictures, "-o", tmp_path / "p", "--crf", "deeplap")
+    assert wrong.returncode == 2 and "deeplab" in wrong.stderr and not (tmp_path / "p").exists()
+
+
+def test_a_run_from_before_the_option_is_resumed(model, folder, tmp_path):
+    picture, out = folder / "images" / "0.png", tmp_path / "o"
+    assert lidcam("localize", model, picture, "-o", out).returncode == 0
+    settings = json.loads((out / "run.json").read_text())
+    assert settings.pop("crf") is None
+    (out / "run.json").write_text(json.dumps(settings))
+    again = lidcam("localize", model, picture, "-o", out)
+    assert again.returncode == 0 and "1 of 1 pictures are done" in again.stderr
+
+
+def test_eval(localizer, folder, tmp_path):
+    data = open_data(str(folder))
+    plain = evaluate(localizer, data, tmp_path / "plain", EvalOptions(replicates=0))
+    options = EvalOptions(replicates=0, crf="psa", metrics=("track3", "wsol"))
+    found = evaluate(localizer, data, tmp_path / "crf", options)
+    for measure, score in (("track3", "peak_iou"), ("pxap", "pxap")):
+        values = [r["rows"]["predicted class"][measure]["scores"][score] for r in (plain, found)]
+        assert values[1] > values[0]
+    assert found["rows"]["predicted class"]["track3"]["scores"]["peak_iou"] > 0.95
+    assert found["identity"]["options"]["crf"] == MapRefiner.of("psa").to_dict()
+    assert any("dense CRF (psa" in note for note in found["notes"])
+    assert not any("CRF" in note for note in plain["notes"])
+    for other in (None, "irn", PRESETS["irn"]):
+        with pytest.raises(InputError, match="crf"):
+            evaluate(localizer, data, tmp_path / "crf", EvalOptions(replicates=0, crf=other))
+    with pytest.raises(InputError, match="psa"):
+        EvalOptions(crf="nope")
+
+
+def test_eval_stopped_and_resumed(localizer, folder, tmp_path, monkeypatch):
+    options = EvalOptions(
+        metrics=("track3", "wsol", "track1"), replicates=5, save_every=2, batch_size=2, crf="psa", crf_size="original",
+        segment=SegmentOptions(crf="psa"),
+    )  # fmt: skip
+    data = open_data(str(folder))
+    evaluate(localizer, data, tmp_path / "whole", options)
+    score, calls = runner._Run.score, []
+
+    def stopped(self, *arguments):
+        calls.append(1)
+        if len(calls) == 5:
+            raise KeyboardInterrupt
+        return score(self, *arguments)
+
+    monkeypatch.setattr(runner._Run, "score", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(localizer, data, tmp_path / "parts", options)
+    evaluate(localizer, data, tmp_path / "parts", options)
+    assert len(calls) < 5 + 6  # it went on, it did not start again
+    for name in ("results.json", "images.csv"):
+        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "parts" / name).read_bytes()
+
+
+def test_eval_command(model, folder, tmp_path):
+    pytest.importorskip("matplotlib")
+    command = ["eval", model, "--data", folder, "--metrics", "track3,track1", "--replicates", "0", "--limit", "3"]
+    assert lidcam(*command, "--crf", "-o", tmp_path / "o").returncode == 0
+    page = (tmp_path / "o" / "report.html").read_text()
+    assert "dense CRF (psa, at network size)" in page and "refined at original size" in page
+    refused = lidcam(*command, "-o", tmp_path / "o")
+    assert refused.returncode == 2 and "crf" in refused.stderr
