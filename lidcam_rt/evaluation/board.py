@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -65,6 +66,9 @@ MEANING = {
     ),
 }
 
+#: Blobs of up to this many pixels are kept: data sets have a few sizes.
+_KEPT = 1 << 19
+
 #: The number of each metric that is held against the blob's.
 HEADLINE = {
     "track3": "peak_iou", "track3_per_image": "peak_iou", "pxap": "pxap", "max_box_acc": "max_box_acc",
@@ -99,10 +103,15 @@ def evaluator_box(box: Sequence[int], size: tuple[int, int]) -> list[int]:
 
 def blob(size: tuple[int, int]) -> npt.NDArray[np.uint8]:
     """The map without a model: a centred Gaussian, sigma a quarter of width and height, uint8 [height, width]."""
+    return _blob(size) if size[0] * size[1] <= _KEPT else _blob.__wrapped__(size)
+
+
+@functools.lru_cache(maxsize=16)
+def _blob(size: tuple[int, int]) -> npt.NDArray[np.uint8]:
     width, height = size
-    x = (np.arange(width) + 0.5) / width - 0.5
-    y = (np.arange(height) + 0.5) / height - 0.5
-    out: npt.NDArray[np.uint8] = np.rint(255 * np.exp(-8 * (y[:, None] ** 2 + x[None] ** 2))).astype(np.uint8)
+    x, y = (np.exp(-8 * ((np.arange(n) + 0.5) / n - 0.5) ** 2) for n in (width, height))
+    out: npt.NDArray[np.uint8] = np.rint(255 * np.outer(y, x)).astype(np.uint8)
+    out.setflags(write=False)
     return out
 
 
