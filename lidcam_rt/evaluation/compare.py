@@ -46,7 +46,8 @@ class _LocalizerRunner:
         labels = None
         if engine.manifest.labels_input:
             labels = np.full((1, engine.manifest.top_k), -1, np.int64)
-        names = ("logits", "class_ids", "map8", "threshold", "cam")
+        has = {entry["name"] for entry in getattr(engine.backend, "outputs", ())}  # an engine may be built without
+        names = ("logits", "class_ids", "map8", "threshold", *(["cam"] if not has or "cam" in has else []))
         outputs = engine.backend.run(entry.array[None], labels, names)
         cam = outputs.get("cam")
         return engine.finish(entry, outputs, 0, 1), outputs["logits"][0], None if cam is None else cam[0, 0]
