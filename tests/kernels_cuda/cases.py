@@ -16,13 +16,18 @@ FIXED_BYTES = 8960  # kFixedBytes of kernels/pas/pas_args.h
 INTEGERS = 16
 
 
-def write(path: Path) -> Path:
-    """Write the cases: 12 int32 (the fields of Case in check.cpp), inputs, expected results."""
+def write(path: Path, shared: int | None = None) -> Path:
+    """Write the cases: 12 int32 (the fields of Case in check.cpp), inputs, expected results.
+
+    `shared` stands for the shared memory of every launch.
+    """
     rng = np.random.default_rng(0)
     with path.open("wb") as file:
         for number, record in enumerate(itertools.chain(_pas(rng), _boxes(rng))):
             head, *arrays = record
             assert len(head) == 12, number
+            if shared is not None:
+                head = (*head[:10], shared, head[11])
             file.write(np.array(head, np.int32).tobytes() + b"".join(a.tobytes() for a in arrays))
     return path
 

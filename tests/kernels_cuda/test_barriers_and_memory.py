@@ -29,6 +29,12 @@ def test_kernels_under_address_and_undefined_behaviour_sanitizers(file):
     done = check(program, file, "all", -1, 4)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "agree" in done.stdout
+    # What the sanitizer is for: kernels that get less shared memory than they use.
+    small = cases.write(file.with_name("small.bin"), shared=256)
+    for subject in ("pas", "components"):
+        done = check(program, small, subject)
+        assert done.returncode != 0
+        assert "AddressSanitizer: use-after-poison" in done.stderr
 
 
 def test_a_removed_barrier_is_caught(file, tmp_path):

@@ -95,6 +95,16 @@ def test_kernel_equals_reference(
     same(found, pas_reference(cam, size, percentile=percentile, theta=theta, **options(combination)))
 
 
+@settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    cams(96), st.tuples(st.integers(1, 1024), st.integers(1, 1024)), st.floats(0, 100), st.floats(0, 1),
+    st.sampled_from(COMBINATIONS), st.sampled_from([1, 8]), st.sampled_from([FIXED_BYTES, 49152, 101376]),
+)  # fmt: skip
+def test_kernel_equals_reference_at_large_sizes(kernels, cam, size, percentile, theta, combination, cluster, shared):
+    found = run(kernels, cam, size, combination, percentile, theta, 128, cluster, shared)
+    same(found, pas_reference(cam, size, percentile=percentile, theta=theta, **options(combination)))
+
+
 @settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     cams(), st.tuples(st.integers(1, 80), st.integers(1, 80)), st.sampled_from(COMBINATIONS),
