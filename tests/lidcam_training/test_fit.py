@@ -10,7 +10,7 @@ import pytest
 import torch
 from lidcam_training.checkpoint import load_checkpoint
 from lidcam_training.fit import fit
-from lidcam_training.module import TrainingError
+from lidcam_training.module import ClassifierModule, TrainingError
 from lidcam_training.recipe import read_recipe
 from safetensors.torch import load_file
 
@@ -67,24 +67,6 @@ def test_the_same_seed_gives_the_same_weights_with_and_without_workers(tmp_path,
     assert not same(weights(tmp_path / "a"), weights(tmp_path / "c"))
 
 
-@pytest.mark.parametrize("method", ["has", "adl", "acol", "ae"])
-def test_methods_train_and_keep_the_exporter_contract(tmp_path, clutter, method):
-    pooling = "gap" if method == "acol" else "tap"
-    fit(recipe(clutter, f"method.name={method}", f"model.pooling={pooling}"), tmp_path / "r", progress=False)
-    model = load_checkpoint(tmp_path / "r" / "checkpoint").model
-    x = torch.rand(2, 3, 32, 32)
-    with torch.no_grad():
-        features = model.forward_features(x)
-        assert torch.equal(model.pool_and_classify(features), model(x))
-        maps = torch.einsum("nchw,kc->nkhw", features, model.head_weight)
-    assert maps.shape == (2, 10, 8, 8)
-    if method == "acol":
-        with torch.no_grad():
-            shared = model.shared_features(x)
-            fused = torch.maximum(model.branch_a(shared), model.branch_b(shared))
-        torch.testing.assert_close(maps, fused)
-
-
 _KILLED = """
 import os, signal, sys
 from pathlib import Path
@@ -107,6 +89,8 @@ step, save, write = training.ClassifierModule.training_step, module._Keeper._sav
 save_file, rename = tensors.save_file, Path.rename
 
 def training_step(self, batch, index):
+    if moment.startswith("step") and (self.current_epoch, index) == (1, int(moment[4:])):
+        die()
     if moment == "epoch" and self.current_epoch == 1 and index == 3:
         die()
     return step(self, batch, index)
@@ -130,6 +114,8 @@ def keep(self, model, scores):
 def save_checkpoint(self, file, *rest, **more):
     write(self, file, *rest, **more)
     if moment == "state" and self.current_epoch == 1:
+        cut(file, 5000)
+    if moment == "mid" and self.global_step == 16:
         cut(file, 5000)
 
 training.ClassifierModule.training_step = training_step
@@ -166,6 +152,28 @@ def test_kill_and_resume_gives_the_weights_of_an_unbroken_run(tmp_path, clutter,
     load_checkpoint(run / "checkpoint")  # what is there is whole
     assert json.loads((run / "run.json").read_text())["recipe"]["epochs"] == 3
     fit(chosen, run, progress=False)
+    assert same(weights(run), weights(unbroken))
+    assert (run / "metrics.csv").read_text() == (unbroken / "metrics.csv").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("moment", "left"), [("step7", [6, 7, 8, 9]), ("mid", [4, 5, 6, 7, 8, 9])])
+def test_kill_within_an_epoch_goes_on_from_its_last_saved_step(tmp_path, clutter, monkeypatch, moment, left):
+    """Ten batches an epoch, saved every two steps; `mid` dies while it writes the state after batch 5 of the second."""
+    more = ("optim.ema=0.9", "save_steps=2", "data.workers=2", "data.jitter=0.2", "method.name=has")
+    unbroken, run = tmp_path / "unbroken", tmp_path / "run"
+    fit(recipe(clutter, *more), unbroken, progress=False)
+    overrides = ["model.backbone=lidcam_seresnet_small", "data.size=32", "data.batch_size=16", "accelerator=cpu"]
+    overrides += ["epochs=2", f"data.source=clutter-fashion:{clutter}", *more]
+    done = subprocess.run([sys.executable, "-c", _KILLED, moment, str(run), *overrides], capture_output=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr.decode()[-2000:]
+    steps = []
+    step = ClassifierModule.training_step
+    monkeypatch.setattr(
+        ClassifierModule, "training_step", lambda self, batch, index: (steps.append(index), step(self, batch, index))[1]
+    )
+    fit(recipe(clutter, *more), run, progress=False)
+    assert steps == left
     assert same(weights(run), weights(unbroken))
     assert (run / "metrics.csv").read_text() == (unbroken / "metrics.csv").read_text()
 

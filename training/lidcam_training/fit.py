@@ -1,4 +1,4 @@
-"""One training run: a folder that can be killed at any moment and goes on where its last epoch ended."""
+"""One training run: a folder that can be killed at any moment and goes on from the state that was saved last."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.callbacks import Callback, EarlyStopping
 
 from lidcam_rt.errors import DataError, InputError
@@ -18,6 +19,7 @@ from lidcam_training.checkpoint import CheckpointMeta, load_checkpoint, save_che
 from lidcam_training.data.loader import make_loader
 from lidcam_training.data.records import ImageSet, open_dataset
 from lidcam_training.module import ClassifierModule
+from lidcam_training.progress import TimeLeft
 from lidcam_training.recipe import Recipe
 
 __all__ = ["fit"]
@@ -32,27 +34,45 @@ def _write(file: Path, text: str) -> None:
 
 
 class _Keeper(Callback):
-    """After each epoch: scores, checkpoint, best checkpoint, and the state to resume from, each "
-    "atomically.
+    """After each epoch: scores, checkpoint, best checkpoint; and the state to resume from, also within an epoch.
+
+    Each is written whole or not at all.
     """
 
     def __init__(self, run: Path, fingerprint: str) -> None:
         self.run, self.fingerprint = run, fingerprint
         self.rows: list[dict[str, float]] = []
+        self.resume: tuple[int, int] = (0, 0)
+        self.finished = False
 
     def state_dict(self) -> dict[str, Any]:
-        return {"rows": self.rows}
+        return {"rows": self.rows, "resume": self.resume, "finished": self.finished}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.rows = state_dict["rows"]
 
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        assert isinstance(pl_module, ClassifierModule)
+        recipe, done = pl_module.recipe, batch_idx + 1
+        if not recipe.save_steps or done % recipe.optim.accumulate or done >= trainer.num_training_batches:
+            return
+        if trainer.global_step % recipe.save_steps == 0:
+            self.resume = (pl_module.current_epoch, done)
+            self._save_state(trainer)
+
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        module = pl_module
-        assert isinstance(module, ClassifierModule)
-        scores = {key: float(value) for key, value in trainer.callback_metrics.items()}
-        self.rows.append({"epoch": module.current_epoch, "skipped": len(module.skipped), **scores})
+        assert isinstance(pl_module, ClassifierModule)
+        pl_module.check_skipped()
+        scores = {key: float(value) for key, value in trainer.callback_metrics.items() if key != "loss"}
+        self.rows.append({"epoch": pl_module.current_epoch, "skipped": pl_module.skipped_count, **scores})
         if trainer.is_global_zero:
-            self._save(module, scores)
+            self._save(pl_module, scores)
+        self.resume, self.finished = (pl_module.current_epoch + 1, 0), trainer.should_stop
+        self._save_state(trainer)
+
+    def _save_state(self, trainer: pl.Trainer) -> None:
         temporary = self.run / f".{_STATE}.tmp"
         trainer.save_checkpoint(temporary)
         if trainer.is_global_zero:
@@ -104,13 +124,35 @@ def _open(recipe: Recipe, run: Path) -> tuple[ImageSet, ImageSet]:
     return train, val
 
 
+def _read_state(state: Path) -> tuple[tuple[int, int], bool]:
+    """((epoch, batches done in it) to go on from, whether the run had come to its end)."""
+    if not state.exists():
+        return (0, 0), False
+    try:
+        saved = torch.load(state, map_location="cpu", weights_only=False, mmap=True)
+        kept = next(value for key, value in saved["callbacks"].items() if key.startswith(_Keeper.__name__))
+    except Exception as error:
+        raise DataError(f"{state} cannot be read ({error}): remove it to begin the run again") from error
+    return tuple(kept["resume"]), bool(kept["finished"])
+
+
+def _check_world(recipe: Recipe) -> None:
+    """Raise InputError where torchrun started another number of processes than the recipe says."""
+    started = os.environ.get("WORLD_SIZE")
+    if started is not None and int(started) != recipe.devices * recipe.nodes:
+        raise InputError(
+            f"torchrun started {started} processes, the recipe says devices={recipe.devices} nodes={recipe.nodes}: "
+            "their product must be the number of processes"
+        )
+
+
 def fit(recipe: Recipe, run: str | Path, *, progress: bool = True) -> Path:
     """Train, or go on with a run that was cut off.
 
     Args:
         recipe: all options.
-        run: folder of the run. If it holds the state of the same recipe, training goes on after its last
-            whole epoch, with the same result as an unbroken run.
+        run: folder of the run. If it holds the state of the same recipe, training goes on from there, with the same
+            result as an unbroken run.
         progress: show a progress bar with the time left.
 
     Returns:
@@ -139,18 +181,21 @@ def fit(recipe: Recipe, run: str | Path, *, progress: bool = True) -> Path:
                 f"{run}: the training pictures changed since this run began: give a new folder with --run"
             )
     run.mkdir(parents=True, exist_ok=True)
-    _write(about, json.dumps(record, indent=1))
-    if recipe.accelerator == "gpu":
-        import torch
-
-        if not torch.cuda.is_available():
-            raise InputError("recipe: accelerator is gpu, but torch sees no GPU: set accelerator=cpu or auto")
+    if os.environ.get("RANK", "0") == "0":
+        _write(about, json.dumps(record, indent=1))
+    resume, finished = _read_state(state)
+    if finished:
+        load_checkpoint(run / "checkpoint")
+        return run / "checkpoint"
+    _check_world(recipe)
+    if recipe.accelerator == "gpu" and not torch.cuda.is_available():
+        raise InputError("recipe: accelerator is gpu, but torch sees no GPU: set accelerator=cpu or auto")
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", module="pytorch_lightning")
     pl.seed_everything(recipe.seed, verbose=False)
     module = ClassifierModule(recipe, train, val, run)
     if recipe.channels_last:
-        module.model.to(memory_format=__import__("torch").channels_last)
+        module.model.to(memory_format=torch.channels_last)
     callbacks: list[Callback] = []
     if recipe.patience:
         mode = "min" if recipe.monitor.endswith("loss") else "max"
@@ -161,7 +206,11 @@ def fit(recipe: Recipe, run: str | Path, *, progress: bool = True) -> Path:
         from pytorch_lightning.loggers import TensorBoardLogger
 
         logger = TensorBoardLogger(str(run), name="", version="tensorboard")
+    if progress:
+        callbacks.append(TimeLeft())
+    world = recipe.devices * recipe.nodes
     trainer = pl.Trainer(
+        strategy="auto" if world == 1 else "ddp_find_unused_parameters_true" if recipe.method.name == "ae" else "ddp",
         max_epochs=recipe.epochs,
         accelerator=recipe.accelerator,
         devices=recipe.devices,
@@ -180,7 +229,7 @@ def fit(recipe: Recipe, run: str | Path, *, progress: bool = True) -> Path:
     )
     share = {"rank": trainer.global_rank, "world": trainer.world_size}
     loaders = (
-        make_loader(train, recipe.data, train=True, seed=recipe.seed, **share),
+        make_loader(train, recipe.data, train=True, seed=recipe.seed, resume=resume, **share),
         make_loader(val, recipe.data, train=False, seed=recipe.seed, **share),
     )
     trainer.fit(module, *loaders, ckpt_path=str(state) if state.exists() else None, weights_only=False)

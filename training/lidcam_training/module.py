@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +17,11 @@ from torch.nn import functional
 
 from lidcam_rt.errors import DataError, LidcamError
 from lidcam_training.data.records import ImageSet
-from lidcam_training.methods import attention_dropout, erase_regions, hide_patches
-from lidcam_training.methods.erasing import erase_features
+from lidcam_training.methods import attach_attention_dropout
+from lidcam_training.methods.objective import objective
 from lidcam_training.models import Classifier, build_classifier
 from lidcam_training.models.classifier import activation_maps
-from lidcam_training.models.fused import FusedClassifier
+from lidcam_training.models.fused import ErasingChain
 from lidcam_training.pixels import PixelHistogram
 from lidcam_training.recipe import Recipe
 
@@ -30,6 +32,23 @@ class TrainingError(LidcamError):
     """Training cannot go on: change the recipe or the data."""
 
     exit_code = 8
+
+
+@dataclass
+class EpochSoFar:
+    """Counters of an epoch, kept when a run is cut off in it.
+
+    Attributes:
+        epoch: its number.
+        pictures: that were trained on.
+        loss: sum over these.
+        skipped: files that could not be read.
+    """
+
+    epoch: int = 0
+    pictures: int = 0
+    loss: float = 0.0
+    skipped: list[str] = field(default_factory=list)
 
 
 class ClassifierModule(pl.LightningModule):
@@ -49,6 +68,10 @@ class ClassifierModule(pl.LightningModule):
         self.ema: Classifier | None = None
         if recipe.optim.ema:
             self.ema = copy.deepcopy(self.model).requires_grad_(False)
+        method = recipe.method
+        if method.name == "adl":
+            backbone = self.model.backbone
+            attach_attention_dropout(backbone, method.layers, method.drop_rate, method.threshold)
         shape = (1, 3, 1, 1)
         self.register_buffer("mean", torch.tensor(recipe.data.mean).view(shape), persistent=False)
         self.register_buffer("std", torch.tensor(recipe.data.std).view(shape), persistent=False)
@@ -57,8 +80,8 @@ class ClassifierModule(pl.LightningModule):
             raise DataError(
                 f"{train.name} has several labels per picture: cross_entropy cannot learn it, use bce"
             )
-        self.skipped: list[str] = []
-        self._seen = 0
+        self.so_far = EpochSoFar()
+        self.skipped_count = 0
 
     @property
     def evaluated(self) -> Classifier:
@@ -80,44 +103,19 @@ class ClassifierModule(pl.LightningModule):
             logits.float(), target, label_smoothing=self.recipe.optim.label_smoothing
         )
 
-    def _method_loss(self, images: Tensor, target: Tensor) -> Tensor:
-        method, model = self.recipe.method, self.model
-        if method.name == "has":
-            images = hide_patches(images, method.grid, method.hide)
-        if method.name == "acol" and isinstance(model, FusedClassifier):
-            shared = model.shared_features(images)
-            first = model.branch_a(shared)
-            found = self._class_map(first, target)
-            second = model.branch_b(erase_features(shared, found, method.erase))
-            bias = model.head.bias
-            return self.loss(first.mean((2, 3)) + bias, target) + self.loss(
-                second.mean((2, 3)) + bias, target
-            )
-        features = model.forward_features(images)
-        if method.name == "adl":
-            features = attention_dropout(features, method.drop_rate, method.erase)
-        total = self.loss(model.pool_and_classify(features), target)
-        if method.name == "ae" and self.current_epoch >= method.warmup_epochs:
-            for _ in range(method.rounds):
-                maps = self._class_map(
-                    functional.conv2d(features, model.head_weight[:, :, None, None]), target
-                )
-                images = erase_regions(images, maps, method.erase)
-                features = model.forward_features(images)
-                total = total + self.loss(model.pool_and_classify(features), target)
-            total = total / (1 + method.rounds)
-        return total
-
-    @staticmethod
-    def _class_map(maps: Tensor, target: Tensor) -> Tensor:
-        """Maps [N, K, h, w] of the true classes: [N, h, w], the sum where there are several."""
-        if target.ndim == 2:
-            return (maps.detach() * target[:, :, None, None].to(maps.dtype)).sum(1)
-        return maps.detach()[torch.arange(len(maps), device=maps.device), target]
-
     def on_train_epoch_start(self) -> None:
-        """Empty the counters."""
-        self.skipped, self._seen = [], 0
+        """Empty the counters; a chain of classifiers goes on to the next when its share of the epochs is over."""
+        self.so_far = EpochSoFar(self.current_epoch)
+        for model in (self.model, self.ema):
+            if isinstance(model, ErasingChain):
+                model.activate(self._part(self.current_epoch)[0] + 1)
+
+    def _part(self, epoch: int) -> tuple[int, int, int]:
+        """(classifier of the chain that learns in an epoch, its first epoch, how many it has)."""
+        count = len(self.model.steps) if isinstance(self.model, ErasingChain) else 1
+        share = self.recipe.epochs // count
+        part = min(epoch // share, count - 1)
+        return part, part * share, share if part < count - 1 else self.recipe.epochs - part * share
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Seed dropout and methods from (seed, epoch, batch, rank): a resumed epoch is the same epoch.
@@ -129,51 +127,73 @@ class ClassifierModule(pl.LightningModule):
 
     def training_step(self, batch: dict[str, Any], index: int) -> Tensor | None:
         """Loss of a batch; an unreadable picture is left out and counted."""
-        self.skipped += batch["skipped"]
+        self.so_far.skipped += batch["skipped"]
         if "image" not in batch:
-            return None
-        self._seen += len(batch["image"])
+            if self.trainer.world_size == 1:
+                return None
+            # the other processes wait for this one's gradients
+            return sum(p.sum() for p in self.model.parameters() if p.requires_grad) * 0.0  # type: ignore[return-value]
         images, target = self.normalise(batch["image"]), batch["target"]
-        loss = self._method_loss(images, target)
+        loss = objective(self.model, self.recipe.method, images, target, self.loss)
         if not torch.isfinite(loss):
             file = self.run / "nonfinite.pt"
             names = [str(self.train_set.records[i].image) for i in batch["index"]]
             torch.save({"image": batch["image"].cpu(), "target": target.cpu(), "files": names}, file)
             raise TrainingError(
-                f"the loss is {loss.item()} in epoch {self.current_epoch}, batch {index}. The batch is "
-                f"saved as "
+                f"the loss is {loss.item()} in epoch {self.current_epoch}, batch {index}. The batch is saved as "
                 f"{file}. Lower optim.lr, set optim.clip_norm, or train with precision=32-true"
             )
-        self.log("train_loss", loss, prog_bar=True, on_step=False, on_epoch=True, batch_size=len(images))
+        self.so_far.pictures += len(images)
+        self.so_far.loss += float(loss.detach()) * len(images)
+        self.log("loss", loss, prog_bar=True, logger=True, batch_size=len(images))
         return loss
 
-    def on_train_batch_end(self, *_: Any) -> None:
-        """Move the averaged weights."""
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """Step, then move the averaged weights."""
+        super().optimizer_step(*args, **kwargs)
         if self.ema is None:
             return
         step = self.global_step
         decay = min(self.recipe.optim.ema, (1 + step) / (10 + step))
         with torch.no_grad():
-            for mine, new in zip(
-                self.ema.state_dict().values(), self.model.state_dict().values(), strict=True
-            ):
+            for mine, new in zip(self.ema.state_dict().values(), self.model.state_dict().values(), strict=True):
                 if mine.dtype.is_floating_point:
                     mine.lerp_(new, 1 - decay)
                 else:
                     mine.copy_(new)
 
-    def on_train_epoch_end(self) -> None:
-        """State the skipped pictures; too many stop the run."""
-        if not self.skipped:
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the epoch's counters, of every process."""
+        mine = dataclasses.asdict(self.so_far)
+        every: list[Any] = [mine] * self.trainer.world_size
+        if self.trainer.world_size > 1:
+            torch.distributed.all_gather_object(every, mine)
+        checkpoint["so_far"] = every
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take the counters up again."""
+        self.so_far = EpochSoFar(**checkpoint["so_far"][self.trainer.global_rank])
+
+    def check_skipped(self) -> None:
+        """State the skipped pictures.
+
+        Raises:
+            DataError: too many of them.
+        """
+        names = self.so_far.skipped
+        if self.trainer.world_size > 1:
+            every: list[Any] = [None] * self.trainer.world_size
+            torch.distributed.all_gather_object(every, names)
+            names = [name for part in every for name in part]
+        self.skipped_count = len(names)
+        if not names:
             return
-        (self.run / "skipped.txt").write_text("\n".join(sorted(set(self.skipped))) + "\n")
-        share = len(self.skipped) / max(len(self.skipped) + self._seen, 1)
+        (self.run / "skipped.txt").write_text("\n".join(sorted(set(names))) + "\n")
+        share = len(names) / max(len(names) + self.so_far.pictures * self.trainer.world_size, 1)
         if share > self.recipe.data.max_skipped:
             raise DataError(
-                f"{len(self.skipped)} pictures of epoch {self.current_epoch} ({share:.0%}) cannot be "
-                f"read, more than "
-                f"data.max_skipped ({self.recipe.data.max_skipped:.0%}); their names are in "
-                f"{self.run}/skipped.txt"
+                f"{len(names)} pictures of epoch {self.current_epoch} ({share:.0%}) cannot be read, more than "
+                f"data.max_skipped ({self.recipe.data.max_skipped:.0%}); their names are in {self.run}/skipped.txt"
             )
 
     def on_validation_epoch_start(self) -> None:
@@ -200,7 +220,8 @@ class ClassifierModule(pl.LightningModule):
         if not any(record.mask for record in records):
             return
         for histogram, nwc in ((self._plain, False), (self._nwc, True)):
-            maps = activation_maps(features.float(), model.head_weight.float(), labels, nwc=nwc)
+            with torch.autocast(features.device.type, enabled=False):
+                maps = activation_maps(features.float(), model.head_weight.float(), labels, nwc=nwc)
             for place, record in enumerate(records):
                 mask = record.read_mask()
                 if mask is None:
@@ -213,7 +234,8 @@ class ClassifierModule(pl.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Log the scores, summed over the processes."""
-        sums = torch.tensor([self._loss, self._right, self._count, self._unread], dtype=torch.float64)
+        seen = (self.so_far.loss, self.so_far.pictures)
+        sums = torch.tensor([self._loss, self._right, self._count, self._unread, *seen], dtype=torch.float64)
         bins = torch.from_numpy(np.stack([self._plain.counts, self._nwc.counts]))
         if self.trainer.world_size > 1:
             sums = self.all_gather(sums.to(self.device)).sum(0).cpu()
@@ -221,6 +243,7 @@ class ClassifierModule(pl.LightningModule):
         self._plain.counts, self._nwc.counts = bins.numpy()
         count = max(float(sums[2]), 1.0)
         scores = {"val_loss": float(sums[0]) / count, "val_accuracy": float(sums[1]) / count}
+        scores["train_loss"] = float(sums[4]) / max(float(sums[5]), 1.0)
         if sums[3]:
             scores["val_skipped"] = float(sums[3])
         if self._plain.counts[1].sum():
@@ -231,14 +254,12 @@ class ClassifierModule(pl.LightningModule):
         )
 
     def configure_optimizers(self) -> dict[str, Any]:
-        """Parameter groups (backbone at a lower rate, no decay on norms and biases) and the schedule "
-        "per step.
-        """
+        """Parameter groups (backbone at a lower rate, no decay on norms and biases) and the schedule per step."""
         options = self.recipe.optim
         groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
         for name, parameter in self.model.named_parameters():
             if parameter.requires_grad:
-                key = (name.startswith("backbone."), parameter.ndim > 1)
+                key = (".backbone." in f".{name}", parameter.ndim > 1)
                 groups.setdefault(key, []).append(parameter)
         listed = [
             {
@@ -255,10 +276,13 @@ class ClassifierModule(pl.LightningModule):
             optimizer = torch.optim.SGD(
                 listed, lr=options.lr, momentum=options.momentum, nesterov=options.momentum > 0
             )
-        steps = max(int(self.trainer.estimated_stepping_batches), 1)
-        per_epoch = steps / self.recipe.epochs
+        whole = max(int(self.trainer.estimated_stepping_batches), 1)
+        per_epoch = whole / self.recipe.epochs
 
         def factor(step: int) -> float:
+            _, first, length = self._part(int(step / per_epoch + 1e-6))
+            step -= round(first * per_epoch)  # each classifier of a chain has the whole schedule
+            steps = length * per_epoch
             warm = options.warmup_epochs * per_epoch
             if step < warm:
                 return (step + 1) / (warm + 1)

@@ -45,23 +45,29 @@ class MethodOptions:
     """A training method of the literature on top of the classifier.
 
     Attributes:
-        name: none, has (Singh and Lee, ICCV 2017), adl (Choe and Shim, CVPR 2019), acol (Zhang et al., CVPR
-            2018), ae (Wei et al., CVPR 2017).
+        name: none, has (Singh and Lee, ICCV 2017), adl (Choe and Shim, CVPR 2019), acol (Zhang et al., CVPR 2018), ae
+            (Wei et al., CVPR 2017).
         grid: has: the picture is cut into patches of 1/grid of its side.
         hide: has: probability of a patch to be hidden.
         drop_rate: adl: probability of the drop mask, else the importance map.
-        erase: adl, acol, ae: share of the map's maximum above which it is erased.
-        rounds: ae: how often the found region is erased and the classifier trained on the rest.
-        warmup_epochs: ae: epochs before the first erasure.
+        layers: adl: modules of the backbone whose outputs get the layer, besides the last feature map; None: the
+            two stages before the last.
+        erase: share of the map's maximum above which it is erased; None: 0.8 for adl and ae, 0.6 for acol.
+        rounds: ae: classifiers after the first; `epochs` are shared between them evenly.
     """
 
     name: Literal["none", "has", "adl", "acol", "ae"] = "none"
     grid: int = 4
     hide: float = 0.5
     drop_rate: float = 0.75
-    erase: float = 0.7
+    layers: tuple[str, ...] | None = None
+    erase: float | None = None
     rounds: int = 1
-    warmup_epochs: int = 1
+
+    @property
+    def threshold(self) -> float:
+        """`erase`, or the method's own value."""
+        return self.erase if self.erase is not None else 0.6 if self.name == "acol" else 0.8
 
 
 @dataclass(frozen=True)
@@ -159,6 +165,7 @@ class Recipe:
         devices: per node.
         nodes: for torchrun over several machines.
         channels_last: memory layout.
+        save_steps: the state to resume from is saved after so many steps of the optimizer too; 0: after epochs only.
         patience: epochs without a better `monitor` before stopping; 0 never stops early.
         monitor: a validation score, by which `best` is kept too.
         logger: csv (RUN/metrics.csv) or tensorboard (besides).
@@ -177,6 +184,7 @@ class Recipe:
     devices: int = 1
     nodes: int = 1
     channels_last: bool = True
+    save_steps: int = 500
     patience: int = 0
     monitor: str = "val_accuracy"
     logger: Literal["csv", "tensorboard"] = "csv"
@@ -195,6 +203,13 @@ class Recipe:
                 raise InputError(f"recipe: {key} is {value}: it must be at least 1")
         if self.data.crop is not None and not 1 <= self.data.crop <= self.data.size:
             raise InputError(f"recipe: data.crop {self.data.crop} must be 1 to data.size ({self.data.size})")
+        if self.method.name == "ae" and not 1 <= self.method.rounds < self.epochs:
+            raise InputError(
+                f"recipe: method.rounds {self.method.rounds} must be 1 to epochs - 1 ({self.epochs - 1}): each "
+                "classifier of the chain needs an epoch"
+            )
+        if self.save_steps < 0:
+            raise InputError(f"recipe: save_steps is {self.save_steps}: give a number of steps, or 0")
         if not 0 <= self.optim.ema < 1:
             raise InputError(f"recipe: optim.ema {self.optim.ema} is a decay: give 0 (off) to below 1")
 
@@ -212,8 +227,11 @@ class Recipe:
                 f"out, or take "
                 "the data it was written for"
             )
-        branches = 2 if self.method.name == "acol" else 1
-        return ClassifierSpec(num_classes=num_classes, branches=branches, **options)
+        if self.method.name == "acol":
+            options["branches"] = 2
+        if self.method.name == "ae":
+            options |= {"rounds": self.method.rounds, "erase": self.method.threshold}
+        return ClassifierSpec(num_classes=num_classes, **options)
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values that JSON takes."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -31,6 +32,8 @@ def train(
     from lidcam_training.fit import fit
 
     folder = fit(chosen, run or Path("runs") / Path(recipe).stem, progress=not quiet)
+    if os.environ.get("RANK", "0") != "0":
+        return
     last = (folder.parent / "metrics.csv").read_text().strip().splitlines()
     for key, value in zip(last[0].split(","), last[-1].split(","), strict=True):
         typer.echo(f"{key:>18}  {float(value or 'nan'):g}")

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
+from PIL import Image
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from lidcam_training.data.records import ImageSet, Record
@@ -16,26 +17,25 @@ from lidcam_training.recipe import DataOptions
 
 __all__ = ["EpochSampler", "Pictures", "collate", "make_loader", "read_picture"]
 
-_RESIZE = {"bilinear": cv2.INTER_LINEAR, "bicubic": cv2.INTER_CUBIC}
+_RESIZE = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
 def read_picture(record: Record, size: int, interpolation: str) -> npt.NDArray[np.uint8] | None:
-    """Decode (turned upright by its EXIF tag) and stretch to uint8 [size, size, 3] RGB; None if "
-    "unreadable.
+    """Decode (turned upright by its EXIF tag) and stretch to uint8 [size, size, 3] RGB; None if unreadable.
+
+    The resampling is Pillow's, as the runtime's is.
     """
     try:
         raw = np.fromfile(record.image, np.uint8)
-        image = cv2.imdecode(raw, cv2.IMREAD_COLOR) if raw.size else None
+        decoded = cv2.imdecode(raw, cv2.IMREAD_COLOR) if raw.size else None
     except (OSError, cv2.error):
         return None
-    if image is None:
+    if decoded is None:
         return None
-    if image.shape[:2] != (size, size):
-        shrinks = min(image.shape[:2]) > size and interpolation == "bilinear"
-        image = cv2.resize(
-            image, (size, size), interpolation=cv2.INTER_AREA if shrinks else _RESIZE[interpolation]
-        )
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    image = cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB)
+    if image.shape[:2] == (size, size):
+        return image
+    return np.asarray(Image.fromarray(image).resize((size, size), _RESIZE[interpolation]))
 
 
 class Pictures(Dataset[dict[str, Any]]):
@@ -94,6 +94,9 @@ class Pictures(Dataset[dict[str, Any]]):
 class EpochSampler(Sampler[tuple[int, int]]):
     """(epoch, index) in an order that follows from seed and epoch alone; every rank takes its share.
 
+    For training the ranks have equally many, so that none waits for another; a few pictures come twice for that.
+    Without shuffling each comes once.
+
     Args:
         length: of the data set.
         seed: of the run.
@@ -102,25 +105,30 @@ class EpochSampler(Sampler[tuple[int, int]]):
         shuffle: for training.
     """
 
-    def __init__(
-        self, length: int, seed: int, *, rank: int = 0, world: int = 1, shuffle: bool = True
-    ) -> None:
+    def __init__(self, length: int, seed: int, *, rank: int = 0, world: int = 1, shuffle: bool = True) -> None:
         self.length, self.seed, self.rank, self.world, self.shuffle = length, seed, rank, world, shuffle
         self.epoch = 0
+        self._resumed = (-1, 0)
 
     def set_epoch(self, epoch: int) -> None:
         """Called by the trainer before each epoch."""
         self.epoch = epoch
 
+    def resume(self, epoch: int, done: int) -> None:
+        """Leave out the first `done` pictures of this rank in one epoch; its length stays as it is."""
+        self.epoch, self._resumed = epoch, (epoch, done)
+
     def __len__(self) -> int:
-        return -(-self.length // self.world)
+        return -(-self.length // self.world) if self.shuffle else len(range(self.rank, self.length, self.world))
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         order = np.arange(self.length)
         if self.shuffle:
             order = np.random.default_rng((self.seed, self.epoch)).permutation(self.length)
-        padded = np.resize(order, len(self) * self.world)
-        for index in padded[self.rank :: self.world]:
+            order = np.resize(order, len(self) * self.world)
+        epoch, done = self._resumed
+        start = done if epoch == self.epoch else 0
+        for index in order[self.rank :: self.world][start:]:
             yield self.epoch, int(index)
 
 
@@ -135,10 +143,28 @@ def collate(samples: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def make_loader(
-    images: ImageSet, options: DataOptions, *, train: bool, seed: int, rank: int = 0, world: int = 1
+    images: ImageSet,
+    options: DataOptions,
+    *,
+    train: bool,
+    seed: int,
+    rank: int = 0,
+    world: int = 1,
+    resume: tuple[int, int] = (0, 0),
 ) -> DataLoader[dict[str, Any]]:
-    """A loader of batches; the last short batch of a training epoch is left out where there are others."""
+    """A loader of batches; the last short batch of a training epoch is left out where there are others.
+
+    Args:
+        images: the split.
+        options: of the recipe.
+        train: shuffle and augment.
+        seed: of the run.
+        rank: of this process.
+        world: number of processes.
+        resume: (epoch, batches that are done in it).
+    """
     sampler = EpochSampler(len(images), seed, rank=rank, world=world, shuffle=train)
+    sampler.resume(resume[0], resume[1] * options.batch_size)
     return DataLoader(
         Pictures(images, options, train=train, seed=seed),
         batch_size=options.batch_size,

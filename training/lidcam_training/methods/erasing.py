@@ -1,6 +1,4 @@
-"""Erasing what the map has found (adversarial erasing: Wei et al., CVPR 2017; ACoL: Zhang et al., CVPR "
-"2018).
-"""
+"""Erasing what the map has found (adversarial erasing: Wei et al., CVPR 2017; ACoL: Zhang et al., CVPR 2018)."""
 
 from __future__ import annotations
 
@@ -8,13 +6,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-__all__ = ["erase_features", "erase_regions", "found_region"]
+__all__ = ["erase_features", "erase_regions", "found_region", "scaled"]
+
+
+def scaled(maps: Tensor) -> Tensor:
+    """Maps [..., h, w] scaled to 0..1 by their own minimum and maximum; a constant map gives 0."""
+    low, high = maps.amin((-2, -1), keepdim=True), maps.amax((-2, -1), keepdim=True)
+    return (maps - low) / (high - low + 1e-10)
 
 
 def found_region(maps: Tensor, threshold: float) -> Tensor:
-    """Where maps [N, h, w], scaled by minimum and maximum, are above the threshold: bool [N, 1, h, w]."""
-    low, high = maps.amin((1, 2), keepdim=True), maps.amax((1, 2), keepdim=True)
-    return ((maps - low) / (high - low + 1e-10) > threshold)[:, None]
+    """Where maps [N, h, w], scaled to 0..1, are above the threshold: bool [N, 1, h, w]."""
+    return (scaled(maps) > threshold)[:, None]
 
 
 def erase_features(features: Tensor, maps: Tensor, threshold: float) -> Tensor:

@@ -40,6 +40,8 @@ class ClassifierSpec:
         weights: a local state dict (.pth, .safetensors) of the backbone, or package:MODULE, instead of
             `pretrained`.
         branches: 2 for ACoL, whose maps are fused by the maximum.
+        rounds: classifiers after the first, for AE.
+        erase: AE: share of the map's maximum above which the picture is erased for the next classifier.
     """
 
     backbone: str = "seresnet50"
@@ -52,6 +54,8 @@ class ClassifierSpec:
     pretrained: bool = False
     weights: str | None = None
     branches: int = 1
+    rounds: int = 0
+    erase: float = 0.8
 
     def __post_init__(self) -> None:
         if self.pooling not in ("gap", "tap"):
@@ -230,4 +234,8 @@ def build_classifier(spec: ClassifierSpec) -> Classifier:
         from lidcam_training.models.fused import FusedClassifier
 
         return FusedClassifier(spec)
+    if spec.rounds:
+        from lidcam_training.models.fused import ErasingChain
+
+        return ErasingChain(spec)
     return Classifier(spec)

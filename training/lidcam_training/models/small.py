@@ -55,6 +55,8 @@ class SmallSEResNet(nn.Module):
                 layers.append(_Block(channels, width, stride if index == 0 else 1))
                 channels = width
         self.stages = nn.Sequential(*layers)
+        ends = (blocks[0] - 1, sum(blocks[:2]) - 1, sum(blocks) - 1)
+        self.feature_info = [{"module": f"stages.{end}"} for end in ends]
 
     def forward_features(self, x: Tensor) -> Tensor:
         """[N, 3, H, W] to [N, widths[-1], H/4, W/4]."""
