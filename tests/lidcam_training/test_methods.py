@@ -1,5 +1,7 @@
 """HaS, ADL, ACoL and AE: what each does to a batch, and that each trains into a classifier that exports."""
 
+import itertools
+
 import pytest
 import torch
 from lidcam_training.checkpoint import load_checkpoint
@@ -52,7 +54,7 @@ def test_acol_classifies_by_its_first_branch_and_fuses_scaled_maps(tmp_path, clu
         first, second = model.branch_a(shared), model.branch_b(shared)
     torch.testing.assert_close(maps, torch.maximum(scaled(first), scaled(second)))
     torch.testing.assert_close(logits, first.mean((2, 3)), rtol=1e-4, atol=1e-5)
-    with pytest.raises(InputError, match="model.pooling=gap"):
+    with pytest.raises(InputError, match=r"model\.pooling=gap"):
         trained(clutter, tmp_path / "t", "acol", "model.pooling=tap")
 
 
@@ -97,8 +99,8 @@ def test_has_hides_whole_patches_with_the_mean():
     torch.manual_seed(0)
     hidden = hide_patches(torch.ones(64, 3, 30, 30), 4, 0.5)
     edges = [-(-30 * k // 4) for k in range(5)]
-    for top, bottom in zip(edges, edges[1:], strict=False):
-        for left, right in zip(edges, edges[1:], strict=False):
+    for top, bottom in itertools.pairwise(edges):
+        for left, right in itertools.pairwise(edges):
             patch = hidden[:, :, top:bottom, left:right].flatten(1)
             assert torch.equal(patch.amin(1), patch.amax(1))  # as a whole, in all channels
     assert hidden.mean() == pytest.approx(0.5, abs=0.05)

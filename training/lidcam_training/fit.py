@@ -199,7 +199,8 @@ def fit(recipe: Recipe, run: str | Path, *, progress: bool = True) -> Path:
     callbacks: list[Callback] = []
     if recipe.patience:
         mode = "min" if recipe.monitor.endswith("loss") else "max"
-        callbacks.append(EarlyStopping(recipe.monitor, patience=recipe.patience, mode=mode))
+        stop = EarlyStopping(recipe.monitor, patience=recipe.patience, mode=mode, check_on_train_epoch_end=False)
+        callbacks.append(stop)
     callbacks.append(_Keeper(run, fingerprint))
     logger: Any = False
     if recipe.logger == "tensorboard":
