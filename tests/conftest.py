@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parent))
 
 
 @pytest.fixture(scope="session")
 def resnet10(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small real network as an artifact, 224x224, any size, random weights."""
+    """A small real network as an artifact, 224x224, any size, random weights (needs torch)."""
     import torch
     from lidcam_export.exporter import ExportOptions, export_artifact
 

@@ -1,0 +1,211 @@
+"""One check of everything that runs on an NVIDIA GPU. Needs nvcc and PyTorch there; no network, no installation.
+
+    python -m benchmarks.gpu_check
+
+Builds the kernels if they are not installed, compares every CUDA kernel with the reference bit for bit, times them
+against their floor and against PyTorch and CuPy, runs the artifact in ONNX Runtime's CUDA provider, TensorRT and
+TensorRT for RTX where these are installed, and writes one JSON named after the device and the date.
+A part that cannot run says why, and the rest goes on. Exit status: 0 all ran and agreed, 1 something failed, 2 nothing
+failed and something could not run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import datetime
+import importlib.metadata
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+for _folder in ("export", "training"):  # the packages of a checkout that is not installed
+    sys.path.append(str(ROOT / _folder))
+
+from benchmarks.gpu.build import build_kernels  # noqa: E402
+from benchmarks.gpu.device import CpuRehearsal, TorchCuda, open_device  # noqa: E402
+from benchmarks.gpu.report import Cannot, Report  # noqa: E402
+
+_PACKAGES = ("numpy", "torch", "triton", "cupy-cuda13x", "cupy-cuda12x", "onnx", "onnxruntime", "onnxruntime-gpu",
+             "tensorrt", "tensorrt-rtx", "cuda-python", "cuda-bindings", "timm", "nanobind")  # fmt: skip
+
+
+def facts(now: datetime.date) -> dict[str, Any]:
+    """What this machine is, as far as reports need it."""
+    versions = {}
+    for name in _PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
+    found: dict[str, Any] = {
+        "command": "python -m benchmarks.gpu_check",
+        "date": now.isoformat(),
+        "device": None,
+        "python": platform.python_version(),
+        "processor": platform.machine(),
+        "cores": os.cpu_count(),
+        "packages": versions,
+    }
+    if shutil.which("nvidia-smi"):
+        query = ["nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"]
+        answer = subprocess.run(query, capture_output=True, text=True, timeout=30)
+        found["nvidia-smi"] = answer.stdout.strip().splitlines()
+    git = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=ROOT)
+    found["commit"] = git.stdout.strip() or None
+    return found
+
+
+class Check:
+    """The parts, in order. Later ones use what earlier ones found."""
+
+    def __init__(self, options: argparse.Namespace, folder: Path) -> None:
+        self.options = options
+        self.folder = folder
+        self.report = Report(facts(datetime.date.today()))
+        self.device: TorchCuda | None = None
+        self.ceilings: dict[str, Any] = {}
+        self.artifact: Path | None = None
+
+    def _device(self) -> TorchCuda:
+        if self.device is None:
+            raise Cannot(f"no device: {self.report.outcomes[0].reason}")
+        return self.device
+
+    def find_device(self, data: dict[str, Any]) -> None:
+        """Which GPU."""
+        self.device = open_device(self.options.rehearse, self.options.index)
+        self.report.facts["device"] = self.device.name
+        data |= self.device.facts
+
+    def build(self, data: dict[str, Any]) -> None:
+        """The kernels, installed or built here."""
+        if self.options.rehearse:
+            raise Cannot("a rehearsal uses the CPU's kernels")
+        build_kernels(data, force=self.options.rebuild)
+        from lidcam_rt import cuda
+
+        data["architectures"] = cuda.architectures()
+        if not cuda.available():
+            raise Cannot(f"built, and cannot be used: {cuda.reason()}")
+
+    def kernels(self, name: str, data: dict[str, Any]) -> None:
+        """A kernel against the reference."""
+        from benchmarks.gpu import agreement
+
+        device = self._device()
+        small = {"check_pas": [((7, 5), (31, 64)), ((1, 1), (5, 3))], "check_boxes": [(7, 9), (64, 64)],
+                 "check_boxes_at_size": [((64, 48), (33, 21))]}  # fmt: skip
+        sizes = small[name] if self.options.quick else None
+        getattr(agreement, name)(device, data, seed=self.options.seed, sizes=sizes)
+
+    def crf(self, data: dict[str, Any]) -> None:
+        """The dense CRF on the GPU."""
+        self._device()
+        from lidcam_rt import cuda
+
+        if not hasattr(cuda, "crf"):
+            raise Cannot("this version has no CUDA kernel of the dense CRF")
+
+    def measure(self, data: dict[str, Any]) -> None:
+        """Bandwidth and launch."""
+        from benchmarks.gpu.speed import measure_ceilings
+
+        quick = {"megabytes": 4, "rounds": 3} if self.options.quick else {}
+        measure_ceilings(self._device(), data, **quick)
+        self.ceilings = data
+
+    def time(self, name: str, data: dict[str, Any]) -> None:
+        """Times of a kernel."""
+        from benchmarks.gpu import speed
+
+        quick: dict[str, Any] = {}
+        if self.options.quick:
+            quick = {"rounds": 3, "inner": 2, "shapes": [(2, 7, 64)] if name == "time_pas" else [(2, 64)]}
+        getattr(speed, name)(self._device(), data, self.ceilings, **quick)
+
+    def export(self, data: dict[str, Any]) -> None:
+        """The artifact to run."""
+        from benchmarks.gpu.engines import make_artifact
+
+        self._device()
+        given = Path(self.options.artifact) if self.options.artifact else None
+        self.artifact = make_artifact(data, self.folder, given=given, network=self.options.network)
+
+    def _artifact(self) -> Path:
+        if self.artifact is None:
+            raise Cannot(f"no artifact: {next(o for o in self.report.outcomes if o.part == 'artifact').reason}")
+        return self.artifact
+
+    def onnxruntime(self, data: dict[str, Any]) -> None:
+        """ONNX Runtime on the GPU (on the CPU in a rehearsal)."""
+        from benchmarks.gpu.engines import check_onnxruntime
+
+        self._device()
+        quick: dict[str, Any] = {"batches": (1, 2), "rounds": 2} if self.options.quick else {}
+        device = "cpu" if self.options.rehearse else f"cuda:{self.options.index}"
+        check_onnxruntime(data, self._artifact(), device=device, **quick)
+
+    def tensorrt(self, flavour: str, precision: str, pas: str, data: dict[str, Any]) -> None:
+        """An engine."""
+        from benchmarks.gpu.engines import check_tensorrt
+
+        self._device()
+        if self.options.rehearse:
+            raise Cannot("TensorRT does not run on a CPU")
+        check_tensorrt(data, self._artifact(), self.folder, flavour=flavour, precision=precision, pas=pas)
+
+    def run(self) -> None:
+        """All parts."""
+        run = self.report.run
+        run("device", self.find_device)
+        run("build", self.build)
+        rehearsal = self.device.kernels() if isinstance(self.device, CpuRehearsal) else contextlib.nullcontext()
+        with rehearsal:
+            run("PaS kernel equals the reference", lambda d: self.kernels("check_pas", d))
+            run("box kernel equals the reference", lambda d: self.kernels("check_boxes", d))
+            run("box kernel at picture size", lambda d: self.kernels("check_boxes_at_size", d))
+            run("dense CRF kernel", self.crf)
+            run("bandwidth and launch", self.measure)
+            run("time of PaS", lambda d: self.time("time_pas", d))
+            run("time of boxes", lambda d: self.time("time_boxes", d))
+        run("artifact", self.export)
+        run("ONNX Runtime, CUDA provider", self.onnxruntime)
+        for flavour in ("tensorrt", "tensorrt-rtx"):
+            for precision in ("fp32", "fp16"):
+                run(f"{flavour} {precision}, PaS in standard operators",
+                    lambda d, f=flavour, p=precision: self.tensorrt(f, p, "body", d))  # fmt: skip
+        run("tensorrt fp16, PaS as a plugin", lambda d: self.tensorrt("tensorrt", "fp16", "plugin", d))
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the check; returns the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--index", type=int, default=0, help="number of the GPU")
+    parser.add_argument("--output", type=Path, help="the JSON; default: benchmarks/results/gpu_DEVICE_DATE.json")
+    parser.add_argument("--artifact", help="an artifact to run; default: timm:seresnet50 at 384, random weights")
+    parser.add_argument("--network", default="", help="another source for `lidcam export`")
+    parser.add_argument("--seed", type=int, default=0, help="of the random input")
+    parser.add_argument("--rebuild", action="store_true", help="build the kernels even if installed ones would do")
+    parser.add_argument("--quick", action="store_true", help="small shapes and few samples: does it run at all")
+    parser.add_argument("--rehearse", action="store_true", help="on the CPU, to test this program itself")
+    options = parser.parse_args(arguments)
+    with tempfile.TemporaryDirectory() as folder:
+        check = Check(options, Path(folder))
+        check.run()
+    report = check.report
+    output = options.output
+    if output is None and check.device is not None and not options.rehearse:
+        output = ROOT / "benchmarks" / "results" / report.file_name()
+    if output is not None:
+        report.write(output)
+    print(f"\n{report.summary()}\n\n{output or 'no file: nothing of a GPU was seen'}, exit {report.exit_status}")
+    return report.exit_status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

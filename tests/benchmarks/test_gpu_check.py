@@ -1,0 +1,275 @@
+"""The GPU check without a GPU: it runs to its end and says why; its comparisons and timers on stand-ins."""
+
+import json
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(ROOT / "tests"))
+
+import tensorrt_standin  # noqa: E402
+
+from benchmarks import gpu_check  # noqa: E402
+from benchmarks.gpu import agreement, build, device, engines, peers, report, speed  # noqa: E402
+from lidcam_rt.backends.cuda import CudaRuntime  # noqa: E402
+from lidcam_rt.pas import pas, resize_reference  # noqa: E402
+
+torch = pytest.importorskip("torch")
+
+
+@pytest.fixture
+def rehearsal():
+    opened = device.CpuRehearsal()
+    with opened.kernels():
+        yield opened
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")
+def test_without_a_gpu_every_part_says_why(tmp_path):
+    output = tmp_path / "r.json"
+    command = [sys.executable, "-m", "benchmarks.gpu_check", "--quick", "--output", str(output)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 2 and "exit 2" in done.stdout, done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    written = json.loads(output.read_text())
+    assert written["device"] is None and written["exit_status"] == 2 and written["packages"]["torch"]
+    parts = {part["part"]: part for part in written["parts"]}
+    assert len(parts) == 16 and {part["state"] for part in parts.values()} == {"not run"}
+    assert "finds no CUDA device" in parts["device"]["reason"]
+    assert all("finds no CUDA device" in p["reason"] for n, p in parts.items() if n not in ("build", "device"))
+    assert str(ROOT) not in output.read_text()
+
+
+@pytest.mark.parametrize("arguments", [["--rehearse"], []])
+def test_a_run_that_saw_no_gpu_leaves_no_file(monkeypatch, arguments):
+    monkeypatch.setattr(gpu_check.Check, "run", lambda self: self.report.run("device", self.find_device))
+    results = sorted((ROOT / "benchmarks" / "results").iterdir())
+    gpu_check.main(arguments)
+    assert sorted((ROOT / "benchmarks" / "results").iterdir()) == results or torch.cuda.is_available()
+
+
+def test_a_rehearsal_runs_all_that_a_cpu_can(tmp_path, resnet10, capsys):
+    output = tmp_path / "r.json"
+    status = gpu_check.main(["--rehearse", "--quick", "--artifact", str(resnet10), "--output", str(output)])
+    parts = {part["part"]: part for part in json.loads(output.read_text())["parts"]}
+    ran = {name for name, part in parts.items() if part["state"] == "ok"}
+    assert status == 2 and ran == {
+        "device", "PaS kernel equals the reference", "box kernel equals the reference",
+        "box kernel at picture size", "bandwidth and launch", "time of PaS", "time of boxes", "artifact",
+        "ONNX Runtime, CUDA provider",
+    }, capsys.readouterr().out  # fmt: skip
+    row = parts["time of PaS"]["data"]["rows"][0]
+    assert row["floor_us"] > 0 and row["over the floor"] > 0
+    assert {"ours, graph", "ours, launched", "PyTorch kthvalue, graph", "PyTorch histc, launched"} <= set(
+        row["microseconds"]
+    )
+    assert "CuPy, launched" in row["could not run"] or "CuPy, launched" in row["microseconds"]
+
+
+def flip(call):
+    """A launcher whose map is wrong in one pixel."""
+
+    def run(self, *arguments):
+        call(self, *arguments)
+        n, h, w = arguments[1], arguments[4], arguments[5]
+        device._memory(arguments[12], (n, h, w), np.uint8)[0, 0, 0] ^= 1
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("name", "broken", "check"),
+    [
+        ("pas", flip(device.CpuLauncher.pas), agreement.check_pas),
+        ("pas", lambda self, *a: None, agreement.check_pas),  # writes nothing: the poison stays
+        ("boxes", lambda self, *a: None, agreement.check_boxes),
+        ("boxes_at_size", lambda self, *a: None, agreement.check_boxes_at_size),
+    ],
+)
+def test_a_wrong_kernel_is_found(rehearsal, monkeypatch, name, broken, check):
+    monkeypatch.setattr(device.CpuLauncher, name, broken)
+    sizes = {"check_pas": [((4, 4), (9, 7))], "check_boxes": [(9, 9)], "check_boxes_at_size": [((30, 30), (20, 25))]}
+    data = {}
+    with pytest.raises(report.Wrong):
+        check(rehearsal, data, seed=1, sizes=sizes[check.__name__])
+    assert data["different"] > 0 and data["first"]
+
+
+def test_a_failing_part_does_not_stop_the_rest(tmp_path, capsys):
+    def explode(data):
+        data["so far"] = 3
+        raise ZeroDivisionError("no")
+
+    def cannot(data):
+        raise report.Cannot("no such thing")
+
+    check = report.Report({"device": "NVIDIA H100 80GB HBM3", "date": "2026-01-02"})
+    check.run("a", explode)
+    check.run("b", lambda data: data.update(x=1))
+    assert check.exit_status == 1
+    assert [(o.state, o.data) for o in check.outcomes] == [("failed", {"so far": 3}), ("ok", {"x": 1})]
+    assert "ZeroDivisionError at test_gpu_check.py" in check.outcomes[0].reason
+    check.outcomes.pop(0)
+    assert check.exit_status == 0
+    check.run("c", cannot)
+    assert check.exit_status == 2 and check.file_name() == "gpu_nvidia-h100-80gb-hbm3_2026-01-02.json"
+    check.write(tmp_path / "x.json")
+    assert json.loads((tmp_path / "x.json").read_text())["exit_status"] == 2
+
+
+class Events:
+    """torch.cuda with a clock that a call moves by 5 ms, and a record of what happened in which order."""
+
+    def __init__(self):
+        self.now, self.order, self.capturing, self.captured = 0.0, [], False, 0
+        self.CUDAGraph = lambda: types.SimpleNamespace(replay=self.replay)
+        self.Event = lambda enable_timing: Event(self)
+
+    def call(self, i):
+        self.order.append("capture" if self.capturing else "call")
+        if self.capturing:
+            self.captured += 1
+        else:
+            self.now += 5.0
+
+    def replay(self):
+        self.order.append("replay")
+        self.now += 5.0 * self.captured
+
+    def graph(self, captured):
+        import contextlib
+
+        @contextlib.contextmanager
+        def inside():
+            self.capturing = True
+            yield
+            self.capturing = False
+
+        return inside()
+
+    def synchronize(self):
+        self.order.append("synchronize")
+
+
+class Event:
+    def __init__(self, cuda):
+        self.cuda, self.at = cuda, None
+
+    def record(self):
+        self.at = self.cuda.now
+        self.cuda.order.append("record")
+
+    def synchronize(self):
+        self.cuda.order.append("wait")
+
+    def elapsed_time(self, other):
+        return other.at - self.at
+
+
+@pytest.mark.parametrize("graph", [True, False])
+def test_the_timer_puts_events_around_the_work_alone(graph):
+    timed = object.__new__(device.TorchCuda)
+    events = Events()
+    timed.torch = types.SimpleNamespace(cuda=events)
+    sample = timed.sampler(events.call, 4, graph=graph)
+    warm = len(events.order)
+    assert "synchronize" in events.order and events.order[:3] == ["call"] * 3, "warmed up before anything is timed"
+    assert sample() == pytest.approx(5000.0)
+    work = ["replay"] if graph else ["call"] * 4
+    assert events.order[warm:] == ["record", *work, "record", "wait"]
+
+
+def test_contenders_take_turns():
+    order = []
+    samplers = {name: lambda name=name: order.append(name) or float(len(order)) for name in "ab"}
+    found = speed.interleave(samplers, 5)
+    assert order == list("ab") * 5
+    assert found["a"] == {"median": 5.0, "p10": 1.8, "p90": 8.2, "samples": 5}
+
+
+@pytest.mark.parametrize("function", [peers.torch_pas_kthvalue, peers.torch_pas_histc])
+@pytest.mark.parametrize("percentile", [50.0, 97.3, 98.0, 100.0])
+def test_the_peers_do_the_same_work(function, percentile):
+    cam = speed._maps(np.random.default_rng(3), 5, 12)
+    map8, mask, cut = function(torch, torch.from_numpy(cam), (90, 70), percentile, 0.35)
+    want = pas(cam, (90, 70), percentile=percentile, theta=0.35)
+    np.testing.assert_array_equal(cut.numpy(), want.threshold)
+    assert np.abs(map8.numpy().astype(int) - want.map).max() <= 1
+    assert (mask.numpy() != want.mask).mean() < 1e-3
+
+
+def test_the_weights_of_the_cupy_peer_are_the_resize():
+    cam = np.random.default_rng(4).random((9, 13), np.float32)
+    down, across = peers.resize_weights(9, 31), peers.resize_weights(13, 40)
+    np.testing.assert_allclose(down @ cam @ across.T, resize_reference(cam, (31, 40)), atol=2e-6)
+
+
+def test_engines_on_stand_ins(resnet10, tmp_path, monkeypatch):
+    """The TensorRT part from building to comparing, with engines that ONNX Runtime runs on the addresses given."""
+    from lidcam_export import engine as pipeline
+
+    monkeypatch.setattr(pipeline, "compute_capability", lambda: "8.9")
+    trt, api = tensorrt_standin.module(), tensorrt_standin.Cuda()
+    data = {}
+    engines.check_tensorrt(
+        data, resnet10, tmp_path, flavour="tensorrt", precision="fp16", batches=(1, 2), rounds=2, trt=trt,
+        cuda=CudaRuntime(api),
+    )  # fmt: skip
+    assert data["built"] == {"float16": 14} and [row["batch"] for row in data["rows"]] == [1, 2]
+    assert 0 < data["rows"][0]["difference"]["cam"] < 5e-2 and not api.blocks
+    trt.log.fail = "execute"
+    with pytest.raises(Exception, match="TensorRT failed on a batch of 1"):
+        engines.check_tensorrt(
+            {}, resnet10, tmp_path, flavour="tensorrt", precision="fp32", batches=(1,), trt=trt, cuda=CudaRuntime(api)
+        )
+    monkeypatch.setattr(pipeline, "compute_capability", lambda: None)
+    with pytest.raises(report.Cannot, match="no NVIDIA driver"):
+        engines.check_tensorrt({}, resnet10, tmp_path, flavour="tensorrt", precision="fp32", trt=trt)
+
+
+def test_a_device_that_computes_something_else_fails(resnet10):
+    from lidcam_rt.artifact import read_manifest
+    from lidcam_rt.backends.onnxruntime import open_backend
+
+    manifest = read_manifest(resnet10)
+    reference = open_backend(resnet10, manifest, device="cpu")
+
+    def changed(name, change):
+        def run(image, labels, outputs):
+            values = reference.run(image, labels, outputs)
+            if name in values:
+                values[name] = change(values[name])
+            return values
+
+        return types.SimpleNamespace(run=run)
+
+    for name, change, says in (
+        ("cam", lambda v: v * 1.1, "further from the CPU"),
+        ("logits", lambda v: v * np.nan, "not finite"),
+        ("mask", lambda v: 1 - v, "is not PaS of its own cam"),
+    ):
+        with pytest.raises(report.Wrong, match=says):
+            engines._run_and_compare(
+                changed(name, change), reference, manifest, {}, batches=(1,), rounds=1, tolerance=1e-2
+            )
+
+
+def test_what_a_build_lacks_is_named(monkeypatch, tmp_path):
+    monkeypatch.setattr(build, "_installed_has_kernels", lambda: False)
+    monkeypatch.setattr(build.shutil, "which", lambda name: None)
+    monkeypatch.setattr(build.Path, "exists", lambda self: False)
+    with pytest.raises(report.Cannot, match="cmake, nvcc"):
+        build.build_kernels({}, tmp_path)
+    monkeypatch.setattr(build.shutil, "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(
+        build.subprocess, "run",
+        lambda *a, **k: types.SimpleNamespace(returncode=1, stdout="", stderr="CMake Error: no compiler"),
+    )  # fmt: skip
+    with pytest.raises(report.Cannot, match="no compiler"):
+        build.build_kernels({}, tmp_path)
