@@ -46,8 +46,9 @@ class Scope {
   bool pushed_ = false;
 };
 
-// One compiled file (a fatbin) and one kernel in it. Loaded at the first launch of each context.
-enum class Image { pas, components };
+// One compiled file (a fatbin, or PTX for a compute capability and later) and one kernel in it. Loaded at the first
+// launch of each context.
+enum class Image { pas, components, pas_words_75, pas_words_90 };
 void* function(Image image, const char* kernel);
 
 struct Launch {

@@ -26,8 +26,13 @@ struct Span {
 };
 
 Span span(Image image) {
-  if (image == Image::pas) return LIDCAM_SPAN(lidcam_fatbin_pas);
-  return LIDCAM_SPAN(lidcam_fatbin_components);
+  switch (image) {
+    case Image::pas: return LIDCAM_SPAN(lidcam_fatbin_pas);
+    case Image::components: return LIDCAM_SPAN(lidcam_fatbin_components);
+    case Image::pas_words_75: return LIDCAM_SPAN(lidcam_ptx_75);
+    case Image::pas_words_90: return LIDCAM_SPAN(lidcam_ptx_90);
+  }
+  return {nullptr, 0};
 }
 
 }  // namespace
@@ -36,7 +41,7 @@ const void* image_data(Image image) { return span(image).data; }
 size_t image_size(Image image) { return span(image).size; }
 
 std::string aot_ptx(bool clusters) {
-  const Span whole = clusters ? Span LIDCAM_SPAN(lidcam_ptx_90) : Span LIDCAM_SPAN(lidcam_ptx_75);
+  const Span whole = span(clusters ? Image::pas_words_90 : Image::pas_words_75);
   return std::string(whole.data ? whole.data : "", whole.size);
 }
 

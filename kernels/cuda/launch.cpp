@@ -19,6 +19,16 @@ void check_size(int64_t count, std::initializer_list<int> sides) {
   if (count < 0 || count > 0x7fffffff / 8) throw std::invalid_argument("a batch may hold 0 to 268435455 maps");
 }
 
+pas::cuda::Args arguments_of(const pas::Options& options, int h, int w, int height, int width) {
+  pas::cuda::Args args{};
+  args.h = h, args.w = w, args.height = height, args.width = width;
+  args.percentile_milli = int(std::nearbyint(options.percentile * 1000));
+  args.theta_micro = int(std::nearbyint(options.theta * 1e6));
+  args.flags = (options.normalize ? pas::cuda::kNormalize : 0) | (options.float_precision ? pas::cuda::kFloat : 0) |
+               (options.raw ? pas::cuda::kRaw : 0) | (options.linear ? pas::cuda::kLinear : 0);
+  return args;
+}
+
 int common_divisor(int a, int b) { return b ? common_divisor(b, a % b) : a; }
 
 // Taken from the stream's pool when the caller gives none.
@@ -51,12 +61,7 @@ void launch_pas(Stream stream, const float* cam, int64_t count, int h, int w, in
   const Scope scope(stream, cam);
   const Device& device = scope.device();
 
-  pas::cuda::Args args{};
-  args.h = h, args.w = w, args.height = height, args.width = width;
-  args.percentile_milli = int(std::nearbyint(options.percentile * 1000));
-  args.theta_micro = int(std::nearbyint(options.theta * 1e6));
-  args.flags = (options.normalize ? pas::cuda::kNormalize : 0) | (options.float_precision ? pas::cuda::kFloat : 0) |
-               (options.raw ? pas::cuda::kRaw : 0) | (options.linear ? pas::cuda::kLinear : 0);
+  pas::cuda::Args args = arguments_of(options, h, w, height, width);
   // What does not fit is made again for every use (weights) or read from global memory (the map).
   const int64_t taps = int64_t(width / common_divisor(w, width)) + height / common_divisor(h, height);
   const int64_t wanted = pas::cuda::kFixedBytes + taps * pas::cuda::kTapBytes + int64_t(h) * w * 4;
@@ -73,6 +78,25 @@ void launch_pas(Stream stream, const float* cam, int64_t count, int h, int w, in
   how.stream = stream;
   void* arguments[] = {&cam, &args, &map, &mask, &threshold};
   launch(function(Image::pas, cluster > 1 ? "lidcam_pas_cluster" : "lidcam_pas"), how, arguments);
+}
+
+void launch_pas_words(Stream stream, const float* cam, int64_t count, int h, int w, int height, int width,
+                      const pas::Options& options, float* map, float* mask, float* threshold) {
+  check_size(count, {h, w, height, width});
+  if (count == 0) return;
+  const Scope scope(stream, cam);
+  pas::cuda::Args args = arguments_of(options, h, w, height, width);
+  args.shared_bytes = 49152;
+  const bool clusters = scope.device().major >= 9;
+  Launch how;
+  how.grid = unsigned(count) * (clusters ? 8 : 1);  // the cluster's size is part of the PTX
+  how.block = pas::cuda::kThreads;
+  how.shared = unsigned(args.shared_bytes);
+  how.stream = stream;
+  const void* like = nullptr;
+  void* arguments[] = {&cam, &like, &args.h, &args.w, &args.height, &args.width, &args.percentile_milli,
+                       &args.theta_micro, &args.flags, &args.shared_bytes, &map, &mask, &threshold};
+  launch(function(clusters ? Image::pas_words_90 : Image::pas_words_75, "lidcam_pas_aot"), how, arguments);
 }
 
 size_t boxes_workspace(int64_t count, int height, int width) {

@@ -14,6 +14,11 @@ namespace lidcam::cuda {
 void launch_pas(Stream stream, const float* cam, int64_t count, int h, int w, int height, int width,
                 const pas::Options& options, uint8_t* map, uint8_t* mask, float* threshold);
 
+// The same with map and mask as float32 (0..255, 0 or 1), for engines whose plugins have no byte outputs: the kernel
+// lidcam_pas_aot of kernels/pas/pas_aot.cu.
+void launch_pas_words(Stream stream, const float* cam, int64_t count, int h, int w, int height, int width,
+                      const pas::Options& options, float* map, float* mask, float* threshold);
+
 // The box of the largest component (8 neighbours) of each mask uint8 [count, height, width], nonzero is foreground:
 // int32 [count, 4] x0, y0, x1, y1, the last two excluded; four times -1 for an empty mask. By the area inside the
 // outer contour, or by pixels; the same boxes and ties as lidcam::components::Finder::largest. One launch.

@@ -1,6 +1,7 @@
 // A stand-in for libcuda.so.1 whose device is the CPU shim: device memory is host memory, a launch runs to its end.
 // Also the kernels themselves for ctypes (run_*).
 #include <cstdlib>
+#include <cstring>
 #include <string>
 
 #include "components/runs.h"
@@ -27,6 +28,14 @@ void run_by_name(const std::string& name, unsigned blocks, unsigned threads, uns
   if (name == "lidcam_pas" || name == "lidcam_pas_cluster") {
     on_cpu::pas(g, argument<const float*>(a, 0), argument<on_cpu::PasArgs>(a, 1), argument<uint8_t*>(a, 2),
                 argument<uint8_t*>(a, 3), argument<float*>(a, 4));
+  } else if (name == "lidcam_pas_aot") {
+    on_cpu::PasArgs args{};
+    int* const fields[] = {&args.h, &args.w, &args.height, &args.width, &args.percentile_milli, &args.theta_micro,
+                           &args.flags, &args.shared_bytes};
+    for (int i = 0; i < 8; ++i) *fields[i] = argument<int>(a, 2 + i);
+    if (args.shared_bytes != int(shared)) std::abort();
+    on_cpu::pas_aot(g, argument<const float*>(a, 0), args, argument<uint32_t*>(a, 10), argument<uint32_t*>(a, 11),
+                    argument<float*>(a, 12));
   } else if (name == "lidcam_boxes") {
     if (argument<int>(a, 4) != int(shared)) std::abort();
     on_cpu::boxes(g, argument<const uint8_t*>(a, 0), argument<int>(a, 1), argument<int>(a, 2), argument<int>(a, 3),
@@ -40,7 +49,8 @@ void run_by_name(const std::string& name, unsigned blocks, unsigned threads, uns
   }
 }
 
-const char* const kNames[] = {"lidcam_pas", "lidcam_pas_cluster", "lidcam_boxes", "lidcam_boxes_at_size"};
+const char* const kNames[] = {"lidcam_pas", "lidcam_pas_cluster", "lidcam_pas_aot", "lidcam_boxes",
+                              "lidcam_boxes_at_size"};
 int the_context = 0;
 void* current = nullptr;
 
@@ -129,7 +139,8 @@ int cuPointerGetAttribute(void* data, int, uintptr_t) {
   return 0;
 }
 int cuModuleLoadData(void** module, const void* image) {
-  if (*static_cast<const uint32_t*>(image) != 0xBA55ED50u) return 200;  // the mark of a fatbin
+  const bool fatbin = *static_cast<const uint32_t*>(image) == 0xBA55ED50u;
+  if (!fatbin && std::strncmp(static_cast<const char*>(image), "//", 2) != 0) return 200;  // PTX starts with a comment
   *module = const_cast<void*>(image);
   return 0;
 }
