@@ -170,7 +170,7 @@ parser.parse(open(sys.argv[2], "rb").read())  # ends the process: this flavour h
 
 
 def test_tensorrt_for_rtx_loads_it_and_its_parser_finds_it(library, tmp_path):
-    """The node's attributes lead the parser to the plugin, which takes them; the process then dies, so it is another."""
+    """The node's attributes lead the parser to the plugin, which takes them. Then the process dies."""
     pytest.importorskip("tensorrt_rtx", reason="extra tensorrt-rtx is not installed")
     pytest.importorskip("onnx")
     from lidcam_export.operator import OPSET, attach, pas_node
