@@ -4,6 +4,10 @@
 #include <cstdlib>
 #include <cstring>
 
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
 namespace lidcam::components {
 namespace {
 
@@ -15,32 +19,59 @@ int root(std::vector<Run>& runs, int i) {
   return i;
 }
 
-void join(std::vector<Run>& runs, int a, int b) {
-  a = root(runs, a);
-  b = root(runs, b);
-  if (a < b) runs[b].parent = a;
-  else runs[a].parent = b;
+// One bit per byte of a row, set where the byte is not 0; the bits beyond the row are 0.
+void pack_row(const uint8_t* row, int width, uint64_t* words) {
+  int x = 0, i = 0;
+  for (; x + 64 <= width; x += 64, ++i) {
+#if defined(__SSE2__)
+    const __m128i zero = _mm_setzero_si128();
+    uint64_t word = 0;
+    for (int k = 0; k < 4; ++k) {
+      const __m128i v = _mm_loadu_si128(reinterpret_cast<const __m128i*>(row + x + 16 * k));
+      word |= uint64_t(uint32_t(_mm_movemask_epi8(_mm_cmpeq_epi8(v, zero)))) << (16 * k);
+    }
+    words[i] = ~word;
+#else
+    uint64_t word = 0;
+    for (int k = 0; k < 64; ++k) word |= uint64_t(row[x + k] != 0) << k;
+    words[i] = word;
+#endif
+  }
+  if (x < width) {
+    uint64_t word = 0;
+    int k = 0;
+#if defined(__SSE2__)
+    for (; x + k + 16 <= width; k += 16) {
+      const __m128i v = _mm_loadu_si128(reinterpret_cast<const __m128i*>(row + x + k));
+      word |= uint64_t(~uint32_t(_mm_movemask_epi8(_mm_cmpeq_epi8(v, _mm_setzero_si128()))) & 0xFFFF) << k;
+    }
+#endif
+    for (; x + k < width; ++k) word |= uint64_t(row[x + k] != 0) << k;
+    words[i] = word;
+  }
 }
 
-int skip_zero(const uint8_t* row, int x, int width) {
-  for (; x + 8 <= width; x += 8) {
-    uint64_t word;
-    std::memcpy(&word, row + x, 8);
-    if (word) break;
+#if defined(__x86_64__)
+__attribute__((target("avx512f,avx512bw"))) void pack_row_avx512(const uint8_t* row, int width, uint64_t* words) {
+  int x = 0, i = 0;
+  for (; x + 64 <= width; x += 64) {
+    const __m512i v = _mm512_loadu_si512(row + x);
+    words[i++] = _mm512_test_epi8_mask(v, v);
   }
-  while (x < width && !row[x]) ++x;
-  return x;
+  if (x < width) {
+    const __m512i v = _mm512_maskz_loadu_epi8(~0ull >> (64 - (width - x)), row + x);
+    words[i] = _mm512_test_epi8_mask(v, v);
+  }
 }
 
-int skip_set(const uint8_t* row, int x, int width) {
-  constexpr uint64_t kOnes = 0x0101010101010101ull, kHigh = 0x8080808080808080ull;
-  for (; x + 8 <= width; x += 8) {
-    uint64_t word;
-    std::memcpy(&word, row + x, 8);
-    if ((word - kOnes) & ~word & kHigh) break;  // a zero byte
-  }
-  while (x < width && row[x]) ++x;
-  return x;
+const bool has_avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw");
+#endif
+
+void pack(const uint8_t* row, int width, uint64_t* words) {
+#if defined(__x86_64__)
+  if (has_avx512) return pack_row_avx512(row, width, words);
+#endif
+  pack_row(row, width, words);
 }
 
 constexpr int kDx[8] = {-1, -1, 0, 1, 1, 1, 0, -1};  // clockwise on the screen, from the left
@@ -52,17 +83,34 @@ const std::vector<Component>& Finder::find(const uint8_t* mask, int height, int 
   runs_.clear();
   components_.clear();
   size_t above = 0, above_end = 0;
+  const int words = (width + 63) / 64;
+  bits_.resize(words);
+  edges_.resize(size_t(width) + 2);
   for (int y = 0; y < height; ++y) {
-    const uint8_t* row = mask + size_t(y) * width;
+    pack(mask + size_t(y) * width, width, bits_.data());
+    // Where the row changes: begins and ends of runs in turn.
+    int* edge = edges_.data();
+    uint64_t last = 0;
+    for (int i = 0; i < words; ++i) {
+      const uint64_t word = bits_[i];
+      for (uint64_t change = word ^ (word << 1 | last); change; change &= change - 1)
+        *edge++ = 64 * i + __builtin_ctzll(change);
+      last = word >> 63;
+    }
+    if ((edge - edges_.data()) & 1) *edge++ = width;
     const size_t begin = runs_.size();
     size_t p = above;
-    for (int x = skip_zero(row, 0, width); x < width;) {
-      const int end = skip_set(row, x, width);
-      const int self = int(runs_.size());
-      runs_.push_back({y, x, end, self});
+    for (const int* e = edges_.data(); e < edge; e += 2) {
+      const int x = e[0], end = e[1], self = int(runs_.size());
       while (p < above_end && runs_[p].x1 < x) ++p;  // 8 neighbours: a run that ends at x touches
-      for (size_t q = p; q < above_end && runs_[q].x0 <= end; ++q) join(runs_, int(q), self);
-      x = skip_zero(row, end, width);
+      int top = self;
+      for (size_t q = p; q < above_end && runs_[q].x0 <= end; ++q) {
+        const int other = root(runs_, int(q));
+        if (other == top) continue;
+        if (top != self) runs_[std::max(other, top)].parent = std::min(other, top);
+        top = std::min(other, top);
+      }
+      runs_.push_back({y, x, end, top});
     }
     above = begin;
     above_end = runs_.size();
@@ -101,18 +149,25 @@ void Finder::paint_one(int index, uint8_t* out, int height, int width) const {
 }
 
 int Finder::largest(const uint8_t* mask, int height, int width, bool by_pixels) const {
-  int best = -1;
-  int64_t most = -1;
-  for (int i = int(components_.size()) - 1; i >= 0; --i) {
-    const Component& c = components_[i];
-    if (by_pixels) {
-      if (c.pixels >= most) best = i, most = c.pixels;
-      continue;
-    }
-    // The border lies within the box: most components need no tracing.
-    if (2 * int64_t(c.x1 - c.x0 - 1) * (c.y1 - c.y0 - 1) <= most) continue;
-    const int64_t area = twice_contour_area(mask, height, width, c.seed_x, c.seed_y);
-    if (area > most) best = i, most = area;
+  const int n = int(components_.size());
+  if (n < 2) return n - 1;
+  // The border lies within the box: with the component of the largest box traced first, few others need it.
+  const auto measure = [&](const Component& c, bool bound) {
+    if (by_pixels) return c.pixels;
+    if (bound) return 2 * int64_t(c.x1 - c.x0 - 1) * (c.y1 - c.y0 - 1);
+    return twice_contour_area(mask, height, width, c.seed_x, c.seed_y);
+  };
+  int best = 0;
+  int64_t bound = measure(components_[0], true);
+  for (int i = 1; i < n; ++i)
+    if (const int64_t other = measure(components_[i], true); other > bound) best = i, bound = other;
+  if (by_pixels) return best;
+  const int traced = best;
+  int64_t most = measure(components_[best], false);
+  for (int i = n - 1; i >= 0; --i) {
+    if (i == traced || measure(components_[i], true) < most) continue;
+    const int64_t area = measure(components_[i], false);
+    if (area > most || (area == most && i > best)) best = i, most = area;
   }
   return best;
 }

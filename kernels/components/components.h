@@ -29,6 +29,8 @@ class Finder {
   void paint_one(int index, uint8_t* out, int height, int width) const;
 
  private:
+  std::vector<uint64_t> bits_;  // of one row
+  std::vector<int> edges_;      // of one row
   std::vector<Run> runs_;
   std::vector<int> number_;  // component of every run
   std::vector<Component> components_;

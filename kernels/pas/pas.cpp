@@ -6,91 +6,10 @@
 #include <cstring>
 #include <thread>
 
-// One copy of each loop per instruction set, chosen when the library is loaded.
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
-#define LIDCAM_CLONES __attribute__((target_clones("default", "avx2", "avx512f")))
-#else
-#define LIDCAM_CLONES
-#endif
-
 namespace lidcam::pas {
 namespace {
 
-constexpr int kLanes = 16;
 constexpr int64_t kScale = 100000;
-
-// Sixteen floats; the compiler splits it where registers are narrower. Spelled out because a minimum over floats is
-// not vectorised without -ffast-math.
-typedef float Lanes __attribute__((vector_size(64), aligned(4), may_alias));
-
-template <int T>
-inline __attribute__((always_inline)) void blend(const float* const* in, const float* weight, int n, float* out,
-                                                 float* low, float* high) {
-  const float *a = in[0], *b = in[1], *c = in[T - 2], *d = in[T - 1];
-  const float wa = weight[0], wb = weight[1], wc = weight[T - 2], wd = weight[T - 1];
-  Lanes lows = *reinterpret_cast<const Lanes*>(low), highs = *reinterpret_cast<const Lanes*>(high);
-  int x = 0;
-  for (; x + kLanes <= n; x += kLanes) {
-    Lanes v = *reinterpret_cast<const Lanes*>(a + x) * wa;
-    v = v + *reinterpret_cast<const Lanes*>(b + x) * wb;
-    if (T == 4) {
-      v = v + *reinterpret_cast<const Lanes*>(c + x) * wc;
-      v = v + *reinterpret_cast<const Lanes*>(d + x) * wd;
-    }
-    *reinterpret_cast<Lanes*>(out + x) = v;
-    lows = v < lows ? v : lows;
-    highs = v > highs ? v : highs;
-  }
-  *reinterpret_cast<Lanes*>(low) = lows;
-  *reinterpret_cast<Lanes*>(high) = highs;
-  for (; x < n; ++x) {
-    float v = a[x] * wa;
-    v = v + b[x] * wb;
-    if (T == 4) {
-      v = v + c[x] * wc;
-      v = v + d[x] * wd;
-    }
-    out[x] = v;
-    low[0] = v < low[0] ? v : low[0];
-    high[0] = v > high[0] ? v : high[0];
-  }
-}
-
-LIDCAM_CLONES void blend4(const float* const* in, const float* weight, int n, float* out, float* low, float* high) {
-  blend<4>(in, weight, n, out, low, high);
-}
-LIDCAM_CLONES void blend2(const float* const* in, const float* weight, int n, float* out, float* low, float* high) {
-  blend<2>(in, weight, n, out, low, high);
-}
-
-LIDCAM_CLONES void to_bytes(const float* x, int64_t n, float low, float range, uint8_t* out) {
-  for (int64_t i = 0; i < n; ++i) out[i] = uint8_t(int32_t(((x[i] - low) / range) * 255.0f));
-}
-
-LIDCAM_CLONES void above_level(const uint8_t* map, int64_t n, int level, uint8_t* mask) {
-  if (level < 0) {
-    std::memset(mask, 1, n);
-    return;
-  }
-  const uint8_t cut = uint8_t(level);
-  for (int64_t i = 0; i < n; ++i) mask[i] = map[i] > cut;
-}
-
-LIDCAM_CLONES void above_cut(const float* x, int64_t n, float low, float cut, uint8_t* mask) {
-  for (int64_t i = 0; i < n; ++i) mask[i] = (x[i] - low) > cut;
-}
-
-void histogram(const uint8_t* map, int64_t n, int64_t* total) {
-  uint32_t bins[4][256] = {};  // equal neighbours do not wait for each other
-  int64_t i = 0;
-  for (; i + 8 <= n; i += 8) {
-    uint64_t v;
-    std::memcpy(&v, map + i, 8);
-    for (int k = 0; k < 8; ++k) ++bins[k & 3][(v >> (8 * k)) & 255];
-  }
-  for (; i < n; ++i) ++bins[0][map[i]];
-  for (int k = 0; k < 256; ++k) total[k] = int64_t(bins[0][k]) + bins[1][k] + bins[2][k] + bins[3][k];
-}
 
 bool overflows(const float* x, int64_t n) {
   for (int64_t i = 0; i < n; ++i)
@@ -116,15 +35,75 @@ float float_standard(std::vector<float>& values, double percentile) {
   return a + (b - a) * float(double(r.remainder) / double(kScale));
 }
 
+// The two bytes around the percentile. A sample gives a guess; counting below and up to it proves it, or says where to
+// look next. Cheaper than a histogram, which adds one byte at a time.
+struct Bytes {
+  int low, next;
+};
+
+Bytes ranked_bytes(const uint8_t* map, int64_t n, const Rank& r) {
+  constexpr int64_t kBlock = 64, kSample = 128;
+  const Loops& loop = loops();
+  const int64_t blocks = n / kBlock;
+  const auto count_all = [&](int level, int64_t* below, int64_t* at_most) {
+    loop.count(map, blocks, kBlock, level, below, at_most);
+    for (int64_t i = blocks * kBlock; i < n; ++i) *below += map[i] < level, *at_most += map[i] <= level;
+  };
+  int guess = 128;
+  // The stride is no multiple of a likely width: the sample comes from all columns.
+  if (const int64_t stride = n / kSample - 37; stride >= kBlock) {
+    const double share = double(r.low) / double(n);
+    int first = 0, last = 255;
+    while (first < last) {
+      guess = (first + last) / 2;
+      int64_t below, at_most;
+      loop.count(map, kSample, stride, guess, &below, &at_most);
+      if (double(at_most) > share * double(kSample * kBlock)) last = guess;
+      else first = guess + 1;
+    }
+    guess = first;
+  }
+  int first = 0, last = 255;  // the byte sought is first to last
+  for (int tries = 0;; ++tries) {
+    int64_t below, at_most;
+    count_all(guess, &below, &at_most);
+    if (below <= r.low && r.low < at_most) return {guess, at_most > r.next ? guess : loop.next_byte(map, n, guess)};
+    // As many levels away as there are pixels missing, if its neighbours are as frequent as this one.
+    const int64_t here = std::max<int64_t>(at_most - below, 1);
+    int64_t next;
+    if (below > r.low) {
+      last = guess - 1;
+      next = guess - 1 - (below - 1 - r.low) / here;
+    } else {
+      first = guess + 1;
+      next = guess + 1 + (r.low - at_most) / here;
+    }
+    guess = tries < 3 ? int(std::clamp<int64_t>(next, first, last)) : (first + last) / 2;
+  }
+}
+
 double byte_standard(const uint8_t* map, int64_t n, double percentile) {
-  int64_t bins[256];
-  histogram(map, n, bins);
   const Rank r = rank_of(percentile, n);
-  int64_t a = 0, seen = bins[0];
-  while (seen <= r.low) seen += bins[++a];
-  int64_t b = a;
-  while (seen <= r.next) seen += bins[++b];
-  return double(a * kScale + (b - a) * r.remainder) / double(kScale);
+  const Bytes found = ranked_bytes(map, n, r);
+  return double(found.low * kScale + (found.next - found.low) * r.remainder) / double(kScale);
+}
+
+// A percentile of x - low. Bytes rise with it, so only the values of the two bytes around the percentile are ordered.
+float float_standard(const float* x, int64_t n, float low, const uint8_t* map, double percentile,
+                     std::vector<float>& values) {
+  const Rank r = rank_of(percentile, n);
+  const Bytes found = ranked_bytes(map, n, r);
+  int64_t below = 0;
+  values.clear();
+  for (int64_t i = 0; i < n; ++i) {
+    below += map[i] < found.low;
+    if (map[i] == found.low || map[i] == found.next) values.push_back(x[i] - low);
+  }
+  const int64_t at = r.low - below, next = r.next - below;
+  std::nth_element(values.begin(), values.begin() + at, values.end());
+  const float a = values[at];
+  const float b = next == at ? a : *std::min_element(values.begin() + next, values.end());
+  return a + (b - a) * float(double(r.remainder) / double(kScale));
 }
 
 }  // namespace
@@ -132,8 +111,8 @@ double byte_standard(const uint8_t* map, int64_t n, double percentile) {
 void Taps::make(int in, int out, bool is_linear) {
   if (in == n_in && out == n_out && is_linear == linear && taps) return;
   n_in = in, n_out = out, linear = is_linear, taps = is_linear ? 2 : 4;
-  index.resize(size_t(taps) * out);
-  weight.resize(size_t(taps) * out);
+  spans.clear();
+  weight.assign(size_t(taps) * out + kPad, 0.0f);
   for (int64_t i = 0; i < out; ++i) {
     const int64_t numerator = (2 * i + 1) * in - out, denominator = 2 * int64_t(out);
     int64_t base = numerator / denominator;
@@ -149,10 +128,13 @@ void Taps::make(int in, int out, bool is_linear) {
       ws[2] = ((a + 2.0) * v - (a + 3.0)) * v * v + 1.0;
       ws[3] = ((a * z - 5.0 * a) * z + 8.0 * a) * z - 4.0 * a;
     }
+    Span span{int(i), int(i) + 1, {}};
     for (int k = 0; k < taps; ++k) {
-      index[size_t(k) * out + i] = int(std::clamp<int64_t>(base + k - (is_linear ? 0 : 1), 0, in - 1));
+      span.source[k] = int(std::clamp<int64_t>(base + k - (is_linear ? 0 : 1), 0, in - 1));
       weight[size_t(k) * out + i] = float(ws[k]);
     }
+    if (!spans.empty() && std::equal(span.source, span.source + taps, spans.back().source)) spans.back().end = int(i) + 1;
+    else spans.push_back(span);
   }
 }
 
@@ -175,41 +157,44 @@ void pas_map(const float* cam, int h, int w, int height, int width, const Option
 
   space.across.make(w, width, options.linear);
   space.down.make(h, height, options.linear);
-  space.rows.resize(size_t(h) * width);
-  space.resized.resize(n);
-  const int taps = space.across.taps;
-  const int* index = space.across.index.data();
-  const float* weight = space.across.weight.data();
-  for (int y = 0; y < h; ++y) {
-    const float* in = cam + size_t(y) * w;
-    float* out = space.rows.data() + size_t(y) * width;
-    for (int x = 0; x < width; ++x) {
-      float v = in[index[x]] * weight[x];
-      for (int k = 1; k < taps; ++k) v = v + in[index[k * width + x]] * weight[k * width + x];
-      out[x] = v;
-    }
+  space.rows.resize(size_t(h) * width + kPad);
+  const Loops& loop = loops();
+  const Taps &across = space.across, &down = space.down;
+  for (int y = 0; y < h; ++y)
+    loop.across(cam + size_t(y) * w, across.spans.data(), int(across.spans.size()), across.taps, across.weight.data(),
+                width, space.rows.data() + size_t(y) * width);
+  const float* rows = space.rows.data();
+  const bool in_bytes = !options.raw && !options.float_precision;
+  const float* x = nullptr;  // the resized map, where more than its bytes is needed
+  float low = INFINITY, high = -INFINITY;
+  const auto resize_down = [&] {
+    space.resized.resize(n);
+    x = space.resized.data();
+    low = INFINITY, high = -INFINITY;
+    loop.down(rows, down.spans.data(), int(down.spans.size()), down.taps, down.weight.data(), height, width,
+              space.resized.data(), &low, &high);
+  };
+  if (in_bytes && !options.normalize && most < 1e30f) {
+    const auto [least, greatest] = std::minmax_element(cam, cam + n_raw);
+    const auto place = [&](const float* cell) {
+      const int64_t y = (cell - cam) / w, x = (cell - cam) % w;
+      return Place{int((2 * y + 1) * height / (2 * h)), int((2 * x + 1) * width / (2 * w))};
+    };
+    const Place places[2] = {place(least), place(greatest)};
+    loop.extremes(rows, down.spans.data(), int(down.spans.size()), down.taps, down.weight.data(), height, width, places,
+                  &low, &high);
+    if (!(high - low > kLeastRange && high - low < kMostRange)) resize_down();
+  } else {
+    resize_down();
   }
-  float lows[kLanes], highs[kLanes];
-  std::fill(lows, lows + kLanes, INFINITY);
-  std::fill(highs, highs + kLanes, -INFINITY);
-  for (int y = 0; y < height; ++y) {
-    const float* in[4];
-    float ws[4];
-    for (int k = 0; k < taps; ++k) {
-      in[k] = space.rows.data() + size_t(space.down.index[size_t(k) * height + y]) * width;
-      ws[k] = space.down.weight[size_t(k) * height + y];
-    }
-    (taps == 4 ? blend4 : blend2)(in, ws, width, space.resized.data() + size_t(y) * width, lows, highs);
-  }
-  float* x = space.resized.data();
-  if (most > 1e37f && overflows(x, n)) return nothing();
-  const float low = *std::min_element(lows, lows + kLanes);
-  const float range = *std::max_element(highs, highs + kLanes) - low;
+  if (x && most > 1e37f && overflows(x, n)) return nothing();
+  const float range = high - low;
   if (!std::isfinite(range) || range == 0) return nothing();
 
   const double theta64 = std::nearbyint(options.theta * 1e6) / 1e6;
-  to_bytes(x, n, low, range, map);
-  const bool in_bytes = !options.raw && !options.float_precision;
+  if (x) loop.to_bytes(x, n, low, range, map);
+  else loop.down_bytes(rows, down.spans.data(), int(down.spans.size()), down.taps, down.weight.data(), height, width, low,
+                       range, map);
   double standard_bytes = 0;
   float standard;
   if (in_bytes) {
@@ -218,11 +203,10 @@ void pas_map(const float* cam, int h, int w, int height, int width, const Option
   } else {
     if (options.raw) {
       space.order.assign(cam, cam + n_raw);
+      standard = float_standard(space.order, options.percentile);
     } else {
-      space.order.resize(n);
-      for (int64_t i = 0; i < n; ++i) space.order[i] = x[i] - low;
+      standard = float_standard(x, n, low, map, options.percentile, space.order);
     }
-    standard = float_standard(space.order, options.percentile);
     if (!std::isfinite(standard)) return nothing();
   }
 
@@ -234,22 +218,22 @@ void pas_map(const float* cam, int h, int w, int height, int width, const Option
       map[i] = uint8_t(int(std::nearbyint(share * 255.0f)));
     }
     const int level = int(theta64 * 255);
-    above_level(map, n, level, mask);
+    loop.above_level(map, n, level, mask);
     *threshold = float(level);
   } else if (in_bytes) {
     const int level = int(theta64 * standard_bytes);
-    above_level(map, n, level, mask);
+    loop.above_level(map, n, level, mask);
     *threshold = float(level);
   } else {
     const float cut = float(theta64) * standard;
     const float relative = options.raw ? cut - low : cut;
     const float scaled = (relative / range) * 255.0f;
     if (options.float_precision) {
-      above_cut(x, n, options.raw ? 0.0f : low, cut, mask);
+      loop.above_cut(x, n, options.raw ? 0.0f : low, cut, mask);
       *threshold = scaled;
     } else {
       const int level = int(std::floor(std::min(std::max(scaled, -1.0f), 255.0f)));
-      above_level(map, n, level, mask);
+      loop.above_level(map, n, level, mask);
       *threshold = float(level);
     }
   }

@@ -3,6 +3,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "pas/loops.h"
+
 namespace lidcam::pas {
 
 struct Options {
@@ -14,12 +16,12 @@ struct Options {
   bool linear = false;
 };
 
-// Taps of one axis: tap t of output i reads source index[t * n + i] with weight[t * n + i].
+// Taps of one axis: tap t of output i reads cell source[t] of its span with weight[t * n + i].
 struct Taps {
   int n_in = 0, n_out = 0, taps = 0;
   bool linear = false;
-  std::vector<int> index;
-  std::vector<float> weight;
+  std::vector<Span> spans;
+  std::vector<float> weight;  // padded by kPad
   void make(int in, int out, bool is_linear);
 };
 

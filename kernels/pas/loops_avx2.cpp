@@ -1,0 +1,2 @@
+#define LIDCAM_ISA avx2
+#include "pas/loops.inc"

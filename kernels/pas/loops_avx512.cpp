@@ -1,0 +1,2 @@
+#define LIDCAM_ISA avx512
+#include "pas/loops.inc"

@@ -1,0 +1,2 @@
+#define LIDCAM_ISA base
+#include "pas/loops.inc"
