@@ -53,4 +53,5 @@ void bind_pas(nb::module_& parent) {
     return nb::make_tuple(map_out, mask_out, threshold_out);
   }, nb::arg("cam"), nb::arg("height"), nb::arg("width"), nb::arg("percentile"), nb::arg("theta"),
       nb::arg("normalize"), nb::arg("float_precision"), nb::arg("raw"), nb::arg("linear"), nb::arg("threads"));
+  m.def("isa", [] { return lidcam::pas::loops().name; }, "Instruction set of the loops: base, avx2 or avx512.");
 }

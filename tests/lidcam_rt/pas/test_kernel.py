@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import os
+import subprocess
+import sys
 
 import cv2
 import numpy as np
@@ -20,13 +23,18 @@ COMBINATIONS = list(itertools.product(MODES, PRECISIONS, WHERES, INTERPOLATIONS)
 
 @st.composite
 def cams(draw):
-    shape = (1, draw(st.integers(0, 2)), draw(st.integers(1, 40)), draw(st.integers(1, 40)))
+    shape = (1, draw(st.integers(0, 2)), draw(st.integers(1, 96)), draw(st.integers(1, 96)))
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
     cam = rng.standard_normal(shape).astype(np.float32)
-    kinds = ["plain", "huge", "largest", "denormal", "nan", "inf", "constant", "ties", "step"]
+    kinds = ["plain", "negative", "smooth", "huge", "largest", "denormal", "nan", "inf", "constant", "ties", "step"]
     kind = draw(st.sampled_from(kinds))
     with np.errstate(over="ignore"):
-        if kind == "huge":
+        if kind == "negative":
+            cam = -np.abs(cam) - 1
+        elif kind == "smooth":
+            slope = np.linspace(-2, draw(st.floats(-2, 2)), cam.shape[3], dtype=np.float32)
+            cam = np.exp(-(slope**2)) * np.ones_like(cam)
+        elif kind == "huge":
             cam *= np.float32(1e38)
         elif kind == "largest":
             cam = np.where(cam > 0, np.float32(3.4e38), np.float32(-3.4e38))
@@ -49,9 +57,12 @@ def same(first, second):
         np.testing.assert_array_equal(a, b)
 
 
+SIDES = st.integers(1, 130) | st.integers(1, 1024)
+
+
 @settings(deadline=None, max_examples=400)
 @given(
-    cams(), st.tuples(st.integers(1, 130), st.integers(1, 130)), st.floats(0, 100), st.floats(0, 1),
+    cams(), st.tuples(SIDES, SIDES), st.floats(0, 100), st.floats(0, 1),
     st.sampled_from(COMBINATIONS), st.integers(1, 3),
 )
 def test_kernel_equals_reference(cam, size, percentile, theta, combination, threads):
@@ -71,6 +82,36 @@ def test_kernel_equals_reference_at_full_size(combination):
     same(pas(cam, (384, 353), **options), pas_reference(cam, (384, 353), **options))
 
 
+OTHER_ISA = """
+import itertools
+import numpy as np
+from lidcam_rt import _kernels
+from lidcam_rt.pas import pas, pas_reference
+from lidcam_rt.pas.reference import INTERPOLATIONS, MODES, PRECISIONS, WHERES
+rng = np.random.default_rng(11)
+for mode, precision, where, interpolation in itertools.product(MODES, PRECISIONS, WHERES, INTERPOLATIONS):
+    options = {"mode": mode, "precision": precision, "where": where, "interpolation": interpolation}
+    sizes = (24, 24, 192, 192), (7, 3, 61, 129), (40, 33, 5, 9), (1, 2, 70, 65), (12, 12, 300, 333)
+    for h, w, height, width in sizes:
+        for cam in (rng.standard_normal((1, 1, h, w)), np.round(rng.gamma(1.0, size=(1, 1, h, w)))):
+            options["percentile"] = float(rng.choice([0, 3, 50, 90, 98, 100]))
+            got, want = pas(cam, (height, width), **options), pas_reference(cam, (height, width), **options)
+            assert all(np.array_equal(a, b) for a, b in zip(got, want)), (options, h, w, height, width)
+print(_kernels.pas.isa())
+"""
+
+
+@pytest.mark.parametrize("isa", ["base", "avx2", "avx512"])
+def test_every_instruction_set_gives_the_same_bits(isa):
+    """A wheel runs on older processors than this one: LIDCAM_ISA keeps the kernel to what they have."""
+    environment = os.environ | {"LIDCAM_ISA": isa}
+    command = [sys.executable, "-c", OTHER_ISA]
+    result = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+    assert result.returncode == 0, result.stderr
+    if result.stdout.strip() != isa:
+        pytest.skip(f"this processor has no {isa}: {result.stdout.strip()} was tested")
+
+
 def released(cam, size, percentile, theta):
     cam = cv2.resize(cam, size[::-1], interpolation=cv2.INTER_CUBIC)
     cam = cam - cam.min()
@@ -82,8 +123,8 @@ def test_masks_and_boxes_of_the_released_pipeline():
     rng = np.random.default_rng(0)
     for _ in range(1000):
         cam = cv2.GaussianBlur(rng.standard_normal((24, 24)).astype(np.float32), (5, 5), 1.5)
-        expected = released(cam, (96, 96), 90, 0.35)
-        mask = pas(cam[None, None], (96, 96), percentile=90, theta=0.35).mask[0, 0]
+        expected = released(cam, (384, 384), 90, 0.35)
+        mask = pas(cam[None, None], (384, 384), percentile=90, theta=0.35).mask[0, 0]
         assert (mask != expected).sum() <= 3
         assert np.abs(np.subtract(largest_box(mask), largest_box(expected))).max() <= 1
 
