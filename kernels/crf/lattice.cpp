@@ -2,406 +2,313 @@
 
 #include <cmath>
 #include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "crf/kernels.h"
 
 namespace lidcam::crf {
 namespace {
 
-struct Key {
-  uint64_t a, b, c;
-  bool operator==(const Key& o) const { return a == o.a && b == o.b && c == o.c; }
+int bits_of(int dimension) { return (64 - 3 * dimension) / dimension < 20 ? (64 - 3 * dimension) / dimension : 20; }
+
+// A simplex is its remainder-0 corner (a coordinate is (D + 1) * base) and the order of its coordinates; a vertex is
+// its remainder k and base, a coordinate being (D + 1) * base + k. The neighbour of a vertex in direction j adds 1 to
+// every coordinate and takes D + 1 from coordinate j: k grows by one and base[j] falls by one. (Coordinate D is
+// implied.) Corner k + 1 of a simplex is the neighbour of corner k in the direction whose rank is D - k.
+
+// All of it in one word.
+struct Narrow {
+  using Key = uint64_t;
+  int dimension, bits;
+  uint64_t ones = 0;  // 1 in the field of every coordinate
+  explicit Narrow(int d) : dimension(d), bits(bits_of(d)) {
+    for (int j = 0; j < d; ++j) ones |= uint64_t(1) << (bits * j);
+  }
+  Key simplex(const Located& at, int p) const { return at.key[p]; }
+  int rank(Key key, int j) const { return int(key >> (bits * dimension + 3 * j)) & 7; }
+  Key origin(Key simplex) const { return simplex & ((uint64_t(1) << (bits * dimension)) - 1); }
+  Key up(Key vertex, int direction) const {
+    if (direction < dimension) vertex -= uint64_t(1) << (bits * direction);
+    const int k = int(vertex >> (bits * dimension));
+    return k == dimension ? (vertex & ((uint64_t(1) << (bits * dimension)) - 1)) + ones
+                          : vertex + (uint64_t(1) << (bits * dimension));
+  }
+  static uint64_t hash(Key key) {
+    key ^= key >> 31;
+    key *= 0x9E3779B97F4A7C15ull;
+    return key ^ (key >> 29);
+  }
 };
 
-// Open addressing, powers of two, ids from `first` on in order of insertion.
+// For very small deviations on large images: 32 bits per coordinate.
+struct WideKey {
+  int32_t base[kMaxDimension];
+  uint32_t rest;  // ranks of 3 bits, or the remainder
+  bool operator==(const WideKey& o) const {
+    bool same = rest == o.rest;
+    for (int j = 0; j < kMaxDimension; ++j) same = same && base[j] == o.base[j];
+    return same;
+  }
+};
+
+struct Wide {
+  using Key = WideKey;
+  int dimension;
+  explicit Wide(int d) : dimension(d) {}
+  Key simplex(const Located& at, int p) const {
+    Key key{};
+    for (int j = 0; j < dimension; ++j) {
+      key.base[j] = at.base[j][p];
+      key.rest |= uint32_t(at.rank[j][p]) << (3 * j);
+    }
+    return key;
+  }
+  int rank(const Key& key, int j) const { return int(key.rest >> (3 * j)) & 7; }
+  Key origin(Key simplex) const {
+    simplex.rest = 0;
+    return simplex;
+  }
+  Key up(Key vertex, int direction) const {
+    if (direction < dimension) --vertex.base[direction];
+    if (int(vertex.rest) == dimension) {
+      vertex.rest = 0;
+      for (int j = 0; j < dimension; ++j) ++vertex.base[j];
+    } else {
+      ++vertex.rest;
+    }
+    return vertex;
+  }
+  static uint64_t hash(const Key& key) {
+    uint64_t h = key.rest;
+    for (int j = 0; j < kMaxDimension; ++j) {
+      h = (h ^ uint32_t(key.base[j])) * 0x9E3779B97F4A7C15ull;
+      h ^= h >> 32;
+    }
+    return h;
+  }
+};
+
+// Open addressing; ids from 0 on in order of insertion.
+template <typename Codec>
 class Table {
  public:
-  explicit Table(int32_t first) : first_(first), slots_(1 << 12, -1) {}
-
-  int32_t find(const Key& key) const {
-    for (size_t h = hash(key) & (slots_.size() - 1);; h = (h + 1) & (slots_.size() - 1)) {
-      if (slots_[h] < 0) return -1;
-      if (keys_[slots_[h]] == key) return slots_[h] + first_;
-    }
+  using Key = typename Codec::Key;
+  explicit Table(size_t expected) {
+    size_t capacity = 256;
+    while (capacity < expected) capacity *= 2;
+    reset(capacity);
+    keys_.allocate(capacity / 2);
   }
   int32_t insert(const Key& key) {
-    size_t h = hash(key) & (slots_.size() - 1);
-    for (; slots_[h] >= 0; h = (h + 1) & (slots_.size() - 1))
-      if (keys_[slots_[h]] == key) return slots_[h] + first_;
-    slots_[h] = int32_t(keys_.size());
-    keys_.push_back(key);
-    const int32_t id = slots_[h];
-    if (keys_.size() * 2 > slots_.size()) grow();
-    return id + first_;
+    size_t h = Codec::hash(key) & mask_;
+    for (; slots_[h].id >= 0; h = (h + 1) & mask_)
+      if (slots_[h].key == key) return slots_[h].id;
+    if (size_t(size_) == keys_.size()) {
+      grow();
+      for (h = Codec::hash(key) & mask_; slots_[h].id >= 0;) h = (h + 1) & mask_;
+    }
+    slots_[h] = {key, size_};
+    keys_[size_] = key;
+    return size_++;
   }
-  int32_t size() const { return int32_t(keys_.size()); }
-  const Key& key(int32_t i) const { return keys_[i]; }
+  int32_t find(const Key& key) const {
+    for (size_t h = Codec::hash(key) & mask_; slots_[h].id >= 0; h = (h + 1) & mask_)
+      if (slots_[h].key == key) return slots_[h].id;
+    return -1;
+  }
+  int32_t size() const { return size_; }
+  const Key& key(int32_t id) const { return keys_[id]; }
 
  private:
-  static size_t hash(const Key& k) {
-    uint64_t h = k.a * 0x9E3779B97F4A7C15ull ^ k.b * 0xC2B2AE3D27D4EB4Full ^ k.c * 0x165667B19E3779F9ull;
-    h ^= h >> 29;
-    h *= 0xBF58476D1CE4E5B9ull;
-    return size_t(h ^ (h >> 32));
+  struct Slot {
+    Key key;
+    int32_t id;
+  };
+  void reset(size_t capacity) {
+    slots_.allocate(capacity);
+    for (size_t i = 0; i < capacity; ++i) slots_[i].id = -1;
+    mask_ = capacity - 1;
   }
   void grow() {
-    slots_.assign(slots_.size() * 2, -1);
-    for (size_t i = 0; i < keys_.size(); ++i) {
-      size_t h = hash(keys_[i]) & (slots_.size() - 1);
-      while (slots_[h] >= 0) h = (h + 1) & (slots_.size() - 1);
-      slots_[h] = int32_t(i);
+    if (size_ > (1 << 30) - 1) throw std::invalid_argument("the lattice has too many vertices");
+    Buffer<Key> keys(keys_.size() * 2);
+    for (int32_t i = 0; i < size_; ++i) keys[i] = keys_[i];
+    keys_ = std::move(keys);
+    reset((mask_ + 1) * 2);
+    for (int32_t i = 0; i < size_; ++i) {
+      size_t h = Codec::hash(keys_[i]) & mask_;
+      while (slots_[h].id >= 0) h = (h + 1) & mask_;
+      slots_[h] = {keys_[i], i};
     }
   }
-  int32_t first_;
-  std::vector<int32_t> slots_;
-  std::vector<Key> keys_;
+  Buffer<Slot> slots_;
+  Buffer<Key> keys_;
+  size_t mask_ = 0;
+  int32_t size_ = 0;
 };
 
-constexpr int kBias = 1 << 20;  // 21 bits per coordinate, three coordinates per word
-
-template <int D>
-Key pack(const int* c) {
-  Key k{0, 0, 0};
-  for (int i = 0; i < D; ++i) (i < 3 ? k.a : k.b) |= uint64_t(c[i] + kBias) << (21 * (i % 3));
-  return k;
-}
-template <int D>
-void unpack(const Key& k, int* c) {
-  for (int i = 0; i < D; ++i) c[i] = int(((i < 3 ? k.a : k.b) >> (21 * (i % 3))) & 0x1FFFFF) - kBias;
-}
-
-constexpr int B = 64;
-
-struct Block {
-  int rem[7][B], rank[7][B];
-  float bary[8][B];
-};
-
-// Position of B points: remainder-0 corner, ranks and barycentric coordinates.
-template <int D>
-inline __attribute__((always_inline)) void locate_body(const float (*f)[B], const float* scale, Block& out) {
-  float e[D + 1][B], rest[D + 1][B];
-  int sum[B];
-  for (int p = 0; p < B; ++p) {
-    float sm = 0;
-    for (int j = D; j > 0; --j) {
-      const float cf = f[j - 1][p] * scale[j - 1];
-      e[j][p] = sm - float(j) * cf;
-      sm += cf;
-    }
-    e[0][p] = sm;
-    sum[p] = 0;
+// Writes blocks of features times the lattice's scale (Adams et al. 2010, section 3.1: the blur then has standard
+// deviation one).
+class Points {
+ public:
+  explicit Points(const Features& f) : f_(f) {
+    const float deviation = float(std::sqrt(2.0 / 3.0) * (f.dimension + 1));
+    for (int i = 0; i < f.dimension; ++i) scale_[i] = float(1.0 / std::sqrt((i + 2.0) * (i + 1.0)) * deviation);
+    if (f.rows) return;
+    across_.resize(f.width);
+    for (int x = 0; x < f.width; ++x) across_[x] = checked(float(x) / f.deviation[0]) * scale_[0];
+    checked(float(f.height - 1) / f.deviation[1]);
+    for (int channel = 0; channel < 3 && f.image; ++channel)
+      for (int v = 0; v < 256; ++v)
+        colours_[channel][v] = checked(float(v) / f.deviation[2 + channel]) * scale_[2 + channel];
   }
-  for (int i = 0; i <= D; ++i)
-    for (int p = 0; p < B; ++p) {
-      const float v = e[i][p] * (1.0f / float(D + 1));
-      // Ties to even as the reference: which vertices exist, even with weight 0, changes the blur.
-      const int r = int((v + 12582912.0f) - 12582912.0f);
-      out.rem[i][p] = r * (D + 1);
-      sum[p] += r;
-      rest[i][p] = e[i][p] - float(r * (D + 1));
-      out.rank[i][p] = 0;
-    }
-  for (int i = 0; i < D; ++i)
-    for (int j = i + 1; j <= D; ++j)
-      for (int p = 0; p < B; ++p) {
-        const int less = rest[i][p] < rest[j][p] ? 1 : 0;
-        out.rank[i][p] += less;
-        out.rank[j][p] += 1 - less;
+
+  void fill(int64_t first, int count, float (*out)[kBlock]) const {
+    if (f_.rows) {
+      for (int p = 0; p < count; ++p)
+        for (int i = 0; i < f_.dimension; ++i)
+          out[i][p] = checked(f_.rows[(first + p) * f_.dimension + i]) * scale_[i];
+    } else {
+      int64_t y = first / f_.width;
+      int x = int(first % f_.width);
+      for (int p = 0; p < count;) {
+        const float down = float(y) / f_.deviation[1] * scale_[1];
+        const int run = count - p < f_.width - x ? count - p : f_.width - x;
+        for (int i = 0; i < run; ++i) out[0][p + i] = across_[x + i];
+        for (int i = 0; i < run; ++i) out[1][p + i] = down;
+        p += run;
+        x = 0;
+        ++y;
       }
-  for (int i = 0; i <= D; ++i)
-    for (int p = 0; p < B; ++p) {
-      const int r = out.rank[i][p] + sum[p];
-      const int wrap = r < 0 ? D + 1 : (r > D ? -(D + 1) : 0);
-      out.rank[i][p] = r + wrap;
-      out.rem[i][p] += wrap;
-      e[i][p] = (e[i][p] - float(out.rem[i][p])) * (1.0f / float(D + 1));
-    }
-  for (int k = 0; k <= D + 1; ++k)
-    for (int p = 0; p < B; ++p) out.bary[k][p] = 0;
-  // The coordinate of rank r adds to corner D - r and takes from corner D - r + 1.
-  for (int i = 0; i <= D; ++i)
-    for (int k = 0; k <= D; ++k)
-      for (int p = 0; p < B; ++p) {
-        const float v = out.rank[i][p] == D - k ? e[i][p] : 0.0f;
-        out.bary[k][p] += v;
-        out.bary[k + 1][p] -= v;
+      if (f_.image) {
+        const uint8_t* rgb = f_.image + 3 * first;
+        for (int p = 0; p < count; ++p, rgb += 3)
+          for (int c = 0; c < 3; ++c) out[2 + c][p] = colours_[c][rgb[c]];
       }
-  for (int p = 0; p < B; ++p) out.bary[0][p] += 1.0f + out.bary[D + 1][p];
-}
+    }
+    for (int i = 0; i < f_.dimension; ++i)
+      for (int p = count; p < kBlock; ++p) out[i][p] = 0;
+  }
 
-#define LIDCAM_LOCATE(D) \
-  LIDCAM_CLONES void locate##D(const float (*f)[B], const float* s, Block& o) { locate_body<D>(f, s, o); }
-LIDCAM_LOCATE(1)
-LIDCAM_LOCATE(2)
-LIDCAM_LOCATE(3)
-LIDCAM_LOCATE(4)
-LIDCAM_LOCATE(5)
-LIDCAM_LOCATE(6)
+ private:
+  static float checked(float feature) {
+    if (!(std::fabs(feature) < 500000.0f))
+      throw std::invalid_argument("a pairwise feature is not finite, or larger than 500000 standard deviations");
+    return feature;
+  }
+  const Features& f_;
+  float scale_[kMaxDimension];
+  std::vector<float> across_;
+  float colours_[3][256];
+};
 
-template <int D>
-void locate(const float (*f)[B], const float* s, Block& o) {
-  if constexpr (D == 1) locate1(f, s, o);
-  if constexpr (D == 2) locate2(f, s, o);
-  if constexpr (D == 3) locate3(f, s, o);
-  if constexpr (D == 4) locate4(f, s, o);
-  if constexpr (D == 5) locate5(f, s, o);
-  if constexpr (D == 6) locate6(f, s, o);
-}
-
-template <int D>
-Key simplex_key(const Block& block, int p) {
-  int c[D];
-  for (int i = 0; i < D; ++i) c[i] = block.rem[i][p];
-  Key key = pack<D>(c);
-  for (int i = 0; i <= D; ++i) key.c |= uint64_t(block.rank[i][p]) << (3 * i);
-  return key;
-}
-
-template <int D>
-void build(Lattice& lattice, const float* features) {
-  const int64_t n = lattice.pixels;
-  float scale[D];
-  for (int i = 0; i < D; ++i) scale[i] = float(1.0 / std::sqrt((i + 2.0) * (i + 1.0)) * float(std::sqrt(2.0 / 3.0) * (D + 1)));
-  Table simplices(0);
-  std::vector<int32_t> of(n);
-  std::vector<float> bary(size_t(D + 1) * n);
-  float f[D][B];
-  Block block;
-  Key last{0, 0, 0};
+// False where a coordinate does not fit the keys.
+template <typename Codec>
+bool build(Lattice& t, const Features& features) {
+  const Kernels& run = kernels();
+  const Codec codec(t.dimension);
+  const int d = t.dimension, stride = t.stride;
+  const int64_t n = t.pixels;
+  const Points points(features);
+  constexpr bool narrow = std::is_same_v<Codec, Narrow>;
+  // A block past the end, as kernels write whole blocks.
+  t.weight.allocate(size_t(n + kBlock) * stride);
+  t.simplex.allocate(size_t(n));
+  Table<Codec> simplices(size_t(n) / 4 + 1);
+  float block[kMaxDimension][kBlock];
+  Located at;
+  typename Codec::Key last{};
   int32_t last_id = -1;
-  for (int64_t base = 0; base < n; base += B) {
-    const int count = int(n - base < B ? n - base : B);
-    for (int p = 0; p < B; ++p)
-      for (int i = 0; i < D; ++i) {
-        const float v = features[(base + (p < count ? p : 0)) * D + i];
-        if (!(std::fabs(v) < 30000.0f))
-          throw std::invalid_argument("a pairwise feature is not finite, or too large for the lattice (30000 deviations)");
-        f[i][p] = v;
-      }
-    locate<D>(f, scale, block);
+  for (int64_t first = 0; first < n; first += kBlock) {
+    const int count = int(n - first < kBlock ? n - first : kBlock);
+    points.fill(first, count, block);
+    run.locate(d, block, at, t.weight.data() + first * stride);
+    if (narrow && !at.narrow) return false;
     for (int p = 0; p < count; ++p) {
-      const Key key = simplex_key<D>(block, p);
+      const typename Codec::Key key = codec.simplex(at, p);
       if (last_id < 0 || !(key == last)) {
         last = key;
         last_id = simplices.insert(key);
       }
-      of[base + p] = last_id;
+      t.simplex[first + p] = last_id;
     }
-    for (int k = 0; k <= D; ++k)
-      for (int p = 0; p < count; ++p) bary[size_t(k) * n + base + p] = block.bary[k][p];
   }
   if (n % 4 != 0) {
-    // pydensecrf pads the last group of four pixels with zero features, and so creates their vertices:
-    // they carry no weight and still take part in the blur.
-    for (int i = 0; i < D; ++i)
-      for (int p = 0; p < B; ++p) f[i][p] = 0;
-    locate<D>(f, scale, block);
-    simplices.insert(simplex_key<D>(block, 0));
+    // pydensecrf fills its last group of four pixels with features 0 and so creates their vertices: they carry
+    // nothing and still take part in the blur.
+    float ignored[kBlock * 8];
+    for (int i = 0; i < d; ++i)
+      for (int p = 0; p < kBlock; ++p) block[i][p] = 0;
+    run.locate(d, block, at, ignored);
+    simplices.insert(codec.simplex(at, 0));
   }
-  const int32_t s = lattice.simplices = simplices.size();
-  lattice.start.assign(size_t(s) + 1, 0);
-  for (int64_t p = 0; p < n; ++p) ++lattice.start[of[p] + 1];
-  for (int32_t i = 0; i < s; ++i) lattice.start[i + 1] += lattice.start[i];
-  lattice.order.resize(n);
-  lattice.simplex.resize(n);
-  {
-    std::vector<int32_t> next(lattice.start.begin(), lattice.start.end() - 1);
-    for (int64_t p = 0; p < n; ++p) {
-      const int32_t to = next[of[p]]++;
-      lattice.order[to] = int32_t(p);
-      lattice.simplex[to] = of[p];
-    }
-  }
-  lattice.weight.resize(size_t(D + 1) * n);
-  for (int k = 0; k <= D; ++k)
-    for (int64_t g = 0; g < n; ++g) lattice.weight[size_t(k) * n + g] = bary[size_t(k) * n + lattice.order[g]];
+  const int32_t s = t.simplices = simplices.size();
 
-  Table vertices(1);
-  lattice.corner.resize(size_t(D + 1) * s);
+  Table<Codec> vertices(size_t(s) + 1);
+  t.corner.allocate(size_t(s) * stride);
   for (int32_t i = 0; i < s; ++i) {
-    int c[D], v[D];
-    const Key& key = simplices.key(i);
-    unpack<D>(key, c);
-    for (int k = 0; k <= D; ++k) {
-      for (int j = 0; j < D; ++j) v[j] = c[j] + (int((key.c >> (3 * j)) & 7) <= D - k ? k : k - (D + 1));
-      lattice.corner[size_t(k) * s + i] = vertices.insert(pack<D>(v));
+    const auto& simplex = simplices.key(i);
+    int with_rank[8];  // direction of each rank; the implied coordinate has the one left over
+    for (int r = 0; r <= d; ++r) with_rank[r] = d;
+    for (int j = 0; j < d; ++j) with_rank[codec.rank(simplex, j)] = j;
+    auto vertex = codec.origin(simplex);
+    int32_t* corner = t.corner.data() + size_t(i) * stride;
+    for (int k = 0; k <= d; ++k) {
+      corner[k] = vertices.insert(vertex) + 1;
+      if (k < d) vertex = codec.up(vertex, with_rank[d - k]);
+    }
+    for (int k = d + 1; k < stride; ++k) corner[k] = 0;
+  }
+  const size_t m = size_t(t.vertices = vertices.size());
+  t.neighbor.allocate(size_t(d + 1) * 2 * m);
+  t.neighbor.fill(0);
+  for (int j = 0; j <= d; ++j) {
+    int32_t *up = t.neighbor.data() + 2 * m * j, *down = up + m;
+    for (size_t i = 0; i < m; ++i) {
+      const int32_t found = vertices.find(codec.up(vertices.key(int32_t(i)), j));
+      if (found < 0) continue;
+      up[i] = found + 1;
+      down[found] = int32_t(i) + 1;
     }
   }
-  const int32_t m = lattice.vertices = vertices.size();
-  lattice.neighbor.resize(size_t(D + 1) * m * 2);
-  for (int32_t i = 0; i < m; ++i) {
-    int c[D], v[D];
-    unpack<D>(vertices.key(i), c);
-    for (int j = 0; j <= D; ++j)
-      for (int side = 0; side < 2; ++side) {
-        const int sign = side ? 1 : -1;
-        for (int k = 0; k < D; ++k) v[k] = c[k] + sign;
-        if (j < D) v[j] = c[j] - sign * D;
-        const int32_t found = vertices.find(pack<D>(v));
-        lattice.neighbor[(size_t(j) * m + i) * 2 + side] = found < 0 ? 0 : found;
-      }
-  }
+  return true;
 }
 
-template <int K>
-inline __attribute__((always_inline)) void slice_one(const Lattice& t, const float* val, float* out) {
-  const int64_t n = t.pixels;
-  const int32_t* sim = t.simplex.data();
-  const float* w = t.weight.data();
-  const int32_t* corner = t.corner.data();
-  const int32_t s = t.simplices;
-  float block[512];
-  for (int64_t base = 0; base < n; base += 512) {
-    const int count = int(n - base < 512 ? n - base : 512);
-    for (int p = 0; p < count; ++p) {
-      float sum = 0;
-      for (int k = 0; k < K; ++k) sum += w[int64_t(k) * n + base + p] * val[corner[k * s + sim[base + p]]];
-      block[p] = sum;
-    }
-    for (int p = 0; p < count; ++p) out[t.order[base + p]] = t.post.empty() ? block[p] : block[p] * t.post[base + p];
-  }
-}
-LIDCAM_CLONES void slice3(const Lattice& t, const float* v, float* o) { slice_one<3>(t, v, o); }
-LIDCAM_CLONES void slice6(const Lattice& t, const float* v, float* o) { slice_one<6>(t, v, o); }
-
-template <int K>
-void splat_one(const Lattice& t, const float* in, float* val) {
-  const int64_t n = t.pixels;
-  const float* w = t.weight.data();
-  for (int32_t i = 0; i < t.simplices; ++i) {
-    float acc[K] = {};
-    for (int32_t g = t.start[i]; g < t.start[i + 1]; ++g) {
-      float x = in[t.order[g]];
-      if (!t.pre.empty()) x *= t.pre[g];
-      for (int k = 0; k < K; ++k) acc[k] += w[k * n + g] * x;
-    }
-    for (int k = 0; k < K; ++k) val[t.corner[size_t(k) * t.simplices + i]] += acc[k];
-  }
-}
-
-LIDCAM_CLONES void blur(const Lattice& t, int L, float*& val, float*& spare) {
-  const int32_t m = t.vertices;
-  for (int j = 0; j <= t.dimension; ++j) {
-    const int32_t* nb = t.neighbor.data() + size_t(j) * m * 2;
-    for (int l = 0; l < L; ++l) spare[l] = 0;
-    if (L == 1) {
-      for (int32_t i = 0; i < m; ++i) spare[i + 1] = val[i + 1] + 0.5f * (val[nb[2 * i]] + val[nb[2 * i + 1]]);
-    } else {
-      for (int32_t i = 0; i < m; ++i) {
-        const float* a = val + size_t(nb[2 * i]) * L;
-        const float* b = val + size_t(nb[2 * i + 1]) * L;
-        const float* c = val + size_t(i + 1) * L;
-        float* __restrict d = spare + size_t(i + 1) * L;
-        for (int l = 0; l < L; ++l) d[l] = c[l] + 0.5f * (a[l] + b[l]);
-      }
-    }
-    float* swap = val;
-    val = spare;
-    spare = swap;
-  }
-}
-
-LIDCAM_CLONES void splat_many(const Lattice& t, const float* in, int L, float* val) {
-  const int64_t n = t.pixels;
-  for (int64_t g = 0; g < n; ++g) {
-    const float* x = in + size_t(t.order[g]) * L;
-    const float scale = t.pre.empty() ? 1.0f : t.pre[g];
-    for (int k = 0; k <= t.dimension; ++k) {
-      const float w = t.weight[size_t(k) * n + g] * scale;
-      float* __restrict v = val + size_t(t.corner[size_t(k) * t.simplices + t.simplex[g]]) * L;
-      for (int b = 0; b < L; b += 8)
-        for (int l = b; l < b + 8; ++l) v[l] += w * x[l];
-    }
-  }
-}
-
-LIDCAM_CLONES void slice_many(const Lattice& t, const float* val, int L, float* out) {
-  const int64_t n = t.pixels;
-  for (int64_t g = 0; g < n; ++g) {
-    float* __restrict y = out + size_t(t.order[g]) * L;
-    const float scale = t.post.empty() ? 1.0f : t.post[g];
-    for (int l = 0; l < L; ++l) y[l] = 0;
-    for (int k = 0; k <= t.dimension; ++k) {
-      const float w = t.weight[size_t(k) * n + g] * scale;
-      const float* v = val + size_t(t.corner[size_t(k) * t.simplices + t.simplex[g]]) * L;
-      for (int b = 0; b < L; b += 8)
-        for (int l = b; l < b + 8; ++l) y[l] += w * v[l];
-    }
-  }
-}
-
-// One channel, any dimension.
-void splat_any(const Lattice& t, const float* in, float* val) {
-  for (int64_t g = 0; g < t.pixels; ++g)
-    for (int k = 0; k <= t.dimension; ++k)
-      val[t.corner[size_t(k) * t.simplices + t.simplex[g]]] +=
-          t.weight[size_t(k) * t.pixels + g] * in[t.order[g]] * (t.pre.empty() ? 1.0f : t.pre[g]);
-}
-
-void slice_any(const Lattice& t, const float* val, float* out) {
-  for (int64_t g = 0; g < t.pixels; ++g) {
-    float sum = 0;
-    for (int k = 0; k <= t.dimension; ++k)
-      sum += t.weight[size_t(k) * t.pixels + g] * val[t.corner[size_t(k) * t.simplices + t.simplex[g]]];
-    out[t.order[g]] = t.post.empty() ? sum : sum * t.post[g];
-  }
+void normalise(Lattice& t, Normalization kind) {
+  t.before = kind == Normalization::symmetric || kind == Normalization::before;
+  t.after = kind == Normalization::symmetric || kind == Normalization::after;
+  if (kind == Normalization::none) return;
+  const Kernels& run = kernels();
+  Buffer<float> table(size_t(t.vertices) + 1), spare(size_t(t.vertices) + 1);
+  table.fill(0);
+  run.splat_ones(t, table.data());
+  run.norms(t, run.blur(t, table.data(), spare.data()), kind == Normalization::symmetric, t.weight.data());
 }
 
 }  // namespace
 
-// One channel, or a multiple of 8.
-void Lattice::filter(const float* in, float* out, int channels, float* values, float* spare) const {
-  const size_t size = (size_t(vertices) + 1) * channels;
-  for (size_t i = 0; i < size; ++i) values[i] = 0;
-  if (channels == 1 && dimension == 2)
-    splat_one<3>(*this, in, values);
-  else if (channels == 1 && dimension == 5)
-    splat_one<6>(*this, in, values);
-  else if (channels == 1)
-    splat_any(*this, in, values);
-  else
-    splat_many(*this, in, channels, values);
-  blur(*this, channels, values, spare);
-  if (channels == 1 && dimension == 2)
-    slice3(*this, values, out);
-  else if (channels == 1 && dimension == 5)
-    slice6(*this, values, out);
-  else if (channels == 1)
-    slice_any(*this, values, out);
-  else
-    slice_many(*this, values, channels, out);
+size_t Lattice::bytes() const {
+  return weight.bytes() + simplex.bytes() + corner.bytes() + neighbor.bytes();
 }
 
-std::shared_ptr<Lattice> make_lattice(const float* features, int64_t pixels, int dimension, Normalization normalization) {
+std::shared_ptr<Lattice> make_lattice(const Features& features, Normalization normalization, bool wide) {
+  if (features.dimension < 1 || features.dimension > kMaxDimension)
+    throw std::invalid_argument("a pairwise term has 1 to 6 features per pixel");
+  if (features.pixels < 1 || features.pixels > (int64_t(1) << 30))
+    throw std::invalid_argument("a lattice has 1 to 2^30 pixels");
   auto lattice = std::make_shared<Lattice>();
   Lattice& t = *lattice;
-  t.dimension = dimension;
-  t.pixels = pixels;
-  switch (dimension) {
-    case 1: build<1>(t, features); break;
-    case 2: build<2>(t, features); break;
-    case 3: build<3>(t, features); break;
-    case 4: build<4>(t, features); break;
-    case 5: build<5>(t, features); break;
-    case 6: build<6>(t, features); break;
-    default: throw std::invalid_argument("a pairwise term has 1 to 6 features per pixel");
+  t.dimension = features.dimension;
+  t.stride = features.dimension < 3 ? 4 : 8;
+  t.pixels = features.pixels;
+  t.alpha = 1.0f / (1.0f + std::pow(2.0f, -float(t.dimension)));
+  t.wide = wide;
+  if (wide || !build<Narrow>(t, features)) {
+    t.wide = true;
+    build<Wide>(t, features);
   }
-  const float alpha = 1.0f / (1.0f + std::pow(2.0f, -float(dimension)));
-  // alpha of the blur, symmetric halves on splat and slice.
-  const float half = std::sqrt(alpha);
-  for (float& w : t.weight) w *= half;
-  if (normalization == Normalization::none) return lattice;
-  std::vector<float> ones(pixels, 1.0f), k1(pixels), values(size_t(t.vertices) + 1), spare(size_t(t.vertices) + 1);
-  t.filter(ones.data(), k1.data(), 1, values.data(), spare.data());
-  std::vector<float> norm(pixels);
-  for (int64_t g = 0; g < pixels; ++g) {
-    const float k = k1[t.order[g]] + 1e-20f;
-    norm[g] = normalization == Normalization::symmetric ? 1.0f / std::sqrt(k) : 1.0f / k;
-  }
-  if (normalization == Normalization::symmetric)
-    for (int k = 0; k <= dimension; ++k)
-      for (int64_t g = 0; g < pixels; ++g) t.weight[size_t(k) * pixels + g] *= norm[g];
-  else
-    (normalization == Normalization::before ? t.pre : t.post) = norm;
+  normalise(t, normalization);
   return lattice;
 }
 

@@ -1,41 +1,48 @@
-// The permutohedral lattice (Adams, Baek, Davis 2010) with pixels grouped by simplex.
+// The permutohedral lattice (Adams, Baek, Davis 2010) of an image's pixels, in pixel order.
 #pragma once
 #include <cstdint>
 #include <memory>
-#include <vector>
 
-// Variants of one function per instruction set, chosen at load time. No variant contracts or reorders
-// sums, so all of them give the same bits.
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && defined(__linux__) && !defined(__SANITIZE_ADDRESS__)
-#define LIDCAM_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
-#else
-#define LIDCAM_CLONES
-#endif
+#include "crf/buffer.h"
 
 namespace lidcam::crf {
+
+constexpr int kMaxDimension = 6;
 
 enum class Normalization { none = 0, before = 1, after = 2, symmetric = 3 };
 
 struct Lattice {
   int dimension = 0;
+  int stride = 4;        // floats per row of weights: 4 up to dimension 2, else 8
+  bool before = false, after = false;  // whether values are normalised before the splat, after the slice
   int64_t pixels = 0;
   int32_t simplices = 0;
-  int32_t vertices = 0;           // value rows are vertices + 1: row 0 is the vertex that does not exist
-  std::vector<int32_t> order;     // [pixels] grouped position -> pixel
-  std::vector<int32_t> simplex;   // [pixels] simplex of a grouped position
-  std::vector<int32_t> start;     // [simplices + 1]
-  std::vector<int32_t> corner;    // [(D + 1), simplices] vertex row
-  std::vector<float> weight;      // [(D + 1), pixels] barycentric weight, normalisation folded in
-  std::vector<int32_t> neighbor;  // [(D + 1), vertices, 2]
-  std::vector<float> pre, post;   // [pixels] in grouped order, or empty
+  int32_t vertices = 0;  // tables have vertices + 1 rows: row 0 is the vertex that does not exist
+  float alpha = 1;       // factor of the blur
+  bool wide = false;     // built with wide keys
+  // [pixels, stride]: dimension + 1 barycentric weights, then the norm. One block of pixels more than there are.
+  Buffer<float> weight;
+  Buffer<int32_t> simplex;     // [pixels]
+  Buffer<int32_t> corner;      // [simplices, stride] table rows
+  Buffer<int32_t> neighbor;    // [dimension + 1, 2, vertices] table rows
 
-  // values and spare: [(vertices + 1) * channels]. in, out: [pixels, channels], channels 1 or a
-  // multiple of 8. Overwrites out.
-  void filter(const float* in, float* out, int channels, float* values, float* spare) const;
+  size_t bytes() const;
 };
 
-// features: [pixels, dimension] row-major, already divided by their standard deviations. dimension 1 to 6.
-// Throws std::invalid_argument when a feature is too large for the keys or not finite.
-std::shared_ptr<Lattice> make_lattice(const float* features, int64_t pixels, int dimension, Normalization normalization);
+// What the lattice is built over, one of two kinds. Features are divided by their standard deviations.
+struct Features {
+  int dimension = 0;
+  int64_t pixels = 0;
+  const float* rows = nullptr;     // [pixels, dimension], or:
+  int32_t width = 0, height = 0;   // x / deviation[0], y / deviation[1] and, where there is an image,
+  const uint8_t* image = nullptr;  // [height, width, 3] / deviation[2..4]
+  float deviation[5] = {1, 1, 1, 1, 1};
+};
+
+// Throws std::invalid_argument when a feature is not finite or beyond the keys' range.
+std::shared_ptr<Lattice> make_lattice(const Features& features, Normalization normalization, bool wide = false);
+
+// The normalised kernel applied to values [channels, pixels], as one pairwise term of mean field does.
+void filter(const Lattice& lattice, const float* values, int channels, float* out);
 
 }  // namespace lidcam::crf

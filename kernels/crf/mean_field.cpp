@@ -1,111 +1,194 @@
 #include "crf/mean_field.h"
 
 #include <algorithm>
-#include <cmath>
-#include <cstring>
+#include <stdexcept>
+
+#include "crf/kernels.h"
 
 namespace lidcam::crf {
 namespace {
 
-// e^x for x in [-87, 88]; relative error below 2e-7 (Cephes' polynomial).
-inline __attribute__((always_inline)) float exp_fast(float x) {
-  x = x < -87.0f ? -87.0f : (x > 88.0f ? 88.0f : x);
-  const float t = x * 1.44269504f;
-  const int k = int(t + (t >= 0 ? 0.5f : -0.5f));
-  const float f = float(k);
-  x = (x - f * 0.693359375f) + f * 2.12194440e-4f;
-  float y = 1.9875691500e-4f;
-  y = y * x + 1.3981999507e-3f;
-  y = y * x + 8.3334519073e-3f;
-  y = y * x + 4.1665795894e-2f;
-  y = y * x + 1.6666665459e-1f;
-  y = y * x + 5.0000001201e-1f;
-  y = y * x * x + x + 1.0f;
-  const int32_t bits = (k + 127) << 23;
-  float scale;
-  std::memcpy(&scale, &bits, 4);
-  return y * scale;
-}
+constexpr int64_t kTwoBlock = 512;
+constexpr size_t kStoredRows = size_t(1) << 27;  // floats of interleaved unary energies that are kept
 
-LIDCAM_CLONES void odds(const float* e, int64_t n, float* s) {
-  for (int64_t p = 0; p < n; ++p) {
-    const float a = exp_fast(-e[p]);
-    s[p] = (1.0f - a) / (1.0f + a);
-  }
-}
+struct Store {  // memory of one Field
+  Buffer<float> values, spare, compat;
+};
 
-LIDCAM_CLONES void add(float* __restrict e, const float* __restrict k, float w, int64_t n) {
-  for (int64_t p = 0; p < n; ++p) e[p] += w * k[p];
-}
-
-LIDCAM_CLONES void softmax(const float* e, int64_t n, int L, int S, float* q) {
-  for (int64_t p = 0; p < n; ++p) {
-    const float* a = e + p * S;
-    float* __restrict b = q + p * S;
-    float top = a[0];
-    for (int l = 1; l < L; ++l) top = a[l] > top ? a[l] : top;
-    for (int l = 0; l < L; ++l) b[l] = a[l] - top < -80.0f ? 0.0f : exp_fast(a[l] - top);
-    float sum = 0;
-    for (int l = 0; l < L; ++l) sum += b[l];
-    const float inverse = 1.0f / sum;
-    for (int l = 0; l < L; ++l) b[l] *= inverse;
-  }
-}
-
-LIDCAM_CLONES float moved(const float* a, const float* b, int64_t n) {
-  float most = 0;
-  for (int64_t i = 0; i < n; ++i) {
-    const float d = a[i] > b[i] ? a[i] - b[i] : b[i] - a[i];
-    most = d > most ? d : most;
-  }
-  return most;
-}
-
-LIDCAM_CLONES void add_compat(float* __restrict e, const float* __restrict k, const std::vector<float>& m, int L, int S,
-                              int64_t n) {
-  if (m.size() == 1) {
-    const float w = m[0];
-    for (int64_t i = 0; i < n * S; ++i) e[i] += w * k[i];
-  } else if (int64_t(m.size()) == L) {
-    for (int64_t p = 0; p < n; ++p)
-      for (int l = 0; l < L; ++l) e[p * S + l] -= m[l] * k[p * S + l];
-  } else {
-    for (int64_t p = 0; p < n; ++p)
-      for (int j = 0; j < L; ++j) {
-        const float x = k[p * S + j];
-        for (int l = 0; l < L; ++l) e[p * S + l] -= m[size_t(j) * L + l] * x;
-      }
-  }
-}
-
-size_t widest(const std::vector<Term>& terms) {
-  size_t rows = 1;
-  for (const Term& t : terms) rows = std::max(rows, size_t(t.lattice->vertices) + 1);
-  return rows;
-}
-
-// Two labels with Potts terms: q1 - q0 is the only channel.
-int two(const float* unary, int64_t n, const std::vector<Term>& terms, int iterations, float tolerance, float* q) {
-  std::vector<float> s(n), e(n), k(n), before(tolerance > 0 ? n : 0), values(widest(terms)), spare(widest(terms));
-  for (int64_t p = 0; p < n; ++p) e[p] = unary[p] - unary[n + p];
-  odds(e.data(), n, s.data());
-  int done = 0;
-  while (done < iterations) {
-    for (int64_t p = 0; p < n; ++p) e[p] = unary[p] - unary[n + p];
-    for (const Term& t : terms) {
-      t.lattice->filter(s.data(), k.data(), 1, values.data(), spare.data());
-      add(e.data(), k.data(), t.compat[0], n);
+// Two labels with Potts terms.
+class TwoLabels {
+ public:
+  TwoLabels(const float* unary, int64_t pixels, const std::vector<Term>& terms, bool keep)
+      : run_(kernels()), unary_(unary), n_(pixels), fields_(terms.size()), stores_(terms.size()) {
+    for (size_t i = 0; i < terms.size(); ++i) {
+      const Lattice& t = *terms[i].lattice;
+      stores_[i].values.allocate((size_t(t.vertices) + 1) * 2);
+      stores_[i].spare.allocate((size_t(t.vertices) + 1) * 2);
+      fields_[i].lattice = &t;
+      fields_[i].weight = terms[i].compat[0];
+      fields_[i].values = stores_[i].values.data();
+      fields_[i].spare = stores_[i].spare.data();
     }
-    if (tolerance > 0) before = s;
-    odds(e.data(), n, s.data());
-    ++done;
-    if (tolerance > 0 && 0.5f * moved(s.data(), before.data(), n) <= tolerance) break;
+    if (keep) {
+      kept_.allocate(size_t(n_) * 2);
+      kept_.fill(0);
+    }
   }
-  for (int64_t p = 0; p < n; ++p) {
-    q[p] = 1.0f / (1.0f + exp_fast(e[p]));
-    q[n + p] = 1.0f / (1.0f + exp_fast(-e[p]));
+
+  // Marginals from the unary energies and, unless it is the first time, the messages. Splats them, or writes them to
+  // q [2, n] where that is not null. Returns the largest change where changes are kept.
+  float step(bool first, float* q) {
+    if (!q)
+      for (Field& f : fields_) std::fill_n(f.spare, (size_t(f.lattice->vertices) + 1) * 2, 0.0f);
+    alignas(64) float rows[2 * kTwoBlock] = {};
+    float most = 0;
+    for (int64_t from = 0; from < n_; from += kTwoBlock) {
+      const int64_t count = std::min(kTwoBlock, n_ - from);
+      for (int64_t p = 0; p < count; ++p) {
+        rows[2 * p] = -unary_[from + p];
+        rows[2 * p + 1] = -unary_[n_ + from + p];
+      }
+      if (!first)
+        for (const Field& f : fields_) run_.slice_pairs(*f.lattice, f.values, f.weight, from, count, rows);
+      run_.softmax_pairs(rows, count);
+      if (!kept_.empty()) {
+        most = std::max(most, run_.moved(rows, kept_.data() + 2 * from, 2 * count));
+        std::copy(rows, rows + 2 * count, kept_.data() + 2 * from);
+      }
+      if (q)
+        for (int64_t p = 0; p < count; ++p) {
+          q[from + p] = rows[2 * p];
+          q[n_ + from + p] = rows[2 * p + 1];
+        }
+      else
+        for (const Field& f : fields_) run_.splat_pairs(*f.lattice, rows, from, count, f.spare);
+    }
+    return most;
   }
-  return done;
+
+  void message() {
+    for (Field& f : fields_)
+      if (run_.blur_pairs(*f.lattice, f.spare, f.values) != f.values) std::swap(f.values, f.spare);
+  }
+
+ private:
+  const Kernels& run_;
+  const float* unary_;
+  const int64_t n_;
+  std::vector<Field> fields_;
+  std::vector<Store> stores_;
+  Buffer<float> kept_;
+};
+
+class ManyLabels {
+ public:
+  ManyLabels(const float* unary, int labels, int64_t pixels, const std::vector<Term>& terms, bool keep)
+      : run_(kernels()),
+        unary_(unary),
+        labels_(labels),
+        width_((labels + 7) / 8 * 8),
+        block_(std::clamp(2048 / width_, 4, 128)),
+        n_(pixels),
+        fields_(terms.size()),
+        stores_(terms.size()),
+        scratch_(size_t(width_)),
+        q_(size_t(block_) * width_) {
+    for (size_t i = 0; i < terms.size(); ++i) {
+      const Lattice& t = *terms[i].lattice;
+      const std::vector<float>& compat = terms[i].compat;
+      Field& f = fields_[i];
+      Store& s = stores_[i];
+      s.values.allocate((size_t(t.vertices) + 1) * width_);
+      s.spare.allocate((size_t(t.vertices) + 1) * width_);
+      f.lattice = &t;
+      f.values = s.values.data();
+      f.spare = s.spare.data();
+      if (compat.size() == 1) {
+        f.weight = compat[0];
+      } else if (compat.size() == size_t(labels)) {
+        s.compat.allocate(size_t(width_));
+        s.compat.fill(0);
+        std::copy(compat.begin(), compat.end(), s.compat.data());
+        f.diagonal = s.compat.data();
+      } else {
+        f.weight = -1;
+        s.compat.allocate(size_t(labels) * width_);
+        run_.interleave(compat.data(), labels, labels, labels, 1.0f, 0.0f, width_, s.compat.data());
+      }
+    }
+    const size_t all = size_t(n_) * width_;
+    if (all <= kStoredRows) {
+      energy_.allocate(all);
+      run_.interleave(unary_, n_, labels_, n_, -1.0f, kPadding, width_, energy_.data());
+    } else {
+      energy_.allocate(size_t(block_) * width_);
+    }
+    if (keep) {
+      kept_.allocate(all);
+      kept_.fill(0);
+    }
+  }
+
+  float step(bool first, float* q) {
+    if (!q)
+      for (Field& f : fields_) std::fill_n(f.spare, (size_t(f.lattice->vertices) + 1) * width_, 0.0f);
+    const bool stored = energy_.size() == size_t(n_) * width_;
+    float most = 0;
+    for (int64_t from = 0; from < n_; from += block_) {
+      const int64_t count = std::min<int64_t>(block_, n_ - from);
+      float* energy = energy_.data() + (stored ? from * width_ : 0);
+      if (!stored) run_.interleave(unary_ + from, n_, labels_, count, -1.0f, kPadding, width_, energy);
+      run_.slice_many(fields_.data(), first ? 0 : int(fields_.size()), energy, width_, from, count, q_.data());
+      run_.softmax(q_.data(), width_, labels_, count);
+      if (!kept_.empty()) {
+        float* before = kept_.data() + from * width_;
+        most = std::max(most, run_.moved(q_.data(), before, count * width_));
+        std::copy(q_.data(), q_.data() + count * width_, before);
+      }
+      if (q)
+        run_.separate(q_.data(), width_, labels_, count, n_, q + from);
+      else
+        run_.splat_many(fields_.data(), int(fields_.size()), q_.data(), width_, from, count);
+    }
+    return most;
+  }
+
+  // A matrix acts on the vertices: it commutes with slicing, and there are fewer vertices than pixels.
+  void message() {
+    for (size_t i = 0; i < fields_.size(); ++i) {
+      Field& f = fields_[i];
+      if (run_.blur_many(*f.lattice, f.spare, f.values, width_) != f.values) std::swap(f.values, f.spare);
+      if (!stores_[i].compat.empty() && !f.diagonal)
+        run_.compatibility(f.values, int64_t(f.lattice->vertices) + 1, labels_, width_, stores_[i].compat.data(),
+                           scratch_.data());
+    }
+  }
+
+ private:
+  static constexpr float kPadding = -1e30f;  // the energy of labels that do not exist
+  const Kernels& run_;
+  const float* unary_;
+  const int labels_, width_, block_;
+  const int64_t n_;
+  std::vector<Field> fields_;
+  std::vector<Store> stores_;
+  Buffer<float> scratch_, q_, energy_, kept_;
+};
+
+template <typename Model>
+int infer(Model&& model, int iterations, float tolerance, float* q) {
+  model.step(true, iterations == 0 ? q : nullptr);
+  for (int done = 1; done <= iterations; ++done) {
+    model.message();
+    // With a tolerance the last step is known only afterwards; the messages are still there, so it is done again.
+    const bool last = done == iterations;
+    const float moved = model.step(false, last ? q : nullptr);
+    if (!last && tolerance > 0 && moved <= tolerance) {
+      model.step(false, q);
+      return done;
+    }
+  }
+  return iterations;
 }
 
 }  // namespace
@@ -114,29 +197,37 @@ int mean_field(const float* unary, int labels, int64_t pixels, const std::vector
                float tolerance, float* q) {
   bool potts = true;
   for (const Term& t : terms) potts = potts && t.compat.size() == 1;
-  if (labels == 2 && potts) return two(unary, pixels, terms, iterations, tolerance, q);
-  const int L = labels, S = (labels + 7) / 8 * 8;  // rows padded with zeros
-  const int64_t all = pixels * S;
-  std::vector<float> u(all), e(all), k(all), p(all), before(tolerance > 0 ? all : 0), values(widest(terms) * S),
-      spare(widest(terms) * S);
-  for (int l = 0; l < L; ++l)
-    for (int64_t i = 0; i < pixels; ++i) u[i * S + l] = -unary[l * pixels + i];
-  softmax(u.data(), pixels, L, S, p.data());
-  int done = 0;
-  while (done < iterations) {
-    e = u;
-    for (const Term& t : terms) {
-      t.lattice->filter(p.data(), k.data(), S, values.data(), spare.data());
-      add_compat(e.data(), k.data(), t.compat, L, S, pixels);
+  if (labels == 2 && potts) return infer(TwoLabels(unary, pixels, terms, tolerance > 0), iterations, tolerance, q);
+  return infer(ManyLabels(unary, labels, pixels, terms, tolerance > 0), iterations, tolerance, q);
+}
+
+void filter(const Lattice& lattice, const float* values, int channels, float* out) {
+  const Kernels& run = kernels();
+  constexpr int kWidth = 8, kCount = 256;
+  Buffer<float> table((size_t(lattice.vertices) + 1) * kWidth), spare(table.size());
+  Buffer<float> zero(size_t(kCount) * kWidth), rows(size_t(kCount) * kWidth);
+  zero.fill(0);
+  for (int c = 0; c < channels; c += kWidth) {
+    const int used = std::min(kWidth, channels - c);
+    const float* in = values + c * lattice.pixels;
+    float* to = out + c * lattice.pixels;
+    Field field;
+    field.lattice = &lattice;
+    field.weight = 1;
+    field.spare = table.data();
+    table.fill(0);
+    for (int64_t from = 0; from < lattice.pixels; from += kCount) {
+      const int64_t count = std::min<int64_t>(kCount, lattice.pixels - from);
+      run.interleave(in + from, lattice.pixels, used, count, 1.0f, 0.0f, kWidth, rows.data());
+      run.splat_many(&field, 1, rows.data(), kWidth, from, count);
     }
-    if (tolerance > 0) before = p;
-    softmax(e.data(), pixels, L, S, p.data());
-    ++done;
-    if (tolerance > 0 && moved(p.data(), before.data(), all) <= tolerance) break;
+    field.values = run.blur_many(lattice, table.data(), spare.data(), kWidth);
+    for (int64_t from = 0; from < lattice.pixels; from += kCount) {
+      const int64_t count = std::min<int64_t>(kCount, lattice.pixels - from);
+      run.slice_many(&field, 1, zero.data(), kWidth, from, count, rows.data());
+      run.separate(rows.data(), kWidth, used, count, lattice.pixels, to + from);
+    }
   }
-  for (int l = 0; l < L; ++l)
-    for (int64_t i = 0; i < pixels; ++i) q[l * pixels + i] = p[i * S + l];
-  return done;
 }
 
 }  // namespace lidcam::crf

@@ -1,5 +1,8 @@
 // Mean field inference of a dense CRF (Krahenbuhl and Koltun, NIPS 2011).
 #pragma once
+#include <memory>
+#include <vector>
+
 #include "crf/lattice.h"
 
 namespace lidcam::crf {
@@ -9,8 +12,8 @@ struct Term {
   std::vector<float> compat;  // 1 value: Potts weight; L: diagonal; L * L: matrix (symmetric)
 };
 
-// unary: [labels, pixels]; q: [labels, pixels]. Runs at most `iterations`, stops when no q moved by more than
-// tolerance (0: never). Returns the iterations done.
+// unary: [labels, pixels] negative log probabilities; q: [labels, pixels]. Runs at most `iterations`, stops when no q
+// moved by more than tolerance (0: never). Returns the iterations done.
 int mean_field(const float* unary, int labels, int64_t pixels, const std::vector<Term>& terms, int iterations,
                float tolerance, float* q);
 

@@ -1,72 +1,171 @@
-// lidcam_rt._kernels.crf: lattices and mean field. Arguments are checked in lidcam_rt.crf.
+// lidcam_rt._kernels.crf: lattices and mean field. lidcam_rt.crf checks its users' arguments; what would read or
+// write out of bounds is checked here as well.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
 #include <nanobind/stl/pair.h>
 #include <nanobind/stl/shared_ptr.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
 #include <stdexcept>
 
-#include "crf/mean_field.h"
+#include "crf/infer.h"
+#include "crf/kernels.h"
 
 namespace nb = nanobind;
 using namespace lidcam::crf;
 
+namespace {
+
+using Planes = nb::ndarray<const float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+using Image = nb::ndarray<const uint8_t, nb::shape<-1, -1, 3>, nb::c_contig, nb::device::cpu>;
+using Energies = nb::ndarray<const float, nb::ndim<3>, nb::c_contig, nb::device::cpu>;
+using Compat = std::vector<float>;
+using LatticeTerm = std::pair<std::shared_ptr<Lattice>, Compat>;
+using ImageTerm = std::tuple<std::vector<float>, Compat, int>;
+
+constexpr size_t kPixels = size_t(1) << 30;
+
+float* result(size_t count, nb::capsule& owner) {
+  auto* block = new float[count + 1];
+  owner = nb::capsule(block, [](void* p) noexcept { delete[] static_cast<float*>(p); });
+  return block;
+}
+
+Normalization normalization_of(int value) {
+  if (value < 0 || value > 3) throw std::invalid_argument("normalization is 0 to 3");
+  return Normalization(value);
+}
+
+void check(size_t labels, size_t pixels, int iterations, float tolerance) {
+  if (labels < 2 || labels > (1 << 16)) throw std::invalid_argument("a CRF needs 2 to 65536 labels");
+  if (pixels < 1 || pixels > kPixels) throw std::invalid_argument("a CRF needs 1 to 2^30 pixels");
+  if (iterations < 0) throw std::invalid_argument("iterations < 0");
+  if (!(tolerance >= 0)) throw std::invalid_argument("tolerance < 0");
+}
+
+void check_compat(const Compat& compat, size_t labels) {
+  if (compat.size() != 1 && compat.size() != labels && compat.size() != labels * labels)
+    throw std::invalid_argument("compat holds 1, labels or labels * labels values");
+  if (!kernels().finite(compat.data(), compat.size())) throw std::invalid_argument("compat holds NaN or infinity");
+}
+
+std::shared_ptr<Lattice> bind_lattice(Planes features, int normalization, bool wide) {
+  Features f;
+  f.pixels = int64_t(features.shape(0));
+  f.dimension = int(features.shape(1) > 100 ? 100 : features.shape(1));
+  f.rows = features.data();
+  const Normalization kind = normalization_of(normalization);
+  nb::gil_scoped_release release;
+  return make_lattice(f, kind, wide);
+}
+
+nb::object bind_filter(const std::shared_ptr<Lattice>& lattice, Planes values) {
+  const size_t channels = values.shape(0), pixels = values.shape(1);
+  if (!lattice || size_t(lattice->pixels) != pixels)
+    throw std::invalid_argument("values have another number of pixels than the lattice");
+  if (channels > (1 << 16)) throw std::invalid_argument("more than 65536 channels");
+  nb::capsule owner;
+  float* out = result(channels * pixels, owner);
+  {
+    nb::gil_scoped_release release;
+    filter(*lattice, values.data(), int(channels), out);
+  }
+  return nb::cast(nb::ndarray<nb::numpy, float>(out, {channels, pixels}, owner));
+}
+
+nb::tuple bind_mean_field(Planes unary, const std::vector<LatticeTerm>& pairs, int iterations, float tolerance) {
+  const size_t labels = unary.shape(0), pixels = unary.shape(1);
+  check(labels, pixels, iterations, tolerance);
+  std::vector<Term> terms;
+  for (const auto& [lattice, compat] : pairs) {
+    if (!lattice || size_t(lattice->pixels) != pixels)
+      throw std::invalid_argument("a lattice has another number of pixels than unary");
+    check_compat(compat, labels);
+    terms.push_back({lattice, compat});
+  }
+  nb::capsule owner;
+  float* q = result(labels * pixels, owner);
+  int done;
+  {
+    nb::gil_scoped_release release;
+    if (!kernels().finite(unary.data(), labels * pixels)) throw std::invalid_argument("unary holds NaN or infinity");
+    done = mean_field(unary.data(), int(labels), int64_t(pixels), terms, iterations, tolerance, q);
+  }
+  return nb::make_tuple(nb::ndarray<nb::numpy, float>(q, {labels, pixels}, owner), done);
+}
+
+nb::tuple bind_infer(std::optional<Image> image, Energies unary, const std::vector<ImageTerm>& given, int iterations,
+                     float tolerance) {
+  const size_t labels = unary.shape(0), height = unary.shape(1), width = unary.shape(2);
+  check(labels, height * width, iterations, tolerance);
+  if (height > kPixels || width > kPixels) throw std::invalid_argument("a side is longer than 2^30");
+  if (image && (image->shape(0) != height || image->shape(1) != width))
+    throw std::invalid_argument("image and unary differ in size");
+  std::vector<PairwiseTerm> terms;
+  for (const auto& [deviation, compat, normalization] : given) {
+    check_compat(compat, labels);
+    terms.push_back({deviation, compat, normalization_of(normalization)});
+  }
+  nb::capsule owner;
+  float* q = result(labels * height * width, owner);
+  int done;
+  {
+    nb::gil_scoped_release release;
+    done = infer(image ? image->data() : nullptr, int(height), int(width), unary.data(), int(labels), terms, iterations,
+                 tolerance, q);
+  }
+  return nb::make_tuple(nb::ndarray<nb::numpy, float>(q, {labels, height, width}, owner), done);
+}
+
+}  // namespace
+
 void bind_crf(nb::module_& parent) {
   nb::module_ m = parent.def_submodule("crf", "Permutohedral lattice and mean field.");
-  using Array = nb::ndarray<const float, nb::shape<-1, -1>, nb::c_contig, nb::device::cpu>;
-  nb::class_<Lattice>(m, "Lattice")
+  nb::class_<Lattice>(m, "Lattice", "A permutohedral lattice over the pixels of an image.")
       .def_ro("pixels", &Lattice::pixels)
+      .def_ro("dimension", &Lattice::dimension)
       .def_ro("vertices", &Lattice::vertices)
-      .def_ro("simplices", &Lattice::simplices);
+      .def_ro("simplices", &Lattice::simplices)
+      .def_ro("wide", &Lattice::wide)
+      .def_prop_ro("nbytes", &Lattice::bytes);
+  m.def("lattice", &bind_lattice, nb::arg("features"), nb::arg("normalization") = 3, nb::arg("wide") = false,
+        "A lattice over features.\n\nArgs:\n    features: float32 [N, D], divided by their deviations; D is 1 to 7.\n"
+        "    normalization: 0 none, 1 before, 2 after, 3 symmetric.\n    wide: use wide keys even where packed ones fit."
+        "\n\nRaises:\n    ValueError: a feature is not finite or too large.");
+  m.def("filter", &bind_filter, nb::arg("lattice"), nb::arg("values"),
+        "The normalised kernel times values.\n\nArgs:\n    lattice: from `lattice`.\n    values: float32 [C, N].\n\n"
+        "Returns:\n    float32 [C, N].");
+  m.def("mean_field", &bind_mean_field, nb::arg("unary"), nb::arg("terms"), nb::arg("iterations"),
+        nb::arg("tolerance") = 0.0f,
+        "Mean field over lattices.\n\nArgs:\n    unary: float32 [L, N].\n    terms: (lattice, compat) pairs; compat "
+        "holds 1 value (Potts weight), L or L * L.\n    iterations: at most so many.\n    tolerance: stop when no "
+        "probability moved by more; 0: never.\n\nReturns:\n    float32 [L, N] and the iterations done.");
+  m.def("infer", &bind_infer, nb::arg("image").none(), nb::arg("unary"), nb::arg("terms"), nb::arg("iterations"),
+        nb::arg("tolerance") = 0.0f,
+        "Mean field over an image.\n\nArgs:\n    image: uint8 [H, W, 3] or None.\n    unary: float32 [L, H, W].\n"
+        "    terms: (deviations, compat, normalization); 2 deviations are spatial, 5 bilateral.\n\n"
+        "Returns:\n    float32 [L, H, W] and the iterations done.");
+  m.def("clear_cache", &clear_spatial_cache, "Forget the spatial lattices.");
   m.def(
-      "lattice",
-      [](Array features, int normalization) {
-        if (features.shape(0) == 0 || features.shape(0) > (size_t(1) << 30)) throw std::invalid_argument("pixel count");
-        if (normalization < 0 || normalization > 3) throw std::invalid_argument("normalization is 0 to 3");
-        nb::gil_scoped_release release;
-        return make_lattice(features.data(), int64_t(features.shape(0)), int(features.shape(1)), Normalization(normalization));
+      "cache_info",
+      [] {
+        const CacheInfo info = spatial_cache_info();
+        nb::dict d;
+        d["lattices"] = info.lattices;
+        d["bytes"] = info.bytes;
+        d["hits"] = info.hits;
+        d["misses"] = info.misses;
+        return d;
       },
-      nb::arg("features"), nb::arg("normalization") = 3);
+      "dict: lattices, bytes, hits and misses of the cache of spatial lattices.");
+  m.def("isa", [] { return kernels().name; }, "str: the instruction set whose kernels run.");
   m.def(
-      "filter",
-      [](const std::shared_ptr<Lattice>& lattice, Array values) {
-        const size_t channels = values.shape(0), pixels = values.shape(1);
-        if (!lattice || size_t(lattice->pixels) != pixels) throw std::invalid_argument("values have another pixel count");
-        auto* out = new float[channels * pixels + 1];
-        nb::capsule owner(out, [](void* p) noexcept { delete[] static_cast<float*>(p); });
-        {
-          nb::gil_scoped_release release;
-          std::vector<float> table(size_t(lattice->vertices) + 1), spare(table.size());
-          for (size_t c = 0; c < channels; ++c)
-            lattice->filter(values.data() + c * pixels, out + c * pixels, 1, table.data(), spare.data());
-        }
-        return nb::ndarray<nb::numpy, float>(out, {channels, pixels}, owner);
+      "use_isa",
+      [](const std::string& name) {
+        if (!use_kernels(name.c_str())) throw std::invalid_argument("this machine or build has no kernels for " + name);
       },
-      nb::arg("lattice"), nb::arg("values"),
-      "The normalised kernel times values.\n\nArgs:\n    lattice: from `lattice`.\n    values: float32 [C, N].\n\n"
-      "Returns:\n    float32 [C, N].");
-  m.def(
-      "mean_field",
-      [](Array unary, const std::vector<std::pair<std::shared_ptr<Lattice>, std::vector<float>>>& pairs, int iterations,
-         float tolerance) {
-        const size_t labels = unary.shape(0), pixels = unary.shape(1);
-        if (labels < 2) throw std::invalid_argument("labels < 2");
-        std::vector<Term> terms;
-        for (const auto& [lattice, compat] : pairs) {
-          if (!lattice || size_t(lattice->pixels) != pixels) throw std::invalid_argument("a lattice has another pixel count");
-          if (compat.size() != 1 && compat.size() != labels && compat.size() != labels * labels)
-            throw std::invalid_argument("compat size");
-          terms.push_back({lattice, compat});
-        }
-        auto* q = new float[labels * pixels + 1];
-        nb::capsule owner(q, [](void* p) noexcept { delete[] static_cast<float*>(p); });
-        int done;
-        {
-          nb::gil_scoped_release release;
-          done = mean_field(unary.data(), int(labels), int64_t(pixels), terms, iterations, tolerance, q);
-        }
-        return nb::make_tuple(nb::ndarray<nb::numpy, float>(q, {labels, pixels}, owner), done);
-      },
-      nb::arg("unary"), nb::arg("terms"), nb::arg("iterations"), nb::arg("tolerance") = 0.0f);
+      nb::arg("name"), "Run the kernels of avx512, avx2, baseline or auto. For tests: all give the same bits.");
 }

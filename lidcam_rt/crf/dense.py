@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
 from typing import Any
 
 import numpy as np
@@ -14,39 +12,6 @@ from lidcam_rt.crf.options import CrfOptions, preset
 from lidcam_rt.errors import InputError
 
 __all__ = ["DenseCRF", "refine"]
-
-_CACHE_SIZE = 8
-_cache: OrderedDict[tuple[int, int, float], Any] = OrderedDict()
-_lock = threading.Lock()
-
-
-def _positions(height: int, width: int, sxy: float) -> npt.NDArray[np.float32]:
-    out = np.empty((height, width, 2), np.float32)
-    out[..., 0] = np.arange(width, dtype=np.float32) / np.float32(sxy)
-    out[..., 1] = (np.arange(height, dtype=np.float32) / np.float32(sxy))[:, None]
-    return out
-
-
-def _build(features: npt.NDArray[np.float32]) -> Any:
-    try:
-        return _kernels.lattice(features, 3)
-    except ValueError as error:
-        raise InputError(f"the CRF's sxy or srgb does not fit this image: {error}") from error
-
-
-def _spatial(height: int, width: int, sxy: float) -> Any:
-    key = (height, width, sxy)
-    with _lock:
-        if key in _cache:
-            _cache.move_to_end(key)
-            return _cache[key]
-    found = _build(_positions(height, width, sxy).reshape(-1, 2))
-    with _lock:
-        _cache[key] = found
-        while len(_cache) > _CACHE_SIZE:
-            _cache.popitem(last=False)
-    return found
-
 
 def _check_image(image: Any) -> npt.NDArray[np.uint8]:
     array = np.asarray(image)
@@ -95,20 +60,21 @@ class DenseCRF:
             )
         if energy.shape[0] < 2:
             raise InputError("a CRF needs at least 2 labels; give the background one of its own")
-        if not np.isfinite(energy).all():
-            raise InputError("unary holds NaN or infinity: clip probabilities before the logarithm")
         o = self.options
-        terms = []
+        terms: list[tuple[list[float], list[float], int]] = []
         if o.gaussian_compat > 0:
-            terms.append((_spatial(height, width, o.gaussian_sxy), [o.gaussian_compat]))
+            terms.append(([o.gaussian_sxy] * 2, [o.gaussian_compat], 3))
         if o.bilateral_compat > 0:
-            features = np.empty((height, width, 5), np.float32)
-            features[..., :2] = _positions(height, width, o.bilateral_sxy)
-            features[..., 2:] = pixels.astype(np.float32) / np.float32(o.bilateral_srgb)
-            terms.append((_build(features.reshape(-1, 5)), [o.bilateral_compat]))
-        flat = np.ascontiguousarray(energy.reshape(energy.shape[0], -1))
-        q, _ = _kernels.mean_field(flat, terms, o.iterations, o.tolerance)
-        return np.asarray(q, np.float32).reshape(energy.shape)
+            terms.append(([o.bilateral_sxy] * 2 + [o.bilateral_srgb] * 3, [o.bilateral_compat], 3))
+        try:
+            q, _ = _kernels.infer(
+                np.ascontiguousarray(pixels), np.ascontiguousarray(energy), terms, o.iterations, o.tolerance
+            )
+        except ValueError as error:
+            if "unary" in str(error):
+                raise InputError(f"{error}: clip probabilities before the logarithm") from error
+            raise InputError(f"the CRF's sxy or srgb does not fit this image: {error}") from error
+        return np.asarray(q, np.float32)
 
     def refine(
         self, image: Any, probabilities: Any, *, labels: list[int] | None = None

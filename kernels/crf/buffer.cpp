@@ -1,0 +1,92 @@
+#include "crf/buffer.h"
+
+#include <cstdlib>
+#include <mutex>
+#include <new>
+
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
+namespace lidcam::crf {
+namespace {
+
+constexpr size_t kHuge = size_t(2) << 20;
+constexpr size_t kBlocks = 16, kBytes = size_t(256) << 20;
+
+struct Block {
+  void* block;
+  size_t bytes;
+};
+
+struct Pool {
+  std::mutex mutex;
+  Block free[kBlocks];
+  size_t count = 0, held = 0;
+};
+
+Pool& pool() {
+  static Pool* instance = new Pool;  // never destroyed: arrays may outlive the module's statics
+  return *instance;
+}
+
+// Sizes of one class share blocks: pictures of nearly one size reuse each other's.
+size_t round_up(size_t bytes) {
+  size_t step = 4096;
+  while (step * 16 < bytes) step *= 2;
+  if (bytes >= 2 * kHuge && step < kHuge) step = kHuge;
+  return (bytes + step - 1) / step * step;
+}
+
+}  // namespace
+
+void* take_block(size_t bytes, size_t* granted) {
+  const size_t size = round_up(bytes == 0 ? 1 : bytes);
+  if (size < bytes) throw std::bad_alloc();
+  *granted = size;
+  Pool& p = pool();
+  {
+    std::lock_guard<std::mutex> guard(p.mutex);
+    for (size_t i = p.count; i-- > 0;)
+      if (p.free[i].bytes == size) {
+        void* block = p.free[i].block;
+        p.held -= size;
+        for (size_t j = i + 1; j < p.count; ++j) p.free[j - 1] = p.free[j];
+        --p.count;
+        return block;
+      }
+  }
+  void* block = nullptr;
+  const size_t alignment = size >= 2 * kHuge ? kHuge : 64;
+  if (posix_memalign(&block, alignment, size) != 0) throw std::bad_alloc();
+#if defined(MADV_HUGEPAGE)
+  if (alignment == kHuge) madvise(block, size, MADV_HUGEPAGE);
+#endif
+  return block;
+}
+
+void give_block(void* block, size_t granted) noexcept {
+  Pool& p = pool();
+  void* dropped[kBlocks];
+  size_t drops = 0;
+  {
+    std::lock_guard<std::mutex> guard(p.mutex);
+    if (granted > kBytes) {
+      dropped[drops++] = block;
+    } else {
+      // The oldest make room, so that the sizes in use now stay.
+      size_t first = 0, held = p.held;
+      while (first < p.count && (held + granted > kBytes || p.count - first >= kBlocks)) {
+        held -= p.free[first].bytes;
+        dropped[drops++] = p.free[first++].block;
+      }
+      for (size_t j = first; j < p.count; ++j) p.free[j - first] = p.free[j];
+      p.count -= first;
+      p.held = held + granted;
+      p.free[p.count++] = {block, granted};
+    }
+  }
+  for (size_t i = 0; i < drops; ++i) std::free(dropped[i]);
+}
+
+}  // namespace lidcam::crf

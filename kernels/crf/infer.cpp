@@ -1,0 +1,105 @@
+#include "crf/infer.h"
+
+#include <list>
+#include <mutex>
+#include <stdexcept>
+
+#include "crf/kernels.h"
+
+namespace lidcam::crf {
+namespace {
+
+constexpr size_t kLattices = 8, kCacheBytes = size_t(256) << 20;
+
+struct Key {
+  int height, width;
+  float x, y;
+  Normalization normalization;
+  const Kernels* kernels;  // equal bits, but a test that switches must not be served from the cache
+  bool operator==(const Key& o) const {
+    return height == o.height && width == o.width && x == o.x && y == o.y && normalization == o.normalization &&
+           kernels == o.kernels;
+  }
+};
+
+struct Cache {
+  std::mutex mutex;
+  std::list<std::pair<Key, std::shared_ptr<const Lattice>>> entries;  // most recent first
+  size_t bytes = 0, hits = 0, misses = 0;
+
+  void trim() {
+    while (!entries.empty() && (entries.size() > kLattices || bytes > kCacheBytes)) {
+      bytes -= entries.back().second->bytes();
+      entries.pop_back();
+    }
+  }
+};
+
+Cache& cache() {
+  static Cache* instance = new Cache;  // never destroyed: threads may outlive the module's statics
+  return *instance;
+}
+
+std::shared_ptr<const Lattice> spatial(const Features& features, Normalization normalization) {
+  const Key key{features.height, features.width, features.deviation[0], features.deviation[1], normalization, &kernels()};
+  Cache& c = cache();
+  {
+    std::lock_guard<std::mutex> guard(c.mutex);
+    for (auto entry = c.entries.begin(); entry != c.entries.end(); ++entry)
+      if (entry->first == key) {
+        c.entries.splice(c.entries.begin(), c.entries, entry);
+        ++c.hits;
+        return entry->second;
+      }
+    ++c.misses;
+  }
+  std::shared_ptr<const Lattice> lattice = make_lattice(features, normalization);
+  std::lock_guard<std::mutex> guard(c.mutex);
+  for (const auto& entry : c.entries)
+    if (entry.first == key) return lattice;  // another thread was faster
+  c.bytes += lattice->bytes();
+  c.entries.emplace_front(key, lattice);
+  c.trim();
+  return lattice;
+}
+
+}  // namespace
+
+int infer(const uint8_t* image, int height, int width, const float* unary, int labels,
+          const std::vector<PairwiseTerm>& terms, int iterations, float tolerance, float* q) {
+  const int64_t pixels = int64_t(height) * width;
+  if (!kernels().finite(unary, size_t(labels) * size_t(pixels)))
+    throw std::invalid_argument("unary holds NaN or infinity");
+  std::vector<Term> built;
+  for (const PairwiseTerm& term : terms) {
+    Features f;
+    f.dimension = int(term.deviation.size());
+    f.pixels = pixels;
+    f.width = width;
+    f.height = height;
+    if (f.dimension != 2 && f.dimension != 5) throw std::invalid_argument("a term has 2 or 5 deviations");
+    if (f.dimension == 5 && !image) throw std::invalid_argument("a bilateral term needs an image");
+    for (int i = 0; i < f.dimension; ++i) {
+      if (!(term.deviation[i] > 0)) throw std::invalid_argument("deviations must be > 0");
+      f.deviation[i] = term.deviation[i];
+    }
+    f.image = f.dimension == 5 ? image : nullptr;
+    built.push_back({f.image ? make_lattice(f, term.normalization) : spatial(f, term.normalization), term.compat});
+  }
+  return mean_field(unary, labels, pixels, built, iterations, tolerance, q);
+}
+
+void clear_spatial_cache() {
+  Cache& c = cache();
+  std::lock_guard<std::mutex> guard(c.mutex);
+  c.entries.clear();
+  c.bytes = 0;
+}
+
+CacheInfo spatial_cache_info() {
+  Cache& c = cache();
+  std::lock_guard<std::mutex> guard(c.mutex);
+  return {c.entries.size(), c.bytes, c.hits, c.misses};
+}
+
+}  // namespace lidcam::crf

@@ -1,0 +1,27 @@
+// A dense CRF over one image: lattices from the image, spatial ones from a cache, then mean field.
+#pragma once
+#include <vector>
+
+#include "crf/mean_field.h"
+
+namespace lidcam::crf {
+
+struct PairwiseTerm {
+  std::vector<float> deviation;  // pixels: [x, y], then for a bilateral term [red, green, blue]
+  std::vector<float> compat;     // as in Term
+  Normalization normalization = Normalization::symmetric;
+};
+
+// image: [height, width, 3] or null where no term is bilateral. Throws std::invalid_argument on NaN or infinite unary
+// energies and on deviations that do not fit the image.
+int infer(const uint8_t* image, int height, int width, const float* unary, int labels,
+          const std::vector<PairwiseTerm>& terms, int iterations, float tolerance, float* q);
+
+// Spatial lattices, kept by size, deviation and normalisation; the least recently used leave first.
+void clear_spatial_cache();
+struct CacheInfo {
+  size_t lattices, bytes, hits, misses;
+};
+CacheInfo spatial_cache_info();
+
+}  // namespace lidcam::crf

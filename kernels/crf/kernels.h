@@ -1,0 +1,67 @@
+// The inner loops. They are compiled once per instruction set from one source and give the same bits on each:
+// the sums have a fixed order and nothing is contracted.
+#pragma once
+#include "crf/lattice.h"
+
+namespace lidcam::crf {
+
+constexpr int kBlock = 64;  // points that are located at once
+
+// Simplices of kBlock points: remainder-0 corner divided by (dimension + 1), order of the coordinates.
+struct Located {
+  alignas(64) int32_t base[kMaxDimension + 1][kBlock];
+  alignas(64) int32_t rank[kMaxDimension + 1][kBlock];
+  alignas(64) uint64_t key[kBlock];  // both packed, valid where `narrow`
+  bool narrow;
+};
+
+// One pairwise term while mean field runs.
+struct Field {
+  const Lattice* lattice = nullptr;
+  float weight = 0;                 // of Potts
+  const float* diagonal = nullptr;  // or the compatibility of each label, [width]
+  float *values = nullptr, *spare = nullptr;  // vertex tables: sliced from, splatted to
+};
+
+struct Kernels {
+  const char* name;
+  // points: [dimension][kBlock] features times the lattice's scale. weights: [kBlock, stride].
+  void (*locate)(int dimension, const float (*points)[kBlock], Located& out, float* weights);
+  bool (*finite)(const float* values, size_t count);
+
+  // Normalisation. table: [vertices + 1]. weight: the lattice's own.
+  void (*splat_ones)(const Lattice& t, float* table);
+  float* (*blur)(const Lattice& t, float* table, float* spare);
+  void (*norms)(const Lattice& t, const float* table, bool root, float* weight);
+
+  // Two labels. Tables: [vertices + 1, 2]; q, energy: [count, 2] of the pixels from `first` on.
+  void (*splat_pairs)(const Lattice& t, const float* q, int64_t first, int64_t count, float* table);
+  float* (*blur_pairs)(const Lattice& t, float* table, float* spare);
+  void (*slice_pairs)(const Lattice& t, const float* table, float weight, int64_t first, int64_t count, float* energy);
+  void (*softmax_pairs)(float* rows, int64_t count);
+  float (*moved)(const float* a, const float* b, int64_t count);
+
+  // Any number of labels: rows of `width` floats, a multiple of 8; tables: [vertices + 1, width].
+  void (*slice_many)(const Field* fields, int terms, const float* energy, int width, int64_t first, int64_t count,
+                     float* out);
+  void (*splat_many)(const Field* fields, int terms, const float* q, int width, int64_t first, int64_t count);
+  void (*softmax)(float* rows, int width, int labels, int64_t count);  // in place
+  float* (*blur_many)(const Lattice& t, float* table, float* spare, int width);
+  // Rows times compat [labels, width]. scratch: [width].
+  void (*compatibility)(float* table, int64_t rows, int labels, int width, const float* compat, float* scratch);
+  // in: [labels, stride] planes; out: [count, width], the rest of a row `padding`; sign times the value.
+  void (*interleave)(const float* in, int64_t stride, int labels, int64_t count, float sign, float padding, int width,
+                     float* out);
+  void (*separate)(const float* in, int width, int labels, int64_t count, int64_t stride, float* out);
+};
+
+const Kernels& kernels();
+// "avx512", "avx2", "baseline" or "auto"; false where this machine or build lacks it.
+bool use_kernels(const char* name);
+
+extern const Kernels kBaseline;
+#if defined(LIDCAM_CRF_X86)
+extern const Kernels kAvx2, kAvx512;
+#endif
+
+}  // namespace lidcam::crf
