@@ -25,26 +25,27 @@ struct Field {
 
 struct Kernels {
   const char* name;
-  // points: [dimension][kBlock] features times the lattice's scale. weights: [kBlock, stride].
-  void (*locate)(int dimension, const float (*points)[kBlock], Located& out, float* weights);
+  // points: [dimension][kBlock] features times the lattice's scale. records: [kBlock, stride],
+  // weights and a norm of 1 are written.
+  void (*locate)(int dimension, const float (*points)[kBlock], Located& out, float* records);
   bool (*finite)(const float* values, size_t count);
 
-  // Normalisation. table: [vertices + 1]. weight: the lattice's own.
+  // Normalisation. table: [vertices + 1].
   void (*splat_ones)(const Lattice& t, float* table);
   float* (*blur)(const Lattice& t, float* table, float* spare);
-  void (*norms)(const Lattice& t, const float* table, bool root, float* weight);
+  void (*norms)(const Lattice& t, const float* table, bool root, float* record);
 
   // Two labels. Tables: [vertices + 1, 2]; q, energy: [count, 2] of the pixels from `first` on.
   void (*splat_pairs)(const Lattice& t, const float* q, int64_t first, int64_t count, float* table);
   float* (*blur_pairs)(const Lattice& t, float* table, float* spare);
-  void (*slice_pairs)(const Lattice& t, const float* table, float weight, int64_t first, int64_t count, float* energy);
+  void (*expand_pairs)(const Lattice& t, const float* table, float* rows);  // to rows of 4 or 8 pairs
+  void (*slice_pairs)(const Lattice& t, const float* rows, float weight, int64_t first, int64_t count, float* energy);
   void (*softmax_pairs)(float* rows, int64_t count);
   float (*moved)(const float* a, const float* b, int64_t count);
 
   // Any number of labels: rows of `width` floats, a multiple of 8; tables: [vertices + 1, width].
-  void (*slice_many)(const Field* fields, int terms, const float* energy, int width, int64_t first, int64_t count,
-                     float* out);
-  void (*splat_many)(const Field* fields, int terms, const float* q, int width, int64_t first, int64_t count);
+  void (*slice_many)(const Field& field, int width, int64_t first, int64_t count, float* rows);  // adds the message
+  void (*splat_many)(const Field& field, const float* q, int width, int64_t first, int64_t count);
   void (*softmax)(float* rows, int width, int labels, int64_t count);  // in place
   float* (*blur_many)(const Lattice& t, float* table, float* spare, int width);
   // Rows times compat [labels, width]. scratch: [width].

@@ -1,6 +1,7 @@
 #include "crf/lattice.h"
 
 #include <cmath>
+#include <cstring>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -213,8 +214,7 @@ bool build(Lattice& t, const Features& features) {
   const Points points(features);
   constexpr bool narrow = std::is_same_v<Codec, Narrow>;
   // A block past the end, as kernels write whole blocks.
-  t.weight.allocate(size_t(n + kBlock) * stride);
-  t.simplex.allocate(size_t(n));
+  t.record.allocate(size_t(n + kBlock) * stride);
   Table<Codec> simplices(size_t(n) / 4 + 1);
   float block[kMaxDimension][kBlock];
   Located at;
@@ -223,7 +223,8 @@ bool build(Lattice& t, const Features& features) {
   for (int64_t first = 0; first < n; first += kBlock) {
     const int count = int(n - first < kBlock ? n - first : kBlock);
     points.fill(first, count, block);
-    run.locate(d, block, at, t.weight.data() + first * stride);
+    float* record = t.record.data() + first * stride;
+    run.locate(d, block, at, record);
     if (narrow && !at.narrow) return false;
     for (int p = 0; p < count; ++p) {
       const typename Codec::Key key = codec.simplex(at, p);
@@ -231,13 +232,15 @@ bool build(Lattice& t, const Features& features) {
         last = key;
         last_id = simplices.insert(key);
       }
-      t.simplex[first + p] = last_id;
+      std::memcpy(record + p * stride + stride - 1, &last_id, 4);
     }
   }
+  // What lies past the end is read together with the last pixels, never used: it must name a simplex.
+  for (int64_t p = n; p < n + kBlock; ++p) std::memset(t.record.data() + p * stride, 0, size_t(stride) * 4);
   if (n % 4 != 0) {
     // pydensecrf fills its last group of four pixels with features 0 and so creates their vertices: they carry
     // nothing and still take part in the blur.
-    float ignored[kBlock * 8];
+    float ignored[kBlock * (kMaxDimension + 3)];
     for (int i = 0; i < d; ++i)
       for (int p = 0; p < kBlock; ++p) block[i][p] = 0;
     run.locate(d, block, at, ignored);
@@ -246,19 +249,18 @@ bool build(Lattice& t, const Features& features) {
   const int32_t s = t.simplices = simplices.size();
 
   Table<Codec> vertices(size_t(s) + 1);
-  t.corner.allocate(size_t(s) * stride);
+  t.corner.allocate(size_t(s) * t.corners);
   for (int32_t i = 0; i < s; ++i) {
     const auto& simplex = simplices.key(i);
     int with_rank[8];  // direction of each rank; the implied coordinate has the one left over
     for (int r = 0; r <= d; ++r) with_rank[r] = d;
     for (int j = 0; j < d; ++j) with_rank[codec.rank(simplex, j)] = j;
     auto vertex = codec.origin(simplex);
-    int32_t* corner = t.corner.data() + size_t(i) * stride;
+    int32_t* corner = t.corner.data() + size_t(i) * t.corners;
     for (int k = 0; k <= d; ++k) {
       corner[k] = vertices.insert(vertex) + 1;
       if (k < d) vertex = codec.up(vertex, with_rank[d - k]);
     }
-    for (int k = d + 1; k < stride; ++k) corner[k] = 0;
   }
   const size_t m = size_t(t.vertices = vertices.size());
   t.neighbor.allocate(size_t(d + 1) * 2 * m);
@@ -283,24 +285,25 @@ void normalise(Lattice& t, Normalization kind) {
   Buffer<float> table(size_t(t.vertices) + 1), spare(size_t(t.vertices) + 1);
   table.fill(0);
   run.splat_ones(t, table.data());
-  run.norms(t, run.blur(t, table.data(), spare.data()), kind == Normalization::symmetric, t.weight.data());
+  run.norms(t, run.blur(t, table.data(), spare.data()), kind == Normalization::symmetric, t.record.data());
 }
 
 }  // namespace
 
 size_t Lattice::bytes() const {
-  return weight.bytes() + simplex.bytes() + corner.bytes() + neighbor.bytes();
+  return record.bytes() + corner.bytes() + neighbor.bytes();
 }
 
 std::shared_ptr<Lattice> make_lattice(const Features& features, Normalization normalization, bool wide) {
   if (features.dimension < 1 || features.dimension > kMaxDimension)
-    throw std::invalid_argument("a pairwise term has 1 to 6 features per pixel");
+    throw std::invalid_argument("a pairwise term has 1 to 7 features per pixel");
   if (features.pixels < 1 || features.pixels > (int64_t(1) << 30))
     throw std::invalid_argument("a lattice has 1 to 2^30 pixels");
   auto lattice = std::make_shared<Lattice>();
   Lattice& t = *lattice;
   t.dimension = features.dimension;
-  t.stride = features.dimension < 3 ? 4 : 8;
+  t.corners = features.dimension + 1;
+  t.stride = t.corners + 2;
   t.pixels = features.pixels;
   t.alpha = 1.0f / (1.0f + std::pow(2.0f, -float(t.dimension)));
   t.wide = wide;

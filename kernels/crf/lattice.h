@@ -7,23 +7,24 @@
 
 namespace lidcam::crf {
 
-constexpr int kMaxDimension = 6;
+constexpr int kMaxDimension = 7;
 
 enum class Normalization { none = 0, before = 1, after = 2, symmetric = 3 };
 
 struct Lattice {
   int dimension = 0;
-  int stride = 4;        // floats per row of weights: 4 up to dimension 2, else 8
+  int corners = 0;       // dimension + 1
+  int stride = 0;        // floats per record
   bool before = false, after = false;  // whether values are normalised before the splat, after the slice
   int64_t pixels = 0;
   int32_t simplices = 0;
   int32_t vertices = 0;  // tables have vertices + 1 rows: row 0 is the vertex that does not exist
   float alpha = 1;       // factor of the blur
   bool wide = false;     // built with wide keys
-  // [pixels, stride]: dimension + 1 barycentric weights, then the norm. One block of pixels more than there are.
-  Buffer<float> weight;
-  Buffer<int32_t> simplex;     // [pixels]
-  Buffer<int32_t> corner;      // [simplices, stride] table rows
+  // [pixels, stride]: the barycentric weights of the corners, the norm, and the bits of the int32 simplex. One stream,
+  // as reading these is what takes the time. There is one block of pixels more than there are.
+  Buffer<float> record;
+  Buffer<int32_t> corner;      // [simplices, corners] table rows
   Buffer<int32_t> neighbor;    // [dimension + 1, 2, vertices] table rows
 
   size_t bytes() const;

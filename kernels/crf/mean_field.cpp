@@ -12,7 +12,7 @@ constexpr int64_t kTwoBlock = 512;
 constexpr size_t kStoredRows = size_t(1) << 27;  // floats of interleaved unary energies that are kept
 
 struct Store {  // memory of one Field
-  Buffer<float> values, spare, compat;
+  Buffer<float> values, spare, rows, compat;
 };
 
 // Two labels with Potts terms.
@@ -24,6 +24,7 @@ class TwoLabels {
       const Lattice& t = *terms[i].lattice;
       stores_[i].values.allocate((size_t(t.vertices) + 1) * 2);
       stores_[i].spare.allocate((size_t(t.vertices) + 1) * 2);
+      stores_[i].rows.allocate(size_t(t.simplices) * (t.dimension < 4 ? 8 : 16));
       fields_[i].lattice = &t;
       fields_[i].weight = terms[i].compat[0];
       fields_[i].values = stores_[i].values.data();
@@ -49,7 +50,8 @@ class TwoLabels {
         rows[2 * p + 1] = -unary_[n_ + from + p];
       }
       if (!first)
-        for (const Field& f : fields_) run_.slice_pairs(*f.lattice, f.values, f.weight, from, count, rows);
+        for (size_t i = 0; i < fields_.size(); ++i)
+          run_.slice_pairs(*fields_[i].lattice, stores_[i].rows.data(), fields_[i].weight, from, count, rows);
       run_.softmax_pairs(rows, count);
       if (!kept_.empty()) {
         most = std::max(most, run_.moved(rows, kept_.data() + 2 * from, 2 * count));
@@ -67,8 +69,9 @@ class TwoLabels {
   }
 
   void message() {
-    for (Field& f : fields_)
-      if (run_.blur_pairs(*f.lattice, f.spare, f.values) != f.values) std::swap(f.values, f.spare);
+    for (size_t i = 0; i < fields_.size(); ++i)
+      run_.expand_pairs(*fields_[i].lattice, run_.blur_pairs(*fields_[i].lattice, fields_[i].spare, fields_[i].values),
+                        stores_[i].rows.data());
   }
 
  private:
@@ -138,7 +141,9 @@ class ManyLabels {
       const int64_t count = std::min<int64_t>(block_, n_ - from);
       float* energy = energy_.data() + (stored ? from * width_ : 0);
       if (!stored) run_.interleave(unary_ + from, n_, labels_, count, -1.0f, kPadding, width_, energy);
-      run_.slice_many(fields_.data(), first ? 0 : int(fields_.size()), energy, width_, from, count, q_.data());
+      std::copy(energy, energy + count * width_, q_.data());
+      if (!first)
+        for (const Field& f : fields_) run_.slice_many(f, width_, from, count, q_.data());
       run_.softmax(q_.data(), width_, labels_, count);
       if (!kept_.empty()) {
         float* before = kept_.data() + from * width_;
@@ -148,7 +153,7 @@ class ManyLabels {
       if (q)
         run_.separate(q_.data(), width_, labels_, count, n_, q + from);
       else
-        run_.splat_many(fields_.data(), int(fields_.size()), q_.data(), width_, from, count);
+        for (const Field& f : fields_) run_.splat_many(f, q_.data(), width_, from, count);
     }
     return most;
   }
@@ -205,8 +210,7 @@ void filter(const Lattice& lattice, const float* values, int channels, float* ou
   const Kernels& run = kernels();
   constexpr int kWidth = 8, kCount = 256;
   Buffer<float> table((size_t(lattice.vertices) + 1) * kWidth), spare(table.size());
-  Buffer<float> zero(size_t(kCount) * kWidth), rows(size_t(kCount) * kWidth);
-  zero.fill(0);
+  Buffer<float> rows(size_t(kCount) * kWidth);
   for (int c = 0; c < channels; c += kWidth) {
     const int used = std::min(kWidth, channels - c);
     const float* in = values + c * lattice.pixels;
@@ -219,12 +223,13 @@ void filter(const Lattice& lattice, const float* values, int channels, float* ou
     for (int64_t from = 0; from < lattice.pixels; from += kCount) {
       const int64_t count = std::min<int64_t>(kCount, lattice.pixels - from);
       run.interleave(in + from, lattice.pixels, used, count, 1.0f, 0.0f, kWidth, rows.data());
-      run.splat_many(&field, 1, rows.data(), kWidth, from, count);
+      run.splat_many(field, rows.data(), kWidth, from, count);
     }
     field.values = run.blur_many(lattice, table.data(), spare.data(), kWidth);
     for (int64_t from = 0; from < lattice.pixels; from += kCount) {
       const int64_t count = std::min<int64_t>(kCount, lattice.pixels - from);
-      run.slice_many(&field, 1, zero.data(), kWidth, from, count, rows.data());
+      rows.fill(0);
+      run.slice_many(field, kWidth, from, count, rows.data());
       run.separate(rows.data(), kWidth, used, count, lattice.pixels, to + from);
     }
   }

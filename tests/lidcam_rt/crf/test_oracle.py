@@ -42,30 +42,22 @@ def assert_same(found, expected):
     assert not differ.any()
 
 
-#: cases above the goal of 1e-5; each is also an expected failure below
-MISSED = [("psa", 2, (383, 385)), ("psa", 5, (150, 201)), ("example", 5, (150, 201))]
-
-
 @pytest.mark.parametrize("name", sorted(PRESETS))
 @pytest.mark.parametrize(
-    ("labels", "size"), [(2, (384, 384)), (2, (383, 385)), (5, (150, 201)), (21, (96, 80))]
+    ("labels", "size"), [(2, (384, 384)), (2, (383, 385)), (3, (61, 77)), (5, (150, 201)), (21, (96, 80))]
 )
 def test_presets(name, labels, size):
     image, unary = photo("astronaut", *size), unary_of(labels, *size)
     found, expected = DenseCRF(name).infer(image, unary), oracle(image, unary, PRESETS[name])
-    assert (found.argmax(0) == expected.argmax(0)).all()
-    missed = (name, labels, size) in MISSED
-    assert np.abs(found - expected).max() <= (2e-5 if missed else 1e-5)
+    assert_same(found, expected)
+    # Rounding follows pydensecrf's: what is left is an exponential in a thousand, not noise that grows.
+    assert np.abs(found - expected).mean() <= 1e-7
 
 
-@pytest.mark.xfail(reason="1.0e-5 to 1.7e-5 at sizes other than 384x384; the cause is not found", strict=False)
-@pytest.mark.parametrize(
-    ("name", "labels", "size"),
-    MISSED,
-)
-def test_goal_not_reached(name, labels, size):
-    image, unary = photo("astronaut", *size), unary_of(labels, *size)
-    assert_same(DenseCRF(name).infer(image, unary), oracle(image, unary, PRESETS[name]))
+def test_where_rounding_grows():
+    """Float64 on the same lattice is off by 4e-4 here: the rounding itself has to be reproduced."""
+    image, unary = photo("rocket", 384, 384), unary_of(5, 384, 384)
+    assert_same(DenseCRF("irn").infer(image, unary), oracle(image, unary, PRESETS["irn"]))
 
 
 @pytest.mark.parametrize("compat", ["diagonal", "matrix"])
