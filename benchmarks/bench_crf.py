@@ -7,9 +7,9 @@ import time
 
 import numpy as np
 import pydensecrf.densecrf as peer
+from lidcam_rt._kernels import crf as kernels
 from skimage import data, transform
 
-from lidcam_rt._kernels import crf as kernels
 from lidcam_rt.crf import PRESETS, DenseCRF
 
 SIZE = 384
