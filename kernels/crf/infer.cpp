@@ -24,7 +24,7 @@ struct Key {
 
 struct Cache {
   std::mutex mutex;
-  std::list<std::pair<Key, std::shared_ptr<const Lattice>>> entries;  // most recent first
+  std::list<std::pair<Key, std::shared_ptr<Lattice>>> entries;  // most recent first
   size_t bytes = 0, hits = 0, misses = 0;
 
   void trim() {
@@ -40,7 +40,7 @@ Cache& cache() {
   return *instance;
 }
 
-std::shared_ptr<const Lattice> spatial(const Features& features, Normalization normalization) {
+std::shared_ptr<Lattice> spatial(const Features& features, Normalization normalization) {
   const Key key{features.height, features.width, features.deviation[0], features.deviation[1], normalization, &kernels()};
   Cache& c = cache();
   {
@@ -53,7 +53,7 @@ std::shared_ptr<const Lattice> spatial(const Features& features, Normalization n
       }
     ++c.misses;
   }
-  std::shared_ptr<const Lattice> lattice = make_lattice(features, normalization);
+  std::shared_ptr<Lattice> lattice = make_lattice(features, normalization);
   std::lock_guard<std::mutex> guard(c.mutex);
   for (const auto& entry : c.entries)
     if (entry.first == key) return lattice;  // another thread was faster
@@ -65,27 +65,32 @@ std::shared_ptr<const Lattice> spatial(const Features& features, Normalization n
 
 }  // namespace
 
+std::shared_ptr<Lattice> image_lattice(const uint8_t* image, int height, int width, const std::vector<float>& deviation,
+                                       Normalization normalization) {
+  Features f;
+  f.dimension = int(deviation.size());
+  f.pixels = int64_t(height) * width;
+  f.width = width;
+  f.height = height;
+  if (f.dimension != 2 && f.dimension != 5) throw std::invalid_argument("a term has 2 or 5 deviations");
+  if (f.dimension == 5 && !image) throw std::invalid_argument("a bilateral term needs an image");
+  for (int i = 0; i < f.dimension; ++i) {
+    if (!(deviation[i] > 0)) throw std::invalid_argument("deviations must be > 0");
+    f.deviation[i] = deviation[i];
+  }
+  if (f.dimension == 2) return spatial(f, normalization);
+  f.image = image;
+  return make_lattice(f, normalization);
+}
+
 int infer(const uint8_t* image, int height, int width, const float* unary, int labels,
           const std::vector<PairwiseTerm>& terms, int iterations, float tolerance, float* q) {
   const int64_t pixels = int64_t(height) * width;
   if (!kernels().finite(unary, size_t(labels) * size_t(pixels)))
     throw std::invalid_argument("unary holds NaN or infinity");
   std::vector<Term> built;
-  for (const PairwiseTerm& term : terms) {
-    Features f;
-    f.dimension = int(term.deviation.size());
-    f.pixels = pixels;
-    f.width = width;
-    f.height = height;
-    if (f.dimension != 2 && f.dimension != 5) throw std::invalid_argument("a term has 2 or 5 deviations");
-    if (f.dimension == 5 && !image) throw std::invalid_argument("a bilateral term needs an image");
-    for (int i = 0; i < f.dimension; ++i) {
-      if (!(term.deviation[i] > 0)) throw std::invalid_argument("deviations must be > 0");
-      f.deviation[i] = term.deviation[i];
-    }
-    f.image = f.dimension == 5 ? image : nullptr;
-    built.push_back({f.image ? make_lattice(f, term.normalization) : spatial(f, term.normalization), term.compat});
-  }
+  for (const PairwiseTerm& term : terms)
+    built.push_back({image_lattice(image, height, width, term.deviation, term.normalization), term.compat});
   return mean_field(unary, labels, pixels, built, iterations, tolerance, q);
 }
 

@@ -12,6 +12,10 @@ struct PairwiseTerm {
   Normalization normalization = Normalization::symmetric;
 };
 
+// A spatial lattice (2 deviations, from the cache) or a bilateral one (5).
+std::shared_ptr<Lattice> image_lattice(const uint8_t* image, int height, int width, const std::vector<float>& deviation,
+                                       Normalization normalization);
+
 // image: [height, width, 3] or null where no term is bilateral. Throws std::invalid_argument on NaN or infinite unary
 // energies and on deviations that do not fit the image.
 int infer(const uint8_t* image, int height, int width, const float* unary, int labels,

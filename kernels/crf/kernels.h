@@ -37,6 +37,9 @@ struct Kernels {
 
   // Two labels. Tables: [vertices + 1, 2]; q, energy: [count, 2] of the pixels from `first` on.
   void (*splat_pairs)(const Lattice& t, const float* q, int64_t first, int64_t count, float* table);
+  // Of dimensions 2 and 5.
+  void (*splat_two)(const Lattice& t, const Lattice& u, const float* q, int64_t first, int64_t count, float* table,
+                    float* other);
   float* (*blur_pairs)(const Lattice& t, float* table, float* spare);
   void (*expand_pairs)(const Lattice& t, const float* table, float* rows);  // to rows of 4 or 8 pairs
   void (*slice_pairs)(const Lattice& t, const float* rows, float weight, int64_t first, int64_t count, float* energy);

@@ -63,7 +63,7 @@ class TwoLabels {
           q[n_ + from + p] = rows[2 * p + 1];
         }
       else
-        for (const Field& f : fields_) run_.splat_pairs(*f.lattice, rows, from, count, f.spare);
+        splat(rows, from, count);
     }
     return most;
   }
@@ -75,6 +75,15 @@ class TwoLabels {
   }
 
  private:
+  void splat(const float* rows, int64_t from, int64_t count) {
+    size_t i = 0;
+    for (; i + 1 < fields_.size(); i += 2) {
+      const Field &a = fields_[i], &b = fields_[i + 1];
+      if (a.lattice->dimension != 2 || b.lattice->dimension != 5) break;
+      run_.splat_two(*a.lattice, *b.lattice, rows, from, count, a.spare, b.spare);
+    }
+    for (; i < fields_.size(); ++i) run_.splat_pairs(*fields_[i].lattice, rows, from, count, fields_[i].spare);
+  }
   const Kernels& run_;
   const float* unary_;
   const int64_t n_;

@@ -62,6 +62,17 @@ std::shared_ptr<Lattice> bind_lattice(Planes features, int normalization, bool w
   return make_lattice(f, kind, wide);
 }
 
+std::shared_ptr<Lattice> bind_image_lattice(std::optional<Image> image, int64_t height, int64_t width,
+                                            const std::vector<float>& deviations, int normalization) {
+  if (height < 1 || width < 1 || height > int64_t(kPixels) || width > int64_t(kPixels) || height * width > int64_t(kPixels))
+    throw std::invalid_argument("a CRF needs 1 to 2^30 pixels");
+  if (image && (int64_t(image->shape(0)) != height || int64_t(image->shape(1)) != width))
+    throw std::invalid_argument("the image has another size");
+  const Normalization kind = normalization_of(normalization);
+  nb::gil_scoped_release release;
+  return image_lattice(image ? image->data() : nullptr, int(height), int(width), deviations, kind);
+}
+
 nb::object bind_filter(const std::shared_ptr<Lattice>& lattice, Planes values) {
   const size_t channels = values.shape(0), pixels = values.shape(1);
   if (!lattice || size_t(lattice->pixels) != pixels)
@@ -135,6 +146,12 @@ void bind_crf(nb::module_& parent) {
         "A lattice over features.\n\nArgs:\n    features: float32 [N, D], divided by their deviations; D is 1 to 7.\n"
         "    normalization: 0 none, 1 before, 2 after, 3 symmetric.\n    wide: use wide keys even where packed ones fit."
         "\n\nRaises:\n    ValueError: a feature is not finite or too large.");
+  m.def("image_lattice", &bind_image_lattice, nb::arg("image").none(), nb::arg("height"), nb::arg("width"),
+        nb::arg("deviations"), nb::arg("normalization") = 3,
+        "The lattice of a Gaussian or bilateral term.\n\nArgs:\n    image: uint8 [H, W, 3]; None for a Gaussian.\n"
+        "    height, width: of the image.\n    deviations: [sx, sy], kept for the next image of this size, or [sx, sy, "
+        "sr, sg, sb].\n    normalization: 0 none, 1 before, 2 after, 3 symmetric.\n\nRaises:\n    ValueError: a size "
+        "or deviation does not fit.");
   m.def("filter", &bind_filter, nb::arg("lattice"), nb::arg("values"),
         "The normalised kernel times values.\n\nArgs:\n    lattice: from `lattice`.\n    values: float32 [C, N].\n\n"
         "Returns:\n    float32 [C, N].");

@@ -170,11 +170,6 @@ def _lattice(features: Float32Array, normalization: NormalizationType) -> Any:
         raise InputError(f"the pairwise features do not fit the lattice: {error}") from error
 
 
-def _axis(count: int, deviation: float) -> Float32Array:
-    out: Float32Array = np.arange(count, dtype=np.float32) / np.float32(deviation)
-    return out
-
-
 class Unary:
     """A unary energy made beforehand, for `setUnary`.
 
@@ -408,11 +403,7 @@ class DenseCRF2D(DenseCRF):
         sx, sy = _deviations("sxy", sxy, 2)
 
         def build(kind: NormalizationType) -> Any:
-            from lidcam_rt.crf import dense
-
-            if kind == NORMALIZE_SYMMETRIC and sx == sy:  # the one that is kept between pictures
-                return dense._spatial(self._h, self._w, sx)
-            return _lattice(self._positions(sx, sy, 2).reshape(-1, 2), kind)
+            return self._grid(None, [sx, sy], kind)
 
         self._add(build, compat, kernel, normalization)
 
@@ -456,18 +447,17 @@ class DenseCRF2D(DenseCRF):
             raise InputError("rgbim must be C-contiguous: use np.ascontiguousarray(rgbim)")
 
         def build(kind: NormalizationType) -> Any:
-            features = self._positions(sx, sy, 5)
-            np.divide(rgbim, np.array(deviations, np.float32), out=features[..., 2:])
-            return _lattice(features.reshape(-1, 5), kind)
+            return self._grid(rgbim, [sx, sy, *deviations], kind)
 
         self._add(build, compat, kernel, normalization)
 
-    def _positions(self, sx: float, sy: float, channels: int) -> Float32Array:
-        """float32 [h, w, channels] with the scaled column and row in the first two."""
-        out = np.empty((self._h, self._w, channels), np.float32)
-        out[..., 0] = _axis(self._w, sx)
-        out[..., 1] = _axis(self._h, sy)[:, None]
-        return out
+    def _grid(self, image: Any, deviations: list[float], kind: NormalizationType) -> Any:
+        from lidcam_rt._kernels import crf
+
+        try:
+            return crf.image_lattice(image, self._h, self._w, deviations, int(kind))
+        except ValueError as error:
+            raise InputError(f"sxy or srgb does not fit the image: {error}") from error
 
 
 def _softmax(logits: Float32Array) -> Float32Array:
