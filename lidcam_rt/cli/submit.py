@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from lidcam_rt.cli.crf import Crf, CrfSize
+
 __all__ = ["submit"]
 
 _SHOWN = 20
@@ -24,6 +26,8 @@ def submit(
     background: Annotated[
         str, typer.Option(help="Track 1: what a class has to beat: mask, constant or power.")
     ] = "mask",
+    crf: Crf = None,
+    crf_size: CrfSize = "network",
     batch_size: Annotated[
         int | None, typer.Option(help="Pictures per network call; by default 1 on the CPU, 8 on a GPU.")
     ] = None,
@@ -52,7 +56,9 @@ def submit(
                 files,
                 out,
                 track=track,
-                segment=SegmentOptions(score=score, background=background),  # type: ignore[arg-type]
+                segment=SegmentOptions(score=score, background=background, crf=crf),  # type: ignore[arg-type]
+                crf=crf,
+                crf_size=crf_size,
                 batch_size=batch_size,
                 progress=lambda done, total: bar.update(task, completed=done, total=total),
             )

@@ -190,19 +190,19 @@ class Board:
         }
 
 
-def differences(board: Board, base: Board) -> dict[str, dict[str, Any]]:
+def differences(board: Board, base: Board, *, leave_out: Sequence[str] = ()) -> dict[str, dict[str, Any]]:
     """How far a row's headline numbers are above another's, on the same images.
 
     The 95% interval is that of the paired bootstrap: copy i of both rows drew the same images.
 
     Returns:
         Per metric `score`, `difference` and `interval_95` (None without replicates); metrics that did not count the
-        same number of images in both are left out.
+        same number of images in both are left out, and those of `leave_out`.
     """
     out: dict[str, dict[str, Any]] = {}
     for name, score in HEADLINE.items():
         mine, theirs = board.metrics.get(name), base.metrics.get(name)
-        if mine is None or theirs is None or mine.images != theirs.images:
+        if name in leave_out or mine is None or theirs is None or mine.images != theirs.images:
             continue
         a, b = mine.scores()[score], theirs.scores()[score]
         if a is None or b is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy.typing as npt
 from lidcam_rt.evaluation.data import EvalSet, label_truth
 from lidcam_rt.evaluation.runner import PREDICTED, EvalOptions, class_map
 from lidcam_rt.predictor import Localizer
+from lidcam_rt.results import Localization
 
 __all__ = ["Case", "draw_cases"]
 
@@ -65,8 +66,8 @@ def draw_cases(
             answer = f"{row['class']} ({float(row['score']):.2f}{wrong})"
             caption = f"{row['file']}: {answer}, mask IoU {float(row['mask_iou']):.2f}"
             localized = localizer(data.records[i].image, crf=options.crf, crf_size=options.crf_size)
-            picture = localized.overlay()
-            cases.append(Case(heading, about, caption, _jpeg(_outline(picture, data.records[i].read_mask()))))
+            large, mask = _enlarged(localized, data.records[i].read_mask())
+            cases.append(Case(heading, about, caption, _jpeg(_outline(large.overlay(), mask))))
     if "track1" in options.metrics and (classes := class_map(localizer.class_names, data.class_names)) is not None:
         from lidcam_rt.segmenter import Segmentation, Segmenter
 
@@ -81,7 +82,9 @@ def draw_cases(
             right = Segmentation(np.where(truth == 255, 0, truth).astype(np.uint8), (), (), None, found.image).overlay()
             gap = np.full((right.shape[0], max(2, right.shape[1] // 60), 3), 255, np.uint8)
             names = ", ".join(entry.class_name for entry in found.classes) or "nothing"
-            caption = f"{rows[i]['file']}: {names}; mean IoU of this picture {float(rows[i][column]):.0f}%"
+            true = ", ".join(data.class_names[label] for label in data.records[i].labels) or "unknown"
+            iou = f"mean IoU of this picture {float(rows[i][column]):.0f}%"
+            caption = f"{rows[i]['file']}: {names}; truly {true}; {iou}"
             cases.append(Case(heading, about, caption, _jpeg(np.hstack([found.overlay(), gap, right]))))
     return cases
 
@@ -92,6 +95,30 @@ def _ends(rows: list[dict[str, str]], column: str, number: int, what: str) -> li
     number = min(number, len(ranked) // 2)
     worst, best = ranked[:number], ranked[::-1][:number]
     return [(f"Worst {what}", i) for _, i in worst] + [(f"Best {what}", i) for _, i in best]
+
+
+def _enlarged(
+    result: Localization, mask: npt.NDArray[np.uint8] | None
+) -> tuple[Localization, npt.NDArray[np.uint8] | None]:
+    """A small picture's localization and mask in whole multiples of their pixels, for outlines that hide less."""
+    import cv2
+
+    times = _SIDE // max(result.size)
+    if times < 2 or result.image is None:
+        return result, mask
+
+    def grow(pixels: npt.NDArray[np.uint8], how: int = cv2.INTER_NEAREST) -> npt.NDArray[np.uint8]:
+        return np.asarray(cv2.resize(pixels, None, fx=times, fy=times, interpolation=how), np.uint8)
+
+    box = None if result.box is None else tuple(times * v for v in result.box)
+    large = replace(
+        result,
+        image=grow(result.image),
+        map=grow(result.map, cv2.INTER_LINEAR),
+        mask=grow(result.mask.view(np.uint8)).view(np.bool_),
+        box=box,  # type: ignore[arg-type]
+    )
+    return large, None if mask is None else grow(mask)
 
 
 def _outline(picture: npt.NDArray[np.uint8], mask: npt.NDArray[np.uint8] | None) -> npt.NDArray[np.uint8]:

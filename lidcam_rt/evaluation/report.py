@@ -161,7 +161,7 @@ def _delta(score: str, delta: dict[str, Any] | None) -> str:
     text, kind = f"{delta['difference']:+.{digits}f}", "up" if delta["difference"] > 0 else "no"
     if delta["interval_95"] is not None:
         low, high = delta["interval_95"]
-        text += f" [{low:+.{digits}f}, {high:+.{digits}f}]"
+        text += f"<br>[{low:+.{digits}f}, {high:+.{digits}f}]"
         kind = "up" if low > 0 else "no"
         text += "" if low > 0 else ", not above the blob"
     return f"<small class={kind}>{text}</small>"

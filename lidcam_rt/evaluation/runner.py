@@ -22,6 +22,7 @@ from lidcam_rt.drawing import write_atomically
 from lidcam_rt.errors import DataError, InputError
 from lidcam_rt.evaluation.board import GROUPS, Board, blob, differences, evaluator_box, truth_boxes
 from lidcam_rt.evaluation.data import EvalRecord, EvalSet, fingerprint, label_truth
+from lidcam_rt.evaluation.notes import NO_CLASS, notes, some, swapped_hint
 from lidcam_rt.evaluation.rundir import RunFolder
 from lidcam_rt.metrics import LocalizationAccuracy
 from lidcam_rt.predictor import Localizer
@@ -32,8 +33,6 @@ from lidcam_rt.version import __version__
 __all__ = ["EvalOptions", "class_map", "evaluate", "write_atomically"]
 
 PREDICTED, KNOWN, BASELINE = "predicted class", "ground-truth class", "baseline: centred blob"
-#: A class of the data that the model does not have.
-_NONE = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +76,8 @@ class EvalOptions:
 def class_map(model: tuple[str, ...], data: tuple[str, ...]) -> tuple[int, ...] | None:
     """Index in the model of each class of the data, by name; -1 where it has none; None where it has none at all."""
     index = {name.casefold(): i for i, name in enumerate(model)}
-    found = tuple(index.get(name.casefold(), _NONE) for name in data)
-    return found if any(i != _NONE for i in found) else None
+    found = tuple(index.get(name.casefold(), NO_CLASS) for name in data)
+    return found if any(i != NO_CLASS for i in found) else None
 
 
 def evaluate(
@@ -141,8 +140,8 @@ class _Run:
         self.classes = class_map(localizer.class_names, data.class_names)
         if options.gt_known and self.classes is None:
             raise InputError(
-                f"--gt-known needs the data's classes among the model's: {data.name} has {_some(data.class_names)}, "
-                f"the model {_some(localizer.class_names)}"
+                f"--gt-known needs the data's classes among the model's: {data.name} has {some(data.class_names)}, "
+                f"the model {some(localizer.class_names)}"
             )
         if options.gt_known and not localizer.manifest.labels_input:
             raise InputError("--gt-known needs an artifact that takes labels: export it with the labels input")
@@ -150,8 +149,8 @@ class _Run:
         if "track1" in options.metrics:
             if self.classes is None:
                 raise InputError(
-                    f"track1 needs the data's classes among the model's: {data.name} has {_some(data.class_names)}, "
-                    f"the model {_some(localizer.class_names)}"
+                    f"track1 needs the data's classes among the model's: {data.name} has {some(data.class_names)}, "
+                    f"the model {some(localizer.class_names)}"
                 )
             self.segmenter = Segmenter(localizer, options.segment, classes=self.classes)
         names = [PREDICTED, *([KNOWN] if options.gt_known else []), BASELINE]
@@ -181,7 +180,7 @@ class _Run:
     def true_classes(self, record: EvalRecord) -> list[int]:
         """The model's ids of a picture's labels, as far as it has them."""
         classes = self.classes or ()
-        return [classes[i] for i in record.labels if i < len(classes) and classes[i] != _NONE]
+        return [classes[i] for i in record.labels if i < len(classes) and classes[i] != NO_CLASS]
 
     def localize(
         self, records: Sequence[EvalRecord], batch_size: int, stack: ExitStack
@@ -224,7 +223,7 @@ class _Run:
         if mask is not None and mask.shape != result.map.shape:
             raise DataError(
                 f"{record.image}: picture has (height, width) {result.map.shape}, its mask {mask.shape}: they must be "
-                f"equal{_swapped_hint(mask.shape, result.map.shape)}"
+                f"equal{swapped_hint(mask.shape, result.map.shape)}"
             )
         boxes = truth_boxes(record.boxes, mask, result.size, str(record.image))
         row: dict[str, Any] = {
@@ -307,11 +306,12 @@ class _Run:
                 "classes": len(self.data.class_names),
                 "class_names": list(self.data.class_names),
             },
-            "notes": list(self._notes(failures)),
+            "notes": list(notes(self.localizer.manifest, self.data, self.classes, self.options, failures)),
             "failures": failures,
             "rows": {name: board.to_dict() for name, board in self.boards.items()},
             "above_baseline": {
-                name: differences(board, self.boards[BASELINE])
+                # The blob's label maps are given the true class: only those of the same kind compare.
+                name: differences(board, self.boards[BASELINE], leave_out=() if name == KNOWN else ("track1",))
                 for name, board in self.boards.items()
                 if name != BASELINE
             },
@@ -324,51 +324,6 @@ class _Run:
         write_atomically(folder.folder / "images.csv", table.getvalue().encode())
         write_atomically(folder.folder / "results.json", content.encode())
         return results
-
-    def _notes(self, failures: list[dict[str, Any]]) -> Iterator[str]:
-        if self.localizer.manifest.source.weights is None:
-            yield "The artifact names no file of weights: they may be random, and the numbers meaningless."
-        if self.classes is None:
-            yield (
-                "The model's classes are not those of the data: maps are those of whatever class the model predicts, "
-                "and nothing about classification is counted."
-            )
-        elif _NONE in self.classes:
-            lacking = [n for n, i in zip(self.data.class_names, self.classes, strict=True) if i == _NONE]
-            yield (
-                f"{len(lacking)} of the data's {len(self.classes)} classes are none of the model's "
-                f"({_some(tuple(lacking))}): their pictures count in nothing about classification or true classes."
-            )
-        if failures:
-            yield f"{len(failures)} pictures could not be read and are in no number."
-        if not any(record.boxes for record in self.data.records):
-            yield "The data has no boxes: the box around each mask is the truth for the box measures."
-        if any(len(record.labels) > 1 for record in self.data.records):
-            yield (
-                "Some pictures have several classes: the truth for maps and boxes is all their objects together; for "
-                "the ground-truth class it is the first class's own objects where the masks tell them apart."
-            )
-        refiner = MapRefiner.of(self.options.crf, self.options.crf_size)
-        if refiner is not None:
-            yield (
-                f"Maps, masks and boxes are those after a dense CRF ({refiner.preset or 'own options'}, at "
-                f"{refiner.size} size): a map is the foreground's probability, and its own threshold is 127."
-            )
-        if self.segmenter is not None and self.options.segment.crf is not None:
-            yield "Label maps are refined at original size by a dense CRF of all their classes."
-        yield (
-            "Peaks and best thresholds are chosen on the very pictures that are scored. Boxes and maps are compared at "
-            "original size, 8 bits per map pixel."
-        )
-
-
-def _swapped_hint(mask: tuple[int, ...], picture: tuple[int, ...]) -> str:
-    if mask != picture[::-1]:
-        return ""
-    return (
-        ". They are swapped: EXIF orientation is applied to pictures; the LID Track 3 masks whose ids end in 17615 and "
-        "18903 are stored swapped (the reader lid-track3:DIR turns them)"
-    )
 
 
 def _of_one_class(
@@ -386,8 +341,3 @@ def _digest(path: Path | None) -> str | None:
         return None if path is None else file_sha256(path)
     weights = path / "model.safetensors"
     return file_sha256(weights) if weights.is_file() else None
-
-
-def _some(names: tuple[str, ...]) -> str:
-    shown = ", ".join(names[:3]) or "none"
-    return f"{shown} ... ({len(names)})" if len(names) > 3 else shown

@@ -34,6 +34,8 @@ def write_submission(
     *,
     track: int,
     segment: SegmentOptions | None = None,
+    crf: Any = None,
+    crf_size: str = "network",
     batch_size: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
@@ -47,7 +49,9 @@ def write_submission(
         images: the pictures; their stems must differ.
         out: the .zip.
         track: 1 or 3.
-        segment: how label maps are made, for Track 1.
+        segment: how label maps are made, for Track 1 (with a CRF of their own).
+        crf: preset or options of the dense CRF that refines maps, for Track 3.
+        crf_size: of `Localizer`.
         batch_size: pictures per network call; None: 1 on the CPU, 8 on a GPU.
         progress: called with (done, all).
 
@@ -65,6 +69,8 @@ def write_submission(
         keep_image=segmenter is not None and segmenter.options.crf is not None,
         on_error="yield",
         batch_size=batch_size,
+        crf=crf if track == 3 else None,
+        crf_size=crf_size,
     )
     temporary = out.with_name(f".{out.name}.part")
     try:
