@@ -265,7 +265,7 @@ class DenseCRF:
         """Add a Gaussian kernel of any features.
 
         Args:
-            features: float32 [1 to 6, points], C-contiguous, each divided by its standard deviation (see
+            features: float32 [1 to 7, points], C-contiguous, each divided by its standard deviation (see
                 `utils.create_pairwise_gaussian` and `create_pairwise_bilateral`).
             compat: Potts weight, or float32 [labels] or [labels, labels] added with the opposite sign.
             kernel: no effect.

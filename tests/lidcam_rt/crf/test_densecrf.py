@@ -105,7 +105,7 @@ def test_no_normalization_leaves_the_kernel_alone():
 
 
 @DERANDOMIZED
-@given(st.integers(1, 6), st.integers(1, 300), st.integers(2, 4), st.integers(0, 2**32 - 1))
+@given(st.integers(1, 7), st.integers(1, 300), st.integers(2, 4), st.integers(0, 2**32 - 1))
 def test_any_features_are_pydensecrfs(dimension, points, labels, seed):
     oracle = pytest.importorskip("pydensecrf.densecrf")
     rng = np.random.default_rng(seed)
@@ -242,7 +242,8 @@ NAN = np.full((3, 20), np.nan, np.float32)
         (lambda d: d.addPairwiseEnergy(UNARY[:2, :19].copy(), 3), "20"),
         (lambda d: d.addPairwiseEnergy(UNARY.astype(np.float64), 3), "astype"),
         (lambda d: d.addPairwiseEnergy(NAN, 3), "not finite"),
-        (lambda d: d.addPairwiseEnergy(np.zeros((0, 20), np.float32), 3), "features"),
+        (lambda d: d.addPairwiseEnergy(np.zeros((0, 20), np.float32), 3), "1 to 7 features"),
+        (lambda d: d.addPairwiseEnergy(np.zeros((8, 20), np.float32), 3), "1 to 7 features"),
         (lambda d: d.inference(-1), "niter"),
         (lambda d: d.inference(2.5), "niter"),
         (lambda d: d.inference("2"), "niter"),

@@ -15,8 +15,6 @@ from lidcam_rt.crf import PRESETS, DenseCRF, densecrf
 
 FIXTURE = Path(__file__).parent / "fixtures" / "pydensecrf2.npz"
 MOST = 1e-5
-#: Cases above it: 2.6e-5 at 383x385 after 10 steps.
-MISSED = ("two-odd",)
 
 
 @pytest.fixture(scope="module")
@@ -27,11 +25,6 @@ def kept():
     return arrays
 
 
-def expected_miss(request, case):
-    if case.name in MISSED:
-        request.applymarker(pytest.mark.xfail(reason="2.6e-5 at 383x385 after 10 steps", strict=False))
-
-
 def compare(q, kept, case, steps):
     """Largest difference on the sample, and pixels with another label."""
     expected, labels = kept[f"{case.name}/{steps}/q"], kept[f"{case.name}/{steps}/labels"]
@@ -40,8 +33,7 @@ def compare(q, kept, case, steps):
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_drop_in(kept, case, request):
-    expected_miss(request, case)
+def test_drop_in(kept, case):
     assert case.digest() == kept["about"]["digests"][case.name], "other photos: make the fixtures anew"
     field = case.build(densecrf)
     for steps in case.steps:
@@ -51,8 +43,7 @@ def test_drop_in(kept, case, request):
 
 @pytest.mark.parametrize("case", [c for c in CASES if c.setting in PRESETS and (c.compat, c.normalization) == (
     "potts", 3)], ids=lambda case: case.name)  # fmt: skip
-def test_dense_crf(kept, case, request):
-    expected_miss(request, case)
+def test_dense_crf(kept, case):
     steps = SETTINGS[case.setting][-1]
     if steps not in case.steps:
         pytest.skip("kept for other numbers of steps")
