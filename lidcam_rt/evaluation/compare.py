@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from lidcam_rt.errors import DataError, ImageError, InputError, LidcamError
+from lidcam_rt.errors import DataError, ImageError, InputError, LidcamError, MissingExtraError
 from lidcam_rt.evaluation.board import Board, truth_boxes
 from lidcam_rt.evaluation.data import EvalRecord
 from lidcam_rt.predictor import Localizer, load
@@ -72,7 +72,12 @@ def open_runner(path: str | os.PathLike[str], *, backend: str = "auto", device: 
     suffix = "checkpoint" if folder else Path(path).suffix.lower().lstrip(".")
     for entry in entry_points(group="lidcam.runners"):
         if entry.name == suffix:
-            opener: Callable[[Path], Runner | Localizer] = entry.load()
+            try:
+                opener: Callable[[Path], Runner | Localizer] = entry.load()
+            except ImportError as error:
+                raise MissingExtraError(
+                    f"running {path} as {entry.name}", "export", (error.name or str(error),)
+                ) from None
             opened = opener(Path(path))
             return _LocalizerRunner(opened) if isinstance(opened, Localizer) else opened
     if suffix in ("pt", "pth", "ckpt", "safetensors"):

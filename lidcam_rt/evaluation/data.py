@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from lidcam_rt.errors import DataError
+from lidcam_rt.errors import DataError, MissingExtraError
 from lidcam_rt.evaluation.coco import draw_shapes, read_coco
 from lidcam_rt.evaluation.labels import read_labels
 from lidcam_rt.image import SUFFIXES
@@ -132,7 +132,11 @@ def open_data(spec: str, split: str = "test") -> EvalSet:
         folder = Path(rest).expanduser()
         if not folder.is_dir():
             raise DataError(f"data {spec!r}: the folder {folder} is not there")
-        data = readers[name]()(folder, split)
+        try:
+            reader = readers[name]()
+        except ImportError as error:
+            raise MissingExtraError(f"reading data {spec!r}", "train", (error.name or str(error),)) from None
+        data = reader(folder, split)
     else:
         known = ", ".join(["coco", *sorted(readers)])
         raise DataError(f"data {spec!r}: neither a folder nor NAME:PATH with NAME one of {known}")

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 import lidcam_rt
-from lidcam_rt.errors import DataError, InputError, OutputError
+from lidcam_rt.errors import DataError, InputError, MissingExtraError, OutputError
 from lidcam_rt.evaluation import open_data
 from lidcam_rt.evaluation.compare import Tolerance, _LocalizerRunner, compare, open_runner
 from lidcam_rt.evaluation.submission import check_submission, write_submission
@@ -220,3 +220,10 @@ def test_exit_status_and_messages(model, folder, tmp_path):
     assert done.returncode == 0 and "valid Track 3 submission of 4" in done.stdout
     wrong = run("submit", folder / "images", "-o", tmp_path / "s.zip", "--track", "1", "--classes", "5")
     assert wrong.returncode == 2 and "class index" in wrong.stderr
+
+
+def test_a_checkpoint_without_torch_says_what_to_install(model, folder, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)  # as where it is not installed
+    monkeypatch.delitem(sys.modules, "lidcam_export.torch_runner", raising=False)
+    with pytest.raises(MissingExtraError, match=r"lidcam-rt\[export\]"):
+        open_runner(tmp_path)
