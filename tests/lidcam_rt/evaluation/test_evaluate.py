@@ -96,6 +96,15 @@ def test_stopped_and_resumed_gives_the_same_bytes(localizer, folder, tmp_path, m
         evaluate(localizer, data, tmp_path / "cut", EvalOptions())
 
 
+def test_states_are_saved_between_batches_only(localizer, folder, tmp_path, monkeypatch):
+    saved = []
+    monkeypatch.setattr(RunFolder, "save", lambda self, arrays: saved.append(self.done))
+    monkeypatch.setattr(RunFolder, "save_is_due", True)
+    options = EvalOptions(metrics=("track3",), replicates=0, save_every=3, batch_size=2)
+    evaluate(localizer, open_data(str(folder)), tmp_path, options)
+    assert saved == [4, 8, 12]  # a network may round otherwise in a batch of another size
+
+
 KILLED = """
 import os, signal, sys
 import lidcam_rt
@@ -229,6 +238,9 @@ def test_compressed_run_lengths_of_coco():
     noise = (np.random.default_rng(1).random((40, 50)) < 0.1).astype(np.uint8)
     noise[:, 20:45] = 1
     np.testing.assert_array_equal(draw_shapes([({"size": [40, 50], "counts": NOISE}, 1)], (50, 40), "a"), noise)
+    crowd, object_ = {"counts": [0, 24]}, [[1, 1, 3, 1, 3, 2, 1, 2]]
+    for shapes in ([(crowd, 255), (object_, 1)], [(object_, 1), (crowd, 255)]):
+        assert (draw_shapes(shapes, (6, 4), "a") == 1).sum() == 6  # an object is drawn over a crowd
     with pytest.raises(DataError, match="pixels"):
         draw_shapes([({"counts": HOLED}, 1)], (50, 40), "a")
     for wrong in ({"counts": "P"}, {"counts": [5, -1]}, [[1, 2, 3]], "text"):
