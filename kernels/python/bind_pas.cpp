@@ -39,6 +39,11 @@ void bind_pas(nb::module_& parent) {
   nb::module_ m = parent.def_submodule("pas", "Percentile as a standard. Use lidcam_rt.pas.");
   m.def("pas", [](Cam cam, int height, int width, double percentile, double theta, bool normalize,
                   bool float_precision, bool raw, bool linear, int threads) {
+    const int64_t sides[4] = {int64_t(cam.shape(2)), int64_t(cam.shape(3)), height, width};
+    for (const int64_t side : sides)
+      if (side < 1 || side > 32768) throw nb::value_error("a side must have 1 to 32768 pixels");
+    if (!(percentile >= 0 && percentile <= 100 && theta >= 0 && theta <= 1))
+      throw nb::value_error("percentile must be 0 to 100 and theta 0 to 1");
     const size_t n = cam.shape(0), k = cam.shape(1), h = height, w = width;
     auto map_out = pooled(n, k, h, w);
     auto mask_out = pooled(n, k, h, w);

@@ -2,6 +2,7 @@
 
 import json
 
+import cv2
 import numpy as np
 import onnxruntime as ort
 import pytest
@@ -14,8 +15,10 @@ from skimage import data
 
 import lidcam_rt
 from lidcam_rt.artifact import read_manifest
+from lidcam_rt.boxes import largest_box
 from lidcam_rt.errors import ExportError, LidcamError
-from lidcam_rt.pas import pas_reference
+from lidcam_rt.image import network_input
+from lidcam_rt.pas import pas, pas_reference
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +77,29 @@ def test_lite0_knows_the_photos(lite0):
     x0, y0, x1, y1 = coffee.box  # the cup with its saucer, drawn by hand: about (90, 25, 480, 345)
     wide, high = max(0, min(x1, 480) - max(x0, 90)), max(0, min(y1, 345) - max(y0, 25))
     assert wide * high / ((x1 - x0) * (y1 - y0) + 390 * 320 - wide * high) > 0.4
+
+
+def test_masks_and_boxes_of_the_released_pipeline_on_real_cams(lite0):
+    """The released code's steps in OpenCV and numpy, on CAMs of photos, several classes each."""
+    session = ort.InferenceSession(str(lite0))
+    spec = read_manifest(lite0).input
+    compared = 0
+    for photo in (data.astronaut(), data.chelsea(), data.coffee(), data.rocket()):
+        image = network_input(photo, spec)[None]
+        for label in (-1, 7, 285, 504, 657, 812):
+            cam = session.run(["cam"], {"image": image, "labels": np.array([[label]])})[0]
+            big = cv2.resize(cam[0, 0], (384, 384), interpolation=cv2.INTER_CUBIC)
+            big = big - big.min()
+            gray = (big / big.max() * 255).astype(np.uint8)
+            for percentile in (90, 98):
+                expected = gray > int(0.35 * np.percentile(gray, percentile))
+                contours, _ = cv2.findContours(expected.view(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+                x, y, w, h = cv2.boundingRect(max(contours, key=cv2.contourArea))
+                mask = pas(cam, (384, 384), percentile=percentile, theta=0.35).mask[0, 0]
+                assert (mask != expected).sum() <= 3
+                assert np.abs(np.subtract(largest_box(mask), (x, y, x + w, y + h))).max() <= 1
+                compared += 1
+    assert compared == 48
 
 
 @pytest.mark.parametrize(("kernel", "stride"), [(3, 1), (3, 2), (5, 2), (5, 1)])

@@ -19,7 +19,7 @@ from lidcam_export.operator import OPSET, attach, pas_node, threshold_bounds
 from onnx import TensorProto, helper
 
 from lidcam_rt.artifact import PasSpec
-from lidcam_rt.pas import ops_library, pas, pas_reference
+from lidcam_rt.pas import ops_library, pas, pas_reference, resize_reference
 
 
 def model_of(spec: PasSpec) -> onnx.ModelProto:
@@ -122,6 +122,30 @@ def test_resized_maps_differ_in_at_most_one_mask_pixel_of_a_million():
             pixels += want.mask.size
     assert pixels > 4e6
     assert flipped <= pixels / 1e6
+
+
+@pytest.mark.parametrize("interpolation", ["cubic", "linear"])
+def test_the_resizes_of_torch_and_onnxruntime_are_within_their_ulps_of_ours(interpolation):
+    """They keep source positions in float32: exact at whole factors, tens of ulps elsewhere (docs/operator.md)."""
+    import torch
+
+    node = helper.make_node(
+        "Resize", ["x", "", "", "size"], ["y"], mode=interpolation, coordinate_transformation_mode="half_pixel",
+        cubic_coeff_a=-0.75,
+    )  # fmt: skip
+    info = helper.make_tensor_value_info
+    inputs = [info("x", TensorProto.FLOAT, [1, 1, "h", "w"]), info("size", TensorProto.INT64, [4])]
+    graph = helper.make_graph([node], "resize", inputs, [info("y", TensorProto.FLOAT, None)])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=9)
+    session = ort.InferenceSession(model.SerializeToString())
+    for h, w, height, width, most in ((24, 24, 384, 384, 5), (7, 7, 224, 224, 5), (17, 13, 333, 250, 60)):
+        x = np.random.default_rng(h).standard_normal((1, 1, h, w)).astype(np.float32)
+        ours = resize_reference(x, (height, width), interpolation).astype(np.float64)
+        mode = {"cubic": "bicubic", "linear": "bilinear"}[interpolation]
+        theirs = torch.nn.functional.interpolate(torch.from_numpy(x), (height, width), mode=mode, align_corners=False)
+        engine = session.run(None, {"x": x, "size": np.array([1, 1, height, width])})[0]
+        for peer in (theirs.numpy(), engine):
+            assert np.abs(peer - ours).max() <= most * np.spacing(np.abs(x).max())
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, "constant", "zero", "overflow"])

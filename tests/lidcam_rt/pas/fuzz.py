@@ -83,8 +83,10 @@ def wrong_calls(module, rng, count):
             lambda: pas(np.zeros((1, 1, 4, 4), np.float32), (5, 5), percentile=pick(numbers), theta=pick(numbers)),
             lambda: pas(np.zeros((1, 1, 4, 4), np.float32), (5, 5), **{pick(["mode", "where", "more"]): pick(numbers)}),
         ]
-        # The compiled functions themselves check types; ranges are checked by the Python around them.
-        calls.append(lambda: module.pas.pas(pick(arrays), 5, 5, 98.0, 0.35, False, pick(numbers), False, False, 1))
+        sides = pick([(5, 5), (pick(numbers), 5), (5, pick(numbers))])
+        shares = pick([(98.0, 0.35), (pick(numbers), 0.35), (98.0, pick(numbers))])
+        rest = (False, pick([True, False, None]), False, pick([True, 1]), pick([1, 2, -1, 2**31, None]))
+        calls.append(lambda sides=sides, shares=shares, rest=rest: module.pas.pas(pick(arrays), *sides, *shares, *rest))
         try:
             pick(calls)()
         except (InputError, TypeError, ValueError, OverflowError):

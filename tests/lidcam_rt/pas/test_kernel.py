@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from lidcam_rt.boxes import largest_box
 from lidcam_rt.errors import InputError
-from lidcam_rt.pas import pas, pas_reference
+from lidcam_rt.pas import pas, pas_reference, resize_reference
 from lidcam_rt.pas.reference import INTERPOLATIONS, MODES, PRECISIONS, WHERES
 
 COMBINATIONS = list(itertools.product(MODES, PRECISIONS, WHERES, INTERPOLATIONS))
@@ -117,6 +117,18 @@ def released(cam, size, percentile, theta):
     cam = cam - cam.min()
     gray = (cam / cam.max() * 255).astype(np.uint8)
     return gray > int(theta * np.percentile(gray, percentile))
+
+
+@pytest.mark.parametrize("interpolation", INTERPOLATIONS)
+def test_the_resize_is_within_a_few_ulps_of_opencv(interpolation):
+    """Ulps of the largest magnitude of the map (docs/operator.md states what was measured)."""
+    code = {"cubic": cv2.INTER_CUBIC, "linear": cv2.INTER_LINEAR}[interpolation]
+    rng = np.random.default_rng(4)
+    for h, w, height, width in ((24, 24, 384, 384), (7, 7, 224, 224), (17, 13, 333, 250), (33, 29, 20, 18)):
+        cam = rng.standard_normal((h, w)).astype(np.float32)
+        got = resize_reference(cam, (height, width), interpolation).astype(np.float64)
+        difference = np.abs(cv2.resize(cam, (width, height), interpolation=code) - got).max()
+        assert difference <= 10 * np.spacing(np.abs(cam).max())
 
 
 def test_masks_and_boxes_of_the_released_pipeline():
