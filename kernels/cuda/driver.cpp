@@ -230,7 +230,7 @@ void launch(void* function, const Launch& how, void** arguments) {
     check(d.function_set_attribute(function, kFunctionSharedBytes, int(how.shared)), "cuFuncSetAttribute");
   }
   if (how.cluster <= 1) {
-    check(d.launch(function, how.grid, 1, 1, how.block, 1, 1, how.shared, how.stream, arguments, nullptr),
+    check(d.launch(function, how.grid, how.rows, 1, how.block, 1, 1, how.shared, how.stream, arguments, nullptr),
           "cuLaunchKernel");
     return;
   }
@@ -238,7 +238,7 @@ void launch(void* function, const Launch& how, void** arguments) {
   Attribute cluster{};
   cluster.id = kLaunchCluster;
   cluster.value.cluster = {how.cluster, 1, 1};
-  Config config{how.grid, 1, 1, how.block, 1, 1, how.shared, how.stream, &cluster, 1};
+  Config config{how.grid, how.rows, 1, how.block, 1, 1, how.shared, how.stream, &cluster, 1};
   check(d.launch_ex(&config, function, arguments, nullptr), "cuLaunchKernelEx");
 }
 

@@ -48,12 +48,13 @@ class Scope {
 
 // One compiled file (a fatbin, or PTX for a compute capability and later) and one kernel in it. Loaded at the first
 // launch of each context.
-enum class Image { pas, components, pas_words_75, pas_words_90 };
+enum class Image { pas, components, crf, pas_words_75, pas_words_90 };
 void* function(Image image, const char* kernel);
 
 struct Launch {
   unsigned grid = 1, block = 32, shared = 0, cluster = 1;
   Stream stream = nullptr;
+  unsigned rows = 1;  // of blocks, along y
 };
 // Within a Scope.
 void launch(void* function, const Launch& how, void** arguments);

@@ -5,6 +5,7 @@
 #include <stdexcept>
 
 #include "components/runs.h"
+#include "crf/cuda_args.h"
 #include "cuda/images.h"
 #include "pas/pas_args.h"
 
@@ -131,6 +132,103 @@ void launch_boxes_at_size(Stream stream, const uint8_t* map, const float* level,
   void* arguments[] = {&map,   &level,  &map_height, &map_width, &height, &width,
                        &pixels, &shared, &place,      &stride,    &boxes};
   launch(function(Image::components, "lidcam_boxes_at_size"), how, arguments);
+}
+
+namespace {
+
+void size_crf(crf::cuda::Args* args, int capacity) {
+  const int64_t pixels = int64_t(args->height) * args->width;
+  if (args->labels < 2) throw std::invalid_argument("a dense CRF has at least 2 labels");
+  if (args->terms < 1 || args->terms > crf::cuda::kMaxTerms)
+    throw std::invalid_argument("a dense CRF on CUDA has 1 to 4 pairwise terms");
+  if (pixels > (int64_t(1) << 26)) throw std::invalid_argument("a dense CRF on CUDA has at most 2^26 pixels");
+  if (capacity < 0) throw std::invalid_argument("capacity must not be negative");
+  // Every pixel has at most six vertices of its own; one simplex more for the pixels that round up to four.
+  const int64_t most = crf::cuda::kCorners * (pixels + 1);
+  const int64_t wanted = capacity ? capacity : 2 * pixels + 64;
+  args->capacity = int(std::min(most, wanted));
+  args->slots = 64;
+  while (args->slots < 2 * int64_t(args->capacity)) args->slots *= 2;
+}
+
+int64_t crf_bytes(const crf::cuda::Args& args) {
+  return args.terms *
+         crf::cuda::place(int64_t(args.height) * args.width, args.capacity, args.slots, args.labels).bytes;
+}
+
+crf::cuda::Term crf_term(const CrfTerm& given, int height, int width) {
+  crf::cuda::Term term{};
+  term.dimension = given.bilateral ? 5 : 2;
+  const float last[5] = {float(width - 1), float(height - 1), 255, 255, 255};
+  const float deviation = float(std::sqrt(2.0 / 3.0) * (term.dimension + 1));
+  double reach = 0;  // no coordinate of the lattice is larger
+  for (int i = 0; i < term.dimension; ++i) {
+    if (!(given.deviation[i] > 0) || !std::isfinite(given.deviation[i]))
+      throw std::invalid_argument("the standard deviations of a pairwise term must be above 0");
+    term.deviation[i] = given.deviation[i];
+    term.scale[i] = float(1.0 / std::sqrt((i + 2.0) * (i + 1.0)) * deviation);
+    reach += double(last[i]) / given.deviation[i] * term.scale[i] * (i + 1);
+  }
+  // Keys hold 12 bits of a coordinate over D + 1 (bilateral) or 20.
+  const int bits = given.bilateral ? 12 : 20;
+  if (!(reach / (term.dimension + 1) + 4 < double(1 << (bits - 1))))
+    throw std::invalid_argument("the standard deviations of a pairwise term are too small for this image on CUDA");
+  term.weight = given.weight;
+  term.alpha = 1.0f / (1.0f + std::pow(2.0f, -float(term.dimension)));
+  return term;
+}
+
+}  // namespace
+
+size_t crf_workspace(int64_t count, int labels, int height, int width, int terms, int capacity) {
+  check_size(count, {height, width});
+  crf::cuda::Args args{};
+  args.labels = labels, args.height = height, args.width = width, args.terms = terms;
+  size_crf(&args, capacity);
+  return size_t(count) * size_t(crf_bytes(args));
+}
+
+void launch_crf(Stream stream, const uint8_t* image, const float* unary, int64_t count, int labels, int height,
+                int width, const std::vector<CrfTerm>& terms, int iterations, float* q, int32_t* status, int capacity,
+                void* workspace) {
+  check_size(count, {height, width});
+  if (iterations < 0) throw std::invalid_argument("iterations must not be negative");
+  if (count * int64_t(terms.size()) > 65535) throw std::invalid_argument("too many images: at most 65535 lattices a call");
+  crf::cuda::Args args{};
+  args.labels = labels, args.height = height, args.width = width, args.iterations = iterations;
+  args.terms = int(std::min<size_t>(terms.size(), crf::cuda::kMaxTerms + 1));
+  size_crf(&args, capacity);
+  for (int t = 0; t < args.terms; ++t) args.term[t] = crf_term(terms[t], height, width);
+  if (count == 0) return;
+  const Scope scope(stream, unary);
+  const Device& device = scope.device();
+  const Memory memory(workspace, size_t(count) * size_t(crf_bytes(args)), stream);
+  void* place = memory.data();
+
+  Launch how;
+  how.block = crf::cuda::kThreads;
+  how.stream = stream;
+  how.rows = unsigned(count * args.terms);
+  const auto over = [&](int64_t n) { how.grid = unsigned((n + how.block - 1) / how.block); };
+  const int64_t pixels = int64_t(height) * width;
+  void* tables[] = {&args, &place};
+  over(std::max<int64_t>(args.slots, 2 * crf::cuda::kCorners * int64_t(args.capacity)));
+  launch(function(Image::crf, "lidcam_crf_clear"), how, tables);
+  void* seen[] = {&image, &args, &place};
+  over(pixels + 3);
+  launch(function(Image::crf, "lidcam_crf_vertices"), how, seen);
+  over(std::max<int64_t>(args.slots, pixels));
+  launch(function(Image::crf, "lidcam_crf_neighbours"), how, tables);
+
+  unsigned cluster = device.major >= 9 ? 8 : 1;
+  while (cluster > 1 && count * cluster > device.processors) cluster /= 2;
+  args.shared_bytes = cluster > 1 ? 0 : device.shared_limit;
+  how.rows = 1;
+  how.cluster = cluster;
+  how.grid = unsigned(count) * cluster;
+  how.shared = unsigned(args.shared_bytes);
+  void* arguments[] = {&unary, &args, &place, &q, &status};
+  launch(function(Image::crf, cluster > 1 ? "lidcam_crf_cluster" : "lidcam_crf"), how, arguments);
 }
 
 AheadOfTime pas_ahead_of_time(int major) { return {aot_ptx(major >= 9), major >= 9 ? 8 : 1}; }

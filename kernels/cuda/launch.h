@@ -2,6 +2,7 @@
 #pragma once
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "cuda/driver.h"
 #include "pas/pas.h"
@@ -32,6 +33,23 @@ size_t boxes_workspace(int64_t count, int height, int width);
 void launch_boxes_at_size(Stream stream, const uint8_t* map, const float* level, int64_t count, int map_height,
                           int map_width, int height, int width, bool by_pixels, int32_t* boxes,
                           void* workspace = nullptr);
+
+// One Potts term of a dense CRF: Gaussian over x and y, or bilateral over x, y and the three channels.
+struct CrfTerm {
+  bool bilateral = false;
+  float deviation[5] = {1, 1, 1, 1, 1};  // standard deviations: pixels, pixels, and grey levels of each channel
+  float weight = 1;
+};
+
+// Mean field of a dense CRF as lidcam::crf::mean_field, with symmetric normalisation, for `count` images of one size:
+// image uint8 [count, height, width, 3]; unary float32 [count, labels, height, width], negative log probabilities;
+// q float32 of the same shape. status int32 [count]: 0, or 1 where an image has more lattice vertices than `capacity`
+// (then its q is not written; 0 takes twice the number of pixels). Four launches, lattices built on the device.
+// `workspace`: crf_workspace(...) bytes, or null to take it from the stream's memory pool.
+void launch_crf(Stream stream, const uint8_t* image, const float* unary, int64_t count, int labels, int height,
+                int width, const std::vector<CrfTerm>& terms, int iterations, float* q, int32_t* status,
+                int capacity = 0, void* workspace = nullptr);
+size_t crf_workspace(int64_t count, int labels, int height, int width, int terms, int capacity = 0);
 
 // PTX of lidcam_pas_aot (kernels/pas/pas_aot.cu lists its arguments) for a device of this major compute capability,
 // and how many blocks share a map: grid = count * blocks_per_map. Empty when compiled() is false.

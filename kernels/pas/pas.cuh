@@ -3,10 +3,9 @@
 // walks down the columns and makes each value again from four row values held in registers.
 // Compile with -fmad=false.
 #pragma once
-#include <cooperative_groups.h>
-
 #include <cstdint>
 
+#include "cuda/team.cuh"
 #include "pas/pas_args.h"
 
 namespace lidcam::pas::cuda {
@@ -28,32 +27,9 @@ struct Scratch {
 
 static_assert(sizeof(Scratch) + kBins * sizeof(uint32_t) <= kFixedBytes && sizeof(Tap) == kTapBytes, "pas_args.h");
 
-// The blocks that share a map: one,
-struct Block {
-  __device__ int rank() const { return 0; }
-  __device__ int size() const { return 1; }
-  __device__ void sync() const { __syncthreads(); }
-  __device__ void sync_remote() const {}
-  template <class T>
-  __device__ const T* at(const T* p, int) const {
-    return p;
-  }
-};
-
-// or a cluster (compute capability 9 and later).
+using lidcam::cuda::Block;
 #if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
-struct Cluster {
-  cooperative_groups::cluster_group group = cooperative_groups::this_cluster();
-  __device__ int rank() const { return int(group.block_rank()); }
-  __device__ int size() const { return int(group.num_blocks()); }
-  __device__ void sync() const { group.sync(); }
-  // No block may leave, or write what others read, before they have read it.
-  __device__ void sync_remote() const { group.sync(); }
-  template <class T>
-  __device__ const T* at(const T* p, int rank) const {
-    return group.map_shared_rank(const_cast<T*>(p), rank);
-  }
-};
+using lidcam::cuda::Cluster;
 #endif
 
 __device__ inline bool finite(float v) { return fabsf(v) <= 3.402823466e38f; }

@@ -2,6 +2,12 @@
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
+#include <nanobind/stl/vector.h>
+
+#include <algorithm>
+#include <tuple>
+#include <vector>
 
 #include "cuda/images.h"
 #include "cuda/launch.h"
@@ -68,6 +74,22 @@ void bind_cuda(nb::module_& parent) {
                     uintptr_t stream) {
     nb::gil_scoped_release release;
     launch_boxes(device<void>(stream), device<uint8_t>(mask), count, height, width, by_pixels, device<int32_t>(boxes));
+  });
+  // terms: (bilateral, five standard deviations, weight) each.
+  m.def("mean_field", [](uintptr_t image, uintptr_t unary, int64_t count, int labels, int height, int width,
+                         const std::vector<std::tuple<bool, std::vector<float>, float>>& given, int iterations,
+                         uintptr_t q, uintptr_t status, int capacity, uintptr_t stream) {
+    std::vector<CrfTerm> terms;
+    for (const auto& [bilateral, deviation, weight] : given) {
+      CrfTerm term;
+      term.bilateral = bilateral;
+      term.weight = weight;
+      std::copy_n(deviation.begin(), std::min<size_t>(5, deviation.size()), term.deviation);
+      terms.push_back(term);
+    }
+    nb::gil_scoped_release release;
+    launch_crf(device<void>(stream), device<uint8_t>(image), device<float>(unary), count, labels, height, width, terms,
+               iterations, device<float>(q), device<int32_t>(status), capacity);
   });
   m.def("boxes_at_size", [](uintptr_t map, uintptr_t level, int64_t count, int map_height, int map_width, int height,
                             int width, bool by_pixels, uintptr_t boxes, uintptr_t stream) {

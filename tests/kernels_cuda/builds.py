@@ -15,7 +15,7 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 KERNELS = ROOT / "kernels"
 STORE = ROOT / "build" / "cuda_on_cpu"
-DEVICE = ["pas/pas.cuh", "components/components.cuh", "components/components.cu"]
+DEVICE = ["pas/pas.cuh", "components/components.cuh", "components/components.cu", "crf/mean_field.cuh"]
 FLAGS = ["-std=c++17", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", "-ffp-contract=off",
          "-fno-extern-tls-init", "-U_FORTIFY_SOURCE", "-fPIC", "-pthread"]  # fmt: skip
 SANITIZED = ["-O0", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
@@ -30,7 +30,8 @@ def compiler() -> str:
 
 def build(name: str, source: str, *extra: str, kernels: Path = KERNELS, shim: bool = True) -> Path:
     """Compile tests/kernels_cuda/`source` with the kernels of a folder, or give what was built before."""
-    folders = [HERE, *(kernels / name for name in ("pas", "components", "cuda", "ops") if (kernels / name).exists())]
+    subjects = [kernels / name for name in ("pas", "components", "crf", "cuda", "ops")]
+    folders = [HERE, *(folder for folder in subjects if folder.exists())]
     parts = [p for folder in folders for p in sorted(folder.rglob("*")) if p.suffix in CODE]
     command = [compiler(), *FLAGS, *extra]
     if shim:
@@ -66,8 +67,8 @@ def with_switches(folder: Path) -> dict[str, list[str]]:
     Returns:
         For each subject the place of every barrier, in the order of their numbers.
     """
-    shutil.copytree(KERNELS, folder, ignore=shutil.ignore_patterns("python", "ops", "crf", "metrics"))
-    places: dict[str, list[str]] = {"pas": [], "components": []}
+    shutil.copytree(KERNELS, folder, ignore=shutil.ignore_patterns("python", "ops", "metrics", "*.cpp"))
+    places: dict[str, list[str]] = {"pas": [], "components": [], "crf": []}
     number = 0
     for name in DEVICE:
         subject = name.split("/")[0]

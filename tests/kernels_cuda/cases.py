@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 
 from lidcam_rt.boxes import largest_box
+from lidcam_rt.crf import CrfOptions, DenseCRF
 from lidcam_rt.pas import pas_reference
 from lidcam_rt.pas.reference import INTERPOLATIONS, MODES, PRECISIONS, WHERES
 
@@ -23,7 +24,7 @@ def write(path: Path, shared: int | None = None) -> Path:
     """
     rng = np.random.default_rng(0)
     with path.open("wb") as file:
-        for number, record in enumerate(itertools.chain(_pas(rng), _boxes(rng))):
+        for number, record in enumerate(itertools.chain(_pas(rng), _boxes(rng), _crf(rng))):
             head, *arrays = record
             assert len(head) == 12, number
             if shared is not None:
@@ -76,3 +77,51 @@ def _boxes(rng):
         full = [cv2.resize(m, size[::-1], interpolation=cv2.INTER_LINEAR) for m in maps]
         boxes = np.array([_box(m > v, "contour") for m, v in zip(full, levels, strict=True)], np.int32)
         yield (2, *maps.shape[1:], *size, 0, 0, 0, 96 if k % 2 else 64, 1, 8192, 2), maps, levels, boxes
+
+
+CRF_ARGS = np.dtype(
+    [(n, np.int32) for n in ("labels", "height", "width", "terms", "iterations", "capacity", "slots", "shared")]
+    + [("term", [("dimension", np.int32), ("deviation", np.float32, 5), ("scale", np.float32, 5),
+                 ("weight", np.float32), ("alpha", np.float32)], 4)]
+)  # fmt: skip
+
+
+def crf_args(options: CrfOptions, labels: int, height: int, width: int, capacity: int):
+    """Args of kernels/crf/cuda_args.h, as launch.cpp fills them."""
+    args = np.zeros((), CRF_ARGS)
+    slots = 1 << int(2 * capacity - 1).bit_length()
+    values = labels, height, width, 2, options.iterations, capacity, slots
+    for name, value in zip(CRF_ARGS.names, values, strict=False):
+        args[name] = value
+    for t, (d, sigma, weight) in enumerate((
+        (2, [options.gaussian_sxy] * 2, options.gaussian_compat),
+        (5, [options.bilateral_sxy] * 2 + [options.bilateral_srgb] * 3, options.bilateral_compat),
+    )):  # fmt: skip
+        i = np.arange(d)
+        unit = np.float32(np.sqrt(2 / 3) * (d + 1))
+        args["term"]["dimension"][t], args["term"]["weight"][t], args["term"]["alpha"][t] = d, weight, 1 / (1 + 2.0**-d)
+        args["term"]["deviation"][t, :d] = sigma
+        args["term"]["scale"][t, :d] = (1 / np.sqrt((i + 2.0) * (i + 1.0)) * unit).astype(np.float32)
+    return args
+
+
+def crf_inputs(rng, count, labels, height, width):
+    """Photos made of a few colours, and unary energies."""
+    spots = rng.integers(0, 256, (count, 3, 3, 3)).astype(np.uint8)
+    image = np.stack([cv2.resize(s, (width, height), interpolation=cv2.INTER_LINEAR) for s in spots])
+    p = rng.dirichlet(np.ones(labels), (count, height, width)).astype(np.float32).transpose(0, 3, 1, 2)
+    return image, np.ascontiguousarray(-np.log(p.clip(1e-5, 1)))
+
+
+def _crf(rng):
+    cases = [
+        (2, (9, 13), CrfOptions(iterations=3), 64, 1, 49152),
+        (3, (8, 11), CrfOptions(iterations=2, bilateral_srgb=20.0), 96, 1, 1024),
+        (2, (10, 9), CrfOptions(iterations=2, bilateral_sxy=20.0), 64, 2, 0),
+        (4, (7, 7), CrfOptions(iterations=1), 32, 4, 0),
+    ]
+    for labels, (height, width), options, threads, cluster, shared in cases:
+        image, unary = crf_inputs(rng, 2, labels, height, width)
+        args = crf_args(options, labels, height, width, 6 * (height * width + 1))
+        q = np.stack([DenseCRF(options).infer(i, u) for i, u in zip(image, unary, strict=True)])
+        yield (3, labels, 1, height, width, 0, 0, 0, threads, cluster, shared, 2), args, image, unary, q

@@ -1,6 +1,6 @@
 // Runs the CUDA kernels through the shim on the cases of a file (cases.py), in several scheduling orders, and compares
 // with the results that the file holds: exit status 1 at the first difference.
-// check FILE [SUBJECT [MUTANT [EVERY]]]: SUBJECT pas, components or all; every EVERY-th case. Built twice: with the
+// check FILE [SUBJECT [MUTANT [EVERY]]]: SUBJECT pas, components, crf or all; every EVERY-th case. Built twice: with the
 // sanitizers, and with every barrier behind a switch (LIDCAM_MUTANTS).
 #include <sys/resource.h>
 
@@ -25,6 +25,9 @@ struct Case {
   Bytes map, mask;            // expected of kind 0
   std::vector<float> threshold;
   std::vector<int> boxes;  // expected of kinds 1 and 2
+  on_cpu::CrfArgs crf{};      // kind 3; h is the number of labels
+  std::vector<float> q;       // expected; then what the first order gave
+  bool seen = false;
 };
 
 template <class T>
@@ -40,9 +43,14 @@ std::vector<Case> read(const char* path) {
   std::vector<Case> all;
   for (int head[12]; std::fread(head, sizeof head, 1, file) == 1;) {
     Case c{head[0], head[1], head[2], head[3], head[4], head[5], head[6], head[7], head[8], head[9], head[10], head[11],
-           {}, {}, {}, {}, {}, {}};
+           {}, {}, {}, {}, {}, {}, {}, {}, false};
     const size_t count = c.count, low = count * c.h * c.w, high = count * c.height * c.width;
-    if (c.kind == 0) {
+    if (c.kind == 3) {
+      c.crf = take<on_cpu::CrfArgs>(file, 1)[0];
+      c.bytes = take<uint8_t>(file, 3 * high);
+      c.floats = take<float>(file, high * c.h);
+      c.q = take<float>(file, high * c.h);
+    } else if (c.kind == 0) {
       c.floats = take<float>(file, low);
       c.map = take<uint8_t>(file, high);
       c.mask = take<uint8_t>(file, high);
@@ -58,8 +66,19 @@ std::vector<Case> read(const char* path) {
   return all;
 }
 
-bool agrees(const Case& c, int order, uint64_t seed) {
+bool agrees(Case& c, int order, uint64_t seed) {
   const on_cpu::Grid grid = on_cpu::grid(c.count, c.threads, c.cluster, c.shared, order, seed);
+  if (c.kind == 3) {
+    std::vector<float> q(c.q.size(), -1);
+    std::vector<int> status(c.count, 7);
+    on_cpu::crf_whole(grid, c.count, c.bytes.data(), c.floats.data(), c.crf, q.data(), status.data());
+    // Near to the CPU's result, and then the same bits in every order.
+    bool same = status == std::vector<int>(c.count, 0);
+    for (size_t i = 0; i < q.size(); ++i) same = same && std::fabs(q[i] - c.q[i]) <= (c.seen ? 0.0f : 1e-5f);
+    c.q = q;
+    c.seen = true;
+    return same;
+  }
   if (c.kind == 0) {
     const on_cpu::PasArgs args{c.h, c.w, c.height, c.width, c.milli, c.micro, c.flags, c.shared};
     Bytes map(c.map.size(), 7), mask(c.map.size(), 7);
@@ -96,15 +115,16 @@ int main(int argc, char** argv) {
   const std::string subject = argc > 2 ? argv[2] : "all";
 #ifdef LIDCAM_MUTANTS
   if (argc > 3) lidcam_mutant = std::atoi(argv[3]);
-  const rlimit limit{4, 4};  // seconds: a kernel without its barrier may never end
+  const rlimit limit{6, 6};  // seconds: a kernel without its barrier may never end
   setrlimit(RLIMIT_CPU, &limit);
 #endif
   const int every = argc > 4 ? std::atoi(argv[4]) : 1;
-  const std::vector<Case> cases = read(argv[1]);
+  std::vector<Case> cases = read(argv[1]);
   int run = 0;
   for (int order = 0; order < 4; ++order)  // forward, reverse, two seeds of random
     for (size_t i = 0; i < cases.size(); ++i) {
-      const bool wanted = subject == "all" || (subject == "pas") == (cases[i].kind == 0);
+      const char* const subjects[] = {"pas", "components", "components", "crf"};
+      const bool wanted = subject == "all" || subject == subjects[cases[i].kind];
       if (!wanted || (i + order) % every) continue;
       ++run;
       if (agrees(cases[i], order < 2 ? order : 2, order)) continue;

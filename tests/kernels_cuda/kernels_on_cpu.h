@@ -1,18 +1,22 @@
 // The CUDA sources, unmodified, compiled for the CPU: include after cuda/shim/cuda_on_cpu.h.
 #pragma once
+#include <string>
+
 #include "components/components.cu"
+#include "crf/mean_field.cu"
 #include "pas/pas.cu"
 #include "pas/pas_aot.cu"
 
 namespace on_cpu {
 
-constexpr size_t kCapacity = 128 * 1024;
+constexpr size_t kCapacity = 256 * 1024;
 
 }  // namespace on_cpu
 
 thread_local __align__(16) unsigned char lidcam_pas_shared[on_cpu::kCapacity];
 thread_local __align__(16) unsigned char lidcam_pas_aot_shared[on_cpu::kCapacity];
 thread_local __align__(16) unsigned char lidcam_boxes_shared[on_cpu::kCapacity];
+thread_local __align__(16) unsigned char lidcam_crf_shared[on_cpu::kCapacity];
 
 namespace on_cpu {
 
@@ -43,6 +47,46 @@ inline void boxes(Grid g, const uint8_t* mask, int height, int width, int by_pix
   lidcam::shim::launch(g, [] { return lidcam_boxes_shared; }, [=] {
     lidcam_boxes(mask, height, width, by_pixels, int(g.shared), memory, stride, out);
   });
+}
+
+using CrfArgs = lidcam::crf::cuda::Args;
+
+// The kernels that build the lattices, then the one that iterates.
+inline void crf_build(Grid g, const char* kernel, const uint8_t* image, CrfArgs args, unsigned char* memory) {
+  const std::string name = kernel;
+  lidcam::shim::launch(g, [] { return lidcam_crf_shared; }, [=] {
+    if (name == "lidcam_crf_clear") lidcam::crf::cuda::lidcam_crf_clear(args, memory);
+    else if (name == "lidcam_crf_vertices") lidcam::crf::cuda::lidcam_crf_vertices(image, args, memory);
+    else lidcam::crf::cuda::lidcam_crf_neighbours(args, memory);
+  });
+}
+inline void crf(Grid g, const float* unary, CrfArgs args, unsigned char* memory, float* q, int* status) {
+  lidcam::shim::launch(g, [] { return lidcam_crf_shared; }, [=] {
+    if (g.cluster > 1) lidcam::crf::cuda::lidcam_crf_cluster(unary, args, memory, q, status);
+    else lidcam::crf::cuda::lidcam_crf(unary, args, memory, q, status);
+  });
+}
+
+// All four launches on `count` images.
+inline void crf_whole(Grid g, int count, const uint8_t* image, const float* unary, CrfArgs args, float* q,
+                      int* status) {
+  const int64_t pixels = int64_t(args.height) * args.width;
+  std::vector<unsigned char> memory(
+      count * args.terms *
+          lidcam::crf::cuda::place(pixels, args.capacity, args.slots, args.labels).bytes,
+      0xff);
+  Grid build = g;
+  build.cluster = 1;
+  build.rows = unsigned(count * args.terms);
+  const auto over = [&](const char* kernel, int64_t n) {
+    build.blocks = unsigned((n + build.threads - 1) / build.threads);
+    crf_build(build, kernel, image, args, memory.data());
+  };
+  over("lidcam_crf_clear", std::max<int64_t>(args.slots, 12 * int64_t(args.capacity)));
+  over("lidcam_crf_vertices", pixels + 3);
+  over("lidcam_crf_neighbours", std::max<int64_t>(args.slots, pixels));
+  args.shared_bytes = int(g.shared);
+  crf(g, unary, args, memory.data(), q, status);
 }
 
 inline void boxes_at_size(Grid g, const uint8_t* map, const float* level, int map_height, int map_width, int height,

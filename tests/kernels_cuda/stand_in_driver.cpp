@@ -18,13 +18,14 @@ T argument(void** all, int i) {
   return *static_cast<T*>(all[i]);
 }
 
-void run_by_name(const std::string& name, unsigned blocks, unsigned threads, unsigned shared, unsigned cluster,
-                 void** a) {
+void run_by_name(const std::string& name, unsigned blocks, unsigned rows, unsigned threads, unsigned shared,
+                 unsigned cluster, void** a) {
   ++launches;
   last_cluster = int(cluster);
   last_shared = int(shared);
   last_threads = int(threads);
-  const on_cpu::Grid g = on_cpu::grid(blocks / cluster, int(threads), int(cluster), int(shared), order, seed);
+  on_cpu::Grid g = on_cpu::grid(blocks / cluster, int(threads), int(cluster), int(shared), order, seed);
+  g.rows = rows;
   if (name == "lidcam_pas" || name == "lidcam_pas_cluster") {
     on_cpu::pas(g, argument<const float*>(a, 0), argument<on_cpu::PasArgs>(a, 1), argument<uint8_t*>(a, 2),
                 argument<uint8_t*>(a, 3), argument<float*>(a, 4));
@@ -44,13 +45,19 @@ void run_by_name(const std::string& name, unsigned blocks, unsigned threads, uns
     on_cpu::boxes_at_size(g, argument<const uint8_t*>(a, 0), argument<const float*>(a, 1), argument<int>(a, 2),
                           argument<int>(a, 3), argument<int>(a, 4), argument<int>(a, 5), argument<int>(a, 6),
                           argument<unsigned char*>(a, 8), argument<long long>(a, 9), argument<int*>(a, 10));
+  } else if (name == "lidcam_crf" || name == "lidcam_crf_cluster") {
+    on_cpu::crf(g, argument<const float*>(a, 0), argument<on_cpu::CrfArgs>(a, 1), argument<unsigned char*>(a, 2),
+                argument<float*>(a, 3), argument<int*>(a, 4));
   } else {
-    std::abort();
+    const int i = name == "lidcam_crf_vertices";
+    on_cpu::crf_build(g, name.c_str(), i ? argument<const uint8_t*>(a, 0) : nullptr,
+                      argument<on_cpu::CrfArgs>(a, i), argument<unsigned char*>(a, i + 1));
   }
 }
 
 const char* const kNames[] = {"lidcam_pas", "lidcam_pas_cluster", "lidcam_pas_aot", "lidcam_boxes",
-                              "lidcam_boxes_at_size"};
+                              "lidcam_boxes_at_size", "lidcam_crf", "lidcam_crf_cluster", "lidcam_crf_clear",
+                              "lidcam_crf_vertices", "lidcam_crf_neighbours"};
 int the_context = 0;
 void* current = nullptr;
 
@@ -157,11 +164,11 @@ int failure() {
   const char* text = std::getenv("STAND_IN_LAUNCH_ERROR");
   return text ? std::atoi(text) : 0;
 }
-int cuLaunchKernel(void* f, unsigned gx, unsigned, unsigned, unsigned bx, unsigned, unsigned, unsigned shared, void*,
+int cuLaunchKernel(void* f, unsigned gx, unsigned gy, unsigned, unsigned bx, unsigned, unsigned, unsigned shared, void*,
                    void** arguments, void**) {
   if (!current) return 201;
   if (const int result = failure()) return result;
-  run_by_name(*static_cast<const char**>(f), gx, bx, shared, 1, arguments);
+  run_by_name(*static_cast<const char**>(f), gx, gy, bx, shared, 1, arguments);
   return 0;
 }
 // Offsets as in <cuda.h>: seven unsigned, the stream, the attributes and their number; abi.cpp checks them.
@@ -172,7 +179,7 @@ int cuLaunchKernelEx(const unsigned* config, void* f, void** arguments, void**) 
   const unsigned* attribute;
   std::memcpy(&attribute, bytes + 40, sizeof attribute);
   if (config[12] != 1 || attribute[0] != 4) return 1;
-  run_by_name(*static_cast<const char**>(f), config[0], config[3], config[6], attribute[2], arguments);
+  run_by_name(*static_cast<const char**>(f), config[0], config[1], config[3], config[6], attribute[2], arguments);
   return 0;
 }
 int cuMemAllocAsync(uintptr_t* memory, size_t bytes, void*) {

@@ -41,6 +41,7 @@ def test_a_removed_barrier_is_caught(file, tmp_path):
     places = builds.with_switches(tmp_path / "kernels")
     assert len(places["pas"]) >= 10
     assert len(places["components"]) >= 7
+    assert len(places["crf"]) >= 8
     program = builds.build("mutants", "check.cpp", "-O1", "-DLIDCAM_MUTANTS", kernels=tmp_path / "kernels")
     whole = check(program, file)
     assert whole.returncode == 0, whole.stdout + whole.stderr

@@ -216,8 +216,33 @@ inline void maybe_yield() {
   if (cluster.order == Order::random && cluster.random() % 4 == 0) suspend();
 }
 
+// Stacks of fibers that have ended.
+struct Stacks {
+  std::mutex mutex;
+  std::vector<std::unique_ptr<char[]>> free;
+
+  static Stacks& all() {
+    static Stacks stacks;
+    return stacks;
+  }
+  std::unique_ptr<char[]> take() {
+    std::lock_guard<std::mutex> lock(mutex);
+    if (free.empty()) return std::unique_ptr<char[]>(new char[kStack]);
+    std::unique_ptr<char[]> stack = std::move(free.back());
+    free.pop_back();
+#if defined(__SANITIZE_ADDRESS__)
+    __asan_unpoison_memory_region(stack.get(), kStack);
+#endif
+    return stack;
+  }
+  void give(std::unique_ptr<char[]> stack) {
+    std::lock_guard<std::mutex> lock(mutex);
+    if (free.size() < 4096) free.push_back(std::move(stack));
+  }
+};
+
 inline void prepare(Fiber& fiber) {
-  fiber.stack.reset(new char[kStack]);
+  fiber.stack = Stacks::all().take();
   getcontext(&fiber.context);
   fiber.context.uc_stack.ss_sp = fiber.stack.get();
   fiber.context.uc_stack.ss_size = kStack;
@@ -248,12 +273,13 @@ inline void run_ready(Block& block) {
 }
 
 struct Grid {
-  unsigned blocks = 1, threads = 32;
+  unsigned blocks = 1, threads = 32;  // blocks along x
   int cluster = 1;        // blocks per cluster
   size_t shared = 0;      // dynamic shared memory, bytes
   size_t capacity = 0;    // bytes of the thread_local array that stands for it
   Order order = Order::forward;
   uint64_t seed = 0;
+  unsigned rows = 1;  // of blocks, along y
 };
 
 // Runs kernel(...) as `body` in every thread of the grid. shared() gives this system thread's dynamic shared memory.
@@ -268,7 +294,7 @@ void launch(const Grid& grid, Shared shared, Body body) {
   cluster.blocks = std::vector<Block>(size);
 
   // One system thread per block of the cluster; `turn` says whose turn it is.
-  const auto work = [&](int rank, unsigned first) {
+  const auto work = [&](int rank, unsigned first, unsigned row) {
     kernel_body = &kernel;
     Block& block = cluster.blocks[rank];
     block.shared = shared();
@@ -277,7 +303,7 @@ void launch(const Grid& grid, Shared shared, Body body) {
 #if defined(__SANITIZE_ADDRESS__)
     __asan_poison_memory_region(block.shared + grid.shared, grid.capacity - grid.shared);
 #endif
-    block.index = {first + unsigned(rank), 1, 1};
+    block.index = {first + unsigned(rank), row, 0};
     for (Fiber& fiber : block.fibers) prepare(fiber);
     for (;;) {
       std::unique_lock<std::mutex> lock(cluster.mutex);
@@ -295,7 +321,8 @@ void launch(const Grid& grid, Shared shared, Body body) {
 #endif
   };
 
-  for (unsigned first = 0; first < grid.blocks; first += size) {
+  for (unsigned next = 0; next < grid.blocks * grid.rows; next += size) {
+    const unsigned first = next % grid.blocks, row = next / grid.blocks;
     cluster.turn = -1;
     cluster.arrived = 0;
     cluster.alive = size * grid.threads;
@@ -305,7 +332,7 @@ void launch(const Grid& grid, Shared shared, Body body) {
       block.cluster = &cluster;
       block.rank = r;
       block.threads = {grid.threads, 1, 1};
-      block.grid = {grid.blocks, 1, 1};
+      block.grid = {grid.blocks, grid.rows, 1};
       block.alive = grid.threads;
       block.fibers = std::vector<Fiber>(grid.threads);
       block.warps.resize(grid.threads / 32);
@@ -316,7 +343,7 @@ void launch(const Grid& grid, Shared shared, Body body) {
       }
     }
     std::vector<std::thread> pool;
-    for (int r = 0; r < size; ++r) pool.emplace_back(work, r, first);
+    for (int r = 0; r < size; ++r) pool.emplace_back(work, r, first, row);
     std::vector<int> order(size);
     for (int r = 0; r < size; ++r) order[r] = grid.order == Order::reverse ? size - 1 - r : r;
     int idle = 0;
@@ -340,6 +367,8 @@ void launch(const Grid& grid, Shared shared, Body body) {
     }
     cluster.changed.notify_all();
     for (auto& thread : pool) thread.join();
+    for (Block& block : cluster.blocks)
+      for (Fiber& fiber : block.fibers) Stacks::all().give(std::move(fiber.stack));
   }
 }
 

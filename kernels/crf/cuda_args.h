@@ -1,0 +1,56 @@
+// What a launch of the CUDA kernels of the dense CRF needs to know; read by nvcc and by the host's compiler.
+#pragma once
+#include <cstdint>
+
+#ifdef __CUDACC__
+#define LIDCAM_BOTH __host__ __device__
+#else
+#define LIDCAM_BOTH
+#endif
+
+namespace lidcam::crf::cuda {
+
+constexpr int kThreads = 512, kMaxTerms = 4, kCorners = 6;
+
+// One Potts term: Gaussian (dimension 2: x, y) or bilateral (5: x, y and the channels).
+struct Term {
+  int dimension;
+  float deviation[5];  // standard deviations
+  float scale[5];      // the lattice's, after the division
+  float weight;        // compat
+  float alpha;         // factor of the blur
+};
+
+struct Args {
+  int labels, height, width, terms, iterations;
+  int capacity;  // vertices that a term may have
+  int slots;     // of the hash table: a power of two, more than capacity
+  int shared_bytes;
+  Term term[kMaxTerms];
+};
+
+// Two labels are one channel, q1 - q0.
+LIDCAM_BOTH constexpr int channels(int labels) { return labels == 2 ? 1 : labels; }
+
+// Where things lie in the memory of one term of one image, bytes. Arrays over corners are [corner][pixel].
+struct Place {
+  int64_t keys, ids, counts, neighbor, row, weight, norm, first, second, wide, bytes;
+};
+
+LIDCAM_BOTH constexpr Place place(int64_t pixels, int64_t capacity, int64_t slots, int labels) {
+  Place p{};
+  p.keys = 0;                                             // uint64 [slots]
+  p.ids = p.keys + 8 * slots;                             // int32 [slots], vertex of a slot
+  p.row = p.ids + 4 * slots;                              // int32 [6, pixels], table rows
+  p.weight = p.row + 4 * kCorners * pixels;               // float [6, pixels], barycentric
+  p.norm = p.weight + 4 * kCorners * pixels;              // float [pixels]
+  p.first = p.norm + 4 * pixels;                          // float [capacity + 1, channels], and once more
+  p.second = p.first + 4 * (capacity + 1) * channels(labels);
+  p.wide = (p.second + 4 * (capacity + 1) * channels(labels) + 7) / 8 * 8;  // int64 [capacity + 1]
+  p.counts = p.wide + 8 * (capacity + 1);                 // int32: vertices; most weight of a vertex; 2 more
+  p.neighbor = p.counts + 16;                             // int32 [6, 2, capacity], table rows
+  p.bytes = (p.neighbor + 4 * 2 * kCorners * capacity + 15) / 16 * 16;
+  return p;
+}
+
+}  // namespace lidcam::crf::cuda

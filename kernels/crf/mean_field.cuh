@@ -1,0 +1,240 @@
+// Mean field of a dense CRF with Potts terms and symmetric normalisation, all iterations in one launch, a block or a
+// cluster per image. Sums over pixels are sums of integers: they do not depend on the order of the threads, and every
+// run gives the same bits. The tables of a term lie in shared memory where a block has the image and they fit.
+#pragma once
+#include <cstdint>
+
+#include "crf/lattice.cuh"
+#include "cuda/team.cuh"
+
+namespace lidcam::crf::cuda {
+
+using lidcam::cuda::Block;
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
+using lidcam::cuda::Cluster;
+#endif
+
+constexpr float kWide = 4294967296.0f;  // of the sums of 64 bits that the set-up makes
+
+// One term while it is iterated. A table has `vertices` + 1 rows. Splatting adds integers to `fixed`; blurring goes to
+// and fro between both tables; the last lies in `values` and the other becomes `fixed`.
+struct Field {
+  float *values, *fixed;
+  const int *neighbor, *row;
+  const float *weight, *norm;
+  int vertices, dimension;
+  float compat, scale, inverse;  // scale: of the integers
+};
+
+template <class Team>
+struct MeanField {
+  const Team& team;
+  const Args& args;
+  const float* unary;
+  float* q;
+  int pixels, width;  // channels
+  int thread, threads;
+  Field field[kMaxTerms];
+
+  // The message of a term to pixel p in one channel.
+  __device__ float slice(const Field& f, int p, int channel) const {
+    float sum = 0.0f;
+    for (int k = 0; k <= f.dimension; ++k) {
+      const int64_t at = int64_t(k) * pixels + p;
+      sum = sum + f.weight[at] * f.values[int64_t(f.row[at]) * width + channel];
+    }
+    return f.compat * (f.norm[p] * sum);
+  }
+  __device__ void splat(const Field& f, int p, int channel, float value) const {
+    const float scaled = value * f.norm[p] * f.scale;
+    int* table = reinterpret_cast<int*>(f.fixed);
+    for (int k = 0; k <= f.dimension; ++k) {
+      const int64_t at = int64_t(k) * pixels + p;
+      atomicAdd(&table[int64_t(f.row[at]) * width + channel], int(rintf(f.weight[at] * scaled)));
+    }
+  }
+
+  // Marginals of all pixels from the unary energies and, where `sliced`, the messages; splat them, or write them.
+  __device__ void step(bool sliced, bool last) const {
+    for (int p = thread; p < pixels; p += threads) {
+      if (args.labels == 2) {
+        float energy = unary[p] - unary[int64_t(pixels) + p];
+        for (int t = 0; sliced && t < args.terms; ++t) energy = energy + slice(field[t], p, 0);
+        const float other = expf(-fabsf(energy)), more = 1.0f / (1.0f + other), less = other * more;
+        const float one = energy > 0 ? more : less, zero = energy > 0 ? less : more;
+        if (last) {
+          q[p] = zero;
+          q[int64_t(pixels) + p] = one;
+        } else {
+          for (int t = 0; t < args.terms; ++t) splat(field[t], p, 0, one - zero);
+        }
+        continue;
+      }
+      float most = -3.402823466e38f, sum = 0.0f;
+      for (int l = 0; l < args.labels; ++l) {
+        float energy = -unary[int64_t(l) * pixels + p];
+        for (int t = 0; sliced && t < args.terms; ++t) energy = energy + slice(field[t], p, l);
+        q[int64_t(l) * pixels + p] = energy;
+        most = energy > most ? energy : most;
+      }
+      for (int l = 0; l < args.labels; ++l) {
+        const float e = expf(q[int64_t(l) * pixels + p] - most);
+        q[int64_t(l) * pixels + p] = e;
+        sum = sum + e;
+      }
+      for (int l = 0; l < args.labels; ++l) {
+        const float share = q[int64_t(l) * pixels + p] / sum;
+        if (last) q[int64_t(l) * pixels + p] = share;
+        else
+          for (int t = 0; t < args.terms; ++t) splat(field[t], p, l, share);
+      }
+    }
+  }
+
+  // The directions of the blur. read(row, channel) gives what was splatted.
+  template <class Read>
+  __device__ void blur_direction(Field& f, int j, int channels, Read read) const {
+    const int64_t n = int64_t(f.vertices) * channels;
+    const int *up = f.neighbor + int64_t(2 * j) * args.capacity, *down = up + args.capacity;
+    const float* from = j % 2 ? f.values : f.fixed;
+    float* to = j % 2 ? f.fixed : f.values;
+    for (int64_t i = thread; i < n; i += threads) {
+      const int v = int(i / channels), c = int(i - int64_t(v) * channels), a = up[v], b = down[v];
+      float result;
+      if (j == 0) result = read(v + 1, c) + 0.5f * (read(a, c) + read(b, c));
+      else result = from[i + channels] + 0.5f * (from[int64_t(a) * channels + c] + from[int64_t(b) * channels + c]);
+      to[i + channels] = result;
+    }
+    // Row 0 of the table that the next direction reads.
+    for (int c = thread; c < channels; c += threads) to[c] = 0.0f;
+  }
+  __device__ void turn(Field& f) const {  // the last direction wrote into `fixed` where their number is even
+    if (f.dimension % 2 == 0) return;
+    float* other = f.values;
+    f.values = f.fixed;
+    f.fixed = other;
+  }
+  __device__ void clear_fixed() const {
+    for (int t = 0; t < args.terms; ++t) {
+      const int64_t n = (int64_t(field[t].vertices) + 1) * width;
+      for (int64_t i = thread; i < n; i += threads) field[t].fixed[i] = 0.0f;
+    }
+  }
+  __device__ void blur() {
+    for (int j = 0; j < kCorners; ++j) {
+      for (int t = 0; t < args.terms; ++t) {
+        Field& f = field[t];
+        if (j > f.dimension) continue;
+        const int* table = reinterpret_cast<const int*>(f.fixed);
+        blur_direction(f, j, width, [&](int row, int c) {
+          return float(table[int64_t(row) * width + c]) * f.inverse;
+        });
+      }
+      team.sync();
+    }
+    for (int t = 0; t < args.terms; ++t) turn(field[t]);
+    clear_fixed();
+    team.sync();
+  }
+
+  // The norms, and the scale of the integers: no vertex may sum up to more than 2^30.
+  __device__ void prepare(const Memory* memory) {
+    for (int t = 0; t < args.terms; ++t)
+      for (int64_t i = thread; i <= field[t].vertices; i += threads) memory[t].wide[i] = 0;
+    team.sync();
+    for (int t = 0; t < args.terms; ++t) splat_wide(field[t], memory[t], false);
+    team.sync();
+    for (int j = 0; j < kCorners; ++j) {
+      for (int t = 0; t < args.terms; ++t) {
+        Field& f = field[t];
+        const long long* table = reinterpret_cast<const long long*>(memory[t].wide);
+        if (j <= f.dimension)
+          blur_direction(f, j, 1, [&](int row, int) { return float(table[row]) * (1.0f / kWide); });
+      }
+      team.sync();
+    }
+    for (int t = 0; t < args.terms; ++t) {
+      Field& f = field[t];
+      turn(f);
+      for (int p = thread; p < pixels; p += threads) {
+        float sum = 0.0f;
+        for (int k = 0; k <= f.dimension; ++k) {
+          const int64_t at = int64_t(k) * pixels + p;
+          sum = sum + f.weight[at] * f.values[f.row[at]];
+        }
+        memory[t].norm[p] = 1.0f / sqrtf(args.term[t].alpha * sum + 1e-20f);
+      }
+      for (int64_t i = thread; i <= f.vertices; i += threads) memory[t].wide[i] = 0;
+    }
+    team.sync();
+    for (int t = 0; t < args.terms; ++t) splat_wide(field[t], memory[t], true);
+    team.sync();
+    for (int t = 0; t < args.terms; ++t)
+      for (int64_t i = thread; i <= field[t].vertices; i += threads)
+        atomicMax(&memory[t].counts[1], int(memory[t].wide[i] >> 32) + 1);
+    clear_fixed();
+    team.sync();
+    for (int t = 0; t < args.terms; ++t) {
+      Field& f = field[t];
+      f.inverse = 1.0f / 1073741824.0f;
+      for (int most = memory[t].counts[1]; most > 0; most /= 2) f.inverse = 2.0f * f.inverse;
+      f.scale = 1.0f / f.inverse;
+    }
+  }
+  __device__ void splat_wide(const Field& f, const Memory& m, bool normalised) const {
+    for (int p = thread; p < pixels; p += threads)
+      for (int k = 0; k <= f.dimension; ++k) {
+        const int64_t at = int64_t(k) * pixels + p;
+        const float value = normalised ? fabsf(f.weight[at]) * f.norm[p] : f.weight[at];
+        atomicAdd(&m.wide[f.row[at]], (unsigned long long)(long long)rintf(value * kWide));
+      }
+  }
+};
+
+// One image. status: 0, or 1 where a lattice has more vertices than there is room for; then q is not written.
+template <class Team>
+__device__ void mean_field(const Team& team, const Args& args, const float* unary, unsigned char* memory, float* q,
+                           int* status, unsigned char* shared) {
+  const int pixels = args.height * args.width;
+  const Place where = place(pixels, args.capacity, args.slots, args.labels);
+  MeanField<Team> m{team, args, unary, q, pixels, channels(args.labels), int(team.rank() * blockDim.x + threadIdx.x),
+                    int(team.size() * blockDim.x), {}};
+  Memory memories[kMaxTerms] = {{memory, where}, {memory + where.bytes, where}, {memory + 2 * where.bytes, where},
+                                {memory + 3 * where.bytes, where}};
+  bool fits = true;
+  int64_t left = team.size() == 1 ? args.shared_bytes : 0;
+  for (int t = 0; t < args.terms; ++t) {
+    const Memory& own = memories[t];
+    const Term& term = args.term[t];
+    const int vertices = own.counts[0];
+    fits = fits && vertices <= args.capacity;
+    const int64_t bytes = 4 * (int64_t(vertices) + 1) * m.width;
+    const bool near = fits && 2 * bytes <= left;
+    m.field[t] = {near ? reinterpret_cast<float*>(shared) : own.first,
+                  near ? reinterpret_cast<float*>(shared + bytes) : own.second,
+                  own.neighbor,
+                  own.row,
+                  own.weight,
+                  own.norm,
+                  vertices,
+                  term.dimension,
+                  term.weight * term.alpha,
+                  1.0f,
+                  1.0f};
+    if (near) {
+      shared += 2 * bytes;
+      left -= 2 * bytes;
+    }
+  }
+  if (m.thread == 0) *status = !fits;
+  if (!fits) return;
+  if (args.iterations > 0) m.prepare(memories);
+  m.step(false, args.iterations == 0);
+  for (int i = 1; i <= args.iterations; ++i) {
+    team.sync();
+    m.blur();
+    m.step(true, i == args.iterations);
+  }
+}
+
+}  // namespace lidcam::crf::cuda

@@ -1,0 +1,33 @@
+// The blocks that share one task: one block, or a cluster of blocks (compute capability 9 and later).
+#pragma once
+#include <cooperative_groups.h>
+
+namespace lidcam::cuda {
+
+struct Block {
+  __device__ int rank() const { return 0; }
+  __device__ int size() const { return 1; }
+  __device__ void sync() const { __syncthreads(); }
+  __device__ void sync_remote() const {}
+  template <class T>
+  __device__ const T* at(const T* p, int) const {
+    return p;
+  }
+};
+
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
+struct Cluster {
+  cooperative_groups::cluster_group group = cooperative_groups::this_cluster();
+  __device__ int rank() const { return int(group.block_rank()); }
+  __device__ int size() const { return int(group.num_blocks()); }
+  __device__ void sync() const { group.sync(); }
+  // No block may leave, or write what others read, before they have read it.
+  __device__ void sync_remote() const { group.sync(); }
+  template <class T>
+  __device__ const T* at(const T* p, int rank) const {
+    return group.map_shared_rank(const_cast<T*>(p), rank);
+  }
+};
+#endif
+
+}  // namespace lidcam::cuda
