@@ -45,10 +45,11 @@ def headers() -> list[str]:
 def library(headers, tmp_path_factory) -> Path:
     """The library with images that the stand-in driver takes for compiled kernels, so that no nvcc is needed."""
     place = tmp_path_factory.mktemp("library")
-    for name in ("pas", "components"):
+    for name in ("pas", "components", "crf"):
         (place / name).write_bytes((0xBA55ED50).to_bytes(4, "little") + bytes(60))
     (place / "ptx").write_text("// .entry lidcam_pas_aot\n")
-    embedded = {"PAS_FATBIN": "pas", "COMPONENTS_FATBIN": "components", "AOT_PTX_75": "ptx", "AOT_PTX_90": "ptx"}
+    embedded = {"PAS_FATBIN": "pas", "COMPONENTS_FATBIN": "components", "CRF_FATBIN": "crf", "AOT_PTX_75": "ptx",
+                "AOT_PTX_90": "ptx"}  # fmt: skip
     definitions = [f'-DLIDCAM_{key}="{place / value}"' for key, value in embedded.items()]
     sources = ["tensorrt/plugin.cpp", "cuda/driver.cpp", "cuda/launch.cpp", "cuda/images.cpp"]
     target = place / "liblidcam_tensorrt.so"
