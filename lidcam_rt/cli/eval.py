@@ -13,7 +13,7 @@ __all__ = ["evaluate"]
 
 
 def evaluate(
-    model: Annotated[Path, typer.Argument(help="An artifact (.onnx).")],
+    model: Annotated[Path, typer.Argument(help="An artifact (.onnx), or an engine.")],
     data: Annotated[
         str,
         typer.Option(

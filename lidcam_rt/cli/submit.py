@@ -17,7 +17,9 @@ _SHOWN = 20
 def submit(
     images: Annotated[Path, typer.Argument(help="Folder of the pictures.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The zip to write, or to check.")],
-    model: Annotated[Path | None, typer.Option(help="An artifact (.onnx); without it the zip is only checked.")] = None,
+    model: Annotated[
+        Path | None, typer.Option(help="An artifact (.onnx) or engine; without it the zip is only checked.")
+    ] = None,
     track: Annotated[int, typer.Option(help="3: 8-bit maps. 1: 8-bit class indices.")] = 3,
     classes: Annotated[
         int | None, typer.Option(help="Track 1: classes with the background; default the model's, or 201.")
