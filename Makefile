@@ -1,7 +1,7 @@
 # The two commands of a newcomer are `make demo` and `make test`; each sets up what it needs on its first run.
 PYTHON ?= python3
 PIP := python -m pip install -q --disable-pip-version-check
-SOURCES := pyproject.toml $(shell find kernels -name CMakeLists.txt -o -name '*.cpp' -o -name '*.h' -o -name '*.cu*')
+SOURCES := pyproject.toml $(shell find kernels -name CMakeLists.txt -o -name '*.cpp' -o -name '*.h' -o -name '*.inc' -o -name '*.cu*')
 # Test processes: one per core, at most four.
 WORKERS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); [ $$n -le 4 ] || n=4; echo $$n)
 PYTEST := python -m pytest -q -p no:cacheprovider -n $(WORKERS) --dist loadscope
