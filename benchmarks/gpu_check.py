@@ -104,12 +104,11 @@ class Check:
         getattr(agreement, name)(device, data, seed=self.options.seed, sizes=sizes)
 
     def crf(self, data: dict[str, Any]) -> None:
-        """The dense CRF on the GPU."""
-        self._device()
-        from lidcam_rt import cuda
+        """The dense CRF on the GPU: probabilities of the CPU, same bits twice, times."""
+        from benchmarks.gpu.crf import check_crf
 
-        if not hasattr(cuda, "crf"):
-            raise Cannot("this version has no CUDA kernel of the dense CRF")
+        quick: dict[str, Any] = {"cases": [(2, 2, 24, 33, "psa")], "rounds": 2} if self.options.quick else {}
+        check_crf(self._device(), data, seed=self.options.seed, **quick)
 
     def measure(self, data: dict[str, Any]) -> None:
         """Bandwidth and launch."""

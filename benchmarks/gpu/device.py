@@ -254,6 +254,20 @@ class CpuLauncher:
         masks = np.stack([(a > b) for a, b in zip(large, levels, strict=True)]).astype(np.uint8)
         self.boxes(masks.ctypes.data, count, height, width, by_pixels, boxes, stream)
 
+    def mean_field(self, image, unary, count, labels, height, width, terms, iterations, q, status, capacity, stream):
+        """See kernels/python/bind_cuda.cpp."""
+        from lidcam_rt.crf import CrfOptions, DenseCRF
+
+        (_, near, smooth), (_, far, appearance) = terms
+        options = CrfOptions(iterations=iterations, gaussian_sxy=near[0], gaussian_compat=smooth, bilateral_sxy=far[0],
+                             bilateral_srgb=far[2], bilateral_compat=appearance)  # fmt: skip
+        images = _memory(image, (count, height, width, 3), np.uint8)
+        energies = _memory(unary, (count, labels, height, width), np.float32)
+        out = _memory(q, energies.shape, np.float32)
+        for i in range(count):
+            out[i] = DenseCRF(options).infer(images[i], energies[i])
+        _memory(status, (count,), np.int32)[...] = 0
+
 
 def open_device(rehearsal: bool, index: int = 0) -> TorchCuda:
     """The device of the check.

@@ -16,7 +16,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 import tensorrt_standin  # noqa: E402
 
 from benchmarks import gpu_check  # noqa: E402
-from benchmarks.gpu import agreement, build, device, engines, peers, report, speed  # noqa: E402
+from benchmarks.gpu import agreement, build, crf, device, engines, peers, report, speed  # noqa: E402
 from lidcam_rt.backends.cuda import CudaRuntime  # noqa: E402
 from lidcam_rt.pas import pas, resize_reference  # noqa: E402
 
@@ -61,8 +61,8 @@ def test_a_rehearsal_runs_all_that_a_cpu_can(tmp_path, resnet10, capsys):
     ran = {name for name, part in parts.items() if part["state"] == "ok"}
     assert status == 2 and ran == {
         "device", "PaS kernel equals the reference", "box kernel equals the reference",
-        "box kernel at picture size", "bandwidth and launch", "time of PaS", "time of boxes", "artifact",
-        "ONNX Runtime, CUDA provider",
+        "box kernel at picture size", "dense CRF kernel", "bandwidth and launch", "time of PaS", "time of boxes",
+        "artifact", "ONNX Runtime, CUDA provider",
     }, capsys.readouterr().out  # fmt: skip
     row = parts["time of PaS"]["data"]["rows"][0]
     assert row["floor_us"] > 0 and row["over the floor"] > 0
@@ -99,6 +99,26 @@ def test_a_wrong_kernel_is_found(rehearsal, monkeypatch, name, broken, check):
     with pytest.raises(report.Wrong):
         check(rehearsal, data, seed=1, sizes=sizes[check.__name__])
     assert data["different"] > 0 and data["first"]
+
+
+@pytest.mark.parametrize("fault", ["nothing written", "one pixel", "NaN", "status"])
+def test_a_wrong_dense_crf_is_found(rehearsal, monkeypatch, fault):
+    whole = device.CpuLauncher.mean_field
+
+    def broken(self, *arguments):
+        if fault == "nothing written":
+            return
+        whole(self, *arguments)
+        count, labels, height, width = arguments[2:6]
+        q = device._memory(arguments[8], (count, labels, height, width), np.float32)
+        if fault == "status":
+            device._memory(arguments[9], (count,), np.int32)[0] = 1
+        else:
+            q[0, 0, 3, 3] = np.nan if fault == "NaN" else q[0, 0, 3, 3] + 2e-5
+
+    monkeypatch.setattr(device.CpuLauncher, "mean_field", broken)
+    with pytest.raises(report.Wrong):
+        crf.check_crf(rehearsal, {}, seed=1, cases=[(2, 2, 12, 9, "psa")], rounds=1)
 
 
 def test_a_failing_part_does_not_stop_the_rest(tmp_path, capsys):

@@ -1,0 +1,84 @@
+"""The CUDA dense CRF: against the CPU's mean field, against itself, and timed."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+
+from benchmarks.gpu.device import TorchCuda
+from benchmarks.gpu.report import Cannot, Wrong
+from benchmarks.gpu.speed import interleave
+
+__all__ = ["check_crf"]
+
+CASES = [  # images, labels, height, width, preset
+    (1, 2, 384, 384, "psa"), (4, 2, 383, 385, "irn"), (2, 2, 384, 384, "deeplab"), (3, 5, 150, 201, "example"),
+    (1, 21, 384, 384, "psa"), (40, 2, 96, 96, "psa"),
+]  # fmt: skip
+LIMIT = 1e-5
+
+
+def photos(rng: np.random.Generator, count: int, height: int, width: int) -> np.ndarray:
+    """Images uint8 [count, height, width, 3] with edges, slopes and a little noise, as photos have."""
+    y, x = np.linspace(-1, 1, height)[:, None], np.linspace(-1, 1, width)[None]
+    found = []
+    for _ in range(count):
+        image = 120 + 60 * rng.normal(size=3) * x[..., None] + 60 * rng.normal(size=3) * y[..., None]
+        for _ in range(6):
+            inside = np.hypot(x - rng.uniform(-1, 1), y - rng.uniform(-1, 1)) < rng.uniform(0.1, 0.7)
+            image = np.where(inside[..., None], rng.uniform(0, 255, 3) + 30 * x[..., None], image)
+        found.append((image + rng.normal(scale=3, size=image.shape)).clip(0, 255).astype(np.uint8))
+    return np.stack(found)
+
+
+def check_crf(device: TorchCuda, data: dict[str, Any], *, seed: int, cases: Any = None, rounds: int = 20) -> None:
+    """Probabilities against the CPU's, the same bits in two runs, and microseconds per batch on both.
+
+    Raises:
+        Wrong: a probability is further off than 1e-5, a label differs, or two runs differ.
+        Cannot: the kernels cannot be used.
+    """
+    from lidcam_rt import cuda
+    from lidcam_rt.crf import DenseCRF
+
+    if not cuda.available():
+        raise Cannot(cuda.reason())
+    rng = np.random.default_rng(seed)
+    rows, wrong = [], []
+    for count, labels, height, width, preset in cases or CASES:
+        image = photos(rng, count, height, width)
+        chance = rng.dirichlet(np.ones(labels), (count, height, width)).astype(np.float32)
+        unary = np.ascontiguousarray(-np.log(chance.transpose(0, 3, 1, 2).clip(1e-5, 1)))
+        given = device.put(image), device.put(unary)
+        out = device.poisoned(unary.shape, "float32"), device.poisoned((count,), "int32")
+
+        def run(_: int = 0, given: Any = given, out: Any = out, preset: str = preset) -> None:
+            cuda.mean_field(
+                *map(device.view, given), tuple(map(device.view, out)), options=preset, vertices_per_pixel=6,
+                stream=device.stream(),
+            )  # fmt: skip
+
+        run()
+        device.sync()
+        first, status = device.get(out[0]).copy(), device.get(out[1])
+        run()
+        device.sync()
+        begin = time.perf_counter()
+        expected = np.stack([DenseCRF(preset).infer(i, u) for i, u in zip(image, unary, strict=True)])
+        cpu = (time.perf_counter() - begin) * 1e6
+        row = {
+            "images": count, "labels": labels, "size": [height, width], "preset": preset,
+            "largest difference": float(np.abs(first - expected).max()),
+            "labels that differ": int((first.argmax(1) != expected.argmax(1)).sum()),
+            "same bits again": bool(np.array_equal(first, device.get(out[0]))),
+            "microseconds": interleave({"ours, launched": device.sampler(run, 2, graph=False)}, rounds),
+            "microseconds on the CPU, once": round(cpu),
+        }  # fmt: skip
+        rows.append(row)
+        if status.any() or not row["largest difference"] <= LIMIT or not row["same bits again"]:
+            wrong.append(row | {"status": status.tolist()})
+    data |= {"cases": rows, "wrong": len(wrong)}
+    if wrong:
+        raise Wrong(f"{len(wrong)} of {len(rows)} cases of the dense CRF are wrong: {wrong[0]}")
