@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import fcntl
+import os
 import sys
 from pathlib import Path
 
@@ -10,11 +12,17 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 @pytest.fixture(scope="session")
 def resnet10(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small real network as an artifact, 224x224, any size, random weights (needs torch)."""
-    import torch
-    from lidcam_export.exporter import ExportOptions, export_artifact
+    """A small real network as an artifact, 224x224, any size, random weights (needs torch). Made once per run."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent  # that of the run, which its processes share
+    path = folder / "resnet10t.onnx"
+    with (folder / "resnet10t.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not path.exists():
+            import torch
+            from lidcam_export.exporter import ExportOptions, export_artifact
 
-    torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("resnet10") / "resnet10t.onnx"
-    export_artifact("timm:resnet10t", path, ExportOptions(size=(224, 224)))
+            torch.manual_seed(0)
+            export_artifact("timm:resnet10t", path, ExportOptions(size=(224, 224)))
     return path

@@ -68,6 +68,8 @@ def build_kernels(data: dict[str, Any], folder: Path | None = None, *, force: bo
     library = _compiled_here(folder)
     if library is None:
         raise Cannot(f"the build left no _kernels module in {folder.name}")
+    for ops in folder.glob("ops/*lidcam_ops*"):  # looked for beside the module
+        shutil.copy2(ops, folder)
     _load(library)
     data["kernels"] = "built by CMake"
     version = subprocess.run([nvcc, "--version"], capture_output=True, text=True).stdout.strip().splitlines()

@@ -13,10 +13,7 @@ from onnx import TensorProto, helper, inliner
 from lidcam_export.operator import DOMAIN
 from lidcam_rt.errors import ExportError
 
-__all__ = ["PLUGIN_OUTPUTS", "cut_pas", "for_tensorrt", "pas_node_of"]
-
-#: Outputs of the PaS node that are maps or masks: float in a plugin, cast to uint8 after it.
-PLUGIN_OUTPUTS = ("map8", "mask", "threshold")
+__all__ = ["cut_pas", "fix_size", "for_tensorrt", "pas_node_of"]
 
 
 def pas_node_of(model: onnx.ModelProto) -> onnx.NodeProto | None:
@@ -25,6 +22,24 @@ def pas_node_of(model: onnx.ModelProto) -> onnx.NodeProto | None:
     if len(found) > 1:
         raise ExportError(f"the artifact has {len(found)} PaS nodes, one is expected: export it again")
     return found[0] if found else None
+
+
+def fix_size(model: onnx.ModelProto, height: int, width: int) -> onnx.ModelProto:
+    """The artifact with its free height and width replaced by numbers, so that the builder folds shapes.
+
+    Args:
+        model: an artifact; its batch stays free.
+        height: rows of the input, pixels.
+        width: columns of the input, pixels.
+    """
+    fixed = _copy(model)
+    sizes = {"height": height, "width": width}
+    for value in (*fixed.graph.input, *fixed.graph.output):
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_param in sizes:
+                dim.dim_value = sizes[dim.dim_param]
+    del fixed.graph.value_info[:]  # shapes of before
+    return fixed
 
 
 def for_tensorrt(model: onnx.ModelProto) -> onnx.ModelProto:

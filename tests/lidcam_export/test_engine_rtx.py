@@ -3,6 +3,7 @@
 Loading an engine needs an NVIDIA driver, so what is built is read from the engine file, not run.
 """
 
+import itertools
 import json
 import sys
 
@@ -10,8 +11,12 @@ import pytest
 from lidcam_export import engine as pipeline
 from lidcam_export.built_precision import check_precision, types_in_plan
 from lidcam_export.engine import BuildOptions, build_engine
+from lidcam_export.engine_graph import for_tensorrt
+from lidcam_export.flavour import flavour_of, set_capabilities
+from lidcam_export.operator import OPSET, attach, pas_node
+from onnx import TensorProto, helper
 
-from lidcam_rt.artifact import file_sha256, read_manifest
+from lidcam_rt.artifact import PasSpec, file_sha256, read_manifest
 from lidcam_rt.backends.cuda import compute_capability
 from lidcam_rt.engine import read_sidecar, sidecar_path
 from lidcam_rt.errors import BackendError, ExportError, InputError, RebuildError
@@ -33,20 +38,22 @@ def test_builds_for_batch_1_to_32(resnet10, tmp_path, size, precision):
     assert built and spec == read_sidecar(output)
     # The precision as built, from the engine file itself: all convolutions, none in the other type.
     kind = "float32" if precision == "fp32" else "float16"
-    assert spec.evidence == "plan" and set(spec.built) == {kind} and 12 <= spec.built[kind] <= 14
+    assert spec.evidence == "plan" and spec.built == {kind: 14}
     assert spec.built == types_in_plan(output.read_bytes())
     image, labels = spec.profile["image"], spec.profile["labels"]
     assert (image.min, image.opt, image.max) == tuple((n, size, size, 3) for n in (1, 8, 32))
     assert (labels.min, labels.max) == ((1, 1), (32, 1))
     assert {e.name: (e.dtype, e.shape) for e in spec.inputs} == {
-        "image": ("uint8", (-1, -1, -1, 3)),
+        "image": ("uint8", (-1, size, size, 3)),
         "labels": ("int64", (-1, 1)),
     }
     assert {e.name: e.dtype for e in spec.outputs} == {
         "logits": "float32", "class_ids": "int64", "scores": "float32", "cam": "float32", "map8": "uint8",
         "mask": "uint8", "threshold": "float32",
     }  # fmt: skip
-    assert all(e.shape[0] == -1 for e in spec.outputs)
+    shapes = {e.name: e.shape for e in spec.outputs}
+    assert shapes["map8"] == shapes["mask"] == (-1, 1, size, size) and shapes["cam"] == (-1, 1, size // 32, size // 32)
+    assert all(shape[0] == -1 for shape in shapes.values())
     assert (spec.engine_bytes, spec.engine_sha256) == (output.stat().st_size, file_sha256(output))
     assert (spec.flavour, spec.version) == ("tensorrt-rtx", trt.__version__) and spec.compute_capability == FOR
     assert spec.artifact_sha256 == file_sha256(resnet10) and spec.kernel_sha256 is None and spec.pas == "body"
@@ -55,6 +62,53 @@ def test_builds_for_batch_1_to_32(resnet10, tmp_path, size, precision):
     if spec.half_check:
         assert spec.half_check["top1"] == 1 and spec.half_check["mask_flipped"] < 1e-2
     assert {p.name for p in tmp_path.iterdir()} == {"m.engine", "m.engine.json"}
+
+
+OPTIONS = list(
+    itertools.product(("threshold", "normalize"), ("uint8", "float"), ("resized", "raw"), ("cubic", "linear"))
+)
+
+
+def network_of(mode, precision, where, interpolation):
+    """PaS alone, written out, parsed by TensorRT for RTX for a batch and maps of any size."""
+    spec = PasSpec(percentile=97.5, mode=mode, precision=precision, where=where, interpolation=interpolation)
+
+    def value(name, channels, kind):
+        return helper.make_tensor_value_info(name, kind, ["n", channels, f"{name}_h", f"{name}_w"])
+
+    inputs = [value("cam", 1, TensorProto.FLOAT), value("like", 3, TensorProto.FLOAT)]
+    outputs = [value("map8", 1, TensorProto.UINT8), value("mask", 1, TensorProto.UINT8)]
+    outputs.append(helper.make_tensor_value_info("threshold", TensorProto.FLOAT, ["n", 1]))
+    graph = helper.make_graph([pas_node(("cam", "like"), ("map8", "mask", "threshold"), spec)], "pas", inputs, outputs)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=9)
+    attach(model, spec)
+    log = trt.Logger(trt.Logger.ERROR)
+    builder = trt.Builder(log)
+    network = builder.create_network(flavour_of(trt).network_flags(trt))
+    parser = trt.OnnxParser(network, log)
+    assert parser.parse(for_tensorrt(model).SerializeToString()), [
+        str(parser.get_error(i)) for i in range(parser.num_errors)
+    ]
+    return log, builder, network, parser
+
+
+@pytest.mark.parametrize("options_of_pas", OPTIONS, ids="-".join)
+def test_the_function_body_of_every_combination_is_parsed(options_of_pas):
+    _log, _builder, network, _parser = network_of(*options_of_pas)
+    outputs = {(t := network.get_output(i)).name: t.dtype for i in range(network.num_outputs)}
+    assert outputs == {"map8": trt.uint8, "mask": trt.uint8, "threshold": trt.float32}
+
+
+@pytest.mark.parametrize("options_of_pas", [OPTIONS[4], OPTIONS[9]], ids="-".join)
+def test_bodies_are_built_for_free_sizes(options_of_pas):
+    _log, builder, network, _parser = network_of(*options_of_pas)
+    config = builder.create_builder_config()
+    set_capabilities(trt, flavour_of(trt), config, FOR)
+    shapes = builder.create_optimization_profile()
+    shapes.set_shape("cam", (1, 1, 7, 7), (8, 1, 24, 24), (32, 1, 32, 32))
+    shapes.set_shape("like", (1, 3, 224, 224), (8, 3, 384, 384), (32, 3, 512, 512))
+    config.add_optimization_profile(shapes)
+    assert builder.build_serialized_network(network, config) is not None
 
 
 def test_a_second_build_is_up_to_date_until_something_changes(resnet10, tmp_path):

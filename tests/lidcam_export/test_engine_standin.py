@@ -15,7 +15,8 @@ from lidcam_rt.errors import BackendError, ExportError, InputError, MissingExtra
 
 @pytest.fixture
 def gpu(monkeypatch):
-    """A machine with a GPU of compute capability 8.9."""
+    """A machine with a GPU of compute capability 8.9. The half form is compared in test_half.py, not here again."""
+    monkeypatch.setattr(pipeline, "compare_half", lambda full, half, manifest: {"top1": 1.0})
     monkeypatch.setattr(pipeline, "compute_capability", lambda: "8.9")
 
 
@@ -126,6 +127,23 @@ def test_a_fixed_size_stays(resnet10, tmp_path, gpu):
     onnx.save(model, str(tmp_path / "fixed.onnx"))
     with pytest.raises(InputError, match="fixed at 224x224"):
         build_engine(tmp_path / "fixed.onnx", tmp_path / "m.engine", BuildOptions(size=(96, 96)), trt=standin.module())
+
+
+def test_pas_of_the_raw_map_is_refused_where_it_is_never_built(resnet10, tmp_path):
+    from lidcam_rt.artifact import read_manifest
+
+    manifest = read_manifest(resnet10)
+    raw = manifest.model_copy(update={"pas": manifest.pas.model_copy(update={"where": "raw"})})
+    for version, name, refused in (
+        ("1.7.1.116", "tensorrt_rtx", True), ("1.8.0.1", "tensorrt_rtx", False), ("11.4.0.106", "tensorrt", False),
+    ):  # fmt: skip
+        flavour = flavour_of(standin.module(version, name=name))
+        pipeline._body_can_be_built(flavour, manifest)
+        if refused:
+            with pytest.raises(ExportError, match="where resized"):
+                pipeline._body_can_be_built(flavour, raw)
+        else:
+            pipeline._body_can_be_built(flavour, raw)
 
 
 def kernel(major):
