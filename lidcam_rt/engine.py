@@ -14,11 +14,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from lidcam_rt.artifact import Manifest, file_sha256
+from lidcam_rt.artifact import Manifest, file_sha256, read_manifest
 from lidcam_rt.errors import ArtifactError, OutputError, RebuildError
 
-__all__ = ["ENGINE_SUFFIX", "EngineSpec", "Profile", "TensorSpec", "cache_key", "check_engine", "read_sidecar",
-           "sidecar_path", "write_engine"]  # fmt: skip
+__all__ = ["ENGINE_SUFFIX", "EngineSpec", "Profile", "TensorSpec", "cache_key", "check_engine", "manifest_of",
+           "read_sidecar", "sidecar_path", "write_engine"]  # fmt: skip
 
 ENGINE_SUFFIX = ".engine"
 SIDECAR_SCHEMA = 1
@@ -184,6 +184,17 @@ def read_sidecar(engine: str | os.PathLike[str]) -> EngineSpec:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "sidecar"
         raise RebuildError(f"{path}: invalid ({where}: {first['msg']}); {again}") from None
+
+
+def manifest_of(path: str | os.PathLike[str]) -> Manifest:
+    """The manifest of an artifact, or of an engine by its sidecar; neither is loaded.
+
+    Raises:
+        ArtifactError: the file or the engine's sidecar is missing or cannot be used.
+    """
+    if os.fspath(path).endswith(ENGINE_SUFFIX):
+        return read_sidecar(path).read_manifest(path)
+    return read_manifest(path)
 
 
 def check_engine(

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 import numpy as np
 import numpy.typing as npt
 
-from lidcam_rt.artifact import Manifest, read_manifest
+from lidcam_rt.artifact import Manifest
 from lidcam_rt.backends import Backend, open_backend
 from lidcam_rt.boxes import largest_box
-from lidcam_rt.engine import ENGINE_SUFFIX, read_sidecar
+from lidcam_rt.engine import manifest_of
 from lidcam_rt.errors import BackendError, InputError
 from lidcam_rt.image import (
     MAX_PIXELS,
@@ -61,10 +61,7 @@ def load(
         BackendError: backend or device cannot be had here.
         InputError: an argument is none that is known.
     """
-    if os.fspath(path).endswith(ENGINE_SUFFIX):
-        manifest = read_sidecar(path).read_manifest(path)
-    else:
-        manifest = read_manifest(path)
+    manifest = manifest_of(path)
     if isinstance(max_pixels, bool) or not isinstance(max_pixels, int) or max_pixels < 1:
         raise InputError(f"max_pixels must be a positive number of pixels, got {max_pixels!r}")
     engine = open_backend(path, manifest, backend=backend, device=device, threads=threads)

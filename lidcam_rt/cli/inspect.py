@@ -11,22 +11,35 @@ __all__ = ["inspect"]
 
 
 def inspect(
-    model: Annotated[Path, typer.Argument(help="An artifact made by `lidcam export`.")],
+    model: Annotated[
+        Path, typer.Argument(help="An artifact made by `lidcam export`, or an engine made by `lidcam build`.")
+    ],
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Show an artifact: its manifest, inputs, outputs, and which form of the PaS operator runs here."""
+    """Show an artifact: its manifest, inputs, outputs, and which form of the PaS operator runs here.
+
+    Of an engine, its sidecar is shown, and nothing is loaded.
+    """
     import json
 
     from lidcam_rt.artifact import file_sha256, read_manifest
     from lidcam_rt.backends.onnxruntime import open_backend
     from lidcam_rt.cli.console import out
+    from lidcam_rt.engine import ENGINE_SUFFIX
     from lidcam_rt.protobuf import model_header
 
+    if model.name.endswith(ENGINE_SUFFIX):
+        facts = _engine_facts(model)
+        if as_json:
+            print(json.dumps(facts, indent=1))
+        else:
+            _print(out, facts)
+        return
     manifest = read_manifest(model)
     header = model_header(model)
     as_declared = manifest.input.model_copy(update={"dynamic_size": False})  # the runtime fixes free sizes
     engine = open_backend(model, manifest.model_copy(update={"input": as_declared}), device="cpu")
-    facts: dict[str, Any] = {
+    facts = {
         "file": str(model),
         "bytes": model.stat().st_size,
         "sha256": file_sha256(model),
@@ -43,6 +56,28 @@ def inspect(
         print(json.dumps(facts, indent=1))
         return
     _print(out, facts)
+
+
+def _engine_facts(path: Path) -> dict[str, Any]:
+    from lidcam_rt.engine import read_sidecar
+
+    spec = read_sidecar(path)
+    manifest = spec.read_manifest(path)
+    form = "standard operators" if spec.pas == "body" else "plugin, its kernel baked into the engine"
+    built = ", ".join(f"{number} {name}" for name, number in sorted(spec.built.items()))
+    return {
+        "file": str(path),
+        "bytes": spec.engine_bytes,
+        "sha256": spec.engine_sha256,
+        "built_from": {"artifact": spec.artifact, "sha256": spec.artifact_sha256},
+        "inputs": [entry.model_dump(mode="json") for entry in spec.inputs],
+        "outputs": [entry.model_dump(mode="json") for entry in spec.outputs],
+        "operator": form,
+        "engine": f"{spec.flavour} {spec.version} for compute capability {', '.join(spec.compute_capability)}",
+        "precision": f"{spec.precision}; convolutions as built: {built} (read from the {spec.evidence})",
+        "profile": {name: shapes.model_dump(mode="json") for name, shapes in spec.profile.items()},
+        "manifest": manifest.model_dump(mode="json"),
+    }
 
 
 def operator_form(functions: tuple[str, ...], registered: bool) -> str:
@@ -75,7 +110,7 @@ def _print(out: Any, facts: dict[str, Any]) -> None:
     names = manifest["class_names"]
     pooling = cam["pooling"] + (f", threshold {cam['tap_threshold']}" if cam["pooling"] == "tap" else "")
     show(
-        "artifact",
+        "engine" if "built_from" in facts else "artifact",
         [
             ("file", facts["file"]),
             ("size", f"{facts['bytes'] / 1e6:.1f} MB"),
@@ -84,8 +119,7 @@ def _print(out: Any, facts: dict[str, Any]) -> None:
             ("weights", f"{source['weights'] or 'random'} "
              f"(licence: {manifest['weights_license'] or 'not stated'})"),
             ("written by", f"lidcam_rt {manifest['package_version']}, schema {manifest['schema_version']}"),
-            ("opsets", ", ".join(f"{k or 'ai.onnx'} {v}" for k, v in facts["opsets"].items())
-             + f", IR {facts['ir_version']}"),
+            _form(facts),
         ],
     )  # fmt: skip
     show(
@@ -107,4 +141,18 @@ def _print(out: Any, facts: dict[str, Any]) -> None:
     )  # fmt: skip
     show("inputs", [(e["name"], f"{e['dtype']} {e['shape']}") for e in facts["inputs"]])
     show("outputs", [(e["name"], f"{e['dtype']} {e['shape']}") for e in facts["outputs"]])
+    if "built_from" in facts:
+        shapes = [(name, f"{e['min']} to {e['max']}, best at {e['opt']}") for name, e in facts["profile"].items()]
+        show("shapes", shapes)
+        rows = [("built by", facts["engine"]), ("precision", facts["precision"]), ("PaS operator", facts["operator"])]
+        show("as built", rows)
+        return
     show("runs here", [("engine", facts["engine"]), ("PaS operator", facts["operator"])])
+
+
+def _form(facts: dict[str, Any]) -> tuple[str, str]:
+    """The row that tells an artifact's opsets, or what an engine was built from."""
+    if "built_from" in facts:
+        return "built from", f"{facts['built_from']['artifact']}, sha256 {facts['built_from']['sha256']}"
+    opsets = ", ".join(f"{k or 'ai.onnx'} {v}" for k, v in facts["opsets"].items())
+    return "opsets", f"{opsets}, IR {facts['ir_version']}"

@@ -60,16 +60,17 @@ def localize(
     import json
 
     from lidcam_rt import __version__
-    from lidcam_rt.artifact import file_sha256, read_manifest
+    from lidcam_rt.artifact import file_sha256
     from lidcam_rt.cli.console import err, out, progress
     from lidcam_rt.cli.journal import Journal
     from lidcam_rt.cli.sources import find_images
     from lidcam_rt.crf.localization import MapRefiner
+    from lidcam_rt.engine import manifest_of
     from lidcam_rt.predictor import load
     from lidcam_rt.results import Failure
 
     refiner = MapRefiner.of(crf, crf_size)
-    manifest = read_manifest(model)
+    manifest = manifest_of(model)
     paths = find_images(images)
     settings = {
         "artifact": model.name,

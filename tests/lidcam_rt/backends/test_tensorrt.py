@@ -224,6 +224,32 @@ def test_the_localizer_runs_an_engine(engine, artifact, monkeypatch):
     assert not api.blocks and not api.streams
 
 
+def test_the_verbs_take_an_engine(engine, tmp_path, monkeypatch, capsys):
+    """`lidcam inspect` shows the sidecar without a GPU; `lidcam localize` runs the engine."""
+    from lidcam_rt.cli.main import main
+
+    def run(*line):
+        with pytest.raises(SystemExit) as stop:
+            main([*map(str, line)])
+        captured = capsys.readouterr()
+        return stop.value.code, captured.out, captured.err
+
+    status, text, _ = run("inspect", engine, "--json")
+    facts = json.loads(text)
+    assert status == 0 and facts["built_from"]["artifact"] == "tiny.onnx" and facts["operator"] == "standard operators"
+    status, text, _ = run("inspect", engine)
+    assert status == 0 and "tensorrt 11.4.0.106 for compute capability 8.9" in text and "[4, 64, 64, 3]" in text
+    api = tensorrt_standin.Cuda()
+    monkeypatch.setitem(__import__("sys").modules, "tensorrt", tensorrt_standin.module())
+    monkeypatch.setattr("lidcam_rt.backends.tensorrt.open_runtime", lambda index: CudaRuntime(api, index))
+    import cv2
+
+    cv2.imwrite(str(tmp_path / "red.png"), artifacts.picture("red")[..., ::-1])
+    status, text, errors = run("localize", engine, tmp_path / "red.png", "-o", tmp_path / "out")
+    assert status == 0, errors
+    assert '"red"' in (tmp_path / "out" / "results.json").read_text() and not api.blocks
+
+
 def test_what_is_missing_is_named(engine, artifact, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "tensorrt", None)
     with pytest.raises(MissingExtraError, match=r"lidcam-rt\[tensorrt\]"):
