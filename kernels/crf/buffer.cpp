@@ -12,7 +12,7 @@ namespace lidcam::crf {
 namespace {
 
 constexpr size_t kHuge = size_t(2) << 20;
-constexpr size_t kBlocks = 16, kBytes = size_t(256) << 20;
+constexpr size_t kBlocks = 64, kBytes = size_t(256) << 20;
 
 struct Block {
   void* block;
@@ -34,7 +34,7 @@ Pool& pool() {
 size_t round_up(size_t bytes) {
   size_t step = 4096;
   while (step * 16 < bytes) step *= 2;
-  if (bytes >= 2 * kHuge && step < kHuge) step = kHuge;
+  if (bytes >= kHuge / 2 && step < kHuge) step = kHuge;
   return (bytes + step - 1) / step * step;
 }
 
@@ -57,7 +57,7 @@ void* take_block(size_t bytes, size_t* granted) {
       }
   }
   void* block = nullptr;
-  const size_t alignment = size >= 2 * kHuge ? kHuge : 64;
+  const size_t alignment = size >= kHuge ? kHuge : 64;
   if (posix_memalign(&block, alignment, size) != 0) throw std::bad_alloc();
 #if defined(MADV_HUGEPAGE)
   if (alignment == kHuge) madvise(block, size, MADV_HUGEPAGE);

@@ -10,7 +10,7 @@
 
 namespace lidcam::crf {
 
-// Blocks of at least `bytes`, aligned to 64. The pool keeps at most 16 free blocks of 256 MiB in all.
+// Blocks of at least `bytes`, aligned to 64. The pool keeps at most 64 free blocks of 256 MiB in all.
 void* take_block(size_t bytes, size_t* granted);
 void give_block(void* block, size_t granted) noexcept;
 

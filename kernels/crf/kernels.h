@@ -33,7 +33,7 @@ struct Kernels {
   // Normalisation. table: [vertices + 1].
   void (*splat_ones)(const Lattice& t, float* table);
   float* (*blur)(const Lattice& t, float* table, float* spare);
-  void (*norms)(const Lattice& t, const float* table, bool root, float* record);
+  void (*norms)(const Lattice& t, const float* rows, bool root, float* record);  // rows: of pairs, see expand_pairs
 
   // Two labels. Tables: [vertices + 1, 2]; q, energy: [count, 2] of the pixels from `first` on.
   void (*splat_pairs)(const Lattice& t, const float* q, int64_t first, int64_t count, float* table);
@@ -47,7 +47,8 @@ struct Kernels {
   float (*moved)(const float* a, const float* b, int64_t count);
 
   // Any number of labels: rows of `width` floats, a multiple of 8; tables: [vertices + 1, width].
-  void (*slice_many)(const Field& field, int width, int64_t first, int64_t count, float* rows);  // adds the message
+  // rows: energy plus the message; they may be the same.
+  void (*slice_many)(const Field& field, const float* energy, int width, int64_t first, int64_t count, float* rows);
   void (*splat_many)(const Field& field, const float* q, int width, int64_t first, int64_t count);
   void (*softmax)(float* rows, int width, int labels, int64_t count);  // in place
   float* (*blur_many)(const Lattice& t, float* table, float* spare, int width);

@@ -118,6 +118,7 @@ class Table {
       if (slots_[h].key == key) return slots_[h].id;
     return -1;
   }
+  void prefetch(const Key& key) const { __builtin_prefetch(&slots_[Codec::hash(key) & mask_]); }
   int32_t size() const { return size_; }
   const Key& key(int32_t id) const { return keys_[id]; }
 
@@ -128,7 +129,7 @@ class Table {
   };
   void reset(size_t capacity) {
     slots_.allocate(capacity);
-    for (size_t i = 0; i < capacity; ++i) slots_[i].id = -1;
+    std::memset(static_cast<void*>(slots_.data()), 0xFF, capacity * sizeof(Slot));  // every id is -1
     mask_ = capacity - 1;
   }
   void grow() {
@@ -215,7 +216,7 @@ bool build(Lattice& t, const Features& features) {
   constexpr bool narrow = std::is_same_v<Codec, Narrow>;
   // A block past the end, as kernels write whole blocks.
   t.record.allocate(size_t(n + kBlock) * stride);
-  Table<Codec> simplices(size_t(n) / 4 + 1);
+  Table<Codec> simplices(size_t(n) / 2 + 1);
   float block[kMaxDimension][kBlock];
   Located at;
   typename Codec::Key last{};
@@ -226,8 +227,10 @@ bool build(Lattice& t, const Features& features) {
     float* record = t.record.data() + first * stride;
     run.locate(d, block, at, record);
     if (narrow && !at.narrow) return false;
+    typename Codec::Key keys[kBlock];
+    for (int p = 0; p < count; ++p) simplices.prefetch(keys[p] = codec.simplex(at, p));
     for (int p = 0; p < count; ++p) {
-      const typename Codec::Key key = codec.simplex(at, p);
+      const typename Codec::Key& key = keys[p];
       if (last_id < 0 || !(key == last)) {
         last = key;
         last_id = simplices.insert(key);
@@ -248,19 +251,25 @@ bool build(Lattice& t, const Features& features) {
   }
   const int32_t s = t.simplices = simplices.size();
 
-  Table<Codec> vertices(size_t(s) + 1);
+  Table<Codec> vertices(size_t(s) * 2 + 1);
   t.corner.allocate(size_t(s) * t.corners);
-  for (int32_t i = 0; i < s; ++i) {
-    const auto& simplex = simplices.key(i);
-    int with_rank[8];  // direction of each rank; the implied coordinate has the one left over
-    for (int r = 0; r <= d; ++r) with_rank[r] = d;
-    for (int j = 0; j < d; ++j) with_rank[codec.rank(simplex, j)] = j;
-    auto vertex = codec.origin(simplex);
-    int32_t* corner = t.corner.data() + size_t(i) * t.corners;
-    for (int k = 0; k <= d; ++k) {
-      corner[k] = vertices.insert(vertex) + 1;
-      if (k < d) vertex = codec.up(vertex, with_rank[d - k]);
+  // Tables are larger than the caches: keys are made some steps before they are looked up.
+  constexpr int32_t kBatch = 8;
+  for (int32_t i = 0; i < s; i += kBatch) {
+    typename Codec::Key keys[kBatch][kMaxDimension + 1];
+    const int32_t count = s - i < kBatch ? s - i : kBatch;
+    for (int32_t b = 0; b < count; ++b) {
+      const auto& simplex = simplices.key(i + b);
+      int with_rank[8];  // direction of each rank; the implied coordinate has the one left over
+      for (int r = 0; r <= d; ++r) with_rank[r] = d;
+      for (int j = 0; j < d; ++j) with_rank[codec.rank(simplex, j)] = j;
+      keys[b][0] = codec.origin(simplex);
+      for (int k = 0; k < d; ++k) keys[b][k + 1] = codec.up(keys[b][k], with_rank[d - k]);
+      for (int k = 0; k <= d; ++k) vertices.prefetch(keys[b][k]);
     }
+    int32_t* corner = t.corner.data() + size_t(i) * t.corners;
+    for (int32_t b = 0; b < count; ++b)
+      for (int k = 0; k <= d; ++k) *corner++ = vertices.insert(keys[b][k]) + 1;
   }
   const size_t m = size_t(t.vertices = vertices.size());
   t.neighbor.allocate(size_t(d + 1) * 2 * m);
@@ -268,6 +277,7 @@ bool build(Lattice& t, const Features& features) {
   for (int j = 0; j <= d; ++j) {
     int32_t *up = t.neighbor.data() + 2 * m * j, *down = up + m;
     for (size_t i = 0; i < m; ++i) {
+      if (i + 2 * kBatch < m) vertices.prefetch(codec.up(vertices.key(int32_t(i) + 2 * kBatch), j));
       const int32_t found = vertices.find(codec.up(vertices.key(int32_t(i)), j));
       if (found < 0) continue;
       up[i] = found + 1;
@@ -285,7 +295,11 @@ void normalise(Lattice& t, Normalization kind) {
   Buffer<float> table(size_t(t.vertices) + 1), spare(size_t(t.vertices) + 1);
   table.fill(0);
   run.splat_ones(t, table.data());
-  run.norms(t, run.blur(t, table.data(), spare.data()), kind == Normalization::symmetric, t.record.data());
+  const float* blurred = run.blur(t, table.data(), spare.data());
+  Buffer<float> pairs((size_t(t.vertices) + 1) * 2), rows(size_t(t.simplices) * (t.dimension < 4 ? 8 : 16));
+  for (size_t i = 0; i <= size_t(t.vertices); ++i) pairs[2 * i] = pairs[2 * i + 1] = blurred[i];
+  run.expand_pairs(t, pairs.data(), rows.data());
+  run.norms(t, rows.data(), kind == Normalization::symmetric, t.record.data());
 }
 
 }  // namespace

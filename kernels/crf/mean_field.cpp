@@ -150,9 +150,11 @@ class ManyLabels {
       const int64_t count = std::min<int64_t>(block_, n_ - from);
       float* energy = energy_.data() + (stored ? from * width_ : 0);
       if (!stored) run_.interleave(unary_ + from, n_, labels_, count, -1.0f, kPadding, width_, energy);
-      std::copy(energy, energy + count * width_, q_.data());
-      if (!first)
-        for (const Field& f : fields_) run_.slice_many(f, width_, from, count, q_.data());
+      if (first || fields_.empty())
+        std::copy(energy, energy + count * width_, q_.data());
+      else
+        for (size_t i = 0; i < fields_.size(); ++i)
+          run_.slice_many(fields_[i], i ? q_.data() : energy, width_, from, count, q_.data());
       run_.softmax(q_.data(), width_, labels_, count);
       if (!kept_.empty()) {
         float* before = kept_.data() + from * width_;
@@ -238,7 +240,7 @@ void filter(const Lattice& lattice, const float* values, int channels, float* ou
     for (int64_t from = 0; from < lattice.pixels; from += kCount) {
       const int64_t count = std::min<int64_t>(kCount, lattice.pixels - from);
       rows.fill(0);
-      run.slice_many(field, kWidth, from, count, rows.data());
+      run.slice_many(field, rows.data(), kWidth, from, count, rows.data());
       run.separate(rows.data(), kWidth, used, count, lattice.pixels, to + from);
     }
   }
