@@ -2,6 +2,16 @@
 
 from lidcam_rt.crf.dense import DenseCRF, refine
 from lidcam_rt.crf.localization import MapRefiner, foreground_probability
-from lidcam_rt.crf.options import PRESETS, CrfOptions, preset
+from lidcam_rt.crf.options import PRESETS, BilateralTerm, CrfOptions, GaussianTerm, preset
 
-__all__ = ["PRESETS", "CrfOptions", "DenseCRF", "MapRefiner", "foreground_probability", "preset", "refine"]
+__all__ = [
+    "PRESETS",
+    "BilateralTerm",
+    "CrfOptions",
+    "DenseCRF",
+    "GaussianTerm",
+    "MapRefiner",
+    "foreground_probability",
+    "preset",
+    "refine",
+]

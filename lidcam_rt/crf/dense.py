@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -13,20 +16,23 @@ from lidcam_rt.errors import InputError
 
 __all__ = ["DenseCRF", "refine"]
 
+_FLOOR = 1e-5  # of a probability, as psa clips
+
+
 def _check_image(image: Any) -> npt.NDArray[np.uint8]:
     array = np.asarray(image)
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or array.size == 0:
         raise InputError(
             f"the CRF's image must be uint8 [H, W, 3] and not empty, got {array.dtype} {array.shape}"
         )
-    return array
+    return np.ascontiguousarray(array)
 
 
 class DenseCRF:
     """Refines label probabilities by an image (Krahenbuhl and Koltun, NIPS 2011).
 
     Same result as pydensecrf (max abs difference of a probability <= 1e-5). Threads may share one instance;
-    the GIL is released. Spatial lattices of the last 8 sizes are kept.
+    the GIL is released. Spatial lattices of the last 8 sizes are kept, of at most 256 MiB.
 
     Args:
         options: `CrfOptions` or the name of a preset: psa, irn, deeplab, example.
@@ -51,24 +57,22 @@ class DenseCRF:
         Raises:
             InputError: a dtype, shape or value is not as above.
         """
+        energy = np.asarray(unary)
+        labels = energy.shape[0] if energy.ndim else 0
+        return self._infer(image, energy, self.options.kernel_terms(labels) if labels else [])
+
+    def _infer(self, image: Any, energy: npt.NDArray[Any], terms: Any) -> npt.NDArray[np.float32]:
         pixels = _check_image(image)
         height, width = pixels.shape[:2]
-        energy = np.asarray(unary)
         if energy.dtype != np.float32 or energy.ndim != 3 or energy.shape[1:] != (height, width):
             raise InputError(
                 f"unary must be float32 [labels, {height}, {width}], got {energy.dtype} {energy.shape}"
             )
         if energy.shape[0] < 2:
             raise InputError("a CRF needs at least 2 labels; give the background one of its own")
-        o = self.options
-        terms: list[tuple[list[float], list[float], int]] = []
-        if o.gaussian_compat > 0:
-            terms.append(([o.gaussian_sxy] * 2, [o.gaussian_compat], 3))
-        if o.bilateral_compat > 0:
-            terms.append(([o.bilateral_sxy] * 2 + [o.bilateral_srgb] * 3, [o.bilateral_compat], 3))
         try:
             q, _ = _kernels.infer(
-                np.ascontiguousarray(pixels), np.ascontiguousarray(energy), terms, o.iterations, o.tolerance
+                pixels, np.ascontiguousarray(energy), terms, self.options.iterations, self.options.tolerance
             )
         except ValueError as error:
             if "unary" in str(error):
@@ -77,36 +81,117 @@ class DenseCRF:
         return np.asarray(q, np.float32)
 
     def refine(
-        self, image: Any, probabilities: Any, *, labels: list[int] | None = None
-    ) -> npt.NDArray[np.float32]:
-        """Refined probabilities.
+        self, image: Any, probabilities: Any, *, labels: Sequence[int] | str | None = None
+    ) -> npt.NDArray[Any]:
+        """Refined probabilities, or a refined label map.
 
         Args:
             image: uint8 [H, W, 3] RGB.
-            probabilities: float [L, H, W], clipped below at 1e-5 as psa does.
-            labels: the labels present in this image; the others take no time and get probability 0.
+            probabilities: float [L, H, W], clipped below at 1e-5 as psa does; or a label map, integers [H, W], whose
+                labels get the probability `options.gt_prob` and share the rest (psa and irn do that).
+            labels: the labels present in this image; the others take no time and get probability 0. "present": those
+                whose probability exceeds the clip somewhere. For probabilities only.
 
         Returns:
-            float32 [L, H, W].
+            float32 [L, H, W]; for a label map, the most probable label of each pixel, in its dtype and shape.
 
         Raises:
             InputError: a dtype, shape or value is not as above.
         """
         p = np.asarray(probabilities)
+        if p.dtype.kind in "iu" and p.ndim == 2:
+            if labels is not None:
+                raise InputError("labels goes with probabilities: a label map says itself what is present")
+            return self._refine_map(image, p)
         if p.dtype.kind != "f" or p.ndim != 3:
-            raise InputError(f"probabilities must be float [labels, H, W], got {p.dtype} {p.shape}")
-        if labels is not None:
-            if len(set(labels)) != len(labels) or not all(0 <= k < p.shape[0] for k in labels):
-                raise InputError(f"labels must be distinct and lie in 0..{p.shape[0] - 1}, got {labels}")
-            out = np.zeros(p.shape, np.float32)
-            out[labels] = self.refine(image, p[labels])
-            return out
-        unary = -np.log(np.clip(p.astype(np.float32, copy=False), 1e-5, 1.0))
-        return self.infer(image, unary)
+            raise InputError(
+                f"probabilities must be float [labels, H, W], or an integer label map [H, W], got {p.dtype} {p.shape}"
+            )
+        if labels is None:
+            return self.infer(image, _unary(p))
+        chosen = _present(p) if isinstance(labels, str) and labels == "present" else _chosen(labels, p.shape[0])
+        if len(chosen) < 2:
+            raise InputError(f"a CRF needs at least 2 labels present, got {chosen}")
+        out = np.zeros(p.shape, np.float32)
+        out[chosen] = self._infer(image, _unary(p[chosen]), self.options.kernel_terms(chosen))
+        return out
+
+    def _refine_map(self, image: Any, given: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        present, index = np.unique(given, return_inverse=True)
+        if len(present) < 2:
+            _check_image(image)
+            return given.copy()
+        index = index.reshape(given.shape)
+        rest = (1 - self.options.gt_prob) / (len(present) - 1)
+        unary = np.full((len(present), *given.shape), -np.log(rest), np.float32)
+        np.put_along_axis(unary, index[None], np.float32(-np.log(self.options.gt_prob)), 0)
+        terms = self.options.kernel_terms([int(k) for k in present])
+        refined: npt.NDArray[Any] = present[self._infer(image, unary, terms).argmax(0)]
+        return refined
+
+    def refine_batch(
+        self,
+        images: Sequence[Any],
+        probabilities: Sequence[Any],
+        *,
+        labels: Sequence[Sequence[int] | str | None] | None = None,
+        threads: int | None = None,
+    ) -> list[npt.NDArray[Any]]:
+        """`refine` of several images, one image per thread at a time.
+
+        The result has the same bits whatever the number of threads. Threads wait without spinning.
+
+        Args:
+            images: as in `refine`, of any sizes.
+            probabilities: as many, as in `refine`.
+            labels: as many, as in `refine`.
+            threads: None: one per processor.
+
+        Returns:
+            One result of `refine` per image.
+
+        Raises:
+            InputError: lengths differ, threads < 1, or an image is refused.
+        """
+        chosen = [None] * len(images) if labels is None else list(labels)
+        if not len(images) == len(probabilities) == len(chosen):
+            raise InputError(
+                f"there are {len(images)} images, {len(probabilities)} probabilities and {len(chosen)} labels: "
+                "give one of each per image"
+            )
+        count = os.cpu_count() or 1 if threads is None else threads
+        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+            raise InputError(f"threads must be a whole number >= 1, got {threads!r}")
+
+        def one(i: int) -> npt.NDArray[Any]:
+            return self.refine(images[i], probabilities[i], labels=chosen[i])
+
+        if count == 1 or len(images) < 2:
+            return [one(i) for i in range(len(images))]
+        with ThreadPoolExecutor(min(count, len(images))) as pool:
+            return list(pool.map(one, range(len(images))))
+
+
+def _unary(p: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    out: npt.NDArray[np.float32] = -np.log(np.clip(p.astype(np.float32, copy=False), _FLOOR, 1.0))
+    return out
+
+
+def _present(p: npt.NDArray[Any]) -> list[int]:
+    return [k for k in range(p.shape[0]) if not (p[k] <= _FLOOR).all()]
+
+
+def _chosen(labels: Any, count: int) -> list[int]:
+    if isinstance(labels, str):
+        raise InputError(f'labels is a list of labels or "present", got {labels!r}')
+    chosen = [int(k) for k in labels]
+    if len(set(chosen)) != len(chosen) or not all(0 <= k < count for k in chosen):
+        raise InputError(f"labels must be distinct and lie in 0..{count - 1}, got {labels}")
+    return chosen
 
 
 def refine(
-    image: Any, probabilities: Any, options: CrfOptions | str = "psa", *, labels: list[int] | None = None
-) -> npt.NDArray[np.float32]:
+    image: Any, probabilities: Any, options: CrfOptions | str = "psa", *, labels: Sequence[int] | str | None = None
+) -> npt.NDArray[Any]:
     """`DenseCRF(options).refine(image, probabilities, labels=labels)`."""
     return DenseCRF(options).refine(image, probabilities, labels=labels)

@@ -6,54 +6,205 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from lidcam_rt.errors import InputError
 
-__all__ = ["PRESETS", "CrfOptions", "preset"]
+__all__ = ["PRESETS", "BilateralTerm", "CrfOptions", "GaussianTerm", "preset"]
+
+Deviation = float | tuple[float, ...]
+Compat = float | tuple[float, ...] | tuple[tuple[float, ...], ...]
+
+NORMALIZATIONS = ("none", "before", "after", "symmetric")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float | np.number) and not isinstance(value, bool)
+
+
+def _deviation(name: str, value: Any, count: int) -> Deviation:
+    """`value` as a float, or as a tuple of `count` of them."""
+    values = (value,) if _is_number(value) else tuple(value) if isinstance(value, tuple | list | np.ndarray) else ()
+    if len(values) not in {1, count} or not all(_is_number(v) and math.isfinite(v) and v > 0 for v in values):
+        raise InputError(f"{name} must be a number > 0, or {count} of them, got {value!r}")
+    return float(values[0]) if len(values) == 1 else tuple(float(v) for v in values)
+
+
+def _each(value: Deviation, count: int) -> list[float]:
+    return [value] * count if isinstance(value, float) else list(value)
+
+
+def _compat(name: str, value: Any) -> Compat:
+    """`value` as a float, a tuple or a tuple of tuples."""
+    if _is_number(value):
+        if not (math.isfinite(value) and value >= 0):
+            raise InputError(f"{name} must be a number >= 0, or one value or row per label, got {value!r}")
+        return float(value)
+    try:
+        array = np.asarray(value, np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{name} must be a number, a vector or a square matrix, got {value!r}") from error
+    if array.ndim not in {1, 2} or array.size == 0 or not np.isfinite(array).all() or len(set(array.shape)) != 1:
+        raise InputError(f"{name} must be a number, a finite vector or square matrix, got shape {array.shape}")
+    if array.ndim == 1:
+        return tuple(float(v) for v in array)
+    return tuple(tuple(float(v) for v in row) for row in array)
+
+
+def _flat_compat(name: str, value: Compat, labels: int) -> list[float]:
+    """What the kernels take: 1, labels or labels * labels values; a matrix is made symmetric, as pydensecrf does."""
+    if isinstance(value, float):
+        return [value]
+    array: npt.NDArray[np.float32] = np.asarray(value, np.float32)
+    if array.shape[0] != labels:
+        raise InputError(f"{name} is for {array.shape[0]} labels, there are {labels}")
+    if array.ndim == 2:
+        array = np.float32(0.5) * (array + array.T)
+    return [float(v) for v in array.ravel()]
+
+
+def _normalization(value: Any) -> None:
+    if value not in NORMALIZATIONS:
+        raise InputError(f"normalization is one of {', '.join(NORMALIZATIONS)}, got {value!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class GaussianTerm:
+    """A smoothness term: a Gaussian of the distance in pixels.
+
+    Attributes:
+        sxy: standard deviation in pixels, or (of x, of y).
+        compat: a number is a Potts weight w, which adds -w K Q to the energies. A vector or a matrix M over the labels
+            adds +M K Q, the matrix made symmetric: pydensecrf's signs.
+        normalization: of the kernel: symmetric (pydensecrf's default), before, after or none.
+
+    Raises:
+        InputError: a value is out of its range.
+    """
+
+    sxy: Deviation
+    compat: Compat
+    normalization: str = "symmetric"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "sxy", _deviation("sxy", self.sxy, 2))
+        object.__setattr__(self, "compat", _compat("compat", self.compat))
+        _normalization(self.normalization)
+
+    def deviations(self) -> list[float]:
+        """[x, y]."""
+        return _each(self.sxy, 2)
+
+
+@dataclass(frozen=True, slots=True)
+class BilateralTerm:
+    """An appearance term: a Gaussian of the distance in pixels and of the colours.
+
+    Attributes:
+        sxy: standard deviation in pixels, or (of x, of y).
+        srgb: standard deviation in grey levels of 0..255, or one per channel.
+        compat: as in `GaussianTerm`.
+        normalization: as in `GaussianTerm`.
+
+    Raises:
+        InputError: a value is out of its range.
+    """
+
+    sxy: Deviation
+    srgb: Deviation
+    compat: Compat
+    normalization: str = "symmetric"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "sxy", _deviation("sxy", self.sxy, 2))
+        object.__setattr__(self, "srgb", _deviation("srgb", self.srgb, 3))
+        object.__setattr__(self, "compat", _compat("compat", self.compat))
+        _normalization(self.normalization)
+
+    def deviations(self) -> list[float]:
+        """[x, y, red, green, blue]."""
+        return _each(self.sxy, 2) + _each(self.srgb, 3)
 
 
 @dataclass(frozen=True, slots=True)
 class CrfOptions:
-    """Mean field of a dense CRF with one Gaussian and one bilateral Potts term.
+    """Mean field of a dense CRF: a Gaussian term, a bilateral term, and more of both where wanted.
 
     Source: Krahenbuhl and Koltun, NIPS 2011, equation 3.
 
     Attributes:
         iterations: mean field steps.
-        gaussian_sxy: theta_gamma, pixels.
-        gaussian_compat: weight of the smoothness term; 0 leaves it out.
-        bilateral_sxy: theta_alpha, pixels.
-        bilateral_srgb: theta_beta, grey levels of 0..255.
-        bilateral_compat: weight of the appearance term; 0 leaves it out.
+        gaussian_sxy: theta_gamma, pixels, or (x, y).
+        gaussian_compat: weight of the smoothness term; 0 leaves it out. Arrays as in `GaussianTerm`.
+        bilateral_sxy: theta_alpha, pixels, or (x, y).
+        bilateral_srgb: theta_beta, grey levels of 0..255, or one per channel.
+        bilateral_compat: weight of the appearance term; 0 leaves it out. Arrays as in `GaussianTerm`.
         gt_prob: probability given to a label when the input is a label map.
         tolerance: stop when no probability moved by more than this; 0: never.
+        normalization: of the two terms above: symmetric, before, after or none.
+        terms: further `GaussianTerm` and `BilateralTerm`.
 
     Raises:
         InputError: a value is out of its range.
     """
 
     iterations: int = 10
-    gaussian_sxy: float = 3.0
-    gaussian_compat: float = 3.0
-    bilateral_sxy: float = 80.0
-    bilateral_srgb: float = 13.0
-    bilateral_compat: float = 10.0
+    gaussian_sxy: Deviation = 3.0
+    gaussian_compat: Compat = 3.0
+    bilateral_sxy: Deviation = 80.0
+    bilateral_srgb: Deviation = 13.0
+    bilateral_compat: Compat = 10.0
     gt_prob: float = 0.7
     tolerance: float = 0.0
+    normalization: str = "symmetric"
+    terms: tuple[GaussianTerm | BilateralTerm, ...] = ()
 
     def __post_init__(self) -> None:
         if isinstance(self.iterations, bool) or not isinstance(self.iterations, int) or self.iterations < 0:
             raise InputError(f"iterations must be a whole number >= 0, got {self.iterations!r}")
-        for name in ("gaussian_sxy", "bilateral_sxy", "bilateral_srgb"):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value > 0):
-                raise InputError(f"{name} must be a number > 0, got {value!r}")
-        for name in ("gaussian_compat", "bilateral_compat", "tolerance"):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value >= 0):
-                raise InputError(f"{name} must be a number >= 0, got {value!r}")
-        if not 0 < self.gt_prob < 1:
+        for name, count in (("gaussian_sxy", 2), ("bilateral_sxy", 2), ("bilateral_srgb", 3)):
+            object.__setattr__(self, name, _deviation(name, getattr(self, name), count))
+        for name in ("gaussian_compat", "bilateral_compat"):
+            object.__setattr__(self, name, _compat(name, getattr(self, name)))
+        if not (_is_number(self.tolerance) and math.isfinite(self.tolerance) and self.tolerance >= 0):
+            raise InputError(f"tolerance must be a number >= 0, got {self.tolerance!r}")
+        if not (_is_number(self.gt_prob) and 0 < self.gt_prob < 1):
             raise InputError(f"gt_prob must lie between 0 and 1, got {self.gt_prob!r}")
+        _normalization(self.normalization)
+        object.__setattr__(self, "terms", tuple(self.terms))
+        if not all(isinstance(term, GaussianTerm | BilateralTerm) for term in self.terms):
+            raise InputError(f"terms holds GaussianTerm and BilateralTerm only, got {self.terms!r}")
+
+    def pairwise(self) -> tuple[GaussianTerm | BilateralTerm, ...]:
+        """All terms that have an effect."""
+        first = GaussianTerm(self.gaussian_sxy, self.gaussian_compat, self.normalization)
+        second = BilateralTerm(self.bilateral_sxy, self.bilateral_srgb, self.bilateral_compat, self.normalization)
+        return tuple(term for term in (first, second, *self.terms) if term.compat != 0)
+
+    def kernel_terms(self, labels: list[int] | int) -> list[tuple[list[float], list[float], int]]:
+        """The terms as `lidcam_rt._kernels.crf.infer` takes them: (deviations, compat, normalization).
+
+        Args:
+            labels: how many labels there are, or the indices of those that are present (arrays are cut down to them).
+
+        Raises:
+            InputError: an array is for another number of labels.
+        """
+        out = []
+        for term in self.pairwise():
+            compat = term.compat
+            if isinstance(labels, list) and not isinstance(compat, float):
+                array = np.asarray(compat)
+                if labels and not 0 <= min(labels) <= max(labels) < array.shape[0]:
+                    raise InputError(f"compat is for the labels 0 to {array.shape[0] - 1}, present are {labels}")
+                compat = _compat("compat", array[labels] if array.ndim == 1 else array[np.ix_(labels, labels)])
+            count = labels if isinstance(labels, int) else len(labels)
+            kind = NORMALIZATIONS.index(term.normalization)
+            out.append((term.deviations(), _flat_compat("compat", compat, count), kind))
+        return out
 
 
 PRESETS: Mapping[str, CrfOptions] = MappingProxyType(
