@@ -1,58 +1,168 @@
-"""Dense CRF against pydensecrf2, interleaved, set-up and inference counted: python benchmarks/bench_crf.py."""
+"""Dense CRF against pydensecrf2: `python benchmarks/bench_crf.py [--write] [--check]`.
+
+Set-up and inference are counted on both sides, from the arrays to the marginals. Cold: no spatial lattice is kept;
+warm: that of this image size is. The two run in turns in one process and thread, the ratio is that of the medians. `--check`
+compares the results on the whole grid of photos, sizes, labels, presets and iterations instead (minutes); `--write`
+keeps what was measured in benchmarks/results/.
+"""
 
 from __future__ import annotations
 
+import argparse
+import json
+import platform
 import statistics
 import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pydensecrf.densecrf as peer
 from lidcam_rt._kernels import crf as kernels
 from skimage import data, transform
 
-from lidcam_rt.crf import PRESETS, DenseCRF
+from lidcam_rt.crf import PRESETS, CrfOptions, DenseCRF
 
-SIZE = 384
+RESULTS = Path(__file__).parent / "results"
+PHOTOS = ("astronaut", "chelsea", "coffee", "rocket")
+SIZES = ((384, 384), (375, 500), (383, 385))
 
 
-def case(labels: int) -> tuple[np.ndarray, np.ndarray]:
-    image = (transform.resize(data.astronaut(), (SIZE, SIZE), anti_aliasing=True) * 255).astype(np.uint8)
-    coarse = np.random.default_rng(0).standard_normal((labels, 6, 6)) * 2
-    logits = np.stack([transform.resize(c, (SIZE, SIZE), order=1) for c in coarse])
+def photo(name: str, height: int, width: int) -> np.ndarray:
+    picture = transform.resize(getattr(data, name)(), (height, width), anti_aliasing=True)
+    return np.ascontiguousarray((picture * 255).astype(np.uint8))
+
+
+def probabilities(labels: int, height: int, width: int, present: int | None = None, seed: int = 0) -> np.ndarray:
+    """Smooth blobs; labels beyond `present` have the floor everywhere."""
+    count = labels if present is None else present
+    coarse = np.random.default_rng(seed).standard_normal((count, 6, 6)) * 2
+    logits = np.stack([transform.resize(c, (height, width), order=1) for c in coarse])
     p = np.exp(logits - logits.max(0))
-    return image, np.ascontiguousarray(-np.log(np.clip(p / p.sum(0), 1e-5, 1)), np.float32)
+    out = np.full((labels, height, width), 1e-5, np.float32)
+    out[:count] = np.clip(p / p.sum(0), 1e-5, 1)
+    return out
 
 
-def run_peer(image: np.ndarray, unary: np.ndarray, name: str) -> None:
-    o = PRESETS[name]
-    field = peer.DenseCRF2D(SIZE, SIZE, len(unary))
-    field.setUnaryEnergy(unary.reshape(len(unary), -1))
+def run_peer(image: np.ndarray, unary: np.ndarray, o: CrfOptions) -> np.ndarray:
+    labels, height, width = unary.shape
+    field = peer.DenseCRF2D(width, height, labels)
+    field.setUnaryEnergy(unary.reshape(labels, -1))
     field.addPairwiseGaussian(sxy=o.gaussian_sxy, compat=o.gaussian_compat)
     field.addPairwiseBilateral(
         sxy=o.bilateral_sxy, srgb=o.bilateral_srgb, rgbim=image, compat=o.bilateral_compat
     )
-    field.inference(o.iterations)
+    return np.array(field.inference(o.iterations)).reshape(unary.shape)
 
 
-def clock(function, *arguments) -> float:
+def clock(function: Callable[..., Any], *arguments: Any) -> float:
     start = time.perf_counter()
     function(*arguments)
     return (time.perf_counter() - start) * 1000
 
 
+def spread(samples: list[float]) -> dict[str, Any]:
+    return {
+        "median_ms": round(statistics.median(samples), 2),
+        "lowest_ms": round(min(samples), 2),
+        "highest_ms": round(max(samples), 2),
+        "samples_ms": [round(s, 2) for s in samples],
+    }
+
+
+def measure(name: str, labels: int, present: int | None, repeats: int) -> dict[str, Any]:
+    image, p = photo("astronaut", 384, 384), probabilities(labels, 384, 384, present)
+    unary = -np.log(p)
+    crf = DenseCRF(name)
+
+    def ours() -> np.ndarray:
+        if present is None:
+            return crf.infer(image, unary)
+        return crf.refine(image, p, labels=list(range(present)))
+
+    ours()
+    rows: dict[str, list[float]] = {"pydensecrf2": [], "cold": [], "warm": []}
+    for _ in range(repeats):
+        rows["pydensecrf2"].append(clock(run_peer, image, unary, PRESETS[name]))
+        kernels.clear_cache()
+        rows["cold"].append(clock(ours))
+        rows["warm"].append(clock(ours))
+    out: dict[str, Any] = {key: spread(value) for key, value in rows.items()}
+    base = out["pydensecrf2"]["median_ms"]
+    out["cold_ratio"] = round(base / out["cold"]["median_ms"], 2)
+    out["warm_ratio"] = round(base / out["warm"]["median_ms"], 2)
+    return out
+
+
+def measure_threads(repeats: int) -> dict[str, Any]:
+    """Two images: on one thread, on two."""
+    images = [photo(name, 384, 384) for name in ("astronaut", "coffee")]
+    given = [probabilities(2, 384, 384, seed=seed) for seed in (0, 1)]
+    crf = DenseCRF("psa")
+    rows: dict[str, list[float]] = {"one_thread": [], "two_threads": []}
+    for _ in range(repeats):
+        rows["one_thread"].append(clock(lambda: crf.refine_batch(images, given, threads=1)))
+        rows["two_threads"].append(clock(lambda: crf.refine_batch(images, given, threads=2)))
+    out: dict[str, Any] = {key: spread(value) for key, value in rows.items()}
+    out["ratio"] = round(out["one_thread"]["median_ms"] / out["two_threads"]["median_ms"], 2)
+    return out
+
+
+def check(photos: tuple[str, ...], labels: tuple[int, ...]) -> dict[str, Any]:
+    worst, flips, cases = 0.0, 0, 0
+    for name in photos:
+        for size in SIZES:
+            image = photo(name, *size)
+            for count in labels:
+                unary = -np.log(probabilities(count, *size))
+                for key, options in PRESETS.items():
+                    for iterations in (1, 5, 10):
+                        o = replace(options, iterations=iterations)
+                        expected, found = run_peer(image, unary, o), DenseCRF(o).infer(image, unary)
+                        difference = float(np.abs(found - expected).max())
+                        differ = int((found.argmax(0) != expected.argmax(0)).sum())
+                        worst, flips, cases = max(worst, difference), flips + differ, cases + 1
+                        if difference > 1e-5 or differ:
+                            print(f"MISSED {name} {size} {count} labels {key} {iterations}: {difference:.1e}, {differ}")
+            print(f"{name} {size}: {cases} cases, largest difference {worst:.1e}, argmax flips {flips}", flush=True)
+    return {"cases": cases, "largest_difference": worst, "argmax_flips": flips, "photos": photos, "labels": labels}
+
+
 def main() -> None:
-    for name, labels, repeats in (("psa", 2, 9), ("deeplab", 2, 5), ("psa", 21, 3)):
-        image, unary = case(labels)
-        crf = DenseCRF(name)
-        crf.infer(image, unary)
-        rows = []
-        for _ in range(repeats):
-            theirs = clock(run_peer, image, unary, name)
-            kernels.clear_cache()
-            cold = clock(crf.infer, image, unary)
-            rows.append((theirs, cold, clock(crf.infer, image, unary)))
-        a, b, c = (statistics.median(column) for column in zip(*rows, strict=True))
-        print(f"{name} {labels} labels: {a:.1f} ms, cold {b:.1f} ms ({a / b:.2f}x), warm {c:.1f} ms ({a / c:.2f}x)")
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="compare results on the whole grid, measure nothing")
+    parser.add_argument("--photos", nargs="+", default=PHOTOS)
+    parser.add_argument("--labels", nargs="+", type=int, default=(2, 5, 21, 201), help="for --check")
+    parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument("--write", action="store_true")
+    given = parser.parse_args()
+    path = RESULTS / "crf_2core_epyc.json"
+    report = json.loads(path.read_text()) if path.exists() else {}
+    report["machine"] = f"{platform.machine()}, kernels {kernels.isa()}"
+    if given.check:
+        report["check"] = check(tuple(given.photos), tuple(given.labels))
+    else:
+        r = given.repeats
+        for name, labels, present, repeats in (
+            ("psa", 2, None, r),
+            ("deeplab", 2, None, r),
+            ("irn", 2, None, r),
+            ("psa", 21, None, max(3, r // 3)),
+            ("psa", 201, 6, 3),
+        ):
+            key = f"{name}, {labels} labels" + (f", {present} present" if present else "")
+            row = report[key] = measure(name, labels, present, repeats)
+            print(
+                f"{key}: pydensecrf2 {row['pydensecrf2']['median_ms']} ms, cold {row['cold']['median_ms']} ms "
+                f"({row['cold_ratio']}x), warm {row['warm']['median_ms']} ms ({row['warm_ratio']}x)",
+                flush=True,
+            )
+        row = report["psa, 2 labels, two images"] = measure_threads(r)
+        print(f"two images: one thread {row['one_thread']['median_ms']} ms, two threads {row['ratio']}x")
+    if given.write:
+        path.write_text(json.dumps(report, indent=1) + "\n")
 
 
 if __name__ == "__main__":

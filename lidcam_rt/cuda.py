@@ -293,7 +293,7 @@ def mean_field(
         unary: float32 [N, L, H, W] on the device, negative log probabilities, L >= 2, all finite.
         out: where the results go: probabilities float32 [N, L, H, W], and a status int32 [N]: 0, or 1 for an image
             whose lattice has more vertices than there is room for; its probabilities are then not written.
-        options: `CrfOptions` without a tolerance, or the name of a preset.
+        options: `CrfOptions` with symmetric normalization, numbers as compat and no tolerance, or a preset's name.
         vertices_per_pixel: room for the lattices, up to 6, which serves every image. Photos need less than one.
         stream: see `pas`.
 
@@ -302,7 +302,7 @@ def mean_field(
         BackendError: CUDA cannot be used, or the launch failed.
     """
     from lidcam_rt._kernels import cuda
-    from lidcam_rt.crf.options import preset
+    from lidcam_rt.crf.options import BilateralTerm, preset
 
     o = preset(options)
     if o.tolerance:
@@ -318,10 +318,10 @@ def mean_field(
     status = _checked(out[1], "out[1], the status,", ("<i4",), (count,))
     _sides(height, width)
     terms: list[tuple[bool, list[float], float]] = []
-    if o.gaussian_compat > 0:
-        terms.append((False, [o.gaussian_sxy] * 2, o.gaussian_compat))
-    if o.bilateral_compat > 0:
-        terms.append((True, [o.bilateral_sxy] * 2 + [o.bilateral_srgb] * 3, o.bilateral_compat))
+    for term in o.pairwise():
+        if not isinstance(term.compat, float) or term.normalization != "symmetric":
+            raise InputError("the dense CRF on CUDA takes symmetric normalization and a number as compat only")
+        terms.append((isinstance(term, BilateralTerm), term.deviations(), term.compat))
     if not terms:
         raise InputError("the options leave out both pairwise terms: there is nothing to infer")
     _need()
