@@ -1,9 +1,9 @@
 """Dense CRF against pydensecrf2: `python benchmarks/bench_crf.py [--write] [--check]`.
 
 Set-up and inference are counted on both sides, from the arrays to the marginals. Cold: no spatial lattice is kept;
-warm: that of this image size is. The two run in turns in one process and thread, the ratio is that of the medians. `--check`
-compares the results on the whole grid of photos, sizes, labels, presets and iterations instead (minutes); `--write`
-keeps what was measured in benchmarks/results/.
+warm: that of this image size is. The two run in turns in one process and thread, the ratio is that of the medians.
+`--check` compares the results on the whole grid of photos, sizes, labels, presets and iterations instead (an hour with
+201 labels); `--write` keeps what was measured in benchmarks/results/.
 """
 
 from __future__ import annotations
