@@ -150,9 +150,11 @@ def time_pas(
         ):
             _add(samplers, notes, name, lambda call=call, graph=graph: device.sampler(call, few, graph=graph))
         if compiled and not device.rehearsal and (batch, side) in ((1, 384), (32, 384)):  # half a minute each
-            fast = peer(torch.compile(torch_pas_kthvalue, dynamic=False))
-            _add(samplers, notes, "PyTorch compiled, launched",
-                 lambda fast=fast: device.sampler(fast, few, graph=False))  # fmt: skip
+            fast = torch.compile(
+                lambda cam, side=side: torch_pas_kthvalue(torch, cam, (side, side), PERCENTILE, THETA), dynamic=False
+            )
+            _add(samplers, notes, "PyTorch compiled, launched", lambda fast=fast, cams=cams: device.sampler(
+                lambda i: fast(cams[i % len(cams)]), few, graph=False))  # fmt: skip
         try:
             run = cupy_pas(PERCENTILE, THETA, (small, small), (side, side))
             _add(samplers, notes, "CuPy, launched",

@@ -127,7 +127,7 @@ def test_a_failing_part_does_not_stop_the_rest(tmp_path, capsys):
         raise ZeroDivisionError("no")
 
     def cannot(data):
-        raise report.Cannot("no such thing")
+        raise report.Cannot(f"no such thing in {ROOT / 'kernels'}")
 
     check = report.Report({"device": "NVIDIA H100 80GB HBM3", "date": "2026-01-02"})
     check.run("a", explode)
@@ -140,7 +140,8 @@ def test_a_failing_part_does_not_stop_the_rest(tmp_path, capsys):
     check.run("c", cannot)
     assert check.exit_status == 2 and check.file_name() == "gpu_nvidia-h100-80gb-hbm3_2026-01-02.json"
     check.write(tmp_path / "x.json")
-    assert json.loads((tmp_path / "x.json").read_text())["exit_status"] == 2
+    written = json.loads((tmp_path / "x.json").read_text())
+    assert written["exit_status"] == 2 and written["parts"][-1]["reason"] == "no such thing in ./kernels"
 
 
 class Events:
