@@ -175,12 +175,15 @@ Scope::Scope(Stream stream, const void* pointer) {
   const auto handle = reinterpret_cast<uintptr_t>(stream);
   if (handle > 2) {  // 1 and 2 name the default streams
     check(d.stream_context(stream, &wanted), "cuStreamGetCtx");
-  } else if (!current) {
-    int ordinal = 0;
-    check(d.pointer_attribute(&ordinal, kPointerDevice, reinterpret_cast<uintptr_t>(pointer)), "cuPointerGetAttribute");
-    int device = 0;
-    check(d.device_get(&device, ordinal), "cuDeviceGet");
-    check(d.primary_retain(&wanted, device), "cuDevicePrimaryCtxRetain");  // never released, as in the runtime API
+  } else {
+    int ordinal = 0, here = -1, device = 0;
+    if (current) check(d.context_device(&here), "cuCtxGetDevice");
+    const Result known = d.pointer_attribute(&ordinal, kPointerDevice, reinterpret_cast<uintptr_t>(pointer));
+    if (!current) check(known, "cuPointerGetAttribute");
+    if (!known && ordinal != here) {
+      check(d.device_get(&device, ordinal), "cuDeviceGet");
+      check(d.primary_retain(&wanted, device), "cuDevicePrimaryCtxRetain");  // never released, as in the runtime API
+    }
   }
   if (wanted && wanted != current) {
     check(d.context_push(wanted), "cuCtxPushCurrent");

@@ -32,7 +32,7 @@ struct Device {
 const std::vector<Device>& devices();
 
 // While it lives, the context that a launch needs is current: that of the stream; for a default stream the current
-// one; where there is none, the primary context of the device that holds `pointer`.
+// one, or where that is none or of another device, the primary context of the device that holds `pointer`.
 class Scope {
  public:
   Scope(Stream stream, const void* pointer);

@@ -58,8 +58,10 @@ void run_by_name(const std::string& name, unsigned blocks, unsigned rows, unsign
 const char* const kNames[] = {"lidcam_pas", "lidcam_pas_cluster", "lidcam_pas_aot", "lidcam_boxes",
                               "lidcam_boxes_at_size", "lidcam_crf", "lidcam_crf_cluster", "lidcam_crf_clear",
                               "lidcam_crf_vertices", "lidcam_crf_neighbours"};
-int the_context = 0;
+int contexts[2] = {};
+int pointer_device = 0, last_device = -1;
 void* current = nullptr;
+std::vector<void*> below;
 
 }  // namespace
 
@@ -67,6 +69,7 @@ extern "C" {
 
 void stand_in_order(int o, uint64_t s) { order = o, seed = s; }
 void stand_in_last(int* out) { out[0] = launches, out[1] = last_cluster, out[2] = last_shared, out[3] = last_threads; }
+int stand_in_device() { return last_device; }  // of the last launch
 
 void run_pas(const float* cam, int count, const on_cpu::PasArgs* args, int threads, int cluster, int o, uint64_t s,
              uint8_t* map, uint8_t* mask, float* threshold) {
@@ -101,11 +104,11 @@ int cuGetErrorString(int, const char** text) {
   return 0;
 }
 int cuDeviceGetCount(int* n) {
-  *n = 1;
+  *n = 2;
   return 0;
 }
-int cuDeviceGet(int* device, int) {
-  *device = 0;
+int cuDeviceGet(int* device, int ordinal) {
+  *device = ordinal;
   return 0;
 }
 int cuDeviceGetName(char* name, int size, int) {
@@ -116,34 +119,40 @@ int cuDeviceGetAttribute(int* value, int attribute, int) {
   *value = attribute == 75 ? major_version : attribute == 76 ? 0 : attribute == 16 ? 132 : attribute == 97 ? 101376 : -1;
   return *value < 0;
 }
-int cuDevicePrimaryCtxRetain(void** context, int) {
-  *context = &the_context;
+int cuDevicePrimaryCtxRetain(void** context, int device) {
+  *context = &contexts[device];
   return 0;
+}
+void stand_in_place(int device, int of_pointers) {
+  current = device < 0 ? nullptr : &contexts[device];
+  pointer_device = of_pointers;
 }
 int cuCtxGetCurrent(void** context) {
   *context = current;
   return 0;
 }
 int cuCtxPushCurrent_v2(void* context) {
+  below.push_back(current);
   current = context;
   return 0;
 }
 int cuCtxPopCurrent_v2(void** context) {
   *context = current;
-  current = nullptr;
+  current = below.back();
+  below.pop_back();
   return 0;
 }
 int cuCtxGetDevice(int* device) {
-  *device = 0;
+  *device = current == &contexts[1];
   return current ? 0 : 201;
 }
 int cuStreamGetCtx(void*, void** context) {
-  *context = &the_context;
+  *context = &contexts[0];
   return 0;
 }
 int cuPointerGetAttribute(void* data, int, uintptr_t) {
-  *static_cast<int*>(data) = 0;
-  return 0;
+  *static_cast<int*>(data) = pointer_device;
+  return pointer_device < 0;
 }
 int cuModuleLoadData(void** module, const void* image) {
   const bool fatbin = *static_cast<const uint32_t*>(image) == 0xBA55ED50u;
@@ -167,6 +176,7 @@ int failure() {
 int cuLaunchKernel(void* f, unsigned gx, unsigned gy, unsigned, unsigned bx, unsigned, unsigned, unsigned shared, void*,
                    void** arguments, void**) {
   if (!current) return 201;
+  last_device = current == &contexts[1];
   if (const int result = failure()) return result;
   run_by_name(*static_cast<const char**>(f), gx, gy, bx, shared, 1, arguments);
   return 0;
@@ -174,6 +184,7 @@ int cuLaunchKernel(void* f, unsigned gx, unsigned gy, unsigned, unsigned bx, uns
 // Offsets as in <cuda.h>: seven unsigned, the stream, the attributes and their number; abi.cpp checks them.
 int cuLaunchKernelEx(const unsigned* config, void* f, void** arguments, void**) {
   if (!current) return 201;
+  last_device = current == &contexts[1];
   if (const int result = failure()) return result;
   const auto* bytes = reinterpret_cast<const unsigned char*>(config);
   const unsigned* attribute;

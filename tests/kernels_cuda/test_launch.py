@@ -130,6 +130,29 @@ for n in (1, 20, 200):
     assert python(code, folder, STAND_IN_MAJOR="8") == "1 1 1 "
 
 
+@needs_kernels
+def test_the_context_of_a_launch(folder):
+    out = python(
+        """
+import ctypes
+driver = ctypes.CDLL("libcuda.so.1")
+cuda.available()
+out = [np.zeros((1, 1, 8, 8), np.uint8), np.zeros((1, 1, 8, 8), np.uint8), np.zeros((1, 1), np.float32)]
+cam = np.random.default_rng(0).random((1, 1, 3, 3), np.float32)
+# current device (-1: none), device of the pointers (-1: unknown to the driver), stream
+for here, there, stream in ((-1, 1, None), (0, 1, None), (1, 1, 2), (1, 0, 1), (1, -1, None), (1, 1, 77), (-1, 1, 77)):
+    driver.stand_in_place(here, there)
+    cuda.pas(Array(cam), tuple(map(Array, out)), stream=stream)
+    device = ctypes.c_int()
+    none = driver.cuCtxGetDevice(ctypes.byref(device))
+    assert (-1 if none else device.value) == here  # as it was before
+    print(driver.stand_in_device(), end=" ")
+""",
+        folder,
+    )
+    assert out == "1 1 1 0 1 0 0 "
+
+
 class Claim:
     """An array that only says what it is."""
 
