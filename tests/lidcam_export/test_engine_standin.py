@@ -9,6 +9,7 @@ from lidcam_export.engine import BuildOptions, build_engine
 from lidcam_export.flavour import flavour_of, set_capabilities
 from lidcam_export.tensorrt_plugin import PasPlugin
 
+from lidcam_rt.artifact import read_manifest
 from lidcam_rt.engine import read_sidecar
 from lidcam_rt.errors import BackendError, ExportError, InputError, MissingExtraError
 
@@ -129,21 +130,18 @@ def test_a_fixed_size_stays(resnet10, tmp_path, gpu):
         build_engine(tmp_path / "fixed.onnx", tmp_path / "m.engine", BuildOptions(size=(96, 96)), trt=standin.module())
 
 
-def test_pas_of_the_raw_map_is_refused_where_it_is_never_built(resnet10, tmp_path):
-    from lidcam_rt.artifact import read_manifest
-
+def test_a_build_that_takes_very_long_is_announced(resnet10, caplog):
     manifest = read_manifest(resnet10)
     raw = manifest.model_copy(update={"pas": manifest.pas.model_copy(update={"where": "raw"})})
-    for version, name, refused in (
+    for version, name, warned in (
         ("1.7.1.116", "tensorrt_rtx", True), ("1.8.0.1", "tensorrt_rtx", False), ("11.4.0.106", "tensorrt", False),
     ):  # fmt: skip
         flavour = flavour_of(standin.module(version, name=name))
-        pipeline._body_can_be_built(flavour, manifest)
-        if refused:
-            with pytest.raises(ExportError, match="where resized"):
-                pipeline._body_can_be_built(flavour, raw)
-        else:
-            pipeline._body_can_be_built(flavour, raw)
+        pipeline._warn_of_slow_body(flavour, manifest)
+        assert not caplog.records
+        pipeline._warn_of_slow_body(flavour, raw)
+        assert bool(caplog.records) == warned and ("--pas-where resized" in caplog.text) == warned
+        caplog.clear()
 
 
 def kernel(major):
