@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -169,17 +168,8 @@ class DenseCRF:
 
         if count == 1 or len(images) < 2:
             return [one(i) for i in range(len(images))]
-        return list(_pool(min(count, len(images))).map(one, range(len(images))))
-
-
-@functools.lru_cache(maxsize=4)
-def _pool(threads: int) -> ThreadPoolExecutor:
-    """Threads that wait for the next batch: new ones would ask the system for their memory again each time."""
-    return ThreadPoolExecutor(threads, thread_name_prefix="lidcam-crf")
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_pool.cache_clear)  # a forked process has none of these threads
+        with ThreadPoolExecutor(min(count, len(images))) as pool:
+            return list(pool.map(one, range(len(images))))
 
 
 def _unary(p: npt.NDArray[Any]) -> npt.NDArray[np.float32]:

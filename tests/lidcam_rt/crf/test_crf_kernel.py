@@ -1,8 +1,5 @@
 """The compiled lattice and mean field against numpy in float64, and against themselves."""
 
-import os
-import signal
-
 import numpy as np
 import pytest
 from lattice_reference import Kernel, mean_field, softmax
@@ -242,17 +239,3 @@ def test_arrays_must_fit_the_labels():
     image, unary = scene(8, 9, 3)
     with pytest.raises(InputError, match="2 labels"):
         DenseCRF(CrfOptions(gaussian_compat=(1.0, 2.0))).infer(image, unary)
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
-def test_a_forked_process_has_threads_of_its_own():
-    rng = np.random.default_rng(0)
-    images = [rng.integers(0, 256, (20, 30, 3), dtype=np.uint8) for _ in range(3)]
-    given = [rng.dirichlet(np.ones(2), (20, 30)).transpose(2, 0, 1).astype(np.float32) for _ in images]
-    expected = DenseCRF("psa").refine_batch(images, given, threads=2)
-    child = os.fork()
-    if child == 0:
-        signal.alarm(60)  # a wait for the parent's threads would never end
-        found = DenseCRF("psa").refine_batch(images, given, threads=2)
-        os._exit(0 if all((a == b).all() for a, b in zip(found, expected, strict=True)) else 1)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
