@@ -1,18 +1,12 @@
 // lidcam::PaS on the CPU: the kernel of kernels/pas, one map per task of ONNX Runtime's own threads.
 #include <atomic>
 #include <exception>
-#include <new>
 
 #include "ops/ops.h"
 #include "ops/pas_node.h"
 
 namespace lidcam::ops {
 namespace {
-
-struct Kernel {
-  const OrtApi* api;
-  pas::Options options;
-};
 
 struct Work {
   const PasCall* call;
@@ -33,15 +27,8 @@ void run_one(void* data, size_t index) noexcept {
   }
 }
 
-OrtStatus* create(const OrtCustomOp*, const OrtApi* api, const OrtKernelInfo* info, void** kernel) noexcept {
-  pas::Options options;
-  if (OrtStatus* status = read_attributes(*api, info, &options)) return status;
-  *kernel = new (std::nothrow) Kernel{api, options};
-  return *kernel ? nullptr : api->CreateStatus(ORT_FAIL, "lidcam::PaS: out of memory");
-}
-
 OrtStatus* compute(void* kernel, OrtKernelContext* context) noexcept {
-  const Kernel& self = *static_cast<Kernel*>(kernel);
+  const PasKernel& self = *static_cast<PasKernel*>(kernel);
   PasCall call;
   if (OrtStatus* status = open_call(*self.api, context, &call)) return status;
   Work work;
@@ -64,9 +51,7 @@ const OrtCustomOp* pas_cpu() {
     OrtCustomOp made{};
     fill_schema(made);
     made.GetExecutionProviderType = [](const OrtCustomOp*) { return "CPUExecutionProvider"; };
-    made.CreateKernelV2 = create;
     made.KernelComputeV2 = compute;
-    made.KernelDestroy = [](void* kernel) { delete static_cast<Kernel*>(kernel); };
     return made;
   }();
   return &op;

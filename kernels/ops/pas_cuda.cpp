@@ -1,6 +1,6 @@
 // lidcam::PaS on a CUDA device: one launch on ONNX Runtime's stream, through the driver API.
 #include <exception>
-#include <new>
+#include <string>
 
 #include "cuda/launch.h"
 #include "ops/ops.h"
@@ -14,20 +14,8 @@
 namespace lidcam::ops {
 namespace {
 
-struct Kernel {
-  const OrtApi* api;
-  pas::Options options;
-};
-
-OrtStatus* create(const OrtCustomOp*, const OrtApi* api, const OrtKernelInfo* info, void** kernel) noexcept {
-  pas::Options options;
-  if (OrtStatus* status = read_attributes(*api, info, &options)) return status;
-  *kernel = new (std::nothrow) Kernel{api, options};
-  return *kernel ? nullptr : api->CreateStatus(ORT_FAIL, "lidcam::PaS: out of memory");
-}
-
 OrtStatus* compute(void* kernel, OrtKernelContext* context) noexcept {
-  const Kernel& self = *static_cast<Kernel*>(kernel);
+  const PasKernel& self = *static_cast<PasKernel*>(kernel);
   PasCall c;
   if (OrtStatus* status = open_call(*self.api, context, &c)) return status;
   void* stream = nullptr;
@@ -47,9 +35,7 @@ const OrtCustomOp* pas_cuda() {
     OrtCustomOp made{};
     fill_schema(made);
     made.GetExecutionProviderType = [](const OrtCustomOp*) { return LIDCAM_OPS_PROVIDER; };
-    made.CreateKernelV2 = create;
     made.KernelComputeV2 = compute;
-    made.KernelDestroy = [](void* kernel) { delete static_cast<Kernel*>(kernel); };
     return made;
   }();
   return &op;

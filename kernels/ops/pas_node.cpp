@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <new>
 #include <string_view>
 
 #include "ops/ops.h"
@@ -64,6 +65,27 @@ OrtStatus* output(const OrtApi& api, OrtKernelContext* context, size_t index, co
   return api.GetTensorMutableData(value, data);
 }
 
+OrtStatus* read_attributes(const OrtApi& api, const OrtKernelInfo* info, pas::Options* options) {
+  size_t inputs = 0, outputs = 0;
+  if (OrtStatus* status = api.KernelInfo_GetInputCount(info, &inputs)) return status;
+  if (OrtStatus* status = api.KernelInfo_GetOutputCount(info, &outputs)) return status;
+  if (inputs != 2 || outputs != 3) return refuse(api, "lidcam::PaS takes cam and like and gives map, mask and threshold");
+  OrtStatus* status = read_number(api, info, "percentile", 100.0f, &options->percentile);
+  if (!status) status = read_number(api, info, "theta", 1.0f, &options->theta);
+  if (!status) status = read_choice(api, info, "mode", "threshold", "normalize", &options->normalize);
+  if (!status) status = read_choice(api, info, "precision", "uint8", "float", &options->float_precision);
+  if (!status) status = read_choice(api, info, "where", "resized", "raw", &options->raw);
+  if (!status) status = read_choice(api, info, "interpolation", "cubic", "linear", &options->linear);
+  return status;
+}
+
+OrtStatus* create(const OrtCustomOp*, const OrtApi* api, const OrtKernelInfo* info, void** kernel) noexcept {
+  pas::Options options;
+  if (OrtStatus* status = read_attributes(*api, info, &options)) return status;
+  *kernel = new (std::nothrow) PasKernel{api, options};
+  return *kernel ? nullptr : api->CreateStatus(ORT_FAIL, "lidcam::PaS: out of memory");
+}
+
 }  // namespace
 
 void fill_schema(OrtCustomOp& op) {
@@ -87,20 +109,8 @@ void fill_schema(OrtCustomOp& op) {
   op.GetVariadicOutputHomogeneity = [](const OrtCustomOp*) { return 0; };
   op.GetStartVersion = [](const OrtCustomOp*) { return 1; };
   op.GetEndVersion = [](const OrtCustomOp*) { return 1; };
-}
-
-OrtStatus* read_attributes(const OrtApi& api, const OrtKernelInfo* info, pas::Options* options) {
-  size_t inputs = 0, outputs = 0;
-  if (OrtStatus* status = api.KernelInfo_GetInputCount(info, &inputs)) return status;
-  if (OrtStatus* status = api.KernelInfo_GetOutputCount(info, &outputs)) return status;
-  if (inputs != 2 || outputs != 3) return refuse(api, "lidcam::PaS takes cam and like and gives map, mask and threshold");
-  OrtStatus* status = read_number(api, info, "percentile", 100.0f, &options->percentile);
-  if (!status) status = read_number(api, info, "theta", 1.0f, &options->theta);
-  if (!status) status = read_choice(api, info, "mode", "threshold", "normalize", &options->normalize);
-  if (!status) status = read_choice(api, info, "precision", "uint8", "float", &options->float_precision);
-  if (!status) status = read_choice(api, info, "where", "resized", "raw", &options->raw);
-  if (!status) status = read_choice(api, info, "interpolation", "cubic", "linear", &options->linear);
-  return status;
+  op.CreateKernelV2 = create;
+  op.KernelDestroy = [](void* kernel) { delete static_cast<PasKernel*>(kernel); };
 }
 
 OrtStatus* open_call(const OrtApi& api, OrtKernelContext* context, PasCall* call) {

@@ -18,12 +18,15 @@ struct PasCall {
   float* threshold;
 };
 
-// Fills names, types and counts of the schema; the caller adds CreateKernelV2, KernelComputeV2, KernelDestroy and the
-// execution provider.
-void fill_schema(OrtCustomOp& op);
+// A node of a session: what KernelComputeV2 is given.
+struct PasKernel {
+  const OrtApi* api;
+  pas::Options options;
+};
 
-// Attributes of the node; all of percentile, theta, mode, precision, where and interpolation must be there.
-OrtStatus* read_attributes(const OrtApi& api, const OrtKernelInfo* info, pas::Options* options);
+// Fills the schema, and makes and frees a PasKernel from the node's attributes (all of percentile, theta, mode, precision,
+// where and interpolation must be there); the caller adds KernelComputeV2 and the execution provider.
+void fill_schema(OrtCustomOp& op);
 
 // Checks the inputs' shapes and allocates the outputs.
 OrtStatus* open_call(const OrtApi& api, OrtKernelContext* context, PasCall* call);
