@@ -1,4 +1,4 @@
-"""One process at a time in an output folder."""
+"""An output folder: one process at a time, and nothing half-written left in it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lidcam_rt.errors import OutputError
 
-__all__ = ["lock_folder"]
+__all__ = ["lock_folder", "remove_leftovers"]
 
 _NAME = ".lidcam.lock"
 
@@ -33,3 +33,13 @@ def lock_folder(folder: Path) -> int:
         os.close(handle)
         raise OutputError(f"{folder}: another run is writing into it. Wait for it, or choose another folder") from None
     return handle
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files of writes that never ended (see `lidcam_rt.drawing.write_atomically`).
+
+    Raises:
+        OSError: one of them cannot be removed.
+    """
+    for leftover in folder.glob(".lidcam-*.part"):
+        leftover.unlink(missing_ok=True)

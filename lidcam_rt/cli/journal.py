@@ -19,7 +19,7 @@ from typing import Any
 from lidcam_rt.artifact import safe_name
 from lidcam_rt.drawing import make_folder, write_atomically
 from lidcam_rt.errors import OutputError
-from lidcam_rt.locks import lock_folder
+from lidcam_rt.locks import lock_folder, remove_leftovers
 
 __all__ = ["Journal"]
 
@@ -58,7 +58,7 @@ class Journal:
         try:
             self._lock = lock_folder(self.folder)
             self._check_settings()
-            self._remove_leftovers()
+            remove_leftovers(self.folder)
             self._read_lines()
         except OSError as error:
             self._release()
@@ -75,12 +75,8 @@ class Journal:
     ) -> None:
         # Ctrl-C may come between the making of a temporary file and the knowing of its name.
         with contextlib.suppress(OSError):
-            self._remove_leftovers()
+            remove_leftovers(self.folder)
         self._release()
-
-    def _remove_leftovers(self) -> None:
-        for leftover in self.folder.glob(".lidcam-*.part"):
-            leftover.unlink(missing_ok=True)
 
     def _release(self) -> None:
         for handle in (self._lines, self._lock):

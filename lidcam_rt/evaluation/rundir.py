@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from lidcam_rt.drawing import make_folder, write_atomically
 from lidcam_rt.errors import InputError, OutputError
-from lidcam_rt.locks import lock_folder
+from lidcam_rt.locks import lock_folder, remove_leftovers
 
 __all__ = ["RunFolder"]
 
@@ -60,7 +60,7 @@ class RunFolder:
         make_folder(self.folder)
         try:
             self._lock = lock_folder(self.folder)
-            self._remove_leftovers()
+            remove_leftovers(self.folder)
         except OutputError:
             raise
         except OSError as error:
@@ -74,12 +74,8 @@ class RunFolder:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         with contextlib.suppress(OSError):
-            self._remove_leftovers()
+            remove_leftovers(self.folder)
         self._release()
-
-    def _remove_leftovers(self) -> None:
-        for leftover in self.folder.glob(".lidcam-*.part"):
-            leftover.unlink(missing_ok=True)
 
     def _release(self) -> None:
         if self._rows is not None:
