@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import onnxruntime as ort
 import pytest
+import timm
 import torch
 from lidcam_export.exporter import ExportOptions, export_artifact
 from lidcam_export.graph import LocalizationGraph
@@ -161,3 +162,21 @@ def test_nothing_is_left_behind_when_the_comparison_fails(tmp_path, monkeypatch)
     with pytest.raises(ExportError, match="does not agree"):
         export_artifact("timm:resnet18", tmp_path / "m.onnx", ExportOptions(size=(64, 64), dynamic_size=False))
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("nwc", [True, False])
+def test_the_map_is_that_of_the_formula(tmp_path, nwc):
+    """M_k = sum_c max(w[k, c], 0) F_c, without the clamp where NWC is off; logits keep the signed weights."""
+    torch.manual_seed(0)
+    model = timm.create_model("resnet18", num_classes=7).eval()
+    torch.save(model.state_dict(), tmp_path / "w.pth")
+    options = ExportOptions(size=(64, 64), nwc=nwc, dynamic_size=False, input_dtype="float32")
+    export_artifact("timm:resnet18", tmp_path / "m.onnx", options, weights=tmp_path / "w.pth")
+    image = torch.randn(2, 3, 64, 64)
+    feed = {"image": image.numpy(), "labels": np.array([[3], [5]])}
+    cam, logits = ort.InferenceSession(str(tmp_path / "m.onnx")).run(["cam", "logits"], feed)
+    with torch.no_grad():
+        features, weight = model.forward_features(image), model.fc.weight[[3, 5]]
+        expected = torch.einsum("nc,nchw->nhw", weight.clamp(min=0) if nwc else weight, features)
+        torch.testing.assert_close(torch.from_numpy(cam[:, 0]), expected, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(torch.from_numpy(logits), model(image), rtol=1e-4, atol=1e-4)
