@@ -10,6 +10,7 @@ timed on the first maps only, in turns with ours, and its result compared.
 
 import argparse
 import json
+import os
 import platform
 import statistics
 import time
@@ -159,7 +160,7 @@ def main():
         measure(noise, max(10, options.maps // 40), max(2, options.loop // 20)),
     ]
     report = {
-        "machine": "2-core x86-64 AMD EPYC (AVX-512), no GPU, shared with other work",
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         "command": f"python benchmarks/bench_metrics.py --maps {options.maps} --loop {options.loop}"
         + (" --model MODEL.onnx" if options.model else ""),
         "python": platform.python_version(),
