@@ -8,6 +8,7 @@
 #include <cstdint>
 
 #include "components/runs.h"
+#include "cuda/scan.cuh"
 
 namespace lidcam::components::cuda {
 
@@ -180,11 +181,7 @@ __device__ int scan_row(const Source& source, int y, int width, Start start, Sto
     const uint32_t shifted = bits << 1 | before, all = (1u << kChunk) - 1;
     uint32_t up = bits & ~shifted, down = ~bits & shifted & all;
     const uint32_t own = uint32_t(__popc(up)) << 16 | uint32_t(__popc(down));
-    uint32_t up_to = own;  // both counts at once: at most 512 each
-    for (int d = 1; d < 32; d *= 2) {
-      const uint32_t other = __shfl_up_sync(0xffffffffu, up_to, d);
-      if (lane >= d) up_to += other;
-    }
+    const uint32_t up_to = lidcam::cuda::warp_inclusive_sum(own);  // both counts at once: at most 512 each
     const uint32_t total = __shfl_sync(0xffffffffu, up_to, 31);
     int k = starts + int((up_to - own) >> 16);
     for (; up; up &= up - 1) start(x + __ffs(int(up)) - 1, k++);
@@ -227,11 +224,7 @@ __device__ void largest_box(const Source& source, int height, int width, bool by
   const int per = (height + blockDim.x - 1) / blockDim.x, row = threadIdx.x * per, row_end = min(row + per, height);
   uint32_t own = 0;
   for (int y = row; y < row_end; ++y) own += uint32_t(runs.first[y + 1]);
-  uint32_t up_to = own;
-  for (int d = 1; d < 32; d *= 2) {
-    const uint32_t other = __shfl_up_sync(0xffffffffu, up_to, d);
-    if (lane >= d) up_to += other;
-  }
+  const uint32_t up_to = lidcam::cuda::warp_inclusive_sum(own);
   if (lane == 31) s->sums[warp] = up_to;
   __syncthreads();
   uint32_t before = up_to - own;

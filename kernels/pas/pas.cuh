@@ -5,6 +5,7 @@
 #pragma once
 #include <cstdint>
 
+#include "cuda/scan.cuh"
 #include "cuda/team.cuh"
 #include "pas/pas_args.h"
 
@@ -210,11 +211,7 @@ __device__ void locate(const Team& team, Scratch* s, int bins, uint32_t first_ra
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   uint32_t own = 0;
   for (int b = first; b < min(first + per, bins); ++b) own += count(b);
-  uint32_t up_to = own;
-  for (int d = 1; d < 32; d *= 2) {
-    const uint32_t other = __shfl_up_sync(0xffffffffu, up_to, d);
-    if (lane >= d) up_to += other;
-  }
+  const uint32_t up_to = lidcam::cuda::warp_inclusive_sum(own);
   if (lane == 31) s->sums[warp] = up_to;
   __syncthreads();
   uint32_t before = up_to - own;
