@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
 
 from lidcam_rt.artifact import CamSpec, InputSpec, Manifest, PasSpec, SourceSpec
 
@@ -172,3 +173,25 @@ def picture(
     x0, y0, x1, y1 = box
     pixels[y0:y1, x0:x1] = COLOURS[colour]
     return pixels
+
+
+def data_set(root: Path, count: int, *, noise: int = 0) -> Path:
+    """A folder for `lidcam eval`: pictures of a coloured box (in noise up to `noise`) with its mask, label and box."""
+    (root / "images").mkdir(parents=True)
+    (root / "masks").mkdir()
+    (root / "classes.txt").write_text("\n".join(CLASSES))
+    rows, rng = ["file,label,x0,y0,x1,y1"], np.random.default_rng(0)
+    for i in range(count):
+        colour, name = CLASSES[i % 4], f"{i:02d}.png"
+        x, y = (int(v) for v in rng.integers(0, 60, 2))
+        box = (x, y, x + 60, y + 40)
+        pixels = picture(colour, box, (130, 110)).astype(int)
+        if noise:
+            pixels += rng.integers(-noise, noise + 1, pixels.shape)
+        Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)).save(root / "images" / name)
+        mask = np.zeros((110, 130), np.uint8)
+        mask[box[1] : box[3], box[0] : box[2]] = 255
+        Image.fromarray(mask).save(root / "masks" / name)
+        rows.append(f"{name},{colour},{','.join(map(str, box))}")
+    (root / "labels.csv").write_text("\n".join(rows))
+    return root

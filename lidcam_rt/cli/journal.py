@@ -109,7 +109,7 @@ class Journal:
         for key, value in self._settings.items():
             if key != "artifact" and before.get(key) != value:
                 raise OutputError(
-                    f"{self.folder}: holds results with {key}={before.get(key)!r}, this run has {value!r}. "
+                    f"{self.folder}: holds results with {_difference(key, before.get(key), value)}. "
                     "Use the same options, or choose another folder"
                 )
 
@@ -192,3 +192,15 @@ class Journal:
             "failures": [record for record in known if "error" in record],
         }
         write_atomically(self.folder / _RESULTS, json.dumps(document, indent=1).encode() + b"\n")
+
+
+def _difference(key: str, before: Any, now: Any) -> str:
+    """What differs between two settings; of settings with parts only the parts that do."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        names = sorted(k for k in before.keys() | now.keys() if before.get(k) != now.get(k))
+        parts = [(f"{key} {name}", before.get(name), now.get(name)) for name in names]
+    else:
+        named = [v.get("preset") or "settings of its own" if isinstance(v, dict) else v for v in (before, now)]
+        parts = [(key, named[0], named[1])]
+    old = ", ".join(f"{name}={value!r}" for name, value, _ in parts)
+    return f"{old}, this run has {', '.join(repr(value) for _, _, value in parts)}"

@@ -51,24 +51,7 @@ def test_the_value_may_be_left_out(tmp_path, monkeypatch, given, expected):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Six pictures of a coloured box in noise, with masks and labels."""
-    root = tmp_path_factory.mktemp("data") / "colours"
-    (root / "images").mkdir(parents=True)
-    (root / "masks").mkdir()
-    (root / "classes.txt").write_text("\n".join(artifacts.CLASSES))
-    rows, rng = ["file,label"], np.random.default_rng(0)
-    for i in range(6):
-        colour = artifacts.CLASSES[i % 4]
-        x, y = (int(v) for v in rng.integers(0, 60, 2))
-        picture = artifacts.picture(colour, (x, y, x + 60, y + 40), (130, 110)).astype(int)
-        picture = np.clip(picture + rng.integers(-9, 10, picture.shape), 0, 255).astype(np.uint8)
-        Image.fromarray(picture).save(root / "images" / f"{i}.png")
-        mask = np.zeros((110, 130), np.uint8)
-        mask[y : y + 40, x : x + 60] = 255
-        Image.fromarray(mask).save(root / "masks" / f"{i}.png")
-        rows.append(f"{i}.png,{colour}")
-    (root / "labels.csv").write_text("\n".join(rows))
-    return root
+    return artifacts.data_set(tmp_path_factory.mktemp("data") / "colours", 6, noise=9)
 
 
 def test_localize(model, localizer, folder, tmp_path):
@@ -83,15 +66,19 @@ def test_localize(model, localizer, folder, tmp_path):
         assert np.array_equal(found, expected.map) and record["box"] == list(expected.box)
     again = lidcam("localize", model, pictures, "-o", out, "--crf", "psa", "--map")
     assert again.returncode == 0 and "6 of 6 pictures are done already" in again.stderr
-    for other in (["--map"], ["--map", "--crf", "irn"], ["--map", "--crf", "--crf-size", "original"]):
+    for other, says in (
+        (["--map"], "crf='psa', this run has None"),
+        (["--map", "--crf", "irn"], "crf bilateral_sxy=80.0, crf preset='psa', this run has 5.0, 50.0, 'irn'"),
+        (["--map", "--crf", "--crf-size", "original"], "crf size='network', this run has 'original'"),
+    ):
         refused = lidcam("localize", model, pictures, "-o", out, *other)
-        assert refused.returncode == 6 and "crf" in refused.stderr
+        assert refused.returncode == 6 and says in refused.stderr.replace("\n", " ")
     wrong = lidcam("localize", model, pictures, "-o", tmp_path / "p", "--crf", "deeplap")
     assert wrong.returncode == 2 and "deeplab" in wrong.stderr and not (tmp_path / "p").exists()
 
 
 def test_a_run_from_before_the_option_is_resumed(model, folder, tmp_path):
-    picture, out = folder / "images" / "0.png", tmp_path / "o"
+    picture, out = folder / "images" / "00.png", tmp_path / "o"
     assert lidcam("localize", model, picture, "-o", out).returncode == 0
     settings = json.loads((out / "run.json").read_text())
     assert settings.pop("crf") is None

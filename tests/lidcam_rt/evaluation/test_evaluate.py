@@ -22,23 +22,7 @@ from lidcam_rt.evaluation.rundir import RunFolder
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Twelve pictures with a coloured box, its mask, label and box."""
-    root = tmp_path_factory.mktemp("data") / "colours"
-    (root / "images").mkdir(parents=True)
-    (root / "masks").mkdir()
-    (root / "classes.txt").write_text("\n".join(artifacts.CLASSES))
-    rows, rng = ["file,label,x0,y0,x1,y1"], np.random.default_rng(0)
-    for i in range(12):
-        colour = artifacts.CLASSES[i % 4]
-        x, y = (int(v) for v in rng.integers(0, 60, 2))
-        box = (x, y, x + 60, y + 40)
-        Image.fromarray(artifacts.picture(colour, box, (130, 110))).save(root / "images" / f"{i:02d}.png")
-        mask = np.zeros((110, 130), np.uint8)
-        mask[box[1] : box[3], box[0] : box[2]] = 255
-        Image.fromarray(mask).save(root / "masks" / f"{i:02d}.png")
-        rows.append(f"{i:02d}.png,{colour},{','.join(map(str, box))}")
-    (root / "labels.csv").write_text("\n".join(rows))
-    return root
+    return artifacts.data_set(tmp_path_factory.mktemp("data") / "colours", 12)
 
 
 ALL = EvalOptions(metrics=("track3", "wsol", "track1"), gt_known=True, replicates=20, save_every=4, batch_size=2)
