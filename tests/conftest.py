@@ -26,3 +26,16 @@ def resnet10(tmp_path_factory: pytest.TempPathFactory) -> Path:
             torch.manual_seed(0)
             export_artifact("timm:resnet10t", path, ExportOptions(size=(224, 224)))
     return path
+
+
+@pytest.fixture(scope="session")
+def library() -> Path:
+    """The operator library for ONNX Runtime."""
+    from lidcam_rt.pas import ops_library
+
+    found = ops_library()
+    if found is None:
+        if os.environ.get("LIDCAM_REQUIRE_OPS"):
+            pytest.fail("the operator library was not built")
+        pytest.skip("the operator library was not built: ONNX Runtime's headers were missing")
+    return found

@@ -89,6 +89,13 @@ def _add(samplers: dict[str, Sampler], notes: dict[str, str], name: str, make: C
         notes[name] = f"{type(error).__name__}: {str(error).strip()[:200]}"
 
 
+def _ready(cuda: Any, ceilings: dict[str, Any]) -> None:
+    if not cuda.available():
+        raise Cannot(cuda.reason())
+    if not ceilings.get("bytes_per_us"):
+        raise Cannot("the floor was not measured")
+
+
 def time_pas(
     device: TorchCuda,
     data: dict[str, Any],
@@ -106,10 +113,7 @@ def time_pas(
     """
     from lidcam_rt import cuda
 
-    if not cuda.available():
-        raise Cannot(cuda.reason())
-    if not ceilings.get("bytes_per_us"):
-        raise Cannot("the floor was not measured")
+    _ready(cuda, ceilings)
     torch, rng = device.torch, np.random.default_rng(7)
     few = max(1, inner // 4)  # peers take longer
     rows = []
@@ -212,10 +216,7 @@ def time_boxes(
     """
     from lidcam_rt import cuda
 
-    if not cuda.available():
-        raise Cannot(cuda.reason())
-    if not ceilings.get("bytes_per_us"):
-        raise Cannot("the floor was not measured")
+    _ready(cuda, ceilings)
     rng = np.random.default_rng(8)
     rows = []
     for batch, side in shapes or [(1, 384), (32, 384), (128, 384), (32, 224), (1, 1024)]:

@@ -19,7 +19,7 @@ from lidcam_export.operator import OPSET, attach, pas_node, threshold_bounds
 from onnx import TensorProto, helper
 
 from lidcam_rt.artifact import PasSpec
-from lidcam_rt.pas import ops_library, pas, pas_reference, resize_reference
+from lidcam_rt.pas import pas, pas_reference, resize_reference
 
 
 def model_of(spec: PasSpec) -> onnx.ModelProto:
@@ -181,16 +181,6 @@ def test_bounds_are_those_of_the_float64_product(theta):
     bounds = threshold_bounds(theta)
     for numerator in np.random.default_rng(0).integers(0, 25_500_001, 2000):
         assert (numerator >= bounds).sum() == int(theta * (int(numerator) / 100_000))
-
-
-@pytest.fixture(scope="module")
-def library():
-    found = ops_library()
-    if found is None:
-        if os.environ.get("LIDCAM_REQUIRE_OPS"):
-            pytest.fail("the operator library was not built")
-        pytest.skip("the operator library was not built: ONNX Runtime's headers were missing")
-    return found
 
 
 @pytest.mark.parametrize("spec", SPECS, ids=IDS)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -21,16 +20,6 @@ sys.path.insert(0, str(Path(__file__).parent))
 from node import node_model, session_of
 
 COMBINATIONS = list(itertools.product(MODES, PRECISIONS, WHERES, INTERPOLATIONS))
-
-
-@pytest.fixture(scope="module")
-def library():
-    found = ops_library()
-    if found is None:
-        if os.environ.get("LIDCAM_REQUIRE_OPS"):
-            pytest.fail("the operator library was not built")
-        pytest.skip("the operator library was not built: ONNX Runtime's headers were missing")
-    return found
 
 
 def options_of(combination, percentile=98.0, theta=0.35):
