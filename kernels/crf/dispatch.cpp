@@ -3,6 +3,7 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "crf/fast.h"
 #include "crf/kernels.h"
 
 namespace lidcam::crf {
@@ -36,6 +37,14 @@ std::atomic<const Kernels*>& current() {
 }  // namespace
 
 const Kernels& kernels() { return *current().load(std::memory_order_acquire); }
+
+const FastKernels& fast_kernels() {
+#if defined(LIDCAM_CRF_X86)
+  if (&kernels() == &kAvx512) return kFastAvx512;
+  if (&kernels() == &kAvx2) return kFastAvx2;
+#endif
+  return kFastBaseline;
+}
 
 bool use_kernels(const char* name) {
   const Kernels* found = named(name);

@@ -15,10 +15,11 @@ struct Key {
   int height, width;
   float x, y;
   Normalization normalization;
+  bool folded;
   const Kernels* kernels;  // equal bits, but a test that switches must not be served from the cache
   bool operator==(const Key& o) const {
     return height == o.height && width == o.width && x == o.x && y == o.y && normalization == o.normalization &&
-           kernels == o.kernels;
+           folded == o.folded && kernels == o.kernels;
   }
 };
 
@@ -40,8 +41,9 @@ Cache& cache() {
   return *instance;
 }
 
-std::shared_ptr<Lattice> spatial(const Features& features, Normalization normalization) {
-  const Key key{features.height, features.width, features.deviation[0], features.deviation[1], normalization, &kernels()};
+std::shared_ptr<Lattice> spatial(const Features& features, Normalization normalization, bool folded) {
+  const Key key{features.height, features.width, features.deviation[0], features.deviation[1], normalization,
+                folded, &kernels()};
   Cache& c = cache();
   {
     std::lock_guard<std::mutex> guard(c.mutex);
@@ -53,7 +55,7 @@ std::shared_ptr<Lattice> spatial(const Features& features, Normalization normali
       }
     ++c.misses;
   }
-  std::shared_ptr<Lattice> lattice = make_lattice(features, normalization);
+  std::shared_ptr<Lattice> lattice = make_lattice(features, normalization, false, folded);
   std::lock_guard<std::mutex> guard(c.mutex);
   for (const auto& entry : c.entries)
     if (entry.first == key) return lattice;  // another thread was faster
@@ -66,7 +68,7 @@ std::shared_ptr<Lattice> spatial(const Features& features, Normalization normali
 }  // namespace
 
 std::shared_ptr<Lattice> image_lattice(const uint8_t* image, int height, int width, const std::vector<float>& deviation,
-                                       Normalization normalization) {
+                                       Normalization normalization, bool folded) {
   Features f;
   f.dimension = int(deviation.size());
   f.pixels = int64_t(height) * width;
@@ -78,19 +80,24 @@ std::shared_ptr<Lattice> image_lattice(const uint8_t* image, int height, int wid
     if (!(deviation[i] > 0)) throw std::invalid_argument("deviations must be > 0");
     f.deviation[i] = deviation[i];
   }
-  if (f.dimension == 2) return spatial(f, normalization);
+  if (f.dimension == 2) return spatial(f, normalization, folded);
   f.image = image;
-  return make_lattice(f, normalization);
+  return make_lattice(f, normalization, false, folded);
 }
 
 int infer(const uint8_t* image, int height, int width, const float* unary, int labels,
-          const std::vector<PairwiseTerm>& terms, int iterations, float tolerance, float* q) {
+          const std::vector<PairwiseTerm>& terms, int iterations, float tolerance, float* q, bool fast) {
   const int64_t pixels = int64_t(height) * width;
   if (!kernels().finite(unary, size_t(labels) * size_t(pixels)))
     throw std::invalid_argument("unary holds NaN or infinity");
+  // Sums in another order need one weight per term and one factor per pixel.
+  bool folded = fast && labels == 2;
+  for (const PairwiseTerm& term : terms)
+    folded = folded && term.compat.size() == 1 &&
+             (term.normalization == Normalization::symmetric || term.normalization == Normalization::none);
   std::vector<Term> built;
   for (const PairwiseTerm& term : terms)
-    built.push_back({image_lattice(image, height, width, term.deviation, term.normalization), term.compat});
+    built.push_back({image_lattice(image, height, width, term.deviation, term.normalization, folded), term.compat});
   return mean_field(unary, labels, pixels, built, iterations, tolerance, q);
 }
 

@@ -14,12 +14,12 @@ struct PairwiseTerm {
 
 // A spatial lattice (2 deviations, from the cache) or a bilateral one (5).
 std::shared_ptr<Lattice> image_lattice(const uint8_t* image, int height, int width, const std::vector<float>& deviation,
-                                       Normalization normalization);
+                                       Normalization normalization, bool folded = false);
 
 // image: [height, width, 3] or null where no term is bilateral. Throws std::invalid_argument on NaN or infinite unary
 // energies and on deviations that do not fit the image.
 int infer(const uint8_t* image, int height, int width, const float* unary, int labels,
-          const std::vector<PairwiseTerm>& terms, int iterations, float tolerance, float* q);
+          const std::vector<PairwiseTerm>& terms, int iterations, float tolerance, float* q, bool fast = false);
 
 // Spatial lattices, kept by size, deviation and normalisation; the least recently used leave first.
 void clear_spatial_cache();

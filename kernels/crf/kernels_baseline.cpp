@@ -1,3 +1,4 @@
 #define LIDCAM_ISA kBaseline
+#define LIDCAM_ISA_FAST kFastBaseline
 #define LIDCAM_ISA_NAME "baseline"
 #include "crf/kernels_body.inc"

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "crf/fast.h"
 #include "crf/kernels.h"
 
 namespace lidcam::crf {
@@ -308,7 +309,8 @@ size_t Lattice::bytes() const {
   return record.bytes() + corner.bytes() + neighbor.bytes();
 }
 
-std::shared_ptr<Lattice> make_lattice(const Features& features, Normalization normalization, bool wide) {
+std::shared_ptr<Lattice> make_lattice(const Features& features, Normalization normalization, bool wide,
+                                      bool folded) {
   if (features.dimension < 1 || features.dimension > kMaxDimension)
     throw std::invalid_argument("a pairwise term has 1 to 7 features per pixel");
   if (features.pixels < 1 || features.pixels > (int64_t(1) << 30))
@@ -325,7 +327,10 @@ std::shared_ptr<Lattice> make_lattice(const Features& features, Normalization no
     t.wide = true;
     build<Wide>(t, features);
   }
-  normalise(t, normalization);
+  if (folded)
+    fold_lattice(t, normalization == Normalization::symmetric);
+  else
+    normalise(t, normalization);
   return lattice;
 }
 

@@ -21,6 +21,7 @@ struct Lattice {
   int32_t vertices = 0;  // tables have vertices + 1 rows: row 0 is the vertex that does not exist
   float alpha = 1;       // factor of the blur
   bool wide = false;     // built with wide keys
+  bool folded = false;   // records are those of fast.h
   // [pixels, stride]: the barycentric weights of the corners, the norm, and the bits of the int32 simplex. One stream,
   // as reading these is what takes the time. There is one block of pixels more than there are.
   Buffer<float> record;
@@ -41,7 +42,8 @@ struct Features {
 };
 
 // Throws std::invalid_argument when a feature is not finite or beyond the keys' range.
-std::shared_ptr<Lattice> make_lattice(const Features& features, Normalization normalization, bool wide = false);
+std::shared_ptr<Lattice> make_lattice(const Features& features, Normalization normalization, bool wide = false,
+                                      bool folded = false);
 
 // The normalised kernel applied to values [channels, pixels], as one pairwise term of mean field does.
 void filter(const Lattice& lattice, const float* values, int channels, float* out);

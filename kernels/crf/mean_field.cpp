@@ -5,6 +5,7 @@
 
 #include "crf/kernels.h"
 #include "crf/many_labels.h"
+#include "crf/two_fast.h"
 
 namespace lidcam::crf {
 namespace {
@@ -112,6 +113,8 @@ int infer(Model&& model, int iterations, float tolerance, float* q) {
 
 int mean_field(const float* unary, int labels, int64_t pixels, const std::vector<Term>& terms, int iterations,
                float tolerance, float* q) {
+  if (!terms.empty() && terms[0].lattice->folded)
+    return infer(TwoFast(unary, pixels, terms, tolerance > 0), iterations, tolerance, q);
   bool potts = true;
   for (const Term& t : terms) potts = potts && t.compat.size() == 1;
   if (labels == 2 && potts) return infer(TwoLabels(unary, pixels, terms, tolerance > 0), iterations, tolerance, q);

@@ -19,7 +19,7 @@ Crf = Annotated[
         _OPTION,
         metavar="[PRESET]",
         help="Refine maps, masks and boxes by the picture with a dense CRF: psa (if none is named), irn, deeplab or "
-        "example.",
+        "example; psa-fast and so on leave pydensecrf's rounding for speed.",
     ),
 ]
 CrfSize = Annotated[
@@ -49,8 +49,8 @@ def with_preset(arguments: Sequence[str]) -> list[str]:
 
 
 def _is_value(argument: str) -> bool:
-    from lidcam_rt.crf.options import PRESETS
+    from lidcam_rt.crf.options import is_preset
 
-    if argument in PRESETS:
+    if is_preset(argument):
         return True
-    return argument.isidentifier() and not Path(argument).exists()
+    return argument.removesuffix("-fast").isidentifier() and not Path(argument).exists()

@@ -31,11 +31,12 @@ def _check_image(image: Any) -> npt.NDArray[np.uint8]:
 class DenseCRF:
     """Refines label probabilities by an image (Krahenbuhl and Koltun, NIPS 2011).
 
-    Same result as pydensecrf (max abs difference of a probability <= 1e-5). Threads may share one instance;
+    Same result as pydensecrf (max abs difference of a probability <= 1e-5) unless the options say `rounding="fast"`.
+    Threads may share one instance;
     the GIL is released. Spatial lattices of the last 8 sizes are kept, of at most 256 MiB.
 
     Args:
-        options: `CrfOptions` or the name of a preset: psa, irn, deeplab, example.
+        options: `CrfOptions` or the name of a preset: psa, irn, deeplab, example, or psa-fast and so on.
 
     Raises:
         InputError: no such preset.
@@ -72,7 +73,12 @@ class DenseCRF:
             raise InputError("a CRF needs at least 2 labels; give the background one of its own")
         try:
             q, _ = _kernels.infer(
-                pixels, np.ascontiguousarray(energy), terms, self.options.iterations, self.options.tolerance
+                pixels,
+                np.ascontiguousarray(energy),
+                terms,
+                self.options.iterations,
+                self.options.tolerance,
+                self.options.rounding == "fast",
             )
         except ValueError as error:
             if "unary" in str(error):
