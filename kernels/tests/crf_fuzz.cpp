@@ -69,7 +69,8 @@ int fuzz_images(unsigned seed, Dice& dice) {
   const float tolerance = dice.once_in(3) ? dice.real(0, 0.5f) : 0.0f;
   try {
     const bool with_image = !dice.once_in(10);
-    infer(with_image ? image.data() : nullptr, height, width, unary.data(), labels, terms, iterations, tolerance, q.data());
+    infer(with_image ? image.data() : nullptr, height, width, unary.data(), labels, terms, iterations, tolerance, q.data(),
+          dice.once_in(2));
     if (!odd && !distributions(q, labels, pixels)) return fail(seed, "Q is no distribution");
   } catch (const std::invalid_argument&) {
   }

@@ -95,3 +95,20 @@ def mean_field(unary, terms, iterations):
     for _ in range(iterations):
         q = softmax(unary + sum(matrix @ kernel(q) for kernel, matrix in terms))
     return q
+
+
+def scene(height, width, labels, seed=0):
+    """Image uint8 [H, W, 3] of blocks, energies float32 [labels, H, W]."""
+    rng = np.random.default_rng(seed)
+    blocks = rng.integers(0, 256, (height // 8 + 1, width // 8 + 1, 3)).repeat(8, 0).repeat(8, 1)[:height, :width]
+    image = np.clip(blocks + rng.normal(0, 6, blocks.shape), 0, 255).astype(np.uint8)
+    return image, (rng.random((labels, height, width)) * 4).astype(np.float32)
+
+
+def image_features(image, sxy, srgb):
+    """Features of a bilateral term, float32 [H * W, 5]; of a Gaussian one, [H * W, 2], for srgb None."""
+    y, x = np.mgrid[: image.shape[0], : image.shape[1]].astype(np.float32)
+    columns = [x / np.float32(sxy[0]), y / np.float32(sxy[1])]
+    if srgb is not None:
+        columns += list(np.moveaxis(image.astype(np.float32) / np.array(srgb, np.float32), 2, 0))
+    return np.stack(columns, -1).reshape(-1, len(columns)).astype(np.float32)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from lattice_reference import Kernel, mean_field, softmax
+from lattice_reference import Kernel, image_features, mean_field, scene, softmax
 from lidcam_rt._kernels import crf
 
 from lidcam_rt.crf import BilateralTerm, CrfOptions, DenseCRF, GaussianTerm
@@ -18,21 +18,6 @@ def fastest():
 
 def features(count, dimension, seed=0, scale=3.0):
     return (np.random.default_rng(seed).random((count, dimension)) * scale).astype(np.float32)
-
-
-def scene(height, width, labels, seed=0):
-    rng = np.random.default_rng(seed)
-    blocks = rng.integers(0, 256, (height // 8 + 1, width // 8 + 1, 3)).repeat(8, 0).repeat(8, 1)[:height, :width]
-    image = np.clip(blocks + rng.normal(0, 6, blocks.shape), 0, 255).astype(np.uint8)
-    return image, (rng.random((labels, height, width)) * 4).astype(np.float32)
-
-
-def image_features(image, sxy, srgb):
-    y, x = np.mgrid[: image.shape[0], : image.shape[1]].astype(np.float32)
-    columns = [x / np.float32(sxy[0]), y / np.float32(sxy[1])]
-    if srgb is not None:
-        columns += list(np.moveaxis(image.astype(np.float32) / np.array(srgb, np.float32), 2, 0))
-    return np.stack(columns, -1).reshape(-1, len(columns)).astype(np.float32)
 
 
 @pytest.mark.parametrize("normalization", NORMALIZATIONS)

@@ -1,0 +1,150 @@
+"""`rounding="fast"`: sums in the order that is fastest, against float64 on the same lattice."""
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from lattice_reference import Kernel, image_features, mean_field, scene, softmax
+from lidcam_rt._kernels import crf
+
+from lidcam_rt.crf import PRESETS, BilateralTerm, CrfOptions, DenseCRF, GaussianTerm, preset
+from lidcam_rt.errors import InputError
+
+
+@pytest.fixture(autouse=True)
+def fastest():
+    yield
+    crf.use_isa("auto")
+
+
+def in_float64(image, unary, options):
+    """Scalar weights and one deviation per kind of axis only."""
+    labels = unary.shape[0]
+    terms = []
+    for term in options.pairwise():
+        d = term.deviations()
+        kernel = Kernel(image_features(image, d[:2], d[2:] or None), term.normalization)
+        terms.append((kernel, -term.compat * np.eye(labels)))
+    return mean_field(unary.reshape(labels, -1), terms, options.iterations).reshape(unary.shape)
+
+
+MORE = CrfOptions(
+    iterations=4,
+    gaussian_sxy=(2.0, 4.0),
+    bilateral_sxy=(20.0, 11.0),
+    bilateral_srgb=(9.0, 14.0, 31.0),
+    rounding="fast",
+    terms=(GaussianTerm(6.0, 1.0), BilateralTerm(9.0, 40.0, 2.0), GaussianTerm(1.5, 0.5)),
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    height=st.integers(1, 40),
+    width=st.integers(1, 40),
+    seed=st.integers(0, 2**16),
+    name=st.sampled_from(["psa", "irn", "deeplab", "one", "other", "more"]),
+    iterations=st.integers(0, 5),
+)
+def test_against_float64(height, width, seed, name, iterations):
+    options = {
+        "one": CrfOptions(bilateral_compat=0, rounding="fast"),
+        "other": CrfOptions(gaussian_compat=0, rounding="fast"),
+        "more": MORE,
+    }.get(name) or preset(f"{name}-fast")
+    options = replace(options, iterations=iterations)
+    image, unary = scene(height, width, 2, seed)
+    found = DenseCRF(options).infer(image, unary)
+    np.testing.assert_allclose(found, in_float64(image, unary, options), rtol=0, atol=1e-5)
+    np.testing.assert_allclose(found.sum(0), 1, rtol=0, atol=1e-6)
+
+
+def test_nearer_to_float64_than_pydensecrf_is():
+    """Where pydensecrf's rounding grows most, of the cases of bench_crf.py: 2.3e-4."""
+    from skimage import data, transform
+
+    image = (transform.resize(data.astronaut(), (384, 384), anti_aliasing=True) * 255).astype(np.uint8)
+    coarse = np.random.default_rng(0).standard_normal((2, 6, 6)) * 2
+    p = softmax(-np.stack([transform.resize(c, (384, 384), order=1) for c in coarse]))
+    unary = -np.log(np.clip(p, 1e-5, 1)).astype(np.float32)
+    expected = in_float64(image, unary, PRESETS["psa"])
+    fast = np.abs(DenseCRF("psa-fast").infer(image, unary) - expected).max()
+    exact = np.abs(DenseCRF("psa").infer(image, unary) - expected).max()
+    assert fast < 1e-5 < 1e-4 < exact < 5e-4
+
+
+@pytest.mark.parametrize("isa", ["avx2", "baseline"])
+def test_instruction_sets_give_the_same_bits(isa):
+    image, unary = scene(37, 41, 2)
+    unary[:, :5] *= 30  # saturated
+    expected = DenseCRF(MORE).infer(image, unary)
+    try:
+        crf.use_isa(isa)
+    except ValueError:
+        pytest.skip(f"no {isa} here")
+    assert np.array_equal(DenseCRF(MORE).infer(image, unary), expected)
+
+
+def test_threads_and_turns_give_the_same_bits():
+    """The cache holds lattices of both roundings, and neither is taken for the other."""
+    crf.clear_cache()
+    image, unary = scene(40, 52, 2)
+    exact, fast = DenseCRF("irn").infer(image, unary), DenseCRF("irn-fast").infer(image, unary)
+    assert not np.array_equal(exact, fast)
+    assert crf.cache_info()["lattices"] == 2
+    with ThreadPoolExecutor(4) as pool:
+        names = ["irn", "irn-fast"] * 6
+        found = list(pool.map(lambda name: DenseCRF(name).infer(image, unary), names))
+    assert all(np.array_equal(q, fast if name.endswith("fast") else exact) for name, q in zip(names, found, strict=True))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        CrfOptions(gaussian_compat=(1.0, 2.0)),
+        CrfOptions(bilateral_compat=((-9.0, 1.0), (1.0, -8.0))),
+        CrfOptions(normalization="after"),
+        CrfOptions(terms=(GaussianTerm(4.0, 1.0, "before"),)),
+        CrfOptions(gaussian_compat=0, bilateral_compat=0),
+    ],
+)
+def test_what_has_no_fast_form_runs_as_ever(options):
+    image, unary = scene(20, 31, 2)
+    found = DenseCRF(replace(options, rounding="fast")).infer(image, unary)
+    assert np.array_equal(found, DenseCRF(options).infer(image, unary))
+
+
+def test_without_normalization():
+    image, unary = scene(24, 24, 2)
+    options = CrfOptions(gaussian_compat=0.01, bilateral_compat=0.002, normalization="none", rounding="fast")
+    found = DenseCRF(options).infer(image, unary)
+    np.testing.assert_allclose(found, in_float64(image, unary, options), rtol=0, atol=1e-5)
+    assert not np.array_equal(found, DenseCRF(replace(options, rounding="pydensecrf")).infer(image, unary))
+
+
+def test_tolerance():
+    image, unary = scene(30, 30, 2)
+    terms = [([3.0, 3.0], [3.0], 3), ([80.0, 80.0, 13.0, 13.0, 13.0], [10.0], 3)]
+    found, done = crf.infer(image, unary, terms, 50, 0.01, fast=True)
+    assert done == crf.infer(image, unary, terms, 50, 0.01)[1] and 1 < done < 50
+    assert np.array_equal(found, crf.infer(image, unary, terms, done, fast=True)[0])
+
+
+def test_energies_far_apart():
+    """Differences beyond what a float's exponential takes, and beyond floats."""
+    image, unary = scene(9, 11, 2)
+    unary[0, :3], unary[1, 3:5], unary[0, 5:7], unary[1, 5:7] = 1e4, 200, 3e38, -3e38
+    found = DenseCRF("psa-fast").infer(image, unary)
+    assert np.isfinite(found).all()
+    np.testing.assert_allclose(found, DenseCRF("psa").infer(image, unary), rtol=0, atol=1e-5)
+
+
+def test_presets_and_options():
+    assert preset("deeplab-fast") == replace(PRESETS["deeplab"], rounding="fast")
+    with pytest.raises(InputError, match="no CRF preset 'psa-faster'.*-fast after it"):
+        preset("psa-faster")
+    with pytest.raises(InputError, match="rounding is one of pydensecrf, fast"):
+        CrfOptions(rounding="float64")
