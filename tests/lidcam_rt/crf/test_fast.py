@@ -125,12 +125,17 @@ def test_without_normalization():
     assert not np.array_equal(found, DenseCRF(replace(options, rounding="pydensecrf")).infer(image, unary))
 
 
-def test_tolerance():
+@pytest.mark.parametrize("tolerance", [0.05, 0.02, 0.01, 0.005, 0.002])
+def test_tolerance(tolerance):
+    """It stops after the first step in which no probability moved by more."""
     image, unary = scene(30, 30, 2)
     terms = [([3.0, 3.0], [3.0], 3), ([80.0, 80.0, 13.0, 13.0, 13.0], [10.0], 3)]
-    found, done = crf.infer(image, unary, terms, 50, 0.01, fast=True)
-    assert done == crf.infer(image, unary, terms, 50, 0.01)[1] and 1 < done < 50
-    assert np.array_equal(found, crf.infer(image, unary, terms, done, fast=True)[0])
+    found, done = crf.infer(image, unary, terms, 50, tolerance, fast=True)
+    assert 1 < done < 50
+    steps = [crf.infer(image, unary, terms, n, fast=True)[0] for n in range(done + 1)]
+    moved = [np.abs(a - b).max() for a, b in zip(steps[:-1], steps[1:], strict=True)]
+    assert np.array_equal(found, steps[-1])
+    assert moved[-1] <= tolerance < min(moved[:-1])
 
 
 def test_energies_far_apart():
