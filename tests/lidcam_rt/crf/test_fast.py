@@ -2,6 +2,7 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -98,7 +99,8 @@ def test_threads_and_turns_give_the_same_bits():
     with ThreadPoolExecutor(4) as pool:
         names = ["irn", "irn-fast"] * 6
         found = list(pool.map(lambda name: DenseCRF(name).infer(image, unary), names))
-    assert all(np.array_equal(q, fast if name.endswith("fast") else exact) for name, q in zip(names, found, strict=True))
+    expected = {"irn": exact, "irn-fast": fast}
+    assert all(np.array_equal(q, expected[name]) for name, q in zip(names, found, strict=True))
 
 
 @pytest.mark.parametrize(
@@ -133,7 +135,7 @@ def test_tolerance(tolerance):
     found, done = crf.infer(image, unary, terms, 50, tolerance, fast=True)
     assert 1 < done < 50
     steps = [crf.infer(image, unary, terms, n, fast=True)[0] for n in range(done + 1)]
-    moved = [np.abs(a - b).max() for a, b in zip(steps[:-1], steps[1:], strict=True)]
+    moved = [np.abs(a - b).max() for a, b in pairwise(steps)]
     assert np.array_equal(found, steps[-1])
     assert moved[-1] <= tolerance < min(moved[:-1])
 
@@ -149,7 +151,7 @@ def test_energies_far_apart():
 
 def test_presets_and_options():
     assert preset("deeplab-fast") == replace(PRESETS["deeplab"], rounding="fast")
-    with pytest.raises(InputError, match="no CRF preset 'psa-faster'.*-fast after it"):
+    with pytest.raises(InputError, match=r"no CRF preset 'psa-faster'.*-fast after it"):
         preset("psa-faster")
     with pytest.raises(InputError, match="rounding is one of pydensecrf, fast"):
         CrfOptions(rounding="float64")
