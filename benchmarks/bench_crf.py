@@ -1,9 +1,10 @@
-"""Dense CRF against pydensecrf2: `python benchmarks/bench_crf.py [--write] [--check]`.
+"""Dense CRF against pydensecrf2: `python benchmarks/bench_crf.py [--write] [--check | --float64]`.
 
 Set-up and inference are counted on both sides, from the arrays to the marginals. Cold: no spatial lattice is kept;
-warm: that of this image size is. The two run in turns in one process and thread, the ratio is that of the medians.
-`--check` compares the results on the whole grid of photos, sizes, labels, presets and iterations instead (an hour with
-201 labels); `--write` keeps what was measured in benchmarks/results/.
+warm: that of this image size is; fast: with `rounding="fast"`. All run in turns in one process and thread, the ratio is
+that of the medians. `--check` compares the results on the whole grid of photos, sizes, labels, presets and iterations
+instead (an hour with 201 labels), `--float64` all three with float64 on the same lattice (10 iterations, 384x384);
+`--write` keeps what was measured in benchmarks/results/.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import argparse
 import json
 import platform
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -75,32 +77,35 @@ def spread(samples: list[float]) -> dict[str, Any]:
 def measure(name: str, labels: int, present: int | None, repeats: int) -> dict[str, Any]:
     image, p = photo("astronaut", 384, 384), probabilities(labels, 384, 384, present)
     unary = -np.log(p)
-    crf = DenseCRF(name)
+    fields = {"": DenseCRF(name), "fast_": DenseCRF(f"{name}-fast")}
 
-    def ours() -> np.ndarray:
+    def ours(crf: DenseCRF) -> np.ndarray:
         if present is None:
             return crf.infer(image, unary)
         return crf.refine(image, p, labels=list(range(present)))
 
-    ours()
-    rows: dict[str, list[float]] = {"pydensecrf2": [], "cold": [], "warm": []}
+    for crf in fields.values():
+        ours(crf)
+    rows: dict[str, list[float]] = {"pydensecrf2": []}
     for _ in range(repeats):
         rows["pydensecrf2"].append(clock(run_peer, image, unary, PRESETS[name]))
-        kernels.clear_cache()
-        rows["cold"].append(clock(ours))
-        rows["warm"].append(clock(ours))
+        for kind, crf in fields.items():
+            kernels.clear_cache()
+            rows.setdefault(f"{kind}cold", []).append(clock(ours, crf))
+            rows.setdefault(f"{kind}warm", []).append(clock(ours, crf))
     out: dict[str, Any] = {key: spread(value) for key, value in rows.items()}
     base = out["pydensecrf2"]["median_ms"]
-    out["cold_ratio"] = round(base / out["cold"]["median_ms"], 2)
-    out["warm_ratio"] = round(base / out["warm"]["median_ms"], 2)
+    for key in rows:
+        if key != "pydensecrf2":
+            out[f"{key}_ratio"] = round(base / out[key]["median_ms"], 2)
     return out
 
 
-def measure_threads(repeats: int) -> dict[str, Any]:
+def measure_threads(name: str, repeats: int) -> dict[str, Any]:
     """Two images: on one thread, on two."""
     images = [photo(name, 384, 384) for name in ("astronaut", "coffee")]
     given = [probabilities(2, 384, 384, seed=seed) for seed in (0, 1)]
-    crf = DenseCRF("psa")
+    crf = DenseCRF(name)
     rows: dict[str, list[float]] = {"one_thread": [], "two_threads": []}
     for _ in range(repeats):
         rows["one_thread"].append(clock(lambda: crf.refine_batch(images, given, threads=1)))
@@ -130,9 +135,41 @@ def check(photos: tuple[str, ...], labels: tuple[int, ...]) -> dict[str, Any]:
     return {"cases": cases, "largest_difference": worst, "argmax_flips": flips, "photos": photos, "labels": labels}
 
 
+def compare_float64(photos: tuple[str, ...], labels: tuple[int, ...]) -> list[dict[str, Any]]:
+    """Largest differences to float64 on the same lattice, by the reference of the tests."""
+    sys.path.append(str(Path(__file__).parents[1] / "tests" / "lidcam_rt" / "crf"))
+    from lattice_reference import Kernel, image_features, mean_field
+
+    out = []
+    for name in photos:
+        image = photo(name, 384, 384)
+        for key in ("psa", "irn", "deeplab"):
+            o = PRESETS[key]
+            kernels_of = [
+                (Kernel(image_features(image, (o.gaussian_sxy,) * 2, None)), o.gaussian_compat),
+                (Kernel(image_features(image, (o.bilateral_sxy,) * 2, (o.bilateral_srgb,) * 3)), o.bilateral_compat),
+            ]
+            for count in labels:
+                unary = -np.log(probabilities(count, 384, 384))
+                terms = [(kernel, -weight * np.eye(count)) for kernel, weight in kernels_of]
+                exact = mean_field(unary.reshape(count, -1), terms, o.iterations).reshape(unary.shape)
+                row: dict[str, Any] = {"photo": name, "preset": key, "labels": count}
+                for kind, q in (
+                    ("pydensecrf2", run_peer(image, unary, o)),
+                    ("pydensecrf rounding", DenseCRF(key).infer(image, unary)),
+                    ("fast", DenseCRF(f"{key}-fast").infer(image, unary)),
+                ):
+                    row[kind] = float(f"{np.abs(q - exact).max():.1e}")
+                    row[f"{kind}, flips"] = int((q.argmax(0) != exact.argmax(0)).sum())
+                print(row, flush=True)
+                out.append(row)
+    return out
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true", help="compare results on the whole grid, measure nothing")
+    parser.add_argument("--float64", action="store_true", help="compare with float64, measure nothing")
     parser.add_argument("--photos", nargs="+", default=PHOTOS)
     parser.add_argument("--labels", nargs="+", type=int, default=(2, 5, 21, 201), help="for --check")
     parser.add_argument("--repeats", type=int, default=15)
@@ -143,6 +180,8 @@ def main() -> None:
     report["machine"] = f"{platform.machine()}, kernels {kernels.isa()}"
     if given.check:
         report["check"] = check(tuple(given.photos), tuple(given.labels))
+    elif given.float64:
+        report["float64"] = compare_float64(tuple(given.photos), tuple(given.labels))
     else:
         r = given.repeats
         for name, labels, present, repeats in (
@@ -154,13 +193,12 @@ def main() -> None:
         ):
             key = f"{name}, {labels} labels" + (f", {present} present" if present else "")
             row = report[key] = measure(name, labels, present, repeats)
-            print(
-                f"{key}: pydensecrf2 {row['pydensecrf2']['median_ms']} ms, cold {row['cold']['median_ms']} ms "
-                f"({row['cold_ratio']}x), warm {row['warm']['median_ms']} ms ({row['warm_ratio']}x)",
-                flush=True,
-            )
-        row = report["psa, 2 labels, two images"] = measure_threads(r)
-        print(f"two images: one thread {row['one_thread']['median_ms']} ms, two threads {row['ratio']}x")
+            kinds = ("cold", "warm", "fast_cold", "fast_warm")
+            ours = ", ".join(f"{kind} {row[kind]['median_ms']} ms ({row[kind + '_ratio']}x)" for kind in kinds)
+            print(f"{key}: pydensecrf2 {row['pydensecrf2']['median_ms']} ms, {ours}", flush=True)
+        for name in ("psa", "psa-fast"):
+            row = report[f"{name}, 2 labels, two images"] = measure_threads(name, r)
+            print(f"{name}, two images: one thread {row['one_thread']['median_ms']} ms, two threads {row['ratio']}x")
     if given.write:
         path.write_text(json.dumps(report, indent=1) + "\n")
 

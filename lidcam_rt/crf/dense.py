@@ -179,8 +179,9 @@ class DenseCRF:
 
 
 def _unary(p: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-    out: npt.NDArray[np.float32] = -np.log(np.clip(p.astype(np.float32, copy=False), _FLOOR, 1.0))
-    return out
+    out: npt.NDArray[np.float32] = np.clip(p.astype(np.float32, copy=False), _FLOOR, 1.0)
+    np.log(out, out=out)
+    return np.negative(out, out=out)
 
 
 def _present(p: npt.NDArray[Any]) -> list[int]:
