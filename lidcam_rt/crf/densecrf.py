@@ -20,15 +20,30 @@ Krahenbuhl and Koltun, NIPS 2011 (model, mean field) and ICML 2013 (symmetric no
 
 from __future__ import annotations
 
-import enum
-import math
 from collections.abc import Sequence
-from numbers import Number
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from lidcam_rt.crf.checks import (
+    CONST_KERNEL,
+    DIAG_KERNEL,
+    FULL_KERNEL,
+    NO_NORMALIZATION,
+    NORMALIZE_AFTER,
+    NORMALIZE_BEFORE,
+    NORMALIZE_SYMMETRIC,
+    Float32Array,
+    KernelType,
+    NormalizationType,
+    compatibility,
+    deviations_of,
+    finite_energy,
+    float32_matrix,
+    normalization_of,
+    rgb_image,
+    whole_number,
+)
 from lidcam_rt.errors import InputError
 
 __all__ = [
@@ -48,117 +63,7 @@ __all__ = [
     "Unary",
 ]
 
-Float32Array = npt.NDArray[np.float32]
-
-#: What +infinity (a probability of 0, unclipped) becomes: e^-1e30 is 0 too, and the arithmetic stays finite.
-_IMPOSSIBLE = np.float32(1e30)
 _MAX_PIXELS = 2**30
-
-
-class KernelType(enum.IntEnum):
-    """Which parameters of a kernel could be learned. Has no effect on inference."""
-
-    CONST_KERNEL = 0
-    DIAG_KERNEL = 1
-    FULL_KERNEL = 2
-
-
-class NormalizationType(enum.IntEnum):
-    """How a kernel K is normalised by its row sums k = K 1.
-
-    `NO_NORMALIZATION`: K. `NORMALIZE_BEFORE`: K / k by column. `NORMALIZE_AFTER`: K / k by row (NIPS 2011).
-    `NORMALIZE_SYMMETRIC`: K / sqrt(k k^T) (ICML 2013, the default).
-    """
-
-    NO_NORMALIZATION = 0
-    NORMALIZE_BEFORE = 1
-    NORMALIZE_AFTER = 2
-    NORMALIZE_SYMMETRIC = 3
-
-
-CONST_KERNEL, DIAG_KERNEL, FULL_KERNEL = KernelType
-NO_NORMALIZATION, NORMALIZE_BEFORE, NORMALIZE_AFTER, NORMALIZE_SYMMETRIC = NormalizationType
-
-
-def _count(name: str, value: Any, least: int) -> int:
-    whole = isinstance(value, (int, np.integer)) or (isinstance(value, (float, np.floating)) and value == value // 1)
-    if isinstance(value, bool) or not whole or value < least:
-        raise InputError(f"{name} must be a whole number of at least {least}, got {value!r}")
-    return int(value)
-
-
-def _matrix(name: str, value: Any, shape: tuple[int | None, ...]) -> Float32Array:
-    """The array, if it is float32, C-contiguous and of that shape (None: any)."""
-    wanted = f"float32 [{', '.join('any' if n is None else str(n) for n in shape)}]"
-    if not isinstance(value, np.ndarray):
-        try:
-            value = np.asarray(memoryview(value))
-        except TypeError:
-            raise InputError(f"{name} must be a numpy array, {wanted}, got {type(value).__name__}") from None
-    if value.ndim != len(shape) or any(n is not None and n != m for n, m in zip(shape, value.shape, strict=True)):
-        hint = ": reshape the image's axes into one, u.reshape(labels, -1)" if value.ndim > len(shape) else ""
-        raise InputError(f"{name} must be {wanted}, got shape {value.shape}{hint}")
-    if value.dtype != np.float32:
-        raise InputError(f"{name} must be {wanted}, got {value.dtype}: use {name}.astype(np.float32)")
-    if not value.flags.c_contiguous:
-        raise InputError(f"{name} must be C-contiguous (a transposed or sliced array is not): use np.ascontiguousarray")
-    found: Float32Array = value
-    return found
-
-
-def _energy(name: str, values: Float32Array) -> Float32Array:
-    """A copy without infinities; a label's +infinity stays one that is never chosen."""
-    if np.isnan(values).any():
-        raise InputError(f"{name} holds NaN: check the probabilities before the logarithm")
-    infinite = np.isinf(values)
-    if not infinite.any():
-        return values.copy()
-    if (values[infinite] < 0).any():
-        raise InputError(f"{name} holds -infinity: an energy is -log(probability), of a probability of at most 1")
-    if infinite.all(0).any():
-        raise InputError(f"{name}: a pixel has probability 0 for every label: clip probabilities before the logarithm")
-    return np.where(infinite, _IMPOSSIBLE, values).astype(np.float32)
-
-
-def _compatibility(compat: Any, labels: int) -> Float32Array:
-    """[1] Potts weight, [L] diagonal, or [L * L] symmetrised matrix, as the kernel takes it."""
-    if isinstance(compat, Number):
-        if isinstance(compat, complex) or not math.isfinite(float(compat)):  # type: ignore[arg-type]
-            raise InputError(f"compat must be a finite number or a float32 array, got {compat!r}")
-        return np.array([compat], np.float32)
-    if not isinstance(compat, np.ndarray) or compat.ndim not in (1, 2):
-        got = f"shape {compat.shape}" if isinstance(compat, np.ndarray) else type(compat).__name__
-        raise InputError(
-            f"compat must be a number, or float32 [{labels}] or [{labels}, {labels}], got {got}: "
-            "use np.array(..., np.float32)"
-        )
-    array = _matrix("compat", compat, (labels,) * compat.ndim)
-    if not np.isfinite(array).all():
-        raise InputError("compat holds NaN or infinity")
-    return array.copy() if array.ndim == 1 else (np.float32(0.5) * (array + array.T)).ravel()
-
-
-def _deviations(name: str, value: Any, count: int) -> tuple[float, ...]:
-    if isinstance(value, Number):
-        value = (value,) * count
-    try:
-        numbers = tuple(float(np.float32(v)) for v in value[:count])
-    except (TypeError, ValueError):
-        raise InputError(f"{name} must be a number or {count} numbers, got {value!r}") from None
-    if len(numbers) != count or not all(math.isfinite(v) and v > 0 for v in numbers):
-        raise InputError(f"{name} must be a number > 0, or {count} of them, got {value!r}")
-    return numbers
-
-
-def _normalization(value: Any, kernel: Any) -> NormalizationType:
-    try:
-        KernelType(kernel)
-        return NormalizationType(value)
-    except ValueError:
-        raise InputError(
-            f"kernel is one of {', '.join(KernelType.__members__)} and normalization one of "
-            f"{', '.join(NormalizationType.__members__)}, got {kernel!r} and {value!r}"
-        ) from None
 
 
 def _lattice(features: Float32Array, normalization: NormalizationType) -> Any:
@@ -191,7 +96,7 @@ class ConstUnary(Unary):
     """
 
     def __init__(self, u: Any) -> None:
-        self.energy = _energy("u", _matrix("u", u, (None, None)))
+        self.energy = finite_energy("u", float32_matrix("u", u, (None, None)))
 
 
 class LogisticUnary(Unary):
@@ -206,8 +111,8 @@ class LogisticUnary(Unary):
     """
 
     def __init__(self, L: Any, f: Any) -> None:
-        weights = _matrix("L", L, (None, None))
-        self.energy = _energy("L @ f", weights @ _matrix("f", f, (weights.shape[1], None)))
+        weights = float32_matrix("L", L, (None, None))
+        self.energy = finite_energy("L @ f", weights @ float32_matrix("f", f, (weights.shape[1], None)))
 
 
 class DenseCRF:
@@ -222,8 +127,8 @@ class DenseCRF:
     """
 
     def __init__(self, nvar: int, nlabels: int, *_: Any, **__: Any) -> None:
-        self._nvar = _count("the number of points", nvar, 1)
-        self._nlabel = _count("nlabels", nlabels, 2)
+        self._nvar = whole_number("the number of points", nvar, 1)
+        self._nlabel = whole_number("nlabels", nlabels, 2)
         if self._nvar > _MAX_PIXELS:
             raise InputError(f"at most {_MAX_PIXELS} points, got {self._nvar}")
         self._unary: Float32Array | None = None
@@ -239,7 +144,7 @@ class DenseCRF:
             raise InputError(
                 f"setUnary takes a ConstUnary or LogisticUnary, got {type(u).__name__}: for arrays use setUnaryEnergy"
             )
-        self._unary = _matrix("the unary energy", u.energy, (self._nlabel, self._nvar))
+        self._unary = float32_matrix("the unary energy", u.energy, (self._nlabel, self._nvar))
 
     def setUnaryEnergy(self, u: Any, f: Any = None) -> None:
         """Set the unary energy; the array is copied.
@@ -252,8 +157,8 @@ class DenseCRF:
         Raises:
             InputError: wrong type, dtype, shape or order, NaN, or a point where every label is forbidden.
         """
-        energy = _matrix("u", u, (self._nlabel, self._nvar))
-        self._unary = _energy("u", energy) if f is None else LogisticUnary(energy, f).energy
+        energy = float32_matrix("u", u, (self._nlabel, self._nvar))
+        self._unary = finite_energy("u", energy) if f is None else LogisticUnary(energy, f).energy
 
     def addPairwiseEnergy(
         self,
@@ -274,12 +179,12 @@ class DenseCRF:
         Raises:
             InputError: wrong type, dtype, shape, order or value.
         """
-        array = _matrix("features", features, (None, self._nvar))
+        array = float32_matrix("features", features, (None, self._nvar))
         self._add(lambda kind: _lattice(np.ascontiguousarray(array.T), kind), compat, kernel, normalization)
 
     def _add(self, build: Any, compat: Any, kernel: Any, normalization: Any) -> None:
-        weights = _compatibility(compat, self._nlabel)
-        self._terms.append((build(_normalization(normalization, kernel)), weights))
+        weights = compatibility(compat, self._nlabel)
+        self._terms.append((build(normalization_of(normalization, kernel)), weights))
 
     def inference(self, niter: int) -> Float32Array:
         """Mean field from the unary's softmax.
@@ -295,7 +200,7 @@ class DenseCRF:
         """
         from lidcam_rt._kernels import crf
 
-        steps = _count("niter", niter, 0)
+        steps = whole_number("niter", niter, 0)
         unary = np.zeros((self._nlabel, self._nvar), np.float32) if self._unary is None else self._unary
         q, _ = crf.mean_field(unary, [(lattice, compat.tolist()) for lattice, compat in self._terms], steps)
         return np.asarray(q, np.float32)
@@ -383,7 +288,7 @@ class DenseCRF2D(DenseCRF):
     """
 
     def __init__(self, w: int, h: int, nlabels: int, *_: Any, **__: Any) -> None:
-        self._w, self._h = _count("w", w, 1), _count("h", h, 1)
+        self._w, self._h = whole_number("w", w, 1), whole_number("h", h, 1)
         super().__init__(self._w * self._h, nlabels)
 
     def addPairwiseGaussian(
@@ -400,7 +305,7 @@ class DenseCRF2D(DenseCRF):
         Raises:
             InputError: wrong type or value.
         """
-        sx, sy = _deviations("sxy", sxy, 2)
+        sx, sy = deviations_of("sxy", sxy, 2)
 
         def build(kind: NormalizationType) -> Any:
             return self._grid(None, [sx, sy], kind)
@@ -429,22 +334,9 @@ class DenseCRF2D(DenseCRF):
         Raises:
             InputError: wrong type, dtype, shape, order or value.
         """
-        sx, sy = _deviations("sxy", sxy, 2)
-        deviations = _deviations("srgb", srgb, 3)
-        if not isinstance(rgbim, np.ndarray) or rgbim.dtype != np.uint8 or rgbim.ndim != 3:
-            got = f"{rgbim.dtype} {rgbim.shape}" if isinstance(rgbim, np.ndarray) else type(rgbim).__name__
-            raise InputError(f"rgbim must be uint8 [{self._h}, {self._w}, 3], got {got}")
-        if rgbim.shape[2] != 3:
-            raise InputError(
-                f"rgbim must have 3 channels, got {rgbim.shape[2]}: for others use "
-                "utils.create_pairwise_bilateral and addPairwiseEnergy"
-            )
-        if rgbim.shape[:2] != (self._h, self._w):
-            raise InputError(
-                f"rgbim must be [{self._h}, {self._w}, 3], got {rgbim.shape}: DenseCRF2D takes the width first"
-            )
-        if not rgbim.flags.c_contiguous:
-            raise InputError("rgbim must be C-contiguous: use np.ascontiguousarray(rgbim)")
+        sx, sy = deviations_of("sxy", sxy, 2)
+        deviations = deviations_of("srgb", srgb, 3)
+        rgb_image(rgbim, self._h, self._w)
 
         def build(kind: NormalizationType) -> Any:
             return self._grid(rgbim, [sx, sy, *deviations], kind)
