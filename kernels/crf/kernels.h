@@ -15,6 +15,22 @@ struct Located {
   bool narrow;
 };
 
+// The hash table of table.h. Hashes are products: keys of neighbours differ by constants, and so do their hashes.
+constexpr uint64_t kHash = 0x2545F4914F6CDD1Dull, kEachByte = 0x0101010101010101ull;
+struct Slots {
+  const uint64_t* words;
+  const int32_t* ids;
+  const uint64_t* keys;
+  int shift;
+};
+// The byte of a hash that its bucket's word holds.
+LIDCAM_INLINE uint64_t hash_tag(uint64_t hash, int shift) {
+  const uint64_t tag = (hash >> (shift - 8)) & 255;
+  return tag | uint64_t(tag == 0);
+}
+// The high bit of bytes that are zero; of the bytes above the lowest such, perhaps also of others.
+LIDCAM_INLINE uint64_t zero_bytes(uint64_t word) { return (word - kEachByte) & ~word & (kEachByte << 7); }
+
 // One pairwise term while mean field runs.
 struct Field {
   const Lattice* lattice = nullptr;
@@ -28,6 +44,10 @@ struct Kernels {
   // points: [dimension][kBlock] features times the lattice's scale. records: [kBlock, stride],
   // weights and a norm of 1 are written.
   void (*locate)(int dimension, const float (*points)[kBlock], Located& out, float* records);
+  // kBlock keys: the id plus 1; 0 where there is none; -1 where the first bucket does not tell.
+  void (*look_up)(const Slots& t, const uint64_t* keys, int32_t* found);
+  // The packed keys of the corners of kBlock simplices, [dimension + 1][kBlock].
+  void (*corners)(int dimension, const uint64_t* simplices, uint64_t (*keys)[kBlock]);
   bool (*finite)(const float* values, size_t count);
 
   // Normalisation. table: [vertices + 1].
