@@ -53,4 +53,4 @@ def _is_value(argument: str) -> bool:
 
     if is_preset(argument):
         return True
-    return argument.removesuffix("-fast").isidentifier() and not Path(argument).exists()
+    return (argument.isidentifier() or is_preset(argument.split("-")[0])) and not Path(argument).exists()

@@ -39,7 +39,8 @@ def lidcam(*arguments):
         ("localize --crf deeplab m.onnx", "localize --crf deeplab m.onnx"),
         ("localize --crf deeplap m.onnx", "localize --crf deeplap m.onnx"),
         ("localize --crf psa-fast m.onnx", "localize --crf psa-fast m.onnx"),
-        ("localize --crf psi-fast m.onnx", "localize --crf psi-fast m.onnx"),
+        ("localize --crf psa-fats m.onnx", "localize --crf psa-fats m.onnx"),
+        ("localize --crf psa-there m.onnx", "localize --crf psa psa-there m.onnx"),
         ("localize --crf my-photos", "localize --crf psa my-photos"),
         ("localize --crf=irn m.onnx", "localize --crf=irn m.onnx"),
         ("localize m.onnx -- --crf", "localize m.onnx -- --crf"),
@@ -48,6 +49,7 @@ def lidcam(*arguments):
 )
 def test_the_value_may_be_left_out(tmp_path, monkeypatch, given, expected):
     (tmp_path / "here").mkdir()
+    (tmp_path / "psa-there").mkdir()
     monkeypatch.chdir(tmp_path)
     assert with_preset(given.split()) == expected.split()
 
