@@ -6,6 +6,7 @@
 namespace lidcam::crf {
 
 constexpr int kBlock = 64;  // points that are located at once
+constexpr int kRows = 512;   // pixels of a block with any number of labels, at most
 
 // Simplices of kBlock points: remainder-0 corner divided by (dimension + 1), order of the coordinates.
 struct Located {
@@ -34,8 +35,8 @@ LIDCAM_INLINE uint64_t zero_bytes(uint64_t word) { return (word - kEachByte) & ~
 // One pairwise term while mean field runs.
 struct Field {
   const Lattice* lattice = nullptr;
-  float weight = 0;                 // of Potts
-  const float* diagonal = nullptr;  // or the compatibility of each label, [width]
+  float weight = 0;               // of Potts, two labels
+  const float* factor = nullptr;  // of the message of each label, [width]
   float *values = nullptr, *spare = nullptr;  // vertex tables: sliced from, splatted to
 };
 
@@ -66,18 +67,21 @@ struct Kernels {
   void (*softmax_pairs)(float* rows, int64_t count);
   float (*moved)(const float* a, const float* b, int64_t count);
 
-  // Any number of labels: rows of `width` floats, a multiple of 8; tables: [vertices + 1, width].
-  // rows: energy plus the message; they may be the same.
-  void (*slice_many)(const Field& field, const float* energy, int width, int64_t first, int64_t count, float* rows);
-  void (*splat_many)(const Field& field, const float* q, int width, int64_t first, int64_t count);
-  void (*softmax)(float* rows, int width, int labels, int64_t count);  // in place
+  // Any number of labels, in rows of `width` floats, a multiple of 8. Tables (of vertices + 1 rows) and blocks of
+  // pixels (of `block` rows) are cut in parts of 16 labels, the last one of 8 where that is enough; see many.inc. Of a
+  // block the first `count` rows are pixels, from `first` on.
+  // rows: energy plus the messages; they may be the same.
+  void (*slice_many)(const Field* fields, size_t terms, const float* energy, int width, int block, int64_t first,
+                     int count, float* rows);
+  void (*splat_many)(const Field* fields, size_t terms, const float* q, int width, int block, int64_t first, int count);
+  void (*softmax)(float* rows, int labels, int width, int block, int count);  // in place, block <= kRows
   float* (*blur_many)(const Lattice& t, float* table, float* spare, int width);
-  // Rows times compat [labels, width]. scratch: [width].
+  // Rows times compat [labels, width]. scratch: [2, width].
   void (*compatibility)(float* table, int64_t rows, int labels, int width, const float* compat, float* scratch);
-  // in: [labels, stride] planes; out: [count, width], the rest of a row `padding`; sign times the value.
-  void (*interleave)(const float* in, int64_t stride, int labels, int64_t count, float sign, float padding, int width,
-                     float* out);
-  void (*separate)(const float* in, int width, int labels, int64_t count, int64_t stride, float* out);
+  // in: [labels, stride] planes; out: a block, the rest of a row `padding`; sign times the value.
+  void (*interleave)(const float* in, int64_t stride, int labels, int count, float sign, float padding, int width,
+                     int block, float* out);
+  void (*separate)(const float* in, int width, int labels, int block, int count, int64_t stride, float* out);
 };
 
 const Kernels& kernels();

@@ -15,11 +15,11 @@ ManyLabels::ManyLabels(const float* unary, int labels, int64_t pixels, const std
       unary_(unary),
       labels_(labels),
       width_((labels + 7) / 8 * 8),
-      block_(std::clamp(2048 / width_, 4, 128)),
+      block_(std::clamp(10240 / width_ / 8 * 8, 8, kRows)),
       n_(pixels),
       fields_(terms.size()),
       stores_(terms.size()),
-      scratch_(size_t(width_)),
+      scratch_(size_t(width_) * 2),
       q_(size_t(block_) * width_) {
   for (size_t i = 0; i < terms.size(); ++i) {
     const Lattice& t = *terms[i].lattice;
@@ -31,56 +31,67 @@ ManyLabels::ManyLabels(const float* unary, int labels, int64_t pixels, const std
     f.lattice = &t;
     f.values = s.values.data();
     f.spare = s.spare.data();
-    if (compat.size() == 1) {
-      f.weight = compat[0];
-    } else if (compat.size() == size_t(labels)) {
-      s.compat.allocate(size_t(width_));
-      s.compat.fill(0);
-      std::copy(compat.begin(), compat.end(), s.compat.data());
-      f.diagonal = s.compat.data();
-    } else {
-      f.weight = -1;
-      s.compat.allocate(size_t(labels) * width_);
-      run_.interleave(compat.data(), labels, labels, labels, 1.0f, 0.0f, width_, s.compat.data());
+    s.factor.allocate(size_t(width_));
+    s.factor.fill(compat.size() == 1 ? compat[0] : compat.size() == size_t(labels) ? 0.0f : -1.0f);
+    if (compat.size() == size_t(labels)) {
+      for (int l = 0; l < labels; ++l) s.factor[l] = -compat[l];
+    } else if (compat.size() > 1) {
+      s.matrix.allocate(size_t(labels) * width_);
+      s.matrix.fill(0);
+      for (int l = 0; l < labels; ++l)
+        std::copy_n(compat.data() + size_t(l) * labels, labels, s.matrix.data() + size_t(l) * width_);
     }
+    f.factor = s.factor.data();
   }
-  const size_t all = size_t(n_) * width_;
-  if (all <= kStoredRows) {
-    energy_.allocate(all);
-    run_.interleave(unary_, n_, labels_, n_, -1.0f, kPadding, width_, energy_.data());
-  } else {
-    energy_.allocate(size_t(block_) * width_);
-  }
+  const int64_t blocks = (n_ + block_ - 1) / block_;
+  const size_t all = size_t(blocks) * block_ * width_;
+  stored_ = all <= kStoredRows;
+  energy_.allocate(stored_ ? all : size_t(block_) * width_);
+  if (stored_)
+    for (int64_t from = 0; from < n_; from += block_) load(from, energy_.data() + from * width_);
   if (keep) {
     kept_.allocate(all);
     kept_.fill(0);
   }
 }
 
+int ManyLabels::load(int64_t from, float* energy) const {
+  const int count = int(std::min<int64_t>(block_, n_ - from));
+  run_.interleave(unary_ + from, n_, labels_, count, -1.0f, kPadding, width_, block_, energy);
+  return count;
+}
+
 float ManyLabels::step(bool first, float* q) {
   if (!q)
     for (Field& f : fields_) std::fill_n(f.spare, (size_t(f.lattice->vertices) + 1) * width_, 0.0f);
-  const bool stored = energy_.size() == size_t(n_) * width_;
   float most = 0;
   for (int64_t from = 0; from < n_; from += block_) {
-    const int64_t count = std::min<int64_t>(block_, n_ - from);
-    float* energy = energy_.data() + (stored ? from * width_ : 0);
-    if (!stored) run_.interleave(unary_ + from, n_, labels_, count, -1.0f, kPadding, width_, energy);
+    const int count = int(std::min<int64_t>(block_, n_ - from));
+    float* energy = energy_.data() + (stored_ ? from * width_ : 0);
+    if (!stored_) load(from, energy);
     if (first || fields_.empty())
-      std::copy(energy, energy + count * width_, q_.data());
+      std::copy_n(energy, block_ * width_, q_.data());
     else
-      for (size_t i = 0; i < fields_.size(); ++i)
-        run_.slice_many(fields_[i], i ? q_.data() : energy, width_, from, count, q_.data());
-    run_.softmax(q_.data(), width_, labels_, count);
-    if (!kept_.empty()) {
-      float* before = kept_.data() + from * width_;
-      most = std::max(most, run_.moved(q_.data(), before, count * width_));
-      std::copy(q_.data(), q_.data() + count * width_, before);
-    }
+      run_.slice_many(fields_.data(), fields_.size(), energy, width_, block_, from, count, q_.data());
+    run_.softmax(q_.data(), labels_, width_, block_, count);
+    if (!kept_.empty()) most = std::max(most, moved(count, kept_.data() + from * width_));
     if (q)
-      run_.separate(q_.data(), width_, labels_, count, n_, q + from);
+      run_.separate(q_.data(), width_, labels_, block_, count, n_, q + from);
     else
-      for (const Field& f : fields_) run_.splat_many(f, q_.data(), width_, from, count);
+      run_.splat_many(fields_.data(), fields_.size(), q_.data(), width_, block_, from, count);
+  }
+  return most;
+}
+
+// The largest change of `count` pixels; keeps the new.
+float ManyLabels::moved(int count, float* kept) const {
+  float most = 0;
+  for (int part = 0; part < width_; part += 16) {
+    const int64_t used = int64_t(count) * std::min(16, width_ - part);
+    const float* now = q_.data() + part * block_;
+    float* before = kept + part * block_;
+    most = std::max(most, run_.moved(now, before, used));
+    std::copy_n(now, used, before);
   }
   return most;
 }
@@ -90,8 +101,8 @@ void ManyLabels::message() {
   for (size_t i = 0; i < fields_.size(); ++i) {
     Field& f = fields_[i];
     if (run_.blur_many(*f.lattice, f.spare, f.values, width_) != f.values) std::swap(f.values, f.spare);
-    if (!stores_[i].compat.empty() && !f.diagonal)
-      run_.compatibility(f.values, int64_t(f.lattice->vertices) + 1, labels_, width_, stores_[i].compat.data(),
+    if (!stores_[i].matrix.empty())
+      run_.compatibility(f.values, int64_t(f.lattice->vertices) + 1, labels_, width_, stores_[i].matrix.data(),
                          scratch_.data());
   }
 }

@@ -15,13 +15,16 @@ class ManyLabels {
   void message();
 
  private:
+  int load(int64_t from, float* energy) const;
+  float moved(int count, float* kept) const;
   struct Store {  // memory of one Field
-    Buffer<float> values, spare, compat;
+    Buffer<float> values, spare, factor, matrix;
   };
   const Kernels& run_;
   const float* unary_;
   const int labels_, width_, block_;
   const int64_t n_;
+  bool stored_;  // all energies are rearranged once
   std::vector<Field> fields_;
   std::vector<Store> stores_;
   Buffer<float> scratch_, q_, energy_, kept_;

@@ -123,29 +123,30 @@ int mean_field(const float* unary, int labels, int64_t pixels, const std::vector
 
 void filter(const Lattice& lattice, const float* values, int channels, float* out) {
   const Kernels& run = kernels();
-  constexpr int kWidth = 8, kCount = 256;
+  constexpr int kWidth = 8;
   Buffer<float> table((size_t(lattice.vertices) + 1) * kWidth), spare(table.size());
-  Buffer<float> rows(size_t(kCount) * kWidth);
+  alignas(64) float rows[kRows * kWidth], factor[kWidth];
+  std::fill_n(factor, kWidth, 1.0f);
   for (int c = 0; c < channels; c += kWidth) {
     const int used = std::min(kWidth, channels - c);
     const float* in = values + c * lattice.pixels;
     float* to = out + c * lattice.pixels;
     Field field;
     field.lattice = &lattice;
-    field.weight = 1;
+    field.factor = factor;
     field.spare = table.data();
     table.fill(0);
-    for (int64_t from = 0; from < lattice.pixels; from += kCount) {
-      const int64_t count = std::min<int64_t>(kCount, lattice.pixels - from);
-      run.interleave(in + from, lattice.pixels, used, count, 1.0f, 0.0f, kWidth, rows.data());
-      run.splat_many(field, rows.data(), kWidth, from, count);
+    for (int64_t from = 0; from < lattice.pixels; from += kRows) {
+      const int count = int(std::min<int64_t>(kRows, lattice.pixels - from));
+      run.interleave(in + from, lattice.pixels, used, count, 1.0f, 0.0f, kWidth, kRows, rows);
+      run.splat_many(&field, 1, rows, kWidth, kRows, from, count);
     }
     field.values = run.blur_many(lattice, table.data(), spare.data(), kWidth);
-    for (int64_t from = 0; from < lattice.pixels; from += kCount) {
-      const int64_t count = std::min<int64_t>(kCount, lattice.pixels - from);
-      rows.fill(0);
-      run.slice_many(field, rows.data(), kWidth, from, count, rows.data());
-      run.separate(rows.data(), kWidth, used, count, lattice.pixels, to + from);
+    for (int64_t from = 0; from < lattice.pixels; from += kRows) {
+      const int count = int(std::min<int64_t>(kRows, lattice.pixels - from));
+      std::fill_n(rows, kRows * kWidth, 0.0f);
+      run.slice_many(&field, 1, rows, kWidth, kRows, from, count, rows);
+      run.separate(rows, kWidth, used, kRows, count, lattice.pixels, to + from);
     }
   }
 }
