@@ -43,7 +43,7 @@ struct Field {
 struct Kernels {
   const char* name;
   // points: [dimension][kBlock] features times the lattice's scale. records: [kBlock, stride],
-  // weights and a norm of 1 are written.
+  // weights and a norm of 1 are written, and up to two floats behind them.
   void (*locate)(int dimension, const float (*points)[kBlock], Located& out, float* records);
   // kBlock keys: the id plus 1; 0 where there is none; -1 where the first bucket does not tell.
   void (*look_up)(const Slots& t, const uint64_t* keys, int32_t* found);

@@ -94,7 +94,7 @@ bool find_simplices(Lattice& t, const Features& features, Table<Codec>& simplice
   if (n % 4 != 0) {
     // pydensecrf fills its last group of four pixels with features 0 and so creates their vertices: they carry
     // nothing and still take part in the blur.
-    float ignored[kBlock * (kMaxDimension + 3)];
+    float ignored[kBlock * (kMaxDimension + 3) + 4];
     std::memset(block, 0, sizeof block);
     run.locate(d, block, at, ignored);
     alignas(64) Key keys[kBlock];
@@ -140,14 +140,14 @@ bool build(Lattice& t, const Features& features) {
     const int next = k == D ? 0 : k + 1;
     Table<Codec>&from = vertices[k], &to = vertices[next];
     const int32_t own = int32_t(first[k]) + 1, other = int32_t(first[next]);
-    for (int32_t i = 0; i < from.size(); i += kBlock) {
-      const int32_t count = from.size() - i < kBlock ? from.size() - i : kBlock;
-      for (int j = 0; j <= D; ++j) {
+    for (int j = 0; j <= D; ++j) {
+      int32_t *up = t.neighbor.data() + 2 * m * j, *down = up + m;
+      for (int32_t i = 0; i < from.size(); i += kBlock) {
+        const int32_t count = from.size() - i < kBlock ? from.size() - i : kBlock;
         alignas(64) Key wanted[kBlock];
         alignas(64) int32_t found[kBlock];
         for (int b = 0; b < kBlock; ++b) wanted[b] = Codec::up(from.keys()[i + b], k, j);
         to.find(wanted, count, found);
-        int32_t *up = t.neighbor.data() + 2 * m * j, *down = up + m;
         for (int b = 0; b < count; ++b) found[b] = found[b] > 0 ? found[b] + other : 0;
         std::memcpy(up + own - 1 + i, found, size_t(count) * 4);
         for (int b = 0; b < count; ++b) down[found[b] - 1] = own + i + b;  // of 0: up[m - 1], which is mended below

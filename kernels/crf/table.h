@@ -83,7 +83,9 @@ class Table {
   int64_t walk(uint64_t hash, Visit&& visit) const {
     for (size_t b = hash >> shift_;; b = (b + 1) & mask_) {
       const uint64_t word = words_[b], free = zero_bytes(word);
-      for (uint64_t same = zero_bytes(word ^ (hash_tag(hash, shift_) * kEachByte)); same; same &= same - 1) {
+      uint64_t same = zero_bytes(word ^ (hash_tag(hash, shift_) * kEachByte));
+      if (free) same &= (free & -free) - 1;  // free slots hold no id
+      for (; same; same &= same - 1) {
         const int64_t place = int64_t(8 * b) + (__builtin_ctzll(same) >> 3);
         if (visit(place)) return place;
       }
@@ -111,7 +113,6 @@ class Table {
     words_.allocate(buckets);
     ids_.allocate(8 * buckets);
     std::memset(words_.data(), 0, 8 * buckets);
-    ids_.fill(0);
     mask_ = buckets - 1;
     shift_ = 64 - bits;
     limit_ = kMean * buckets;
