@@ -7,6 +7,7 @@
 
 #include "crf/fast.h"
 #include "crf/kernels.h"
+#include "crf/grid.h"
 #include "crf/keys.h"
 #include "crf/table.h"
 
@@ -23,12 +24,15 @@ class Points {
     if (f.rows) return;
     across_.resize(f.width);
     for (int x = 0; x < f.width; ++x) across_[x] = checked(float(x) / f.deviation[0]) * scale_[0];
-    checked(float(f.height - 1) / f.deviation[1]);
+    largest_[0] = across_.back();
+    largest_[1] = checked(float(f.height - 1) / f.deviation[1]) * scale_[1];
     for (int channel = 0; channel < 3 && f.image; ++channel)
       for (int v = 0; v < 256; ++v)
         colours_[channel][v] = checked(float(v) / f.deviation[2 + channel]) * scale_[2 + channel];
   }
 
+  // The largest x and y of a picture, as written.
+  float largest(int axis) const { return largest_[axis]; }
   void fill(int64_t first, int count, float (*out)[kBlock]) const {
     if (f_.rows) {
       for (int p = 0; p < count; ++p)
@@ -63,19 +67,18 @@ class Points {
     return feature;
   }
   const Features& f_;
-  float scale_[kMaxDimension];
+  float scale_[kMaxDimension], largest_[2] = {0, 0};
   std::vector<float> across_;
   float colours_[3][256];
 };
 
 // The simplices of all pixels. False where a coordinate does not fit the keys.
-template <typename Codec>
-bool find_simplices(Lattice& t, const Features& features, Table<Codec>& simplices) {
+template <typename Codec, typename Ids>
+bool find_simplices(Lattice& t, const Points& points, Ids& simplices) {
   using Key = typename Codec::Key;
   const Kernels& run = kernels();
   const int d = t.dimension, stride = t.stride;
   const int64_t n = t.pixels;
-  const Points points(features);
   constexpr bool narrow = std::is_same_v<Key, uint64_t>;
   float block[kMaxDimension][kBlock];
   Located at;
@@ -105,18 +108,12 @@ bool find_simplices(Lattice& t, const Features& features, Table<Codec>& simplice
   return true;
 }
 
-template <typename Codec, int D>
-bool build(Lattice& t, const Features& features) {
+// Ids: Table or Grid, of which `vertices` has one for each remainder: all neighbours of one remainder have another in
+// common.
+template <typename Codec, int D, typename Ids>
+void connect(Lattice& t, const Ids& simplices, std::vector<Ids>& vertices) {
   using Key = typename Codec::Key;
-  // A block past the end, as kernels write whole blocks.
-  t.record.allocate(size_t(t.pixels + kBlock) * t.stride);
-  Table<Codec> simplices(size_t(t.pixels) / 4);
-  if (!find_simplices<Codec>(t, features, simplices)) return false;
   const int32_t s = t.simplices = simplices.size();
-
-  // Vertices are numbered by their remainder: all neighbours of one remainder have another in common.
-  std::vector<Table<Codec>> vertices;
-  for (int k = 0; k <= D; ++k) vertices.emplace_back(size_t(s) / (D < 3 ? 4 : 12));
   t.corner.allocate(size_t(s) * (D + 1));
   for (int32_t i = 0; i < s; i += kBlock) {
     alignas(64) Key keys[D + 1][kBlock];
@@ -138,7 +135,7 @@ bool build(Lattice& t, const Features& features) {
   int32_t last[D + 1];
   for (int k = 0; k <= D; ++k) {
     const int next = k == D ? 0 : k + 1;
-    Table<Codec>&from = vertices[k], &to = vertices[next];
+    Ids &from = vertices[k], &to = vertices[next];
     const int32_t own = int32_t(first[k]) + 1, other = int32_t(first[next]);
     for (int j = 0; j <= D; ++j) {
       int32_t *up = t.neighbor.data() + 2 * m * j, *down = up + m;
@@ -156,6 +153,31 @@ bool build(Lattice& t, const Features& features) {
     }
   }
   for (int j = 0; j <= D; ++j) t.neighbor[2 * m * j + m - 1] = last[j];
+}
+
+template <typename Codec, int D>
+bool build(Lattice& t, const Features& features) {
+  // A block past the end, as kernels write whole blocks.
+  t.record.allocate(size_t(t.pixels + kBlock) * t.stride);
+  const Points points(features);
+  if constexpr (std::is_same_v<Codec, Grid::Codec>) {
+    const Grid::Bounds bounds(points.largest(0), points.largest(1));
+    if (!features.rows && bounds.cells() <= t.pixels + 4096) {
+      Grid simplices(bounds, true, size_t(t.pixels) + 1);
+      if (!find_simplices<Codec>(t, points, simplices)) return false;
+      if (!simplices.outside()) {
+        std::vector<Grid> vertices;
+        for (int k = 0; k <= D; ++k) vertices.emplace_back(bounds, false, size_t(simplices.size()));
+        connect<Codec, D>(t, simplices, vertices);
+        return true;
+      }
+    }
+  }
+  Table<Codec> simplices(size_t(t.pixels) / 4);
+  if (!find_simplices<Codec>(t, points, simplices)) return false;
+  std::vector<Table<Codec>> vertices;
+  for (int k = 0; k <= D; ++k) vertices.emplace_back(size_t(simplices.size()) / (D < 3 ? 4 : 12));
+  connect<Codec, D>(t, simplices, vertices);
   return true;
 }
 
