@@ -11,20 +11,21 @@ constexpr int kFastBlock = 64;  // pixels at once; arrays of pixels are padded t
 constexpr uint32_t kSimplexBits = 0x20000000u;
 
 // A term while mean field runs. Dimension 2: weights of 3 corners, rows of 4 floats; dimension 5: 6 corners, 8 floats.
-// lines: [simplices, 2, 4 or 8], per simplex what is sliced from its corners and what was splatted to them.
+// lines: [simplices, 2, 4 or 8], per simplex what is sliced from its corners and what was splatted to them. Null where
+// few pixels share a simplex: they then slice from the table and splat to the spare one.
 struct FastTerm {
   const Lattice* lattice = nullptr;
   const float* records = nullptr;  // of the lattice
   float weight = 1;  // of Potts
-  float *lines = nullptr, *table = nullptr, *spare = nullptr;  // tables: [vertices + 1]
+  float *lines = nullptr, *table = nullptr, *spare = nullptr;  // tables: [vertices + 1], zero at first
 };
 
 struct FastKernels {
   // z: [count], a multiple of 16. Either term may be null.
   void (*slice)(const FastTerm* spatial, const FastTerm* bilateral, int64_t first, int count, float* z);  // z += K s
   void (*splat)(const FastTerm* spatial, const FastTerm* bilateral, int64_t first, int count, const float* s);
-  // Lines to vertices, blur, vertices times the weight to lines, whose splatted half is then zero.
-  void (*message)(const FastTerm& t);
+  // What was splatted, blurred, times the weight, to where it is sliced from; room for the next splat.
+  void (*message)(FastTerm& t);
   // Records of lattice.h, [count, D + 3], to those used here, of 4 or 8 floats; may be in place where D is 5.
   void (*convert)(int dimension, const float* in, int count, float* out);
   // Weights of [count] records times root / sqrt(sum + 1e-20).
