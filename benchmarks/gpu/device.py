@@ -260,7 +260,7 @@ class CpuLauncher:
 
         (_, near, smooth), (_, far, appearance) = terms
         options = CrfOptions(iterations=iterations, gaussian_sxy=near[0], gaussian_compat=smooth, bilateral_sxy=far[0],
-                             bilateral_srgb=far[2], bilateral_compat=appearance)  # fmt: skip
+                             bilateral_srgb=far[2], bilateral_compat=appearance, rounding="fast")  # fmt: skip
         images = _memory(image, (count, height, width, 3), np.uint8)
         energies = _memory(unary, (count, labels, height, width), np.float32)
         out = _memory(q, energies.shape, np.float32)
