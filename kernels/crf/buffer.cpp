@@ -34,7 +34,7 @@ Pool& pool() {
 size_t round_up(size_t bytes) {
   size_t step = 4096;
   while (step * 16 < bytes) step *= 2;
-  if (bytes >= kHuge / 2 && step < kHuge) step = kHuge;
+  if (bytes >= kHuge / 8 && step < kHuge) step = kHuge;
   return (bytes + step - 1) / step * step;
 }
 
