@@ -5,6 +5,7 @@
 
 #include "crf/fast.h"
 #include "crf/kernels.h"
+#include "crf/tiles.h"
 
 namespace lidcam::crf {
 namespace {
@@ -14,7 +15,8 @@ const Kernels* named(const char* name) {
   __builtin_cpu_init();
   const bool avx2 = __builtin_cpu_supports("avx2");
   const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+                      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+                      __builtin_cpu_supports("fma");
   const bool any = std::strcmp(name, "auto") == 0;
   if (avx512 && (any || std::strcmp(name, "avx512") == 0)) return &kAvx512;
   if (avx2 && (any || std::strcmp(name, "avx2") == 0)) return &kAvx2;
@@ -44,6 +46,14 @@ const FastKernels& fast_kernels() {
   if (&kernels() == &kAvx2) return kFastAvx2;
 #endif
   return kFastBaseline;
+}
+
+const TileKernels& tile_kernels() {
+#if defined(LIDCAM_CRF_X86)
+  if (&kernels() == &kAvx512) return kTilesAvx512;
+  if (&kernels() == &kAvx2) return kTilesAvx2;
+#endif
+  return kTilesBaseline;
 }
 
 bool use_kernels(const char* name) {

@@ -98,7 +98,7 @@ int infer(const uint8_t* image, int height, int width, const float* unary, int l
   std::vector<Term> built;
   for (const PairwiseTerm& term : terms)
     built.push_back({image_lattice(image, height, width, term.deviation, term.normalization, folded), term.compat});
-  return mean_field(unary, labels, pixels, built, iterations, tolerance, q);
+  return mean_field(unary, labels, pixels, built, iterations, tolerance, q, fast && !folded ? width : 0);
 }
 
 void clear_spatial_cache() {

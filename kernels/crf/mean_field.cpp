@@ -4,6 +4,7 @@
 #include <stdexcept>
 
 #include "crf/kernels.h"
+#include "crf/many_fast.h"
 #include "crf/many_labels.h"
 #include "crf/two_fast.h"
 
@@ -112,9 +113,11 @@ int infer(Model&& model, int iterations, float tolerance, float* q) {
 }  // namespace
 
 int mean_field(const float* unary, int labels, int64_t pixels, const std::vector<Term>& terms, int iterations,
-               float tolerance, float* q) {
+               float tolerance, float* q, int line) {
   if (!terms.empty() && terms[0].lattice->folded)
     return infer(TwoFast(unary, pixels, terms, tolerance > 0), iterations, tolerance, q);
+  if (line > 0 && labels > 2 && !terms.empty() && ManyFast::fits(labels, pixels))
+    return infer(ManyFast(unary, labels, pixels, line, terms, tolerance > 0), iterations, tolerance, q);
   bool potts = true;
   for (const Term& t : terms) potts = potts && t.compat.size() == 1;
   if (labels == 2 && potts) return infer(TwoLabels(unary, pixels, terms, tolerance > 0), iterations, tolerance, q);
