@@ -9,8 +9,15 @@ namespace lidcam::crf {
 namespace {
 
 constexpr size_t kStoredRows = size_t(1) << 27;  // floats of rearranged unary energies
-constexpr int kRegion = 128;                      // pixels, a multiple of a tile's sides
+constexpr int kAcross = 32;                      // pixels of a tile's line, at most
+constexpr int kRegionAcross = 4, kRegionDown = 8;  // tiles
 constexpr float kPadding = -1e30f;               // the energy of labels that do not exist
+
+// The length of the parts of `whole` if they are as even as can be and at most `most`.
+int even_part(int64_t whole, int most) {
+  const int64_t parts = (whole + most - 1) / most;
+  return int((whole + parts - 1) / parts);
+}
 
 // Row `from` of one block to row `to` of another.
 void move_row(const float* in, int from, float* out, int to, int width, int block) {
@@ -29,9 +36,9 @@ ManyFast::ManyFast(const float* unary, int labels, int64_t pixels, int line, con
       labels_(labels),
       width_((labels + 7) / 8 * 8),
       line_(line),
-      across_(width_ <= 32 ? 32 : 16),
-      down_(width_ <= 32 ? 16 : 8),
-      block_(across_ * down_),
+      across_(even_part(line, kAcross)),
+      down_(even_part(pixels / line, (width_ <= 32 ? kRows : kRows / 4) / across_)),
+      block_((across_ * down_ + 7) / 8 * 8),
       n_(pixels),
       stores_(given.size()),
       terms_(given.size()),
@@ -41,10 +48,11 @@ ManyFast::ManyFast(const float* unary, int labels, int64_t pixels, int line, con
       scratch_(size_t(width_) * 2) {
   const int64_t lines = n_ / line_;
   // Tiles of one neighbourhood follow one another: they share vertices.
-  for (int64_t top = 0; top < lines; top += kRegion)
-    for (int left = 0; left < line_; left += kRegion)
-      for (int64_t y = top; y < std::min(lines, top + kRegion); y += down_)
-        for (int x = left; x < std::min(line_, left + kRegion); x += across_)
+  const int high = kRegionDown * down_, wide = kRegionAcross * across_;
+  for (int64_t top = 0; top < lines; top += high)
+    for (int left = 0; left < line_; left += wide)
+      for (int64_t y = top; y < std::min(lines, top + high); y += down_)
+        for (int x = left; x < std::min(line_, left + wide); x += across_)
           patches_.push_back({y * line_ + x, std::min(across_, line_ - x), int(std::min<int64_t>(down_, lines - y))});
   std::vector<Term> terms = given;
   std::stable_sort(terms.begin(), terms.end(), [](const Term& a, const Term& b) {

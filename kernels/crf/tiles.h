@@ -1,6 +1,6 @@
 // Many labels with sums in the order that is fastest: near pydensecrf's result, not to the bit. The picture is cut in
-// tiles, and each term takes the pixels of a tile simplex by simplex: what is sliced from and splatted to a simplex stays
-// in registers, and a tile's vertices stay in the cache.
+// tiles, and each term takes the pixels of a tile simplex by simplex: what is sliced from and splatted to a simplex
+// stays in registers, and a tile's vertices stay in the cache.
 #pragma once
 #include "crf/lattice.h"
 

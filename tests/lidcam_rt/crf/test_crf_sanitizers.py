@@ -8,7 +8,17 @@ from pathlib import Path
 import pytest
 
 KERNELS = Path(__file__).parents[3] / "kernels"
-SOURCES = ["lattice", "mean_field", "many_fast", "many_labels", "two_fast", "infer", "buffer", "dispatch", "kernels_baseline"]
+SOURCES = [
+    "lattice",
+    "mean_field",
+    "many_fast",
+    "many_labels",
+    "two_fast",
+    "infer",
+    "buffer",
+    "dispatch",
+    "kernels_baseline",
+]
 
 
 def test_fuzz(tmp_path):
