@@ -86,6 +86,27 @@ def test_wide_keys_change_nothing(dimension):
     assert np.array_equal(crf.filter(narrow, values), crf.filter(wide, values))
 
 
+@pytest.mark.parametrize(("count", "scale"), [(1, 1), (64, 3), (30000, 4), (30000, 60)])
+def test_hash_tables_that_grow(count, scale):
+    """Packed keys are looked up a block at a time and wide ones singly; the vertices are counted by numpy."""
+    f, values = features(count, 5, scale=scale), features(2, count, 1)
+    narrow, wide = crf.lattice(f), crf.lattice(f, wide=True)
+    assert (narrow.vertices, narrow.simplices) == (wide.vertices, wide.simplices)
+    assert narrow.vertices == Kernel(f).vertices
+    assert np.array_equal(crf.filter(narrow, values), crf.filter(wide, values))
+
+
+@pytest.mark.parametrize("sxy", [(0.02, 0.02), (1, 1), (3, 3), (0.5, 40), (200, 2)])
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 700), (700, 1), (61, 83), (130, 127)])
+def test_spatial_lattices_by_place(height, width, sxy):
+    """A picture's x and y find their vertices by place (where that takes little memory), the same as rows by hash."""
+    placed = crf.image_lattice(None, height, width, sxy)
+    hashed = crf.lattice(image_features(np.zeros((height, width, 3)), sxy, None))
+    assert (placed.vertices, placed.simplices) == (hashed.vertices, hashed.simplices)
+    values = features(3, height * width)
+    assert np.array_equal(crf.filter(placed, values), crf.filter(hashed, values))
+
+
 def test_small_srgb_takes_the_wide_keys():
     """Packed keys end near srgb 0.7; every colour is then alone and the message is a pixel's own belief."""
     image, unary = scene(20, 30, 2)
