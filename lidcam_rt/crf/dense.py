@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -172,10 +173,37 @@ class DenseCRF:
         def one(i: int) -> npt.NDArray[Any]:
             return self.refine(images[i], probabilities[i], labels=chosen[i])
 
-        if count == 1 or len(images) < 2:
-            return [one(i) for i in range(len(images))]
-        with ThreadPoolExecutor(min(count, len(images))) as pool:
-            return list(pool.map(one, range(len(images))))
+        return _share_out(one, len(images), count)
+
+
+def _share_out(one: Callable[[int], npt.NDArray[Any]], count: int, threads: int) -> list[npt.NDArray[Any]]:
+    """[one(0), one(1), ...]. The caller's thread works too: a new one often has to wait for a processor."""
+    out: list[Any] = [None] * count
+    left = iter(range(count))
+    lock, errors = threading.Lock(), dict[int, BaseException]()
+
+    def work() -> None:
+        while not errors:
+            with lock:
+                i = next(left, None)
+            if i is None:
+                return
+            try:
+                out[i] = one(i)
+            except BaseException as error:
+                errors[i] = error
+
+    others = min(threads, count) - 1
+    if others < 1:
+        work()
+    else:
+        with ThreadPoolExecutor(others) as pool:
+            for _ in range(others):
+                pool.submit(work)
+            work()
+    if errors:
+        raise errors[min(errors)]
+    return out
 
 
 def _unary(p: npt.NDArray[Any]) -> npt.NDArray[np.float32]:

@@ -1,5 +1,8 @@
 """The compiled lattice and mean field against numpy in float64, and against themselves."""
 
+import threading
+import time
+
 import numpy as np
 import pytest
 from lattice_reference import Kernel, image_features, mean_field, scene, softmax
@@ -140,6 +143,34 @@ def test_batch_refuses_other_lengths():
     with pytest.raises(InputError, match="threads"):
         DenseCRF().refine_batch([image], [softmax(unary)], threads=0)
     assert DenseCRF().refine_batch([], []) == []
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_a_batch_ends_with_its_first_mistake(threads):
+    """And leaves no thread behind."""
+    image, unary = scene(8, 9, 2)
+    good = softmax(unary)
+    given = [good, good, good[:, :4], good, good.astype(int), *[good] * 20]
+    before = threading.active_count()
+    with pytest.raises(InputError, match=r"\[labels, 8, 9\], got float32 \(2, 4, 9\)"):
+        DenseCRF("irn").refine_batch([image] * len(given), given, threads=threads)
+    assert threading.active_count() == before
+
+
+def test_an_interrupt_stops_a_batch(monkeypatch):
+    image, unary = scene(8, 9, 2)
+    done = []
+
+    def refine(self, *_, **__):
+        done.append(1)
+        if len(done) == 3:
+            raise KeyboardInterrupt
+        time.sleep(0.001)
+
+    monkeypatch.setattr(DenseCRF, "refine", refine)
+    with pytest.raises(KeyboardInterrupt):
+        DenseCRF().refine_batch([image] * 100, [softmax(unary)] * 100, threads=2)
+    assert 3 <= len(done) <= 4
 
 
 def test_label_map_and_present_labels():
