@@ -197,8 +197,10 @@ def main() -> None:
             ours = ", ".join(f"{kind} {row[kind]['median_ms']} ms ({row[kind + '_ratio']}x)" for kind in kinds)
             print(f"{key}: pydensecrf2 {row['pydensecrf2']['median_ms']} ms, {ours}", flush=True)
         for name in ("psa", "psa-fast"):
-            row = report[f"{name}, 2 labels, two images"] = measure_threads(name, r)
-            print(f"{name}, two images: one thread {row['one_thread']['median_ms']} ms, two threads {row['ratio']}x")
+            runs = [measure_threads(name, r) for _ in range(5)]  # other guests of the machine show here
+            ratios = sorted(run["ratio"] for run in runs)
+            report[f"{name}, 2 labels, two images"] = {"ratio": ratios[2], "ratios": ratios, "runs": runs}
+            print(f"{name}, two images, two threads against one: {ratios[2]}x, of five {ratios}")
     if given.write:
         path.write_text(json.dumps(report, indent=1) + "\n")
 
