@@ -3,9 +3,7 @@
 #include <cstdlib>
 #include <cstring>
 
-#include "crf/fast.h"
 #include "crf/kernels.h"
-#include "crf/tiles.h"
 
 namespace lidcam::crf {
 namespace {
@@ -39,22 +37,6 @@ std::atomic<const Kernels*>& current() {
 }  // namespace
 
 const Kernels& kernels() { return *current().load(std::memory_order_acquire); }
-
-const FastKernels& fast_kernels() {
-#if defined(LIDCAM_CRF_X86)
-  if (&kernels() == &kAvx512) return kFastAvx512;
-  if (&kernels() == &kAvx2) return kFastAvx2;
-#endif
-  return kFastBaseline;
-}
-
-const TileKernels& tile_kernels() {
-#if defined(LIDCAM_CRF_X86)
-  if (&kernels() == &kAvx512) return kTilesAvx512;
-  if (&kernels() == &kAvx2) return kTilesAvx2;
-#endif
-  return kTilesBaseline;
-}
 
 bool use_kernels(const char* name) {
   const Kernels* found = named(name);

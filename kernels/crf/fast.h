@@ -34,15 +34,4 @@ struct FastKernels {
   void (*probabilities)(const float* z, int count, float* q0, float* q1);  // Q0, Q1
 };
 
-extern const FastKernels kFastBaseline;
-#if defined(LIDCAM_CRF_X86)
-extern const FastKernels kFastAvx2, kFastAvx512;
-#endif
-
-// Of the instruction set that is in use.
-const FastKernels& fast_kernels();
-
-// Folds the norm into a lattice of dimension 2 or 5 that was built and not normalised.
-void fold_lattice(Lattice& t, bool symmetric);
-
 }  // namespace lidcam::crf

@@ -69,7 +69,8 @@ class Grid {
     const uint64_t x0 = bounds_.low[0] + offset, y0 = bounds_.low[1] + offset;
     const uint64_t width = bounds_.size[0], height = bounds_.size[1], origin = y0 * width + x0;
     for (int i = 0; i < count; ++i)
-      place[i] = int64_t(uint64_t(uint32_t((keys[i] >> Codec::kBits) & mask)) * uint32_t(width) + (keys[i] & mask) - origin);
+      place[i] = int64_t(uint64_t(uint32_t((keys[i] >> Codec::kBits) & mask)) * uint32_t(width) + (keys[i] & mask) -
+                         origin);
     if (!simplices_) return;
     // Corners and their neighbours are at most two from a simplex.
     bool out = false;

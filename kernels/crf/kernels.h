@@ -40,8 +40,14 @@ struct Field {
   float *values = nullptr, *spare = nullptr;  // vertex tables: sliced from, splatted to
 };
 
+struct FastKernels;
+struct TileKernels;
+
 struct Kernels {
   const char* name;
+  const FastKernels& fast;   // fast.h
+  const TileKernels& tiles;  // tiles.h
+
   // points: [dimension][kBlock] features times the lattice's scale. records: [kBlock, stride],
   // weights and a norm of 1 are written, and up to two floats behind them.
   void (*locate)(int dimension, const float (*points)[kBlock], Located& out, float* records);

@@ -1,5 +1,3 @@
 #define LIDCAM_ISA kAvx2
-#define LIDCAM_ISA_FAST kFastAvx2
-#define LIDCAM_ISA_TILES kTilesAvx2
 #define LIDCAM_ISA_NAME "avx2"
 #include "crf/kernels_body.inc"

@@ -1,5 +1,3 @@
 #define LIDCAM_ISA kAvx512
-#define LIDCAM_ISA_FAST kFastAvx512
-#define LIDCAM_ISA_TILES kTilesAvx512
 #define LIDCAM_ISA_NAME "avx512"
 #include "crf/kernels_body.inc"

@@ -1,5 +1,3 @@
 #define LIDCAM_ISA kBaseline
-#define LIDCAM_ISA_FAST kFastBaseline
-#define LIDCAM_ISA_TILES kTilesBaseline
 #define LIDCAM_ISA_NAME "baseline"
 #include "crf/kernels_body.inc"

@@ -5,11 +5,11 @@
 #include <stdexcept>
 #include <vector>
 
-#include "crf/fast.h"
-#include "crf/kernels.h"
 #include "crf/grid.h"
+#include "crf/kernels.h"
 #include "crf/keys.h"
 #include "crf/table.h"
+#include "crf/two_fast.h"
 
 namespace lidcam::crf {
 namespace {

@@ -3,15 +3,12 @@
 #include <algorithm>
 #include <cstring>
 
-#include "crf/kernels.h"
 
 namespace lidcam::crf {
 namespace {
 
-constexpr size_t kStoredRows = size_t(1) << 27;  // floats of rearranged unary energies
 constexpr int kAcross = 32;                      // pixels of a tile's line, at most
 constexpr int kRegionAcross = 4, kRegionDown = 8;  // tiles
-constexpr float kPadding = -1e30f;               // the energy of labels that do not exist
 
 // The length of the parts of `whole` if they are as even as can be and at most `most`.
 int even_part(int64_t whole, int most) {
@@ -32,7 +29,7 @@ void move_row(const float* in, int from, float* out, int to, int width, int bloc
 bool ManyFast::fits(int labels, int64_t pixels) { return size_t(labels + 7) * size_t(pixels) <= kStoredRows; }
 
 ManyFast::ManyFast(const float* unary, int labels, int64_t pixels, int line, const std::vector<Term>& given, bool keep)
-    : run_(tile_kernels()),
+    : run_(kernels().tiles),
       labels_(labels),
       width_((labels + 7) / 8 * 8),
       line_(line),
@@ -142,17 +139,8 @@ void ManyFast::serve(const Term& given, size_t i, int32_t* seen) {
       for (int p = 0; p < count; ++p) order[of[p]] = uint16_t(p);
   }
   s.runs.push_back(runs);
-  const std::vector<float>& compat = given.compat;
-  s.factor.allocate(size_t(width_));
-  s.factor.fill(0);
-  for (int l = 0; l < labels_; ++l)
-    s.factor[l] = t.alpha * (compat.size() == 1 ? compat[0] : compat.size() == size_t(labels_) ? -compat[l] : -1.0f);
-  if (compat.size() > size_t(labels_)) {
-    s.matrix.allocate(size_t(labels_) * width_);
-    s.matrix.fill(0);
-    for (int l = 0; l < labels_; ++l)
-      std::copy_n(compat.data() + size_t(l) * labels_, labels_, s.matrix.data() + size_t(l) * width_);
-  }
+  s.compat.set(given.compat, labels_, width_);
+  for (int l = 0; l < width_; ++l) s.compat.factor[l] *= t.alpha;
   f.corners = corners;
   f.vertices = size_t(t.vertices);
   f.weights = s.weights.data();
@@ -213,7 +201,8 @@ float ManyFast::step(bool first, float* q) {
       for (size_t i = 0; i < terms_.size(); ++i)
         run_.slice(terms_[i], tile(i, b), width_, block_, i ? rows : energy, rows);
     run_.softmax(rows, width_, block_, count);
-    if (!kept_.empty()) most = std::max(most, moved(count, kept_.data() + b * block_ * width_));
+    if (!kept_.empty())
+      most = std::max(most, keep_rows(rows, kept_.data() + b * block_ * width_, width_, block_, count));
     if (q)
       write(b, q);
     else
@@ -222,26 +211,14 @@ float ManyFast::step(bool first, float* q) {
   return most;
 }
 
-// The largest change of `count` pixels; keeps the new.
-float ManyFast::moved(int count, float* kept) const {
-  float most = 0;
-  for (int part = 0; part < width_; part += 16) {
-    const int64_t used = int64_t(count) * std::min(16, width_ - part);
-    const float* now = rows_.data() + part * block_;
-    float* before = kept + part * block_;
-    most = std::max(most, kernels().moved(now, before, used));
-    std::copy_n(now, used, before);
-  }
-  return most;
-}
-
 void ManyFast::message() {
   for (size_t i = 0; i < terms_.size(); ++i) {
     TileTerm& f = terms_[i];
-    Store& s = stores_[i];
-    if (run_.blur(*lattices_[i], f.spare, f.values, width_, s.factor.data()) != f.values) std::swap(f.values, f.spare);
-    if (!s.matrix.empty())
-      kernels().compatibility(f.values, int64_t(f.vertices) + 1, labels_, width_, s.matrix.data(), scratch_.data());
+    const Compat& compat = stores_[i].compat;
+    if (run_.blur(*lattices_[i], f.spare, f.values, width_, compat.factor.data()) != f.values)
+      std::swap(f.values, f.spare);
+    if (!compat.matrix.empty())
+      kernels().compatibility(f.values, int64_t(f.vertices) + 1, labels_, width_, compat.matrix.data(), scratch_.data());
   }
 }
 

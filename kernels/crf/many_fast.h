@@ -1,6 +1,7 @@
 // Mean field for any number of labels with sums in the order that is fastest; see tiles.h.
 #pragma once
 #include "crf/mean_field.h"
+#include "crf/rows.h"
 #include "crf/tiles.h"
 
 namespace lidcam::crf {
@@ -19,7 +20,8 @@ class ManyFast {
 
  private:
   struct Store {  // memory of one term
-    Buffer<float> values, spare, weights, ratios, factor, matrix;
+    Buffer<float> values, spare, weights, ratios;
+    Compat compat;
     Buffer<uint16_t> slots;
     Buffer<int32_t> lengths, corners;  // of all runs
     std::vector<int64_t> runs;         // [tiles + 1], the first run of each tile
@@ -33,7 +35,6 @@ class ManyFast {
   Tile tile(size_t term, size_t index) const;
   void load(const float* unary);
   void write(size_t index, float* q);
-  float moved(int count, float* kept) const;
 
   const TileKernels& run_;
   const int labels_, width_, line_, across_, down_, block_;

@@ -3,13 +3,6 @@
 #include <algorithm>
 
 namespace lidcam::crf {
-namespace {
-
-constexpr size_t kStoredRows = size_t(1) << 27;  // floats of interleaved unary energies that are kept
-constexpr float kPadding = -1e30f;               // the energy of labels that do not exist
-
-}  // namespace
-
 ManyLabels::ManyLabels(const float* unary, int labels, int64_t pixels, const std::vector<Term>& terms, bool keep)
     : run_(kernels()),
       unary_(unary),
@@ -23,7 +16,6 @@ ManyLabels::ManyLabels(const float* unary, int labels, int64_t pixels, const std
       q_(size_t(block_) * width_) {
   for (size_t i = 0; i < terms.size(); ++i) {
     const Lattice& t = *terms[i].lattice;
-    const std::vector<float>& compat = terms[i].compat;
     Field& f = fields_[i];
     Store& s = stores_[i];
     s.values.allocate((size_t(t.vertices) + 1) * width_);
@@ -31,17 +23,8 @@ ManyLabels::ManyLabels(const float* unary, int labels, int64_t pixels, const std
     f.lattice = &t;
     f.values = s.values.data();
     f.spare = s.spare.data();
-    s.factor.allocate(size_t(width_));
-    s.factor.fill(compat.size() == 1 ? compat[0] : compat.size() == size_t(labels) ? 0.0f : -1.0f);
-    if (compat.size() == size_t(labels)) {
-      for (int l = 0; l < labels; ++l) s.factor[l] = -compat[l];
-    } else if (compat.size() > 1) {
-      s.matrix.allocate(size_t(labels) * width_);
-      s.matrix.fill(0);
-      for (int l = 0; l < labels; ++l)
-        std::copy_n(compat.data() + size_t(l) * labels, labels, s.matrix.data() + size_t(l) * width_);
-    }
-    f.factor = s.factor.data();
+    s.compat.set(terms[i].compat, labels, width_);
+    f.factor = s.compat.factor.data();
   }
   const int64_t blocks = (n_ + block_ - 1) / block_;
   const size_t all = size_t(blocks) * block_ * width_;
@@ -74,24 +57,12 @@ float ManyLabels::step(bool first, float* q) {
     else
       run_.slice_many(fields_.data(), fields_.size(), energy, width_, block_, from, count, q_.data());
     run_.softmax(q_.data(), labels_, width_, block_, count);
-    if (!kept_.empty()) most = std::max(most, moved(count, kept_.data() + from * width_));
+    if (!kept_.empty())
+      most = std::max(most, keep_rows(q_.data(), kept_.data() + from * width_, width_, block_, count));
     if (q)
       run_.separate(q_.data(), width_, labels_, block_, count, n_, q + from);
     else
       run_.splat_many(fields_.data(), fields_.size(), q_.data(), width_, block_, from, count);
-  }
-  return most;
-}
-
-// The largest change of `count` pixels; keeps the new.
-float ManyLabels::moved(int count, float* kept) const {
-  float most = 0;
-  for (int part = 0; part < width_; part += 16) {
-    const int64_t used = int64_t(count) * std::min(16, width_ - part);
-    const float* now = q_.data() + part * block_;
-    float* before = kept + part * block_;
-    most = std::max(most, run_.moved(now, before, used));
-    std::copy_n(now, used, before);
   }
   return most;
 }
@@ -101,8 +72,8 @@ void ManyLabels::message() {
   for (size_t i = 0; i < fields_.size(); ++i) {
     Field& f = fields_[i];
     if (run_.blur_many(*f.lattice, f.spare, f.values, width_) != f.values) std::swap(f.values, f.spare);
-    if (!stores_[i].matrix.empty())
-      run_.compatibility(f.values, int64_t(f.lattice->vertices) + 1, labels_, width_, stores_[i].matrix.data(),
+    if (!stores_[i].compat.matrix.empty())
+      run_.compatibility(f.values, int64_t(f.lattice->vertices) + 1, labels_, width_, stores_[i].compat.matrix.data(),
                          scratch_.data());
   }
 }

@@ -1,7 +1,7 @@
 // Mean field for any number of labels and any compatibility: a pixel's and a vertex's values lie together, in rows.
 #pragma once
-#include "crf/kernels.h"
 #include "crf/mean_field.h"
+#include "crf/rows.h"
 
 namespace lidcam::crf {
 
@@ -16,9 +16,9 @@ class ManyLabels {
 
  private:
   int load(int64_t from, float* energy) const;
-  float moved(int count, float* kept) const;
   struct Store {  // memory of one Field
-    Buffer<float> values, spare, factor, matrix;
+    Buffer<float> values, spare;
+    Compat compat;
   };
   const Kernels& run_;
   const float* unary_;

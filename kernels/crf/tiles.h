@@ -32,12 +32,4 @@ struct TileKernels {
   float* (*blur)(const Lattice& t, float* table, float* spare, int width, const float* factor);
 };
 
-extern const TileKernels kTilesBaseline;
-#if defined(LIDCAM_CRF_X86)
-extern const TileKernels kTilesAvx2, kTilesAvx512;
-#endif
-
-// Of the instruction set that is in use.
-const TileKernels& tile_kernels();
-
 }  // namespace lidcam::crf

@@ -112,3 +112,15 @@ def image_features(image, sxy, srgb):
     if srgb is not None:
         columns += list(np.moveaxis(image.astype(np.float32) / np.array(srgb, np.float32), 2, 0))
     return np.stack(columns, -1).reshape(-1, len(columns)).astype(np.float32)
+
+
+def in_float64(image, unary, options):
+    """Marginals of `CrfOptions`, [labels, H, W]."""
+    labels = unary.shape[0]
+    terms = []
+    for term in options.pairwise():
+        d, compat = term.deviations(), np.asarray(term.compat, float)
+        matrix = -compat * np.eye(labels) if compat.ndim == 0 else np.diag(compat) if compat.ndim == 1 else compat
+        kernel = Kernel(image_features(image, d[:2], d[2:] or None), term.normalization)
+        terms.append((kernel, (matrix + matrix.T) / 2))
+    return mean_field(unary.reshape(labels, -1), terms, options.iterations).reshape(unary.shape)

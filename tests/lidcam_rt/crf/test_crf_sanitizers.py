@@ -12,7 +12,7 @@ SOURCES = [
     "lattice",
     "mean_field",
     "many_fast",
-    "many_labels",
+    "many_labels", "rows",
     "two_fast",
     "infer",
     "buffer",

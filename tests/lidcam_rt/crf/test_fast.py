@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lattice_reference import Kernel, image_features, mean_field, scene, softmax
+from lattice_reference import in_float64, scene, softmax
 from lidcam_rt._kernels import crf
 
 from lidcam_rt.crf import PRESETS, BilateralTerm, CrfOptions, DenseCRF, GaussianTerm, preset
@@ -19,17 +19,6 @@ from lidcam_rt.errors import InputError
 def fastest():
     yield
     crf.use_isa("auto")
-
-
-def in_float64(image, unary, options):
-    """Scalar weights and one deviation per kind of axis only."""
-    labels = unary.shape[0]
-    terms = []
-    for term in options.pairwise():
-        d = term.deviations()
-        kernel = Kernel(image_features(image, d[:2], d[2:] or None), term.normalization)
-        terms.append((kernel, -term.compat * np.eye(labels)))
-    return mean_field(unary.reshape(labels, -1), terms, options.iterations).reshape(unary.shape)
 
 
 MORE = CrfOptions(
@@ -138,18 +127,20 @@ def test_what_has_no_fast_form_runs_as_ever(options):
     assert np.array_equal(found, DenseCRF(options).infer(image, unary))
 
 
-def test_without_normalization():
-    image, unary = scene(24, 24, 2)
+@pytest.mark.parametrize("labels", [2, 5])
+def test_without_normalization(labels):
+    image, unary = scene(24, 24, labels)
     options = CrfOptions(gaussian_compat=0.01, bilateral_compat=0.002, normalization="none", rounding="fast")
     found = DenseCRF(options).infer(image, unary)
     np.testing.assert_allclose(found, in_float64(image, unary, options), rtol=0, atol=1e-5)
     assert not np.array_equal(found, DenseCRF(replace(options, rounding="pydensecrf")).infer(image, unary))
 
 
+@pytest.mark.parametrize("labels", [2, 5])
 @pytest.mark.parametrize("tolerance", [0.05, 0.02, 0.01, 0.005, 0.002])
-def test_tolerance(tolerance):
+def test_tolerance(tolerance, labels):
     """It stops after the first step in which no probability moved by more."""
-    image, unary = scene(30, 30, 2)
+    image, unary = scene(30, 50, labels)
     terms = [([3.0, 3.0], [3.0], 3), ([80.0, 80.0, 13.0, 13.0, 13.0], [10.0], 3)]
     found, done = crf.infer(image, unary, terms, 50, tolerance, fast=True)
     assert 1 < done < 50
@@ -159,9 +150,10 @@ def test_tolerance(tolerance):
     assert moved[-1] <= tolerance < min(moved[:-1])
 
 
-def test_energies_far_apart():
+@pytest.mark.parametrize("labels", [2, 5])
+def test_energies_far_apart(labels):
     """Differences beyond what a float's exponential takes, and beyond floats."""
-    image, unary = scene(9, 11, 2)
+    image, unary = scene(9, 11, labels)
     unary[0, :3], unary[1, 3:5], unary[0, 5:7], unary[1, 5:7] = 1e4, 200, 3e38, -3e38
     found = DenseCRF("psa-fast").infer(image, unary)
     assert np.isfinite(found).all()

@@ -1,0 +1,29 @@
+#include "crf/rows.h"
+
+#include <algorithm>
+
+namespace lidcam::crf {
+
+void Compat::set(const std::vector<float>& compat, int labels, int width) {
+  factor.allocate(size_t(width));
+  factor.fill(0);
+  for (int l = 0; l < labels; ++l)
+    factor[l] = compat.size() == 1 ? compat[0] : compat.size() == size_t(labels) ? -compat[l] : -1.0f;
+  if (compat.size() <= size_t(labels)) return;
+  matrix.allocate(size_t(labels) * width);
+  matrix.fill(0);
+  for (int l = 0; l < labels; ++l)
+    std::copy_n(compat.data() + size_t(l) * labels, labels, matrix.data() + size_t(l) * width);
+}
+
+float keep_rows(const float* now, float* kept, int width, int block, int count) {
+  float most = 0;
+  for (int part = 0; part < width; part += 16, now += 16 * block, kept += 16 * block) {
+    const int64_t used = int64_t(count) * std::min(16, width - part);
+    most = std::max(most, kernels().moved(now, kept, used));
+    std::copy_n(now, used, kept);
+  }
+  return most;
+}
+
+}  // namespace lidcam::crf
