@@ -1,9 +1,10 @@
-"""Dense CRF against pydensecrf2: `python benchmarks/bench_crf.py [--write] [--check | --float64]`.
+"""Dense CRF against pydensecrf2: `python benchmarks/bench_crf.py [--write] [--check | --float64 | --memory]`.
 
 Set-up and inference are counted on both sides, from the arrays to the marginals. Cold: no spatial lattice is kept;
 warm: that of this image size is; fast: with `rounding="fast"`. All run in turns in one process and thread, the ratio is
 that of the medians. `--check` compares the results on the whole grid of photos, sizes, labels, presets and iterations
-instead (an hour with 201 labels), `--float64` all three with float64 on the same lattice (10 iterations, 384x384);
+instead (an hour with 201 labels), `--float64` all three with float64 on the same lattice (10 iterations, 384x384),
+`--memory` gives the peak of 8192x8192 (2 labels, terms of psa, 2 iterations), each rounding in a process of its own;
 `--write` keeps what was measured in benchmarks/results/.
 """
 
@@ -13,6 +14,7 @@ import argparse
 import json
 import platform
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -166,10 +168,39 @@ def compare_float64(photos: tuple[str, ...], labels: tuple[int, ...]) -> list[di
     return out
 
 
+_LARGE = """
+import resource, sys
+import numpy as np
+from lidcam_rt.crf import CrfOptions, DenseCRF
+side, rounding = int(sys.argv[1]), sys.argv[2]
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+rng = np.random.default_rng(0)
+image = rng.integers(0, 256, (side // 32, side // 32, 3), np.uint8).repeat(32, 0).repeat(32, 1)
+image += rng.integers(0, 12, image.shape, np.uint8) % 12
+unary = np.repeat(np.repeat(rng.random((2, side // 64, side // 64), np.float32), 64, 1), 64, 2)
+given = (image.nbytes + unary.nbytes) / 2**30
+q = DenseCRF(CrfOptions(iterations=2, rounding=rounding)).infer(image, unary)
+assert np.abs(q.sum(0) - 1).max() < 1e-5
+print(given, q.nbytes / 2**30, peak())
+"""
+
+
+def measure_memory(side: int = 8192) -> dict[str, Any]:
+    """Peak resident GiB, and how much of it is the caller's image and unary, and the result."""
+    out = {}
+    for rounding in ("pydensecrf", "fast"):
+        done = subprocess.run([sys.executable, "-c", _LARGE, str(side), rounding], check=True, capture_output=True)
+        given, result, peak = map(float, done.stdout.split())
+        out[rounding] = {"given_gib": round(given, 2), "result_gib": round(result, 2), "peak_gib": round(peak, 2)}
+        print(f"{side}x{side}, {rounding}: peak {peak:.2f} GiB, given {given:.2f}, result {result:.2f}", flush=True)
+    return out
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true", help="compare results on the whole grid, measure nothing")
     parser.add_argument("--float64", action="store_true", help="compare with float64, measure nothing")
+    parser.add_argument("--memory", action="store_true", help="peak memory of 8192x8192, nothing else")
     parser.add_argument("--photos", nargs="+", default=PHOTOS)
     parser.add_argument("--labels", nargs="+", type=int, default=(2, 5, 21, 201), help="for --check")
     parser.add_argument("--repeats", type=int, default=15)
@@ -180,6 +211,8 @@ def main() -> None:
     report["machine"] = f"{platform.machine()}, kernels {kernels.isa()}"
     if given.check:
         report["check"] = check(tuple(given.photos), tuple(given.labels))
+    elif given.memory:
+        report["8192x8192, 2 labels"] = measure_memory()
     elif given.float64:
         report["float64"] = compare_float64(tuple(given.photos), tuple(given.labels))
     else:
