@@ -8,8 +8,12 @@ device loads libcuda. These kernels give the same bits as `lidcam_rt.pas.pas` an
 from __future__ import annotations
 
 import math
+import operator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from lidcam_rt.boxes import _by_pixels
 from lidcam_rt.errors import BackendError, InputError
@@ -33,6 +37,7 @@ __all__ = [
 ]
 
 _MAX_SIDE = 32768
+_MAX_TERMS = 4
 
 
 @dataclass(frozen=True)
@@ -280,21 +285,25 @@ def mean_field(
     out: tuple[Any, Any],
     *,
     options: CrfOptions | str = "psa",
+    labels: Sequence[int] | Sequence[Sequence[int]] | None = None,
     vertices_per_pixel: float = 2.0,
     stream: Any = None,
 ) -> None:
     """A dense CRF on the device, as `lidcam_rt.crf.DenseCRF.infer` for a batch; returns before it has run.
 
-    The lattices are built on the device. Sums over pixels are sums of integers, whatever `options.rounding` says: the
-    same bits in every run. Against the CPU's result with `rounding="fast"` a probability moves by about 1e-6, and by up
-    to 3e-5 where two labels hang in the balance.
+    Serves all that `CrfOptions` says, with at most 4 terms. The lattices are built on the device. Sums over pixels are
+    sums of integers, whatever `options.rounding` says: the same bits in every run. Against the CPU's result with
+    `rounding="fast"` a probability moves by about 1e-6, and by up to 3e-5 where two labels hang in the balance.
 
     Args:
         image: uint8 [N, H, W, 3] RGB on a device.
         unary: float32 [N, L, H, W] on the device, negative log probabilities, L >= 2, all finite.
         out: where the results go: probabilities float32 [N, L, H, W], and a status int32 [N]: 0, or 1 for an image
             whose lattice has more vertices than there is room for; its probabilities are then not written.
-        options: `CrfOptions` with symmetric normalization, numbers as compat and no tolerance, or a preset's name.
+        options: `CrfOptions` or a preset's name. Arrays as compat are for all L labels. With a tolerance each image
+            stops for itself, with the result of as many iterations.
+        labels: the labels present in all images, or one sequence of them per image, at least 2 each; the others get
+            probability 0, take no time, and their energies are not read. None: all.
         vertices_per_pixel: room for the lattices, up to 6, which serves every image. Photos need less than one.
         stream: see `pas`.
 
@@ -303,34 +312,54 @@ def mean_field(
         BackendError: CUDA cannot be used, or the launch failed.
     """
     from lidcam_rt._kernels import cuda
-    from lidcam_rt.crf.options import BilateralTerm, preset
+    from lidcam_rt.crf.options import preset
 
     o = preset(options)
-    if o.tolerance:
-        raise InputError("the dense CRF on CUDA runs all iterations: leave tolerance 0")
     if not 0 < vertices_per_pixel <= 6:
         raise InputError(f"vertices_per_pixel must be above 0 and at most 6, got {vertices_per_pixel!r}")
     energies = _checked(unary, "unary", ("<f4",), None, 4)
-    count, labels, height, width = energies.shape
-    if labels < 2:
+    count, total, height, width = energies.shape
+    if total < 2:
         raise InputError("a CRF needs at least 2 labels; give the background one of its own")
     pixels = _checked(image, "image", ("|u1",), (count, height, width, 3))
     q = _checked(out[0], "out[0], the probabilities,", ("<f4",), energies.shape)
     status = _checked(out[1], "out[1], the status,", ("<i4",), (count,))
     _sides(height, width)
-    terms: list[tuple[bool, list[float], float]] = []
-    for term in o.pairwise():
-        if not isinstance(term.compat, float) or term.normalization != "symmetric":
-            raise InputError("the dense CRF on CUDA takes symmetric normalization and a number as compat only")
-        terms.append((isinstance(term, BilateralTerm), term.deviations(), term.compat))
+    present = _present(labels, count, total)
+    terms = o.kernel_terms(total)
     if not terms:
         raise InputError("the options leave out both pairwise terms: there is nothing to infer")
+    if len(terms) > _MAX_TERMS:
+        raise InputError(
+            f"the dense CRF on CUDA takes at most {_MAX_TERMS} pairwise terms, the options have {len(terms)}: "
+            "leave some out, or use lidcam_rt.crf.DenseCRF on the CPU"
+        )
     _need()
     _run(
-        cuda.mean_field, pixels.address, energies.address, count, labels, height, width, terms, o.iterations,
-        q.address, status.address, min(math.ceil(vertices_per_pixel * height * width) + 64, 2**30),
-        _handle(stream, energies),
+        cuda.mean_field, pixels.address, energies.address, count, total, height, width, terms, o.iterations,
+        q.address, status.address, min(math.ceil(vertices_per_pixel * height * width) + 64, 2**30), o.tolerance,
+        present, _handle(stream, energies),
     )
+
+
+def _present(labels: Any, count: int, total: int) -> list[list[int]]:
+    """The labels present, ascending: none (all), one list for all images, or one for each."""
+    if labels is None:
+        return []
+    try:
+        given = list(labels)
+        one = all(isinstance(k, int | np.integer) for k in given)
+        found = [[operator.index(k) for k in entry] for entry in ([given] if one else given)]
+    except TypeError as error:
+        raise InputError(f"labels holds the labels present, or one such list per image, got {labels!r}") from error
+    if not one and len(found) != count:
+        raise InputError(f"labels holds {len(found)} lists, there are {count} images: give one each, or one for all")
+    for entry in found:
+        if len(set(entry)) != len(entry) or not all(0 <= k < total for k in entry):
+            raise InputError(f"labels must be distinct and lie in 0..{total - 1}, got {entry}")
+        if len(entry) < 2:
+            raise InputError(f"a CRF needs at least 2 labels present in each image, got {entry}")
+    return [sorted(entry) for entry in found]
 
 
 def boxes_at_size(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,12 +11,18 @@ import numpy as np
 from benchmarks.gpu.device import TorchCuda
 from benchmarks.gpu.report import Cannot, Wrong
 from benchmarks.gpu.speed import interleave
+from lidcam_rt.crf import CrfOptions, DenseCRF, preset
 
 __all__ = ["check_crf"]
 
-CASES = [  # images, labels, height, width, preset
+MATRIX = tuple(tuple(-6.0 if i == j else 0.5 * abs(i - j) for j in range(5)) for i in range(5))
+CASES = [  # images, labels, height, width, preset or options
     (1, 2, 384, 384, "psa"), (4, 2, 383, 385, "irn"), (2, 2, 384, 384, "deeplab"), (3, 5, 150, 201, "example"),
     (1, 21, 384, 384, "psa"), (40, 2, 96, 96, "psa"),
+    (2, 5, 96, 96, CrfOptions(bilateral_compat=MATRIX, gaussian_compat=(-2.0, -3.0, -4.0, -3.0, -2.0))),
+    (2, 2, 96, 96, CrfOptions(normalization="before")), (2, 3, 96, 96, CrfOptions(normalization="after")),
+    (2, 2, 96, 96, CrfOptions(normalization="none", gaussian_compat=0.05, bilateral_compat=0.002)),
+    (8, 4, 96, 96, CrfOptions(iterations=50, tolerance=0.01)),
 ]  # fmt: skip
 #: Both sum exactly or nearly so; mean field multiplies what is left (3e-5 in a photo of 384x384, by the CPU shim).
 LIMIT = 1e-4
@@ -42,22 +49,22 @@ def check_crf(device: TorchCuda, data: dict[str, Any], *, seed: int, cases: Any 
         Cannot: the kernels cannot be used.
     """
     from lidcam_rt import cuda
-    from lidcam_rt.crf import DenseCRF
 
     if not cuda.available():
         raise Cannot(cuda.reason())
     rng = np.random.default_rng(seed)
     rows, wrong = [], []
-    for count, labels, height, width, preset in cases or CASES:
+    for count, labels, height, width, asked in cases or CASES:
+        options = replace(preset(asked), rounding="fast")
         image = photos(rng, count, height, width)
         chance = rng.dirichlet(np.ones(labels), (count, height, width)).astype(np.float32)
         unary = np.ascontiguousarray(-np.log(chance.transpose(0, 3, 1, 2).clip(1e-5, 1)))
         given = device.put(image), device.put(unary)
         out = device.poisoned(unary.shape, "float32"), device.poisoned((count,), "int32")
 
-        def run(_: int = 0, given: Any = given, out: Any = out, preset: str = preset) -> None:
+        def run(_: int = 0, given: Any = given, out: Any = out, options: CrfOptions = options) -> None:
             cuda.mean_field(
-                *map(device.view, given), tuple(map(device.view, out)), options=preset, vertices_per_pixel=6,
+                *map(device.view, given), tuple(map(device.view, out)), options=options, vertices_per_pixel=6,
                 stream=device.stream(),
             )  # fmt: skip
 
@@ -67,10 +74,11 @@ def check_crf(device: TorchCuda, data: dict[str, Any], *, seed: int, cases: Any 
         run()
         device.sync()
         begin = time.perf_counter()
-        expected = np.stack([DenseCRF(f"{preset}-fast").infer(i, u) for i, u in zip(image, unary, strict=True)])
+        expected = np.stack([DenseCRF(options).infer(i, u) for i, u in zip(image, unary, strict=True)])
         cpu = (time.perf_counter() - begin) * 1e6
         row = {
-            "images": count, "labels": labels, "size": [height, width], "preset": preset,
+            "images": count, "labels": labels, "size": [height, width],
+            "options": asked if isinstance(asked, str) else repr(asked),
             "largest difference": float(np.abs(first - expected).max()),
             "labels that differ": int((first.argmax(1) != expected.argmax(1)).sum()),
             "same bits again": bool(np.array_equal(first, device.get(out[0]))),

@@ -254,18 +254,20 @@ class CpuLauncher:
         masks = np.stack([(a > b) for a, b in zip(large, levels, strict=True)]).astype(np.uint8)
         self.boxes(masks.ctypes.data, count, height, width, by_pixels, boxes, stream)
 
-    def mean_field(self, image, unary, count, labels, height, width, terms, iterations, q, status, capacity, stream):
+    def mean_field(
+        self, image, unary, count, labels, height, width, terms, iterations, q, status, capacity, tolerance, present,
+        stream,
+    ):  # fmt: skip
         """See kernels/python/bind_cuda.cpp."""
-        from lidcam_rt.crf import CrfOptions, DenseCRF
+        from lidcam_rt._kernels import crf
 
-        (_, near, smooth), (_, far, appearance) = terms
-        options = CrfOptions(iterations=iterations, gaussian_sxy=near[0], gaussian_compat=smooth, bilateral_sxy=far[0],
-                             bilateral_srgb=far[2], bilateral_compat=appearance, rounding="fast")  # fmt: skip
+        if present:
+            raise NotImplementedError("no part of the check has labels that are absent")
         images = _memory(image, (count, height, width, 3), np.uint8)
         energies = _memory(unary, (count, labels, height, width), np.float32)
         out = _memory(q, energies.shape, np.float32)
         for i in range(count):
-            out[i] = DenseCRF(options).infer(images[i], energies[i])
+            out[i] = crf.infer(images[i], energies[i], terms, iterations, tolerance, True)[0]
         _memory(status, (count,), np.int32)[...] = 0
 
 

@@ -1,6 +1,6 @@
-// Mean field of a dense CRF with Potts terms and symmetric normalisation, all iterations in one launch, a block or a
-// cluster per image. Sums over pixels are sums of integers: they do not depend on the order of the threads, and every
-// run gives the same bits. The tables of a term lie in shared memory where a block has the image and they fit.
+// Mean field of a dense CRF, all iterations in one launch, a block or a cluster per image. Sums over pixels are sums of
+// integers: they do not depend on the order of the threads, and every run gives the same bits. The tables of a term lie
+// in shared memory where a block has the image and they fit.
 #pragma once
 #include <cstdint>
 
@@ -22,8 +22,10 @@ struct Field {
   float *values, *fixed;
   const int *neighbor, *row;
   const float *weight, *norm;
+  const float* compat;  // vector [labels] or symmetric matrix [labels, labels]; null where it is a number
   int vertices, dimension;
-  float compat, scale, inverse;  // scale: of the integers
+  bool matrix, before, after;
+  float factor, scale, inverse;  // of a message; of the integers
 };
 
 template <class Team>
@@ -32,9 +34,15 @@ struct MeanField {
   const Args& args;
   const float* unary;
   float* q;
-  int pixels, width;  // channels
+  float* kept;         // probabilities of the step before, [width, pixels]; null without a tolerance
+  int* change;         // of odd steps and of even ones: the bits of the largest, as an int of the same order
+  const int* present;  // labels, ascending; null where all are
+  int labels;          // as many
+  int pixels, width;   // width: channels
   int thread, threads;
   Field field[kMaxTerms];
+
+  __device__ int label(int i) const { return present ? present[i] : i; }
 
   // The message of a term to pixel p in one channel.
   __device__ float slice(const Field& f, int p, int channel) const {
@@ -43,10 +51,11 @@ struct MeanField {
       const int64_t at = int64_t(k) * pixels + p;
       sum = sum + f.weight[at] * f.values[int64_t(f.row[at]) * width + channel];
     }
-    return f.compat * (f.norm[p] * sum);
+    if (f.after) sum = f.norm[p] * sum;
+    return (f.compat && !f.matrix ? f.factor * f.compat[label(channel)] : f.factor) * sum;
   }
   __device__ void splat(const Field& f, int p, int channel, float value) const {
-    const float scaled = value * f.norm[p] * f.scale;
+    const float scaled = (f.before ? value * f.norm[p] : value) * f.scale;
     int* table = reinterpret_cast<int*>(f.fixed);
     for (int k = 0; k <= f.dimension; ++k) {
       const int64_t at = int64_t(k) * pixels + p;
@@ -54,40 +63,64 @@ struct MeanField {
     }
   }
 
-  // Marginals of all pixels from the unary energies and, where `sliced`, the messages; splat them, or write them.
-  __device__ void step(bool sliced, bool last) const {
+  // Marginals of all pixels from the unary energies and, after step 0, the messages; splat them, or write them.
+  __device__ void step(int number, bool last) const {
+    const bool sliced = number > 0, keep = kept && !last;
+    float moved = 0.0f;
     for (int p = thread; p < pixels; p += threads) {
-      if (args.labels == 2) {
-        float energy = unary[p] - unary[int64_t(pixels) + p];
+      if (present && last) leave_out(p);
+      if (width == 1) {
+        const int64_t first = int64_t(label(0)) * pixels + p, second = int64_t(label(1)) * pixels + p;
+        float energy = unary[first] - unary[second];
         for (int t = 0; sliced && t < args.terms; ++t) energy = energy + slice(field[t], p, 0);
         const float other = expf(-fabsf(energy)), more = 1.0f / (1.0f + other), less = other * more;
         const float one = energy > 0 ? more : less, zero = energy > 0 ? less : more;
         if (last) {
-          q[p] = zero;
-          q[int64_t(pixels) + p] = one;
+          q[first] = zero;
+          q[second] = one;
         } else {
           for (int t = 0; t < args.terms; ++t) splat(field[t], p, 0, one - zero);
         }
+        if (keep) keep_one(p, one, sliced, moved);
         continue;
       }
       float most = -3.402823466e38f, sum = 0.0f;
-      for (int l = 0; l < args.labels; ++l) {
-        float energy = -unary[int64_t(l) * pixels + p];
+      for (int l = 0; l < labels; ++l) {
+        const int64_t at = int64_t(label(l)) * pixels + p;
+        float energy = -unary[at];
         for (int t = 0; sliced && t < args.terms; ++t) energy = energy + slice(field[t], p, l);
-        q[int64_t(l) * pixels + p] = energy;
+        q[at] = energy;
         most = energy > most ? energy : most;
       }
-      for (int l = 0; l < args.labels; ++l) {
-        const float e = expf(q[int64_t(l) * pixels + p] - most);
-        q[int64_t(l) * pixels + p] = e;
+      for (int l = 0; l < labels; ++l) {
+        const int64_t at = int64_t(label(l)) * pixels + p;
+        const float e = expf(q[at] - most);
+        q[at] = e;
         sum = sum + e;
       }
-      for (int l = 0; l < args.labels; ++l) {
-        const float share = q[int64_t(l) * pixels + p] / sum;
-        if (last) q[int64_t(l) * pixels + p] = share;
+      for (int l = 0; l < labels; ++l) {
+        const int64_t at = int64_t(label(l)) * pixels + p;
+        const float share = q[at] / sum;
+        if (last) q[at] = share;
         else
           for (int t = 0; t < args.terms; ++t) splat(field[t], p, l, share);
+        if (keep) keep_one(int64_t(l) * pixels + p, share, sliced, moved);
       }
+    }
+    if (!keep || !sliced) return;
+    int most = __float_as_int(moved);
+    for (int lanes = 16; lanes > 0; lanes /= 2) most = max(most, __shfl_xor_sync(0xffffffffu, most, lanes));
+    if (threadIdx.x % 32 == 0) atomicMax(&change[number % 2], most);
+  }
+  __device__ void keep_one(int64_t at, float now, bool compare, float& moved) const {
+    if (compare) moved = fmaxf(moved, fabsf(now - kept[at]));
+    kept[at] = now;
+  }
+  // Labels that are not present have probability 0.
+  __device__ void leave_out(int p) const {
+    for (int l = 0, i = 0; l < args.labels; ++l) {
+      if (i < labels && present[i] == l) ++i;
+      else q[int64_t(l) * pixels + p] = 0.0f;
     }
   }
 
@@ -109,7 +142,9 @@ struct MeanField {
     for (int c = thread; c < channels; c += threads) to[c] = 0.0f;
   }
   __device__ void turn(Field& f) const {  // the last direction wrote into `fixed` where their number is even
-    if (f.dimension % 2 == 0) return;
+    if (f.dimension % 2) swap(f);
+  }
+  __device__ void swap(Field& f) const {
     float* other = f.values;
     f.values = f.fixed;
     f.fixed = other;
@@ -132,29 +167,54 @@ struct MeanField {
       }
       team.sync();
     }
-    for (int t = 0; t < args.terms; ++t) turn(field[t]);
+    bool any = false;
+    for (int t = 0; t < args.terms; ++t) {
+      turn(field[t]);
+      any = any || field[t].matrix;
+    }
+    if (any) mix();
     clear_fixed();
     team.sync();
   }
+  // A matrix acts on the vertices: it commutes with slicing, and there are fewer vertices than pixels.
+  __device__ void mix() {
+    for (int t = 0; t < args.terms; ++t) {
+      const Field& f = field[t];
+      const int64_t n = f.matrix ? int64_t(f.vertices) * width : 0;
+      for (int64_t i = thread; i < n; i += threads) {
+        const int c = int(i % width);
+        const float *row = f.values + (i - c) + width, *column = f.compat + label(c);
+        float sum = 0.0f;
+        for (int l = 0; l < labels; ++l) sum = sum + row[l] * column[int64_t(label(l)) * args.labels];
+        f.fixed[i + width] = sum;
+      }
+    }
+    team.sync();
+    for (int t = 0; t < args.terms; ++t)
+      if (field[t].matrix) swap(field[t]);
+  }
 
-  // The norms, and the scale of the integers: no vertex may sum up to more than 2^30.
+  // The norms, and the scale of the integers: no vertex may sum up to more than 2^30. What is splatted is at most 1,
+  // times the norm where that comes before; so a vertex is bounded by its weights times that, whatever compat is.
   __device__ void prepare(const Memory* memory) {
     for (int t = 0; t < args.terms; ++t)
       for (int64_t i = thread; i <= field[t].vertices; i += threads) memory[t].wide[i] = 0;
     team.sync();
-    for (int t = 0; t < args.terms; ++t) splat_wide(field[t], memory[t], false);
+    for (int t = 0; t < args.terms; ++t)
+      if (normalised(field[t])) splat_wide(field[t], memory[t], false);
     team.sync();
     for (int j = 0; j < kCorners; ++j) {
       for (int t = 0; t < args.terms; ++t) {
         Field& f = field[t];
         const long long* table = reinterpret_cast<const long long*>(memory[t].wide);
-        if (j <= f.dimension)
+        if (j <= f.dimension && normalised(f))
           blur_direction(f, j, 1, [&](int row, int) { return float(table[row]) * (1.0f / kWide); });
       }
       team.sync();
     }
     for (int t = 0; t < args.terms; ++t) {
       Field& f = field[t];
+      if (!normalised(f)) continue;
       turn(f);
       for (int p = thread; p < pixels; p += threads) {
         float sum = 0.0f;
@@ -162,7 +222,8 @@ struct MeanField {
           const int64_t at = int64_t(k) * pixels + p;
           sum = sum + f.weight[at] * f.values[f.row[at]];
         }
-        memory[t].norm[p] = 1.0f / sqrtf(args.term[t].alpha * sum + 1e-20f);
+        const float norm = args.term[t].alpha * sum + 1e-20f;
+        memory[t].norm[p] = 1.0f / (f.before && f.after ? sqrtf(norm) : norm);
       }
       for (int64_t i = thread; i <= f.vertices; i += threads) memory[t].wide[i] = 0;
     }
@@ -181,26 +242,31 @@ struct MeanField {
       f.scale = 1.0f / f.inverse;
     }
   }
-  __device__ void splat_wide(const Field& f, const Memory& m, bool normalised) const {
+  __device__ static bool normalised(const Field& f) { return f.before || f.after; }
+  __device__ void splat_wide(const Field& f, const Memory& m, bool bound) const {
     for (int p = thread; p < pixels; p += threads)
       for (int k = 0; k <= f.dimension; ++k) {
         const int64_t at = int64_t(k) * pixels + p;
-        const float value = normalised ? fabsf(f.weight[at]) * f.norm[p] : f.weight[at];
+        const float weight = bound ? fabsf(f.weight[at]) : f.weight[at];
+        const float value = bound && f.before ? weight * f.norm[p] : weight;
         atomicAdd(&m.wide[f.row[at]], (unsigned long long)(long long)rintf(value * kWide));
       }
   }
 };
 
-// One image. status: 0, or 1 where a lattice has more vertices than there is room for; then q is not written.
+// One image. compat: the arrays of all terms. present: null, or how many labels are and which. kept: null without a
+// tolerance. status: 0, or 1 where a lattice has more vertices than there is room for; then q is not written.
 template <class Team>
-__device__ void mean_field(const Team& team, const Args& args, const float* unary, unsigned char* memory, float* q,
-                           int* status, unsigned char* shared) {
-  const int pixels = args.height * args.width;
-  const Place where = place(pixels, args.capacity, args.slots, args.labels);
-  MeanField<Team> m{team, args, unary, q, pixels, channels(args.labels), int(team.rank() * blockDim.x + threadIdx.x),
-                    int(team.size() * blockDim.x), {}};
+__device__ void mean_field(const Team& team, const Args& args, const float* unary, unsigned char* memory,
+                           const float* compat, const int* present, float* kept, float* q, int* status,
+                           unsigned char* shared) {
+  const int pixels = args.height * args.width, labels = present ? present[0] : args.labels;
+  const Place where = place(pixels, args.capacity, args.slots, args.channels);
   Memory memories[kMaxTerms] = {{memory, where}, {memory + where.bytes, where}, {memory + 2 * where.bytes, where},
                                 {memory + 3 * where.bytes, where}};
+  MeanField<Team> m{team, args, unary, q, kept, memories[0].counts + 2, present ? present + 1 : nullptr, labels,
+                    pixels, channels(labels, args.numbers), int(team.rank() * blockDim.x + threadIdx.x),
+                    int(team.size() * blockDim.x), {}};
   bool fits = true;
   int64_t left = team.size() == 1 ? args.shared_bytes : 0;
   for (int t = 0; t < args.terms; ++t) {
@@ -216,9 +282,13 @@ __device__ void mean_field(const Team& team, const Args& args, const float* unar
                   own.row,
                   own.weight,
                   own.norm,
+                  term.compat == kNumber ? nullptr : compat + term.array,
                   vertices,
                   term.dimension,
-                  term.weight * term.alpha,
+                  term.compat == kMatrix,
+                  term.before != 0,
+                  term.after != 0,
+                  term.compat == kNumber ? term.weight * term.alpha : -term.alpha,  // an array holds costs
                   1.0f,
                   1.0f};
     if (near) {
@@ -229,11 +299,17 @@ __device__ void mean_field(const Team& team, const Args& args, const float* unar
   if (m.thread == 0) *status = !fits;
   if (!fits) return;
   if (args.iterations > 0) m.prepare(memories);
-  m.step(false, args.iterations == 0);
+  m.step(0, args.iterations == 0);
   for (int i = 1; i <= args.iterations; ++i) {
     team.sync();
+    // With a tolerance the last step is known only now; its messages are still there, so it is done again.
+    if (kept && i > 1 && __int_as_float(m.change[(i - 1) % 2]) <= args.tolerance) {
+      m.step(i - 1, true);
+      return;
+    }
+    if (kept && m.thread == 0) m.change[i % 2] = 0;
     m.blur();
-    m.step(true, i == args.iterations);
+    m.step(i, i == args.iterations);
   }
 }
 

@@ -9,6 +9,7 @@
 #include <tuple>
 #include <vector>
 
+#include "crf/lattice.h"
 #include "cuda/images.h"
 #include "cuda/launch.h"
 
@@ -75,21 +76,25 @@ void bind_cuda(nb::module_& parent) {
     nb::gil_scoped_release release;
     launch_boxes(device<void>(stream), device<uint8_t>(mask), count, height, width, by_pixels, device<int32_t>(boxes));
   });
-  // terms: (bilateral, five standard deviations, weight) each.
+  // terms: as `lidcam_rt._kernels.crf.infer` takes them: (standard deviations, compat, normalization) each.
   m.def("mean_field", [](uintptr_t image, uintptr_t unary, int64_t count, int labels, int height, int width,
-                         const std::vector<std::tuple<bool, std::vector<float>, float>>& given, int iterations,
-                         uintptr_t q, uintptr_t status, int capacity, uintptr_t stream) {
-    std::vector<CrfTerm> terms;
-    for (const auto& [bilateral, deviation, weight] : given) {
+                         const std::vector<std::tuple<std::vector<float>, std::vector<float>, int>>& given,
+                         int iterations, uintptr_t q, uintptr_t status, int capacity, float tolerance,
+                         const std::vector<std::vector<int>>& present, uintptr_t stream) {
+    CrfOptions options{{}, iterations, tolerance, present, capacity};
+    for (const auto& [deviation, compat, normalization] : given) {
+      const auto kind = lidcam::crf::Normalization(normalization);
       CrfTerm term;
-      term.bilateral = bilateral;
-      term.weight = weight;
+      term.bilateral = deviation.size() == 5;
+      term.compat = compat;
+      term.before = kind == lidcam::crf::Normalization::symmetric || kind == lidcam::crf::Normalization::before;
+      term.after = kind == lidcam::crf::Normalization::symmetric || kind == lidcam::crf::Normalization::after;
       std::copy_n(deviation.begin(), std::min<size_t>(5, deviation.size()), term.deviation);
-      terms.push_back(term);
+      options.terms.push_back(term);
     }
     nb::gil_scoped_release release;
-    launch_crf(device<void>(stream), device<uint8_t>(image), device<float>(unary), count, labels, height, width, terms,
-               iterations, device<float>(q), device<int32_t>(status), capacity);
+    launch_crf(device<void>(stream), device<uint8_t>(image), device<float>(unary), count, labels, height, width,
+               options, device<float>(q), device<int32_t>(status));
   });
   m.def("boxes_at_size", [](uintptr_t map, uintptr_t level, int64_t count, int map_height, int map_width, int height,
                             int width, bool by_pixels, uintptr_t boxes, uintptr_t stream) {

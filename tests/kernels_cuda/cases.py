@@ -7,9 +7,10 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from lidcam_rt._kernels import crf as kernels
 
 from lidcam_rt.boxes import largest_box
-from lidcam_rt.crf import CrfOptions, DenseCRF
+from lidcam_rt.crf import CrfOptions
 from lidcam_rt.pas import pas_reference
 from lidcam_rt.pas.reference import INTERPOLATIONS, MODES, PRECISIONS, WHERES
 
@@ -80,29 +81,43 @@ def _boxes(rng):
 
 
 CRF_ARGS = np.dtype(
-    [(n, np.int32) for n in ("labels", "height", "width", "terms", "iterations", "capacity", "slots", "shared")]
-    + [("term", [("dimension", np.int32), ("deviation", np.float32, 5), ("scale", np.float32, 5),
-                 ("weight", np.float32), ("alpha", np.float32)], 4)]
+    [("words", np.int64), ("kept", np.int64)]
+    + [(n, np.int32) for n in ("labels", "height", "width", "terms", "iterations", "capacity", "slots", "shared",
+                               "channels", "numbers", "lists", "list")]
+    + [("tolerance", np.float32),
+       ("term", [("dimension", np.int32), ("deviation", np.float32, 5), ("scale", np.float32, 5), ("alpha", np.float32),
+                 ("weight", np.float32), ("compat", np.int32), ("array", np.int32), ("before", np.int32),
+                 ("after", np.int32)], 4)],
+    align=True,
 )  # fmt: skip
 
 
-def crf_args(options: CrfOptions, labels: int, height: int, width: int, capacity: int):
-    """Args of kernels/crf/cuda_args.h, as launch.cpp fills them."""
+def crf_args(options: CrfOptions, labels: int, height: int, width: int, capacity: int, present: list[int] | None):
+    """Args of kernels/crf/cuda_args.h, as launch.cpp fills them, and the words behind them."""
     args = np.zeros((), CRF_ARGS)
-    slots = 1 << int(2 * capacity - 1).bit_length()
-    values = labels, height, width, 2, options.iterations, capacity, slots
-    for name, value in zip(CRF_ARGS.names, values, strict=False):
-        args[name] = value
-    for t, (d, sigma, weight) in enumerate((
-        (2, [options.gaussian_sxy] * 2, options.gaussian_compat),
-        (5, [options.bilateral_sxy] * 2 + [options.bilateral_srgb] * 3, options.bilateral_compat),
-    )):  # fmt: skip
+    args["labels"], args["height"], args["width"], args["iterations"] = labels, height, width, options.iterations
+    args["capacity"], args["slots"] = capacity, 1 << int(2 * capacity - 1).bit_length()
+    args["tolerance"] = options.tolerance
+    words = np.zeros(0, np.int32)
+    terms = options.kernel_terms(labels)
+    args["terms"], args["numbers"] = len(terms), all(len(compat) == 1 for _, compat, _ in terms)
+    for t, (sigma, compat, kind) in enumerate(terms):
+        term, d = args["term"][t], len(sigma)
         i = np.arange(d)
         unit = np.float32(np.sqrt(2 / 3) * (d + 1))
-        args["term"]["dimension"][t], args["term"]["weight"][t], args["term"]["alpha"][t] = d, weight, 1 / (1 + 2.0**-d)
-        args["term"]["deviation"][t, :d] = sigma
-        args["term"]["scale"][t, :d] = (1 / np.sqrt((i + 2.0) * (i + 1.0)) * unit).astype(np.float32)
-    return args
+        term["dimension"], term["weight"], term["alpha"] = d, compat[0], 1 / (1 + 2.0**-d)
+        term["deviation"][:d] = sigma
+        term["scale"][:d] = (1 / np.sqrt((i + 2.0) * (i + 1.0)) * unit).astype(np.float32)
+        term["compat"], term["array"] = {1: 0, labels: 1}.get(len(compat), 2), len(words)
+        term["before"], term["after"] = kind in (1, 3), kind in (2, 3)
+        if len(compat) > 1:
+            words = np.concatenate([words, np.array(compat, np.float32).view(np.int32)])
+    args["lists"] = -1 if present is None else len(words)
+    if present is not None:
+        words = np.concatenate([words, [len(present), *present]]).astype(np.int32)
+    count = labels if present is None else len(present)
+    args["channels"] = 1 if count == 2 and args["numbers"] else count
+    return args, words
 
 
 def crf_inputs(rng, count, labels, height, width):
@@ -114,14 +129,27 @@ def crf_inputs(rng, count, labels, height, width):
 
 
 def _crf(rng):
+    few = {"gaussian_sxy": 2.0, "bilateral_srgb": 20.0}
+    vector = (-3.0, 1.0, -2.0)
+    matrix = ((-4.0, 1.0, 2.0), (1.0, -3.0, 0.5), (2.0, 0.5, -5.0))
     cases = [
-        (2, (9, 13), CrfOptions(iterations=3), 64, 1, 49152),
-        (3, (8, 11), CrfOptions(iterations=2, bilateral_srgb=20.0), 96, 1, 1024),
-        (2, (10, 9), CrfOptions(iterations=2, bilateral_sxy=20.0), 64, 2, 0),
-        (4, (7, 7), CrfOptions(iterations=1), 32, 4, 0),
+        (2, (9, 13), CrfOptions(iterations=3), 64, 1, 49152, None),
+        (3, (8, 11), CrfOptions(iterations=2, bilateral_srgb=20.0), 96, 1, 1024, None),
+        (2, (10, 9), CrfOptions(iterations=2, bilateral_sxy=20.0), 64, 2, 0, None),
+        (4, (7, 7), CrfOptions(iterations=1), 32, 4, 0, None),
+        (3, (7, 9), CrfOptions(2, gaussian_compat=matrix, bilateral_compat=vector, **few), 64, 1, 49152, None),
+        (3, (9, 6), CrfOptions(2, bilateral_compat=matrix, normalization="before", **few), 64, 2, 0, None),
+        (2, (6, 9), CrfOptions(2, normalization="after", tolerance=0.01, **few), 64, 1, 1024, None),
+        (2, (9, 8), CrfOptions(20, gaussian_compat=1.0, bilateral_compat=0.5, tolerance=0.05, **few), 64, 2, 0, None),
+        (5, (7, 8), CrfOptions(9, tolerance=0.05, **few), 64, 1, 49152, [1, 2, 4]),
     ]
-    for labels, (height, width), options, threads, cluster, shared in cases:
+    for labels, (height, width), options, threads, cluster, shared, present in cases:
         image, unary = crf_inputs(rng, 2, labels, height, width)
-        args = crf_args(options, labels, height, width, 6 * (height * width + 1))
-        q = np.stack([DenseCRF(options).infer(i, u) for i, u in zip(image, unary, strict=True)])
-        yield (3, labels, 1, height, width, 0, 0, 0, threads, cluster, shared, 2), args, image, unary, q
+        args, words = crf_args(options, labels, height, width, 6 * (height * width + 1), present)
+        q = np.zeros_like(unary)
+        here = list(range(labels)) if present is None else present
+        terms = options.kernel_terms(here)
+        for i, (picture, energies) in enumerate(zip(image, unary, strict=True)):
+            q[i, here] = kernels.infer(picture, np.ascontiguousarray(energies[here]), terms, options.iterations,
+                                       options.tolerance, True)[0]  # fmt: skip
+        yield (3, labels, 1, height, width, len(words), 0, 0, threads, cluster, shared, 2), args, words, image, unary, q

@@ -26,6 +26,7 @@ struct Case {
   std::vector<float> threshold;
   std::vector<int> boxes;  // expected of kinds 1 and 2
   on_cpu::CrfArgs crf{};      // kind 3; h is the number of labels
+  std::vector<int> words;     // its arrays and lists; milli of them
   std::vector<float> q;       // expected; then what the first order gave
   bool seen = false;
 };
@@ -43,10 +44,11 @@ std::vector<Case> read(const char* path) {
   std::vector<Case> all;
   for (int head[12]; std::fread(head, sizeof head, 1, file) == 1;) {
     Case c{head[0], head[1], head[2], head[3], head[4], head[5], head[6], head[7], head[8], head[9], head[10], head[11],
-           {}, {}, {}, {}, {}, {}, {}, {}, false};
+           {}, {}, {}, {}, {}, {}, {}, {}, {}, false};
     const size_t count = c.count, low = count * c.h * c.w, high = count * c.height * c.width;
     if (c.kind == 3) {
       c.crf = take<on_cpu::CrfArgs>(file, 1)[0];
+      c.words = take<int>(file, c.milli);
       c.bytes = take<uint8_t>(file, 3 * high);
       c.floats = take<float>(file, high * c.h);
       c.q = take<float>(file, high * c.h);
@@ -71,7 +73,7 @@ bool agrees(Case& c, int order, uint64_t seed) {
   if (c.kind == 3) {
     std::vector<float> q(c.q.size(), -1);
     std::vector<int> status(c.count, 7);
-    on_cpu::crf_whole(grid, c.count, c.bytes.data(), c.floats.data(), c.crf, q.data(), status.data());
+    on_cpu::crf_whole(grid, c.count, c.bytes.data(), c.floats.data(), c.crf, c.words, q.data(), status.data());
     // Near to the CPU's result, and then the same bits in every order.
     bool same = status == std::vector<int>(c.count, 0);
     for (size_t i = 0; i < q.size(); ++i) same = same && std::fabs(q[i] - c.q[i]) <= (c.seen ? 0.0f : 1e-5f);

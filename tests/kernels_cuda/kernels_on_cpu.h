@@ -67,14 +67,18 @@ inline void crf(Grid g, const float* unary, CrfArgs args, unsigned char* memory,
   });
 }
 
-// All four launches on `count` images.
-inline void crf_whole(Grid g, int count, const uint8_t* image, const float* unary, CrfArgs args, float* q,
-                      int* status) {
+inline void crf_words(Grid g, lidcam::crf::cuda::Words words, int* to) {
+  lidcam::shim::launch(g, [] { return lidcam_crf_shared; }, [=] { lidcam::crf::cuda::lidcam_crf_words(words, to); });
+}
+
+// All launches on `count` images. words: arrays as compat, then lists of labels.
+inline void crf_whole(Grid g, int count, const uint8_t* image, const float* unary, CrfArgs args,
+                      const std::vector<int>& words, float* q, int* status) {
   const int64_t pixels = int64_t(args.height) * args.width;
-  std::vector<unsigned char> memory(
-      count * args.terms *
-          lidcam::crf::cuda::place(pixels, args.capacity, args.slots, args.labels).bytes,
-      0xff);
+  args.words = count * args.terms * lidcam::crf::cuda::place(pixels, args.capacity, args.slots, args.channels).bytes;
+  const int64_t arrays = int64_t(words.size() + 3) / 4 * 16, kept = args.tolerance > 0 ? args.words + arrays : 0;
+  std::vector<unsigned char> memory(args.words + arrays + (kept ? 4 * count * args.channels * pixels : 0), 0xff);
+  args.kept = kept;
   Grid build = g;
   build.cluster = 1;
   build.rows = unsigned(count * args.terms);
@@ -82,6 +86,15 @@ inline void crf_whole(Grid g, int count, const uint8_t* image, const float* unar
     build.blocks = unsigned((n + build.threads - 1) / build.threads);
     crf_build(build, kernel, image, args, memory.data());
   };
+  if (!words.empty()) {
+    lidcam::crf::cuda::Words sent{};
+    sent.count = int(words.size());
+    std::copy(words.begin(), words.end(), sent.value);
+    Grid few = g;
+    few.cluster = few.rows = 1;
+    few.blocks = unsigned((words.size() + few.threads - 1) / few.threads);
+    crf_words(few, sent, reinterpret_cast<int*>(memory.data() + args.words));
+  }
   over("lidcam_crf_clear", std::max<int64_t>(args.slots, 12 * int64_t(args.capacity)));
   over("lidcam_crf_vertices", pixels + 3);
   over("lidcam_crf_neighbours", std::max<int64_t>(args.slots, pixels));

@@ -48,6 +48,8 @@ void run_by_name(const std::string& name, unsigned blocks, unsigned rows, unsign
   } else if (name == "lidcam_crf" || name == "lidcam_crf_cluster") {
     on_cpu::crf(g, argument<const float*>(a, 0), argument<on_cpu::CrfArgs>(a, 1), argument<unsigned char*>(a, 2),
                 argument<float*>(a, 3), argument<int*>(a, 4));
+  } else if (name == "lidcam_crf_words") {
+    on_cpu::crf_words(g, argument<lidcam::crf::cuda::Words>(a, 0), argument<int*>(a, 1));
   } else {
     const int i = name == "lidcam_crf_vertices";
     on_cpu::crf_build(g, name.c_str(), i ? argument<const uint8_t*>(a, 0) : nullptr,
@@ -57,7 +59,7 @@ void run_by_name(const std::string& name, unsigned blocks, unsigned rows, unsign
 
 const char* const kNames[] = {"lidcam_pas", "lidcam_pas_cluster", "lidcam_pas_aot", "lidcam_boxes",
                               "lidcam_boxes_at_size", "lidcam_crf", "lidcam_crf_cluster", "lidcam_crf_clear",
-                              "lidcam_crf_vertices", "lidcam_crf_neighbours"};
+                              "lidcam_crf_vertices", "lidcam_crf_neighbours", "lidcam_crf_words"};
 int contexts[2] = {};
 int pointer_device = 0, last_device = -1;
 void* current = nullptr;
