@@ -13,9 +13,9 @@ demo: .venv/.demo-ready
 test: export OMP_NUM_THREADS = 1
 test: .venv-runtime/.ready .venv/.test-ready lint
 	@echo "== the runtime's tests, in an environment without torch"
-	.venv-runtime/bin/$(PYTEST) tests/lidcam_rt
+	.venv-runtime/bin/$(PYTEST) tests/lidcam_rt tests/lidcam_bench
 	@echo "== all other tests, in the full environment"
-	.venv/bin/$(PYTEST) tests --ignore=tests/lidcam_rt
+	.venv/bin/$(PYTEST) tests --ignore=tests/lidcam_rt tests/lidcam_bench
 
 lint: .venv/.test-ready
 	.venv/bin/ruff check .

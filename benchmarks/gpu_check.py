@@ -87,11 +87,11 @@ class Check:
         if self.options.rehearse:
             raise Cannot("a rehearsal uses the CPU's kernels")
         build_kernels(data, force=self.options.rebuild)
-        from lidcam_rt import cuda
+        from lidcam_rt.device import kernels
 
-        data["architectures"] = cuda.architectures()
-        if not cuda.available():
-            raise Cannot(f"built, and cannot be used: {cuda.reason()}")
+        data["architectures"] = kernels.architectures()
+        if not kernels.available():
+            raise Cannot(f"built, and cannot be used: {kernels.reason()}")
 
     def kernels(self, name: str, data: dict[str, Any]) -> None:
         """A kernel against the reference."""

@@ -18,7 +18,7 @@ from lidcam_rt.version import __version__
 if TYPE_CHECKING:
     from lidcam_rt.artifact import Manifest, read_manifest
     from lidcam_rt.errors import LidcamError
-    from lidcam_rt.predictor import Localizer, load
+    from lidcam_rt.localizer import Localizer, load
     from lidcam_rt.results import ClassScore, Failure, Localization
     from lidcam_rt.segmenter import Segmentation, Segmenter, SegmentOptions
 
@@ -42,12 +42,12 @@ _HOME = {
     "Failure": "results",
     "LidcamError": "errors",
     "Localization": "results",
-    "Localizer": "predictor",
+    "Localizer": "localizer",
     "Manifest": "artifact",
     "SegmentOptions": "segmenter",
     "Segmentation": "segmenter",
     "Segmenter": "segmenter",
-    "load": "predictor",
+    "load": "localizer",
     "read_manifest": "artifact",
 }
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from lidcam_rt.errors import InputError, OutputError
 from lidcam_rt.image import ImageSource
-from lidcam_rt.predictor import Localizer
+from lidcam_rt.localizer import Localizer
 from lidcam_rt.results import ClassScore, Localization
 
 __all__ = ["SegmentOptions", "Segmentation", "Segmenter"]

@@ -19,8 +19,8 @@ from lidcam_rt.results import Failure, Localization
 
 if TYPE_CHECKING:
     from lidcam_rt.crf.localization import MapRefiner
-    from lidcam_rt.predictor import Localizer
-    from lidcam_rt.steps import Prepared
+    from lidcam_rt.localizer import Localizer
+    from lidcam_rt.pipeline import Prepared
 
 __all__ = ["run_stream"]
 

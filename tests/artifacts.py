@@ -134,8 +134,8 @@ def build(path: Path, pas_node: bool = False, **options) -> Path:
     node("Cast", ["inside"], "mask", to=TensorProto.UINT8)
 
     if pas_node:
-        from lidcam_export.operator import attach
-        from lidcam_export.operator import pas_node as make_node
+        from lidcam_export.graph.operator import attach
+        from lidcam_export.graph.operator import pas_node as make_node
 
         del nodes[next(i for i, n in enumerate(nodes) if n.output[0] == "big") :]
         nodes.append(make_node(("cam", x), ("map8", "mask", "threshold"), spec.pas))

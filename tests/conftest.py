@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
+import artifacts
 
 
 @pytest.fixture(scope="session")
@@ -39,3 +40,17 @@ def library() -> Path:
             pytest.fail("the operator library was not built")
         pytest.skip("the operator library was not built: ONNX Runtime's headers were missing")
     return found
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny artifact with top_k 2."""
+    return artifacts.build(tmp_path_factory.mktemp("artifact") / "tiny.onnx", top_k=2)
+
+
+@pytest.fixture(scope="session")
+def localizer(model: Path):
+    import lidcam_rt
+
+    with lidcam_rt.load(model) as opened:
+        yield opened

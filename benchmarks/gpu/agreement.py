@@ -63,10 +63,10 @@ def check_pas(device: TorchCuda, data: dict[str, Any], *, seed: int, sizes: Any 
         Wrong: a map, mask or threshold differs in a bit.
         Cannot: the kernels cannot be used.
     """
-    from lidcam_rt import cuda
+    from lidcam_rt.device import kernels
 
-    if not cuda.available():
-        raise Cannot(cuda.reason())
+    if not kernels.available():
+        raise Cannot(kernels.reason())
     rng = np.random.default_rng(seed)
     compared, wrong = 0, []
     for (small, large), options in itertools.product(sizes or SIZES, OPTIONS):
@@ -80,7 +80,7 @@ def check_pas(device: TorchCuda, data: dict[str, Any], *, seed: int, sizes: Any 
                device.poisoned((n, 1), "float32")]  # fmt: skip
         cam = device.put(maps)
         views = tuple(device.view(array) for array in out)
-        cuda.pas(device.view(cam), views, stream=device.stream(), **settings)
+        kernels.pas(device.view(cam), views, stream=device.stream(), **settings)
         device.sync()
         got = [device.get(array) for array in out]
         want = _expected(maps, large, settings)
@@ -124,11 +124,11 @@ def check_boxes(device: TorchCuda, data: dict[str, Any], *, seed: int, sizes: An
         Wrong: a box differs.
         Cannot: the kernels cannot be used.
     """
-    from lidcam_rt import cuda
     from lidcam_rt.boxes import largest_box
+    from lidcam_rt.device import kernels
 
-    if not cuda.available():
-        raise Cannot(cuda.reason())
+    if not kernels.available():
+        raise Cannot(kernels.reason())
     rng = np.random.default_rng(seed)
     compared, wrong = 0, []
     for size in sizes or [(1, 1), (1, 33), (33, 1), (7, 9), (64, 64), (97, 130), (224, 224), (384, 384), (600, 801)]:
@@ -136,7 +136,7 @@ def check_boxes(device: TorchCuda, data: dict[str, Any], *, seed: int, sizes: An
         for by in ("contour", "pixels"):
             out = device.poisoned((len(masks), 4), "int32")
             mask = device.put(masks)
-            cuda.largest_boxes(device.view(mask), device.view(out), by=by, stream=device.stream())
+            kernels.largest_boxes(device.view(mask), device.view(out), by=by, stream=device.stream())
             device.sync()
             got = device.get(out)
             for i, one in enumerate(masks):
@@ -156,11 +156,11 @@ def check_boxes_at_size(device: TorchCuda, data: dict[str, Any], *, seed: int, s
         Wrong: a box is further off than a pixel.
         Cannot: the kernels cannot be used, or OpenCV is missing.
     """
-    from lidcam_rt import cuda
     from lidcam_rt.boxes import largest_box
+    from lidcam_rt.device import kernels
 
-    if not cuda.available():
-        raise Cannot(cuda.reason())
+    if not kernels.available():
+        raise Cannot(kernels.reason())
     try:
         import cv2
     except ImportError as error:
@@ -175,7 +175,7 @@ def check_boxes_at_size(device: TorchCuda, data: dict[str, Any], *, seed: int, s
         levels = rng.integers(20, 235, len(maps)).astype(np.float32)
         out = device.poisoned((len(maps), 4), "int32")
         arrays = device.put(maps), device.put(levels)
-        cuda.boxes_at_size(*(device.view(a) for a in arrays), large, device.view(out), stream=device.stream())
+        kernels.boxes_at_size(*(device.view(a) for a in arrays), large, device.view(out), stream=device.stream())
         device.sync()
         got = device.get(out)
         for i, (one, level) in enumerate(zip(maps, levels, strict=True)):

@@ -48,10 +48,10 @@ def check_crf(device: TorchCuda, data: dict[str, Any], *, seed: int, cases: Any 
         Wrong: a probability is further off than 1e-4, or two runs differ.
         Cannot: the kernels cannot be used.
     """
-    from lidcam_rt import cuda
+    from lidcam_rt.device import kernels
 
-    if not cuda.available():
-        raise Cannot(cuda.reason())
+    if not kernels.available():
+        raise Cannot(kernels.reason())
     rng = np.random.default_rng(seed)
     rows, wrong = [], []
     for count, labels, height, width, asked in cases or CASES:
@@ -63,7 +63,7 @@ def check_crf(device: TorchCuda, data: dict[str, Any], *, seed: int, cases: Any 
         out = device.poisoned(unary.shape, "float32"), device.poisoned((count,), "int32")
 
         def run(_: int = 0, given: Any = given, out: Any = out, options: CrfOptions = options) -> None:
-            cuda.mean_field(
+            kernels.mean_field(
                 *map(device.view, given), tuple(map(device.view, out)), options=options, vertices_per_pixel=6,
                 stream=device.stream(),
             )  # fmt: skip

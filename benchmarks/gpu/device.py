@@ -1,7 +1,8 @@
 """Where the check runs: a CUDA device through PyTorch, or the CPU for a rehearsal.
 
-The rehearsal goes through the same calls of `lidcam_rt.cuda` with host memory posing as the device's: the launcher
-under them is replaced by the C++ CPU kernels. It finds typing errors and wrong comparisons; it tells nothing of a GPU.
+The rehearsal goes through the same calls of `lidcam_rt.device.kernels` with host memory posing as the device's: the
+launcher under them is replaced by the C++ CPU kernels. It finds typing errors and wrong comparisons; it tells nothing
+of a GPU.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ class TorchCuda:
         return np.asarray(array.cpu().numpy())
 
     def view(self, array: Any) -> Any:
-        """What `lidcam_rt.cuda` is given."""
+        """What `lidcam_rt.device.kernels` is given."""
         return array
 
     def stream(self) -> Any:
@@ -118,7 +119,7 @@ class TorchCuda:
 
 
 class HostArray:
-    """Host memory that poses as a device array to `lidcam_rt.cuda`."""
+    """Host memory that poses as a device array to `lidcam_rt.device.kernels`."""
 
     def __init__(self, array: Any) -> None:
         host = np.asarray(array)
@@ -172,7 +173,7 @@ class CpuRehearsal(TorchCuda):
 
     @contextlib.contextmanager
     def kernels(self) -> Iterator[None]:
-        """Put the CPU kernels under `lidcam_rt.cuda`."""
+        """Put the CPU kernels under `lidcam_rt.device.kernels`."""
         from lidcam_rt import _kernels
 
         missing = object()

@@ -157,7 +157,7 @@ def check_tensorrt(
         except Exception as error:
             raise Cannot(f"{module} cannot be imported ({error})") from None
     try:
-        from lidcam_export.engine import BuildOptions, build_engine
+        from lidcam_export.tensorrt.builder import BuildOptions, build_engine
 
         from lidcam_rt.backends.onnxruntime import open_backend as open_onnxruntime
         from lidcam_rt.backends.tensorrt import open_backend

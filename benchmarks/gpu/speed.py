@@ -89,9 +89,9 @@ def _add(samplers: dict[str, Sampler], notes: dict[str, str], name: str, make: C
         notes[name] = f"{type(error).__name__}: {str(error).strip()[:200]}"
 
 
-def _ready(cuda: Any, ceilings: dict[str, Any]) -> None:
-    if not cuda.available():
-        raise Cannot(cuda.reason())
+def _ready(kernels: Any, ceilings: dict[str, Any]) -> None:
+    if not kernels.available():
+        raise Cannot(kernels.reason())
     if not ceilings.get("bytes_per_us"):
         raise Cannot("the floor was not measured")
 
@@ -111,9 +111,9 @@ def time_pas(
     Raises:
         Cannot: there are no kernels, or no floor to compare with.
     """
-    from lidcam_rt import cuda
+    from lidcam_rt.device import kernels
 
-    _ready(cuda, ceilings)
+    _ready(kernels, ceilings)
     torch, rng = device.torch, np.random.default_rng(7)
     few = max(1, inner // 4)  # peers take longer
     rows = []
@@ -132,11 +132,11 @@ def time_pas(
 
         def ours(i: int, views: Any = views) -> None:
             cam, out = views[i % len(views)]
-            cuda.pas(cam, out, percentile=PERCENTILE, theta=THETA, stream=device.stream())
+            kernels.pas(cam, out, percentile=PERCENTILE, theta=THETA, stream=device.stream())
 
         def with_boxes(i: int, views: Any = views, box_view: Any = box_view, ours: Any = ours) -> None:
             ours(i)
-            cuda.largest_boxes(views[i % len(views)][1][1], box_view, stream=device.stream())
+            kernels.largest_boxes(views[i % len(views)][1][1], box_view, stream=device.stream())
 
         def peer(function: Any, cams: Any = cams, side: int = side) -> Callable[[int], Any]:
             return lambda i: function(torch, cams[i % len(cams)], (side, side), PERCENTILE, THETA)
@@ -214,9 +214,9 @@ def time_boxes(
     Raises:
         Cannot: there are no kernels, or no floor to compare with.
     """
-    from lidcam_rt import cuda
+    from lidcam_rt.device import kernels
 
-    _ready(cuda, ceilings)
+    _ready(kernels, ceilings)
     rng = np.random.default_rng(8)
     rows = []
     for batch, side in shapes or [(1, 384), (32, 384), (128, 384), (32, 224), (1, 1024)]:
@@ -227,7 +227,7 @@ def time_boxes(
             views = device.view(mask), device.view(out)
 
             def ours(i: int, views: Any = views) -> None:
-                cuda.largest_boxes(*views, stream=device.stream())
+                kernels.largest_boxes(*views, stream=device.stream())
 
             samplers: dict[str, Sampler] = {}
             notes: dict[str, str] = {}

@@ -15,9 +15,9 @@ import onnxruntime as ort
 import torch
 from pydantic import ValidationError
 
-from lidcam_export.graph import LocalizationGraph, build_model
-from lidcam_export.operator import OPSET
-from lidcam_export.source import load_source
+from lidcam_export.graph.localization import LocalizationGraph, build_model
+from lidcam_export.graph.operator import OPSET
+from lidcam_export.sources.source import load_source
 from lidcam_rt.artifact import CamSpec, InputSpec, Manifest, PasSpec, file_sha256
 from lidcam_rt.errors import ExportError, OutputError
 from lidcam_rt.image import network_input

@@ -13,8 +13,8 @@ from lidcam_training.checkpoint import load_checkpoint
 from lidcam_training.models import Classifier
 
 from lidcam_rt.artifact import CamSpec, InputSpec, Manifest, PasSpec, SourceSpec
+from lidcam_rt.localizer import Localizer
 from lidcam_rt.pas.reference import pas_reference
-from lidcam_rt.predictor import Localizer
 from lidcam_rt.version import __version__
 
 __all__ = ["TorchBackend", "open_checkpoint"]

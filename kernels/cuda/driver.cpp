@@ -11,7 +11,7 @@
 namespace lidcam::cuda {
 namespace {
 
-// What we need of <cuda.h>, written down so that no toolkit is needed. tests/kernels_cuda/abi.cpp compares.
+// What we need of <cuda.h>, written down so that no toolkit is needed. tests/native/cuda/abi.cpp compares.
 using Result = int;
 using Context = void*;
 enum DeviceAttribute { kProcessors = 16, kMajor = 75, kMinor = 76, kSharedOptIn = 97 };

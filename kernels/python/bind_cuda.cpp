@@ -1,4 +1,4 @@
-// lidcam_rt._kernels.cuda: the CUDA kernels on device pointers. Use lidcam_rt.cuda.
+// lidcam_rt._kernels.cuda: the CUDA kernels on device pointers. Use lidcam_rt.device.kernels.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/string.h>
@@ -26,7 +26,7 @@ T* device(uintptr_t address) {
 }  // namespace
 
 void bind_cuda(nb::module_& parent) {
-  nb::module_ m = parent.def_submodule("cuda", "CUDA kernels on device pointers. Use lidcam_rt.cuda.");
+  nb::module_ m = parent.def_submodule("cuda", "CUDA kernels on device pointers. Use lidcam_rt.device.kernels.");
   static nb::exception<Error> error(m, "Error");
   m.def("compiled", &compiled);
   m.def("available", &available);

@@ -8,7 +8,7 @@ from typing import cast
 
 from lidcam_rt.artifact import Manifest
 from lidcam_rt.backends.base import Backend, Opener
-from lidcam_rt.engine import ENGINE_SUFFIX
+from lidcam_rt.backends.engine_file import ENGINE_SUFFIX
 from lidcam_rt.errors import InputError
 
 __all__ = ["BACKENDS", "Backend", "open_backend"]

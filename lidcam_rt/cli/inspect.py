@@ -23,9 +23,9 @@ def inspect(
     import json
 
     from lidcam_rt.artifact import file_sha256, read_manifest
+    from lidcam_rt.backends.engine_file import ENGINE_SUFFIX
     from lidcam_rt.backends.onnxruntime import open_backend
     from lidcam_rt.cli.console import out
-    from lidcam_rt.engine import ENGINE_SUFFIX
     from lidcam_rt.protobuf import model_header
 
     if model.name.endswith(ENGINE_SUFFIX):
@@ -59,7 +59,7 @@ def inspect(
 
 
 def _engine_facts(path: Path) -> dict[str, Any]:
-    from lidcam_rt.engine import read_sidecar
+    from lidcam_rt.backends.engine_file import read_sidecar
 
     spec = read_sidecar(path)
     manifest = spec.read_manifest(path)

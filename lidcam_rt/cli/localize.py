@@ -61,12 +61,12 @@ def localize(
 
     from lidcam_rt import __version__
     from lidcam_rt.artifact import file_sha256
+    from lidcam_rt.backends.engine_file import manifest_of
     from lidcam_rt.cli.console import err, out, progress
     from lidcam_rt.cli.journal import Journal
     from lidcam_rt.cli.sources import find_images
     from lidcam_rt.crf.localization import MapRefiner
-    from lidcam_rt.engine import manifest_of
-    from lidcam_rt.predictor import load
+    from lidcam_rt.localizer import load
     from lidcam_rt.results import Failure
 
     refiner = MapRefiner.of(crf, crf_size)

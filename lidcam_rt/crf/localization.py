@@ -14,8 +14,8 @@ from lidcam_rt.errors import InputError
 
 if TYPE_CHECKING:
     from lidcam_rt.artifact import InputSpec
+    from lidcam_rt.pipeline import Prepared
     from lidcam_rt.results import Localization
-    from lidcam_rt.steps import Prepared
 
 __all__ = ["SIZES", "MapRefiner", "foreground_probability"]
 

@@ -17,7 +17,7 @@ import tensorrt_standin  # noqa: E402
 
 from benchmarks import gpu_check  # noqa: E402
 from benchmarks.gpu import agreement, build, crf, device, engines, peers, report, speed  # noqa: E402
-from lidcam_rt.backends.cuda import CudaRuntime  # noqa: E402
+from lidcam_rt.device.runtime import CudaRuntime  # noqa: E402
 from lidcam_rt.pas import pas, resize_reference  # noqa: E402
 
 torch = pytest.importorskip("torch")
@@ -233,7 +233,7 @@ def test_the_weights_of_the_cupy_peer_are_the_resize():
 
 def test_engines_on_stand_ins(resnet10, tmp_path, monkeypatch):
     """The TensorRT part from building to comparing, with engines that ONNX Runtime runs on the addresses given."""
-    from lidcam_export import engine as pipeline
+    from lidcam_export.tensorrt import builder as pipeline
 
     monkeypatch.setattr(pipeline, "compute_capability", lambda: "8.9")
     trt, api = tensorrt_standin.module(), tensorrt_standin.Cuda()

@@ -5,10 +5,10 @@ import pytest
 
 pytest.importorskip("torch")
 import cv2
-from lidcam_export import ablation
-from lidcam_export.ablation import AblationRow, Found, ablate_artifacts, blob_row, choose_threshold, find_maps
-from lidcam_export.ablation_report import steps, summarize, table
-from lidcam_training.data.records import ImageSet, Record
+from lidcam_bench.data.records import ImageSet, Record
+from lidcam_export.ablation import stages as ablation
+from lidcam_export.ablation.report import steps, summarize, table
+from lidcam_export.ablation.stages import AblationRow, Found, ablate_artifacts, blob_row, choose_threshold, find_maps
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -112,8 +112,8 @@ def test_mean_spread_and_paired_steps():
 
 def test_command(tmp_path):
     import torch
+    from lidcam_bench.data.records import open_dataset
     from lidcam_training.checkpoint import CheckpointMeta, save_checkpoint
-    from lidcam_training.data import open_dataset
     from lidcam_training.data.composite import Composite, write_composites
     from lidcam_training.models import ClassifierSpec, build_classifier
     from lidcam_training.models.classifier import activation_maps

@@ -8,17 +8,17 @@ import json
 import sys
 
 import pytest
-from lidcam_export import engine as pipeline
-from lidcam_export.built_precision import check_precision, types_in_plan
-from lidcam_export.engine import BuildOptions, build_engine
-from lidcam_export.engine_graph import for_tensorrt
-from lidcam_export.flavour import flavour_of, set_capabilities
-from lidcam_export.operator import OPSET, attach, pas_node
+from lidcam_export.graph.operator import OPSET, attach, pas_node
+from lidcam_export.tensorrt import builder as pipeline
+from lidcam_export.tensorrt.builder import BuildOptions, build_engine
+from lidcam_export.tensorrt.built_precision import check_precision, types_in_plan
+from lidcam_export.tensorrt.flavour import flavour_of, set_capabilities
+from lidcam_export.tensorrt.network import for_tensorrt
 from onnx import TensorProto, helper
 
 from lidcam_rt.artifact import PasSpec, file_sha256, read_manifest
-from lidcam_rt.backends.cuda import compute_capability
-from lidcam_rt.engine import read_sidecar, sidecar_path
+from lidcam_rt.backends.engine_file import read_sidecar, sidecar_path
+from lidcam_rt.device.runtime import compute_capability
 from lidcam_rt.errors import BackendError, ExportError, InputError, RebuildError
 
 trt = pytest.importorskip("tensorrt_rtx", reason="extra tensorrt-rtx is not installed")

@@ -3,14 +3,14 @@
 import onnx
 import pytest
 import tensorrt_standin as standin
-from lidcam_export import engine as pipeline
-from lidcam_export.built_precision import types_from_inspector, types_in_network
-from lidcam_export.engine import BuildOptions, build_engine
-from lidcam_export.flavour import flavour_of, set_capabilities
-from lidcam_export.tensorrt_plugin import PasPlugin
+from lidcam_export.tensorrt import builder as pipeline
+from lidcam_export.tensorrt.builder import BuildOptions, build_engine
+from lidcam_export.tensorrt.built_precision import types_from_inspector, types_in_network
+from lidcam_export.tensorrt.flavour import flavour_of, set_capabilities
+from lidcam_export.tensorrt.plugin import PasPlugin
 
 from lidcam_rt.artifact import read_manifest
-from lidcam_rt.engine import read_sidecar
+from lidcam_rt.backends.engine_file import read_sidecar
 from lidcam_rt.errors import BackendError, ExportError, InputError, MissingExtraError
 
 

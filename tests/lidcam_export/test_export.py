@@ -9,9 +9,9 @@ import pytest
 import timm
 import torch
 from lidcam_export.exporter import ExportOptions, export_artifact
-from lidcam_export.graph import LocalizationGraph
-from lidcam_export.padding import SamePadConv2d
-from lidcam_export.source import load_source
+from lidcam_export.graph.localization import LocalizationGraph
+from lidcam_export.sources.padding import SamePadConv2d
+from lidcam_export.sources.source import load_source
 from skimage import data
 
 import lidcam_rt

@@ -4,9 +4,9 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
-from lidcam_export.engine_graph import cut_pas, for_tensorrt, pas_node_of
-from lidcam_export.half import find_features, network_nodes, to_half
-from lidcam_export.half_check import compare_half
+from lidcam_export.precision.half import find_features, network_nodes, to_half
+from lidcam_export.precision.half_check import compare_half
+from lidcam_export.tensorrt.network import cut_pas, for_tensorrt, pas_node_of
 from onnx import TensorProto, helper, numpy_helper
 
 from lidcam_rt.artifact import read_manifest

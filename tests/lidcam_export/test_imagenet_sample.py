@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 from lidcam_export.exporter import export_artifact
-from lidcam_export.graph import LocalizationGraph
-from lidcam_export.source import load_source
+from lidcam_export.graph.localization import LocalizationGraph
+from lidcam_export.sources.source import load_source
 
 import lidcam_rt
 from lidcam_rt.image import to_original_size

@@ -15,7 +15,7 @@ import onnxruntime as ort
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lidcam_export.operator import OPSET, attach, pas_node, threshold_bounds
+from lidcam_export.graph.operator import OPSET, attach, pas_node, threshold_bounds
 from onnx import TensorProto, helper
 
 from lidcam_rt.artifact import PasSpec

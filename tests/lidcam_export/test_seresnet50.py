@@ -5,8 +5,8 @@ import onnxruntime as ort
 import pytest
 import torch
 from lidcam_export.exporter import ExportOptions, export_artifact
-from lidcam_export.graph import LocalizationGraph
-from lidcam_export.source import load_source
+from lidcam_export.graph.localization import LocalizationGraph
+from lidcam_export.sources.source import load_source
 
 from lidcam_rt.pas import pas_reference
 

@@ -4,8 +4,8 @@ import sys
 
 import pytest
 import torch
-from lidcam_export.source import load_source
-from lidcam_export.structure import find_structure
+from lidcam_export.sources.source import load_source
+from lidcam_export.sources.structure import find_structure
 from torch import nn
 
 from lidcam_rt.errors import ExportError, InputError

@@ -2,12 +2,11 @@
 
 import numpy as np
 import torch
+from lidcam_bench.evaluation import open_data
+from lidcam_bench.evaluation.compare import compare, open_runner
 from lidcam_training.checkpoint import CheckpointMeta, save_checkpoint
 from lidcam_training.models import ClassifierSpec, build_classifier
 from PIL import Image
-
-from lidcam_rt.evaluation import open_data
-from lidcam_rt.evaluation.compare import compare, open_runner
 
 
 def test_a_checkpoint_agrees_with_itself_and_gives_the_models_logits(tmp_path):

@@ -3,8 +3,8 @@
 import pytest
 import timm
 import torch
-from lidcam_export.source import load_source
-from lidcam_export.weights import read_state_dict
+from lidcam_export.sources.source import load_source
+from lidcam_export.sources.weights import read_state_dict
 from safetensors.torch import save_file
 
 from lidcam_rt.errors import ExportError

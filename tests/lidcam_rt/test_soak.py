@@ -18,7 +18,7 @@ def _resident_mb() -> float:
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads /proc")
 def test_memory_does_not_grow(localizer, tmp_path):
-    """The short form of benchmarks/soak.py: pictures of several sizes, readable or not."""
+    """The short form of benchmarks/suites/soak.py: pictures of several sizes, readable or not."""
     paths = []
     for i, size in enumerate([(160, 96), (640, 480), (97, 301), (1200, 800)]):
         paths.append(tmp_path / f"{i}.jpg")

@@ -2,7 +2,7 @@ import filecmp
 
 import numpy as np
 import pytest
-from lidcam_training.data import open_dataset
+from lidcam_bench.data.records import open_dataset
 from lidcam_training.data.clutter import make_clutter_fashion
 from lidcam_training.data.composite import paste
 from lidcam_training.data.sources import background_photos, fashion_mnist, read_idx

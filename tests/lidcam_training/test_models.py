@@ -127,8 +127,8 @@ def test_packaged_lite0_weights_classify_as_the_package_does():
     skimage = pytest.importorskip("skimage")
     from pathlib import Path
 
+    from lidcam_bench.data.records import Record
     from lidcam_training.data.loader import read_picture
-    from lidcam_training.data.records import Record
 
     coffee = read_picture(Record(Path(skimage.__file__).parent / "data" / "coffee.png", ()), 224, "bicubic")
     x = (torch.from_numpy(coffee.transpose(2, 0, 1).copy())[None].float() - 127) / 128

@@ -6,8 +6,8 @@ import sys
 import numpy as np
 import pytest
 import torch
+from lidcam_bench.data.records import open_dataset
 from lidcam_training.checkpoint import load_checkpoint
-from lidcam_training.data import open_dataset
 from lidcam_training.fit import fit
 from lidcam_training.module import ClassifierModule
 from lidcam_training.progress import TimeLeft

@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 import torch
-
-from lidcam_rt.metrics import PixelAveragePrecision, SegmentationScores
+from lidcam_bench.metrics import PixelAveragePrecision, SegmentationScores
 
 classification = pytest.importorskip("torchmetrics.classification")
 

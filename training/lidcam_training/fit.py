@@ -12,12 +12,12 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from lidcam_bench.data.records import ImageSet, open_dataset
 from pytorch_lightning.callbacks import Callback, EarlyStopping
 
 from lidcam_rt.errors import DataError, InputError
 from lidcam_training.checkpoint import CheckpointMeta, load_checkpoint, save_checkpoint
 from lidcam_training.data.loader import make_loader
-from lidcam_training.data.records import ImageSet, open_dataset
 from lidcam_training.module import ClassifierModule
 from lidcam_training.progress import TimeLeft
 from lidcam_training.recipe import Recipe

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
+from lidcam_bench.data.records import ImageSet
 from torch import Tensor, nn
 from torch.nn import functional
 
 from lidcam_rt.errors import DataError, LidcamError
-from lidcam_training.data.records import ImageSet
 from lidcam_training.methods import attach_attention_dropout
 from lidcam_training.methods.objective import objective
 from lidcam_training.models import Classifier, build_classifier

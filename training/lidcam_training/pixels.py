@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-
-from lidcam_rt.metrics import IoUCurve, PixelAveragePrecision
-from lidcam_rt.metrics.base import histogram, to_map8
+from lidcam_bench.metrics import IoUCurve, PixelAveragePrecision
+from lidcam_bench.metrics.base import histogram, to_map8
 
 __all__ = ["PixelHistogram"]
 
 
 class PixelHistogram:
-    """Accumulates 256-bin histograms over a set; the scores are those of `lidcam_rt.metrics`.
+    """Accumulates 256-bin histograms over a set; the scores are those of `lidcam_bench.metrics`.
 
     Attributes:
         counts: int64 [2, 256], values at background and at object pixels.
@@ -31,7 +30,7 @@ class PixelHistogram:
         self.counts += histogram(to_map8(values), mask)
 
     def pxap(self) -> float:
-        """Pixel average precision in percent; see `lidcam_rt.metrics.PixelAveragePrecision`."""
+        """Pixel average precision in percent; see `lidcam_bench.metrics.PixelAveragePrecision`."""
         score = PixelAveragePrecision()
         score.update_counts(self.counts)
         return float(score.compute() or 0.0)

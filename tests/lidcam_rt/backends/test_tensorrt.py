@@ -12,9 +12,7 @@ import tensorrt_standin
 
 import lidcam_rt
 from lidcam_rt.artifact import file_sha256, read_manifest
-from lidcam_rt.backends.cuda import CudaRuntime
-from lidcam_rt.backends.tensorrt import open_backend
-from lidcam_rt.engine import (
+from lidcam_rt.backends.engine_file import (
     EngineSpec,
     Profile,
     TensorSpec,
@@ -24,6 +22,8 @@ from lidcam_rt.engine import (
     sidecar_path,
     write_engine,
 )
+from lidcam_rt.backends.tensorrt import open_backend
+from lidcam_rt.device.runtime import CudaRuntime
 from lidcam_rt.errors import ArtifactError, BackendError, InputError, MissingExtraError, OutputError, RebuildError
 
 

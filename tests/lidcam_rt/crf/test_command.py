@@ -8,12 +8,12 @@ import sys
 import artifacts
 import numpy as np
 import pytest
+from lidcam_bench.evaluation import EvalOptions, evaluate, open_data, runner
 from PIL import Image
 
 from lidcam_rt.cli.crf import with_preset
 from lidcam_rt.crf import PRESETS, MapRefiner
 from lidcam_rt.errors import InputError
-from lidcam_rt.evaluation import EvalOptions, evaluate, open_data, runner
 from lidcam_rt.segmenter import SegmentOptions
 
 

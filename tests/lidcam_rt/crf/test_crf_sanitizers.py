@@ -30,7 +30,8 @@ def test_fuzz(tmp_path):
     empty = [compiler, *flags, str(tmp_path / "empty.cpp"), "-o", str(tmp_path / "empty")]
     if subprocess.run(empty, capture_output=True).returncode or subprocess.run([tmp_path / "empty"]).returncode:
         pytest.skip("the compiler has no sanitizers")
-    files = [str(KERNELS / "crf" / f"{name}.cpp") for name in SOURCES] + [str(KERNELS / "tests" / "crf_fuzz.cpp")]
+    fuzzer = KERNELS.parent / "tests" / "native" / "crf_fuzz.cpp"
+    files = [*(str(KERNELS / "crf" / f"{name}.cpp") for name in SOURCES), str(fuzzer)]
     program = tmp_path / "fuzz"
     subprocess.run([compiler, *flags, "-w", f"-I{KERNELS}", *files, "-o", str(program)], check=True)
     done = subprocess.run([program, "0", "3000"], capture_output=True, text=True, timeout=300)

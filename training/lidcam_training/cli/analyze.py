@@ -22,11 +22,11 @@ def analyze(
 
     import numpy as np
     import torch
+    from lidcam_bench.data.records import Record
 
     from lidcam_rt.errors import DataError, ImageError
     from lidcam_training.checkpoint import load_checkpoint
     from lidcam_training.data.loader import read_picture
-    from lidcam_training.data.records import Record
     from lidcam_training.phenomena import measure_phenomena
     from lidcam_training.plots import draw_phenomena
 

@@ -50,7 +50,7 @@ def info(
     split: Annotated[str, typer.Option(help="Which part.")] = "train",
 ) -> None:
     """Count the pictures, labels, boxes and masks of a data set."""
-    from lidcam_training.data import open_dataset
+    from lidcam_bench.data.records import open_dataset
 
     images = open_dataset(source, split)
     boxes = sum(len(record.boxes) for record in images.records)

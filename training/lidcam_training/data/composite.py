@@ -1,4 +1,4 @@
-"""Data sets that are made: objects pasted on photographs, with exact masks; writer and reader."""
+"""Data sets that are made: objects pasted on photographs, with exact masks."""
 
 from __future__ import annotations
 
@@ -13,18 +13,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from lidcam_rt.errors import DataError, OutputError
-from lidcam_training.data.records import ImageSet, Record, expect
+from lidcam_rt.errors import OutputError
 
-__all__ = ["Composite", "paste", "photo_crop", "read_composites", "write_composites"]
-
-_LAYOUT = """
-    dataset.json            name, class names, seed
-    SPLIT.csv               file, label   (SPLIT: train, val, test)
-    SPLIT/000000.png        the picture
-    SPLIT/masks/000000.png  255 the object, 0 elsewhere
-`lidcam data make NAME DIR` writes it"""
-
+__all__ = ["Composite", "paste", "photo_crop", "write_composites"]
 
 @dataclass(frozen=True, eq=False)
 class Composite:
@@ -36,9 +27,7 @@ class Composite:
 
 
 def photo_crop(photo: npt.NDArray[np.uint8], size: int, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
-    """A random square crop of a photo, one to four times `size` wide, flipped at random, resized to "
-    "`size`.
-    """
+    """A random square crop of a photo, one to four times `size` wide, flipped at random, resized to `size`."""
     short = min(photo.shape[:2])
     side = int(rng.integers(min(size, short), min(4 * size, short) + 1))
     y = int(rng.integers(0, photo.shape[0] - side + 1))
@@ -103,35 +92,3 @@ def write_composites(
         raise OutputError(f"{folder} cannot be written: {error}") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-
-
-def read_composites(folder: Path, split: str) -> ImageSet:
-    """Read a split of a made data set.
-
-    Args:
-        folder: as `lidcam data make` wrote it.
-        split: train, val or test.
-
-    Raises:
-        DataError: a file is missing or damaged.
-    """
-    try:
-        about = json.loads(expect(folder / "dataset.json", _LAYOUT).read_text())
-        classes = tuple(about["class_names"])
-    except (ValueError, KeyError) as error:
-        raise DataError(f"{folder / 'dataset.json'} is damaged: {error}. Make the data set again") from error
-    records = []
-    table = expect(folder / f"{split}.csv", _LAYOUT)
-    with table.open(newline="") as file:
-        for line, row in enumerate(csv.DictReader(file), start=2):
-            try:
-                label = int(row["label"])
-                image = folder / split / row["file"]
-            except (KeyError, TypeError, ValueError):
-                raise DataError(f"{table}, line {line}: expected `file,label`, got {row}") from None
-            if not 0 <= label < len(classes):
-                raise DataError(
-                    f"{table}, line {line}: label {label} is not one of the {len(classes)} classes"
-                )
-            records.append(Record(image, (label,), mask=folder / split / "masks" / row["file"]))
-    return ImageSet(f"{about.get('name', folder.name)}/{split}", classes, tuple(records))

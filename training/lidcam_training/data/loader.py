@@ -9,10 +9,10 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
+from lidcam_bench.data.records import ImageSet, Record
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from lidcam_training.data.records import ImageSet, Record
 from lidcam_training.recipe import DataOptions
 
 __all__ = ["EpochSampler", "Pictures", "collate", "make_loader", "read_picture"]

@@ -1,0 +1,1 @@
+"""lidcam_bench: data sets, metrics, evaluation and reports of localization artifacts."""

@@ -1,0 +1,1 @@
+"""Data sets: records of pictures with their truth, and the readers of published layouts."""

@@ -1,0 +1,1 @@
+"""One file per published layout of a data set."""

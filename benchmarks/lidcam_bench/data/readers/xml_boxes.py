@@ -1,0 +1,58 @@
+"""Annotation files in the XML format of Pascal VOC, which ILSVRC uses too."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from xml.etree import ElementTree
+
+from lidcam_rt.errors import DataError
+
+__all__ = ["read_boxes", "read_lines"]
+
+
+def read_boxes(file: Path, *, first_pixel: int) -> list[tuple[str, tuple[int, int, int, int]]]:
+    """Names and boxes of the objects.
+
+    Args:
+        file: XML.
+        first_pixel: number of the first pixel: 1 for VOC, 0 for ILSVRC; the last pixel is inclusive in both.
+
+    Returns:
+        (name, (x0, y0, x1, y1)) with x1 and y1 one past the last pixel.
+
+    Raises:
+        DataError: not XML, or an object without a name or a box.
+    """
+    try:
+        root = ElementTree.parse(file).getroot()
+        found = []
+        for entry in root.iter("object"):
+            box = entry.find("bndbox")
+            if box is None:
+                raise ValueError("an object without a bndbox")
+            values = [int(float(box.findtext(key, ""))) for key in ("xmin", "ymin", "xmax", "ymax")]
+            name = entry.findtext("name")
+            if not name:
+                raise ValueError("an object without a name")
+            x0, y0, x1, y1 = (value - first_pixel for value in values)
+            found.append((name.strip(), (x0, y0, x1 + 1, y1 + 1)))
+    except (ElementTree.ParseError, AttributeError, TypeError, ValueError, OSError) as error:
+        raise DataError(f"annotation {file} cannot be read: {error}") from error
+    return found
+
+
+def read_lines(file: Path, columns: int) -> list[list[str]]:
+    """Fields of the lines of a text table; blank lines are left out.
+
+    Raises:
+        DataError: a line has fewer fields.
+    """
+    out = []
+    for number, line in enumerate(file.read_text().splitlines(), start=1):
+        fields = line.split(maxsplit=columns - 1)
+        if not fields:
+            continue
+        if len(fields) < columns:
+            raise DataError(f"{file}, line {number}: expected {columns} fields, got {line!r}")
+        out.append(fields)
+    return out

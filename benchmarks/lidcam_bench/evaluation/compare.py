@@ -1,0 +1,252 @@
+"""How far two ways to run one model differ: artifact against artifact, engine, or PyTorch."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from lidcam_bench.data.sets import EvalRecord
+from lidcam_bench.evaluation.metric_set import Board, truth_boxes
+from lidcam_rt.errors import DataError, ImageError, InputError, LidcamError, MissingExtraError
+from lidcam_rt.localizer import Localizer, load
+from lidcam_rt.results import Localization
+
+__all__ = ["Comparison", "Runner", "Tolerance", "compare", "open_runner"]
+
+
+class Runner(Protocol):
+    """One way to run a model. Third parties add theirs through the entry-point group `lidcam.runners`."""
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """In the order of the logits."""
+
+    def __call__(self, image: Path) -> tuple[Localization, npt.NDArray[Any], npt.NDArray[Any] | None]:
+        """Localization, logits [classes] and the raw activation map [h, w] (None: not to be had)."""
+
+
+class _LocalizerRunner:
+    """A Localizer with its raw outputs."""
+
+    def __init__(self, localizer: Localizer) -> None:
+        self.localizer = localizer
+        self.class_names = localizer.class_names
+        self.name = f"{localizer.backend.name} on {localizer.device}"
+
+    def __call__(self, image: Path) -> tuple[Localization, npt.NDArray[Any], npt.NDArray[Any] | None]:
+        engine = self.localizer
+        entry = engine.prepare(image, keep_image=False)
+        labels = None
+        if engine.manifest.labels_input:
+            labels = np.full((1, engine.manifest.top_k), -1, np.int64)
+        has = {entry["name"] for entry in getattr(engine.backend, "outputs", ())}  # an engine may be built without
+        names = ("logits", "class_ids", "map8", "threshold", *(["cam"] if not has or "cam" in has else []))
+        outputs = engine.backend.run(entry.array[None], labels, names)
+        cam = outputs.get("cam")
+        return engine.finish(entry, outputs, 0, 1), outputs["logits"][0], None if cam is None else cam[0, 0]
+
+
+def open_runner(path: str | os.PathLike[str], *, backend: str = "auto", device: str = "auto") -> Runner:
+    """Open what is to be compared.
+
+    An entry point of the group `lidcam.runners` is named by the suffix it opens without dot (`pt`, `ckpt`,
+    `safetensors`), or `checkpoint` for a folder; called with the path it gives a Runner or a Localizer. All
+    else is loaded with `lidcam_rt.load`.
+
+    Args:
+        path: an artifact, an engine, or a checkpoint.
+        backend: of `load`.
+        device: of `load`.
+
+    Raises:
+        LidcamError: as the opener says.
+    """
+    folder = Path(path).is_dir()
+    suffix = "checkpoint" if folder else Path(path).suffix.lower().lstrip(".")
+    for entry in entry_points(group="lidcam.runners"):
+        if entry.name == suffix:
+            try:
+                opener: Callable[[Path], Runner | Localizer] = entry.load()
+            except ImportError as error:
+                raise MissingExtraError(
+                    f"running {path} as {entry.name}", "export", (error.name or str(error),)
+                ) from None
+            opened = opener(Path(path))
+            return _LocalizerRunner(opened) if isinstance(opened, Localizer) else opened
+    if suffix in ("pt", "pth", "ckpt", "safetensors"):
+        raise InputError(
+            f"{path}: no package here runs .{suffix} files in PyTorch; install one that adds an entry point "
+            "lidcam.runners, or export it and compare the artifact"
+        )
+    return _LocalizerRunner(load(path, backend=backend, device=device))
+
+
+@dataclass(frozen=True, slots=True)
+class Tolerance:
+    """What is let pass.
+
+    Attributes:
+        top1: least share of pictures with the same first class, percent.
+        mask_iou: least mean IoU of the two masks, 0 to 1.
+        flipped: largest share of pixels whose mask differs, percent.
+        metric: largest absolute difference of a metric, in its own unit (IoU 0 to 1; others 0 to 100).
+    """
+
+    top1: float = 99.0
+    mask_iou: float = 0.99
+    flipped: float = 0.5
+    metric: float = 0.5
+
+    def __post_init__(self) -> None:
+        for name, most in (("top1", 100), ("mask_iou", 1), ("flipped", 100), ("metric", 100)):
+            if not 0 <= getattr(self, name) <= most:
+                raise InputError(f"the tolerance {name} lies in 0..{most}, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What `compare` found.
+
+    Attributes:
+        rows: per picture: file, classes, logits and CAM differences, mask_iou, flipped pixels, and with ground truth
+            the differences of its own peak IoU, PxAP and best box IoU (b minus a).
+        total: over all pictures, by name.
+        faults: what is beyond the tolerance; empty: nothing.
+    """
+
+    rows: list[dict[str, Any]]
+    total: dict[str, float | None]
+    faults: list[str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values."""
+        return {"total": self.total, "faults": self.faults, "images": self.rows}
+
+
+def compare(
+    a: Runner,
+    b: Runner,
+    records: Sequence[EvalRecord],
+    tolerance: Tolerance | None = None,
+    *,
+    progress: Callable[[int, int], None] | None = None,
+) -> Comparison:
+    """Run both on every picture and hold the results against each other. `a` is the reference.
+
+    Where the two predict different classes, their maps are of different classes, and mask and CAM differences are
+    counted all the same, since that is what a user gets; `mask_iou_mean_same_class` leaves those pictures out.
+    Differences of the CAM are relative to the reference map's range.
+
+    Raises:
+        InputError: the two have other classes.
+        DataError: no picture could be read by both, or a mask or box does not fit its picture.
+    """
+    limits = tolerance or Tolerance()
+    if a.class_names != b.class_names:
+        raise InputError(f"the two have other classes ({len(a.class_names)} and {len(b.class_names)}, or other names)")
+    boards = [Board(("track3", "wsol"), 0, 1) for _ in range(2)]
+    rows: list[dict[str, Any]] = []
+    pixels = flipped = 0
+    for number, record in enumerate(records):
+        if progress:
+            progress(number, len(records))
+        try:
+            (one, logits_a, cam_a), (two, logits_b, cam_b) = a(record.image), b(record.image)
+        except ImageError as error:
+            rows.append({"file": record.image.name, "error": str(error)})
+            continue
+        union = int(np.count_nonzero(one.mask | two.mask))
+        differ = int(np.count_nonzero(one.mask ^ two.mask))
+        pixels, flipped = pixels + one.mask.size, flipped + differ
+        row = {
+            "file": record.image.name,
+            "class_a": one.class_name,
+            "class_b": two.class_name,
+            "same_class": one.class_id == two.class_id,
+            "logits_max_abs": _largest(logits_a, logits_b),
+            "cam_max_relative": None if cam_a is None or cam_b is None else _relative(cam_a, cam_b),
+            "map_max_levels": _largest(one.map, two.map),
+            "mask_iou": 1 - differ / union if union else 1.0,
+            "flipped_percent": 100 * differ / one.mask.size,
+        }
+        mask = record.read_mask()
+        if mask is not None and mask.shape != one.map.shape:
+            raise DataError(f"{record.image}: (height, width) {one.map.shape}, its mask {mask.shape}: must be equal")
+        boxes = truth_boxes(record.boxes, mask, one.size, str(record.image))
+        own = [
+            board.update(str(number), result.map, mask, boxes) for board, result in zip(boards, (one, two), strict=True)
+        ]
+        for name in ("peak_iou", "pxap", "best_box_iou"):
+            if own[0].get(name) is not None and own[1].get(name) is not None:
+                row[f"delta_{name}"] = own[1][name] - own[0][name]
+        rows.append(row)
+    if progress:
+        progress(len(records), len(records))
+    good = [row for row in rows if "error" not in row]
+    if not good:
+        raise DataError(f"none of the {len(rows)} pictures could be compared: {rows[0]['error'] if rows else ''}")
+    cams = [row["cam_max_relative"] for row in good if row["cam_max_relative"] is not None]
+    alike = [row["mask_iou"] for row in good if row["same_class"]]
+    total: dict[str, float | None] = {
+        "pictures": float(len(good)),
+        "unreadable": float(len(rows) - len(good)),
+        "top1_agreement_percent": 100 * sum(row["same_class"] for row in good) / len(good),
+        "logits_max_abs": max(row["logits_max_abs"] for row in good),
+        "cam_max_relative": max(cams) if cams else None,
+        "mask_iou_mean": sum(row["mask_iou"] for row in good) / len(good),
+        "mask_iou_mean_same_class": sum(alike) / len(alike) if alike else None,
+        "mask_iou_least": min(row["mask_iou"] for row in good),
+        "flipped_percent": 100 * flipped / pixels,
+    }
+    total |= _deltas(boards)
+    return Comparison(rows, total, _beyond(total, limits))
+
+
+def _deltas(boards: list[Board]) -> dict[str, float | None]:
+    out: dict[str, float | None] = {}
+    for name, metric in boards[0].metrics.items():
+        other = boards[1].metrics[name].scores()
+        for score, value in metric.scores().items():
+            theirs = other[score]
+            if value is not None and theirs is not None and score in ("peak_iou", "pxap", "max_box_acc"):
+                out[f"delta {name} {score}"] = theirs - value
+    return out
+
+
+def _beyond(total: dict[str, float | None], limits: Tolerance) -> list[str]:
+    faults = []
+    for name, bound, least in (
+        ("top1_agreement_percent", limits.top1, True),
+        ("mask_iou_mean", limits.mask_iou, True),
+        ("flipped_percent", limits.flipped, False),
+    ):
+        value = total[name]
+        if value is None or not (value >= bound if least else value <= bound):
+            faults.append(f"{name} is {value:.6g}, {'at least' if least else 'at most'} {bound:g} is let pass")
+    for name, value in total.items():
+        bound = limits.metric / 100 if name.endswith("peak_iou") else limits.metric
+        if name.startswith("delta") and value is not None and not abs(value) <= bound:
+            faults.append(f"{name} is {value:+.6g}, {bound:g} is let pass")
+    if total["unreadable"]:
+        faults.append(f"{total['unreadable']:.0f} pictures could not be compared")
+    return faults
+
+
+def _largest(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> float:
+    if a.shape != b.shape:
+        raise LidcamError(f"outputs differ in shape: {a.shape} and {b.shape}")
+    return float(np.abs(a.astype(np.float64) - b.astype(np.float64)).max(initial=0))
+
+
+def _relative(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> float | None:
+    if a.shape != b.shape:
+        return None
+    span = float(a.astype(np.float64).max() - a.astype(np.float64).min())
+    return _largest(a, b) / span if span > 0 else _largest(a, b)

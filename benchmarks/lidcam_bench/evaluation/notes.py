@@ -1,0 +1,86 @@
+"""What a report says in words: about the data, the classes and the conventions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from lidcam_bench.data.sets import EvalSet
+from lidcam_rt.artifact import Manifest
+from lidcam_rt.crf.localization import MapRefiner
+
+if TYPE_CHECKING:
+    from lidcam_bench.evaluation.runner import EvalOptions
+
+__all__ = ["NO_CLASS", "notes", "some", "swapped_hint"]
+
+#: A class of the data that the model does not have.
+NO_CLASS = -1
+
+
+def notes(
+    manifest: Manifest,
+    data: EvalSet,
+    classes: tuple[int, ...] | None,
+    options: EvalOptions,
+    failures: list[dict[str, Any]],
+) -> Iterator[str]:
+    """What has to be known beside the numbers.
+
+    Args:
+        manifest: of the artifact.
+        data: the data set.
+        classes: of `class_map`.
+        options: of the run.
+        failures: pictures that could not be read.
+    """
+    if manifest.source.weights is None:
+        yield "The artifact names no file of weights: they may be random, and the numbers meaningless."
+    if classes is None:
+        yield (
+            "The model's classes are not those of the data: maps are those of whatever class the model predicts, "
+            "and nothing about classification is counted."
+        )
+    elif NO_CLASS in classes:
+        lacking = [n for n, i in zip(data.class_names, classes, strict=True) if i == NO_CLASS]
+        yield (
+            f"{len(lacking)} of the data's {len(classes)} classes are none of the model's "
+            f"({some(tuple(lacking))}): their pictures count in nothing about classification or true classes."
+        )
+    if failures:
+        yield f"{len(failures)} pictures could not be read and are in no number."
+    if not any(record.boxes for record in data.records):
+        yield "The data has no boxes: the box around each mask is the truth for the box measures."
+    if any(len(record.labels) > 1 for record in data.records):
+        yield (
+            "Some pictures have several classes: the truth for maps and boxes is all their objects together; for "
+            "the ground-truth class it is the first class's own objects where the masks tell them apart."
+        )
+    refiner = MapRefiner.of(options.crf, options.crf_size)
+    if refiner is not None:
+        yield (
+            f"Maps, masks and boxes are those after a dense CRF ({refiner.preset or 'own options'}, at "
+            f"{refiner.size} size): a map is the foreground's probability, and its own threshold is 127."
+        )
+    if "track1" in options.metrics and options.segment.crf is not None:
+        yield "Label maps are refined at original size by a dense CRF of all their classes."
+    yield (
+        "Peaks and best thresholds are chosen on the very pictures that are scored. Boxes and maps are compared at "
+        "original size, 8 bits per map pixel."
+    )
+
+
+def swapped_hint(mask: tuple[int, ...], picture: tuple[int, ...]) -> str:
+    """What to say of a mask that has its picture's shape with the sides swapped; empty for others."""
+    if mask != picture[::-1]:
+        return ""
+    return (
+        ". They are swapped: EXIF orientation is applied to pictures; the LID Track 3 masks whose ids end in 17615 and "
+        "18903 are stored swapped (the reader lid-track3:DIR turns them)"
+    )
+
+
+def some(names: tuple[str, ...]) -> str:
+    """The first three names, and how many there are."""
+    shown = ", ".join(names[:3]) or "none"
+    return f"{shown} ... ({len(names)})" if len(names) > 3 else shown

@@ -1,0 +1,200 @@
+"""Submission files of LID Track 3 and Track 1: written, and checked."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import zipfile
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from lidcam_rt.drawing import encode
+from lidcam_rt.errors import DataError, InputError, LidcamError, OutputError
+from lidcam_rt.localizer import Localizer
+from lidcam_rt.results import Failure
+from lidcam_rt.segmenter import Segmenter, SegmentOptions
+
+__all__ = ["check_submission", "write_submission"]
+
+#: Pictures have this date in the zip, so that the same maps give the same bytes.
+_DATE = (1980, 1, 1, 0, 0, 0)
+
+
+def write_submission(
+    localizer: Localizer,
+    images: Sequence[Path],
+    out: Path,
+    *,
+    track: int,
+    segment: SegmentOptions | None = None,
+    crf: Any = None,
+    crf_size: str = "network",
+    batch_size: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Path:
+    """Localize pictures and zip one 8-bit grey PNG per picture, named by its stem, at original size.
+
+    Track 3: the localization map. Track 1: the label map of a `Segmenter` (label 1 + class id). The zip appears when
+    it is complete; the same maps give the same bytes.
+
+    Args:
+        localizer: the artifact, loaded.
+        images: the pictures; their stems must differ.
+        out: the .zip.
+        track: 1 or 3.
+        segment: how label maps are made, for Track 1 (with a CRF of their own).
+        crf: preset or options of the dense CRF that refines maps, for Track 3.
+        crf_size: of `Localizer`.
+        batch_size: pictures per network call; None: 1 on the CPU, 8 on a GPU.
+        progress: called with (done, all).
+
+    Raises:
+        InputError: another track, no picture, two pictures of one name, or a class that does not fit into 8 bits.
+        DataError: a picture cannot be read (a submission with gaps is no submission).
+        OutputError: the zip cannot be written, or another process is writing it.
+    """
+    _check_track(track)
+    _by_stem(images)
+    segmenter = Segmenter(localizer, segment) if track == 1 else None
+    stream = localizer.stream(
+        images,
+        top_k=localizer.manifest.top_k if segmenter else 1,
+        keep_image=segmenter is not None and segmenter.options.crf is not None,
+        on_error="yield",
+        batch_size=batch_size,
+        crf=crf if track == 3 else None,
+        crf_size=crf_size,
+    )
+    temporary = out.with_name(f".{out.name}.part")
+    try:
+        with temporary.open("wb") as file, closing(stream):
+            if not _lock(file):
+                raise OutputError(f"{out}: another process is writing it. Wait for it, or choose another name")
+            file.truncate()
+            try:
+                with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+                    for done, (path, result) in enumerate(zip(images, stream, strict=True), start=1):
+                        if isinstance(result, Failure):
+                            raise DataError(f"{result.error}. A submission needs every picture")
+                        pixels = segmenter.complete(path, result).labels if segmenter else result.map
+                        archive.writestr(zipfile.ZipInfo(f"{path.stem}.png", _DATE), encode(pixels, ".png"))
+                        if progress:
+                            progress(done, len(images))
+                file.flush()
+                temporary.replace(out)
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    temporary.unlink()
+                raise
+    except OSError as error:
+        if isinstance(error, LidcamError):
+            raise
+        raise OutputError(f"{out}: cannot be written ({error.strerror or error})") from None
+    return out
+
+
+def _lock(file: Any) -> bool:
+    try:
+        import fcntl
+    except ImportError:  # no locks on this system
+        return True
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def check_submission(path: Path, images: Sequence[Path], *, track: int, classes: int = 201) -> list[str]:
+    """What is wrong with a submission; an empty list: nothing.
+
+    Every picture has exactly one file, 8-bit grey (or palette, Track 1) PNG of its upright size; no more in
+    the zip. Track 1: indices below `classes`. Track 3: a map that is constant localizes nothing and is named.
+
+    Args:
+        path: the .zip.
+        images: the pictures it is for.
+        track: 1 or 3.
+        classes: number of Track 1 classes with the background.
+
+    Raises:
+        InputError: another track, no picture, or not a zip file.
+    """
+    _check_track(track)
+    wanted = _by_stem(images)
+    faults: list[str] = []
+    try:
+        archive = zipfile.ZipFile(path)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file. Write it with --model, or check the path") from None
+    except (OSError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path} is not a zip file: {error}") from None
+    with archive:
+        names = [name for name in archive.namelist() if not name.endswith("/")]
+        if names and all("/" in name for name in names):
+            return [f"all files are in the folder {names[0].split('/')[0]}/: they belong at the top of the zip"]
+        count = Counter(names)
+        faults += [f"{name}: there twice" for name in sorted({n for n in names if count[n] > 1})]
+        there = set(names)
+        faults += [f"{stem}.png: missing" for stem in wanted if f"{stem}.png" not in there]
+        for name in dict.fromkeys(names):
+            source = wanted.get(name.removesuffix(".png")) if name.endswith(".png") else None
+            if source is None:
+                faults.append(f"{name}: no picture of that name")
+                continue
+            size = _upright_size(source)
+            try:
+                with Image.open(io.BytesIO(archive.read(name))) as file:
+                    kind, mode, pixels = file.format, file.mode, np.asarray(file)
+            except Exception as error:  # damaged PNGs and zips raise nearly anything
+                faults.append(f"{name}: cannot be read ({error})")
+                continue
+            faults += [f"{name}: {fault}" for fault in _faults(kind, mode, pixels, size, track, classes)]
+    return faults
+
+
+def _upright_size(path: Path) -> tuple[int, int]:
+    """(width, height) with the EXIF orientation applied, without decoding the picture."""
+    try:
+        with Image.open(path) as file:
+            turned = file.getexif().get(0x0112) in (5, 6, 7, 8)
+            return (file.height, file.width) if turned else (file.width, file.height)
+    except Exception as error:
+        raise DataError(f"{path} cannot be read ({error}): its file cannot be checked") from None
+
+
+def _faults(
+    kind: str | None, mode: str, pixels: npt.NDArray[Any], size: tuple[int, int], track: int, classes: int
+) -> list[str]:
+    if kind != "PNG" or mode not in (("L", "P") if track == 1 else ("L",)):
+        return [f"{kind} of mode {mode}, expected an 8-bit grey PNG"]
+    if (pixels.shape[1], pixels.shape[0]) != size:
+        return [f"{pixels.shape[1]}x{pixels.shape[0]} pixels, its picture has {size[0]}x{size[1]}"]
+    if track == 1 and int(pixels.max()) >= classes:
+        return [f"class index {int(pixels.max())}, the highest allowed is {classes - 1}"]
+    if track == 3 and pixels.min() == pixels.max():
+        return ["constant map: it localizes nothing"]
+    return []
+
+
+def _check_track(track: int) -> None:
+    if track not in (1, 3):
+        raise InputError(f"track must be 1 or 3, got {track}")
+
+
+def _by_stem(images: Sequence[Path]) -> dict[str, Path]:
+    out: dict[str, Path] = {}
+    for path in images:
+        if path.stem in out:
+            raise InputError(f"{path} and {out[path.stem]} would both be {path.stem}.png: names must differ")
+        out[path.stem] = path
+    if not out:
+        raise InputError("no picture: give a folder with pictures")
+    return out

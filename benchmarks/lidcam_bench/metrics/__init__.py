@@ -1,0 +1,30 @@
+"""Metrics of weakly supervised localization and segmentation, streaming and exactly mergeable.
+
+from lidcam_bench.metrics import BoxAccuracy, IoUCurve
+curve, boxes = IoUCurve(), BoxAccuracy()
+for result, mask, truth in ...:
+    curve.update(result.map, mask)
+    boxes.update(result.map, truth)
+peak, threshold, _ = curve.compute()
+"""
+
+from lidcam_bench.metrics.base import Accumulator, histogram, to_map8
+from lidcam_bench.metrics.box_accuracy import BoxAccuracy, LevelBoxes, box_iou, level_boxes
+from lidcam_bench.metrics.iou_curve import IoUCurve
+from lidcam_bench.metrics.localization import LocalizationAccuracy
+from lidcam_bench.metrics.pxap import PixelAveragePrecision
+from lidcam_bench.metrics.segmentation import SegmentationScores
+
+__all__ = [
+    "Accumulator",
+    "BoxAccuracy",
+    "IoUCurve",
+    "LevelBoxes",
+    "LocalizationAccuracy",
+    "PixelAveragePrecision",
+    "SegmentationScores",
+    "box_iou",
+    "histogram",
+    "level_boxes",
+    "to_map8",
+]

@@ -1,0 +1,104 @@
+"""Classification and localization together: Top-1 Loc, Top-5 Loc, GT-known Loc."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from lidcam_bench.metrics.base import Accumulator
+from lidcam_bench.metrics.box_accuracy import box_iou
+from lidcam_rt.errors import InputError
+
+__all__ = ["LocalizationAccuracy"]
+
+_Box = Sequence[int]
+
+
+class LocalizationAccuracy(Accumulator):
+    """Shares of images in percent, at the box that the model gives (no threshold is searched).
+
+    Source: the ILSVRC localization task (Russakovsky et al., IJCV 2015), and its WSOL use. With delta 0.5:
+        top1_cls, top5_cls: a true class is first, or among the first five.
+        top1_loc: the first class is true and its box has IoU >= delta with a true box.
+        gt_known_loc: the box of the true class's map has IoU >= delta, whatever was predicted.
+        top5_loc: a true class is among the first five and the box of its map has IoU >= delta.
+    IoU counts pixels inclusively, as in `BoxAccuracy`, boxes as given. No box counts as wrong.
+
+    What it is not: MaxBoxAcc. That one searches the best threshold on the scored images.
+
+    Args:
+        delta: IoU from which a box is right.
+        replicates: bootstrap copies, see `Accumulator`.
+    """
+
+    _NAMES = ("top1_cls", "top5_cls", "top1_loc", "top5_loc", "gt_known_loc")
+
+    def __init__(self, delta: float = 0.5, *, replicates: int = 0) -> None:
+        super().__init__(replicates)
+        if not 0 < delta <= 1:
+            raise InputError(f"delta is an IoU above 0 and at most 1, got {delta}")
+        self.delta = delta
+        self.options = {"delta": delta}
+        self._allocate(right=(5,), number=(5,))
+
+    def update(
+        self,
+        labels: Sequence[int],
+        ranked: Sequence[int],
+        *,
+        truth: Sequence[_Box] = (),
+        box: _Box | None = None,
+        known_box: _Box | None = None,
+        known: bool = False,
+        key: str | None = None,
+    ) -> dict[str, bool | None]:
+        """Count one image.
+
+        Args:
+            labels: its true classes, at least one.
+            ranked: predicted classes, best first; the first five are read.
+            truth: ground-truth boxes; none: only the classification is counted.
+            box: box of the first class's map, None where it has none.
+            known_box: box of the true class's map.
+            known: whether `known_box` was asked for; without it Top-5 and GT-known Loc are not counted.
+            key: name of the image, for the bootstrap.
+
+        Returns:
+            What was right, by name; None for what was not counted.
+
+        Raises:
+            InputError: no label or no prediction.
+        """
+        if not labels or not ranked:
+            raise InputError("a label and a prediction are needed")
+        true = {int(v) for v in labels}
+        first, five = int(ranked[0]) in true, any(int(v) in true for v in ranked[:5])
+        row: dict[str, bool | None] = {"top1_cls": first, "top5_cls": five}
+        if truth:
+            row["top1_loc"] = first and self._fits(box, truth)
+            if known:
+                row["gt_known_loc"] = self._fits(known_box, truth)
+                row["top5_loc"] = five and bool(row["gt_known_loc"])
+        row = {name: row.get(name) for name in self._NAMES}
+        self._add(
+            key,
+            right=np.array([bool(v) for v in row.values()], np.int64),
+            number=np.array([v is not None for v in row.values()], np.int64),
+        )
+        return row
+
+    def _fits(self, box: _Box | None, truth: Any) -> bool:
+        return box is not None and bool((box_iou([box], truth) >= self.delta).any())
+
+    def compute(self) -> dict[str, float | None]:
+        """The shares in percent by name; None for what was never counted."""
+        return self._scores(self.state)
+
+    def _scores(self, state: dict[str, npt.NDArray[np.int64]]) -> dict[str, float | None]:
+        return {
+            name: 100 * int(right) / int(number) if number else None
+            for name, right, number in zip(self._NAMES, state["right"], state["number"], strict=True)
+        }

@@ -1,0 +1,147 @@
+"""The worst and the best pictures of an evaluation, drawn with the truth."""
+
+from __future__ import annotations
+
+import csv
+import io
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from lidcam_bench.data.sets import EvalSet, label_truth
+from lidcam_bench.evaluation.runner import PREDICTED, EvalOptions, class_map
+from lidcam_rt.localizer import Localizer
+from lidcam_rt.results import Localization
+
+__all__ = ["Case", "draw_cases"]
+
+_TRUTH = (255, 0, 200)
+_SIDE = 480
+
+
+@dataclass(frozen=True)
+class Case:
+    """A picture of the report.
+
+    Attributes:
+        heading: group it belongs to.
+        about: what the colours of the group mean.
+        caption: file, answer and number.
+        jpeg: the picture.
+    """
+
+    heading: str
+    about: str
+    caption: str
+    jpeg: bytes
+
+
+def draw_cases(
+    localizer: Localizer, data: EvalSet, folder: Path, number: int, options: EvalOptions | None = None
+) -> list[Case]:
+    """The worst and best pictures by mask IoU, and for track1 by the picture's own mean IoU.
+
+    Args:
+        localizer: the artifact that was scored.
+        data: the data set that was scored.
+        folder: output of `evaluate`, with images.csv.
+        number: pictures per group.
+        options: of that evaluation.
+    """
+    options = options or EvalOptions()
+    with (folder / "images.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    cases: list[Case] = []
+    if {"track3", "wsol"} & set(options.metrics):
+        about = (
+            "Magenta: outline of the true object. White: the model's mask at its own threshold. Green: its box. The "
+            "warmer the colour, the higher the map."
+        )
+        for heading, i in _ends(rows, "mask_iou", number, "masks of the predicted class"):
+            row = rows[i]
+            wrong = {"True": ", class right", "False": ", class wrong"}.get(row.get("top1_cls", ""), "")
+            answer = f"{row['class']} ({float(row['score']):.2f}{wrong})"
+            caption = f"{row['file']}: {answer}, mask IoU {float(row['mask_iou']):.2f}"
+            localized = localizer(data.records[i].image, crf=options.crf, crf_size=options.crf_size)
+            large, mask = _enlarged(localized, data.records[i].read_mask())
+            cases.append(Case(heading, about, caption, _jpeg(_outline(large.overlay(), mask))))
+    if "track1" in options.metrics and (classes := class_map(localizer.class_names, data.class_names)) is not None:
+        from lidcam_rt.segmenter import Segmentation, Segmenter
+
+        segmenter = Segmenter(localizer, options.segment, classes=classes)
+        about = "Left: the model's label map. Right: the true one. A colour is a class; what is left out is not shown."
+        column = f"{PREDICTED}: image_mean_iou"
+        for heading, i in _ends(rows, column, number, "label maps of the predicted classes"):
+            found = segmenter(data.records[i].image)
+            truth = label_truth(data.records[i], data.records[i].read_mask())
+            if truth is None or found.image is None:
+                continue
+            right = Segmentation(np.where(truth == 255, 0, truth).astype(np.uint8), (), (), None, found.image).overlay()
+            gap = np.full((right.shape[0], max(2, right.shape[1] // 60), 3), 255, np.uint8)
+            names = ", ".join(entry.class_name for entry in found.classes) or "nothing"
+            true = ", ".join(data.class_names[label] for label in data.records[i].labels) or "unknown"
+            iou = f"mean IoU of this picture {float(rows[i][column]):.0f}%"
+            caption = f"{rows[i]['file']}: {names}; truly {true}; {iou}"
+            cases.append(Case(heading, about, caption, _jpeg(np.hstack([found.overlay(), gap, right]))))
+    return cases
+
+
+def _ends(rows: list[dict[str, str]], column: str, number: int, what: str) -> list[tuple[str, int]]:
+    """Indices of the rows of lowest, then of highest value; no row is in both."""
+    ranked = sorted((float(row[column]), i) for i, row in enumerate(rows) if row.get(column))
+    number = min(number, len(ranked) // 2)
+    worst, best = ranked[:number], ranked[::-1][:number]
+    return [(f"Worst {what}", i) for _, i in worst] + [(f"Best {what}", i) for _, i in best]
+
+
+def _enlarged(
+    result: Localization, mask: npt.NDArray[np.uint8] | None
+) -> tuple[Localization, npt.NDArray[np.uint8] | None]:
+    """A small picture's localization and mask in whole multiples of their pixels, for outlines that hide less."""
+    import cv2
+
+    times = _SIDE // max(result.size)
+    if times < 2 or result.image is None:
+        return result, mask
+
+    def grow(pixels: npt.NDArray[np.uint8], how: int = cv2.INTER_NEAREST) -> npt.NDArray[np.uint8]:
+        return np.asarray(cv2.resize(pixels, None, fx=times, fy=times, interpolation=how), np.uint8)
+
+    box = None if result.box is None else tuple(times * v for v in result.box)
+    large = replace(
+        result,
+        image=grow(result.image),
+        map=grow(result.map, cv2.INTER_LINEAR),
+        mask=grow(result.mask.view(np.uint8)).view(np.bool_),
+        box=box,  # type: ignore[arg-type]
+    )
+    return large, None if mask is None else grow(mask)
+
+
+def _outline(picture: npt.NDArray[np.uint8], mask: npt.NDArray[np.uint8] | None) -> npt.NDArray[np.uint8]:
+    import cv2
+
+    if mask is None:
+        return picture
+    object_: Any = ((mask > 0) & (mask < 255)).astype(np.uint8)
+    line = max(1, round(min(picture.shape[:2]) / 160))
+    contours, _ = cv2.findContours(object_, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+    cv2.drawContours(picture, contours, -1, _TRUTH, line, cv2.LINE_AA)
+    return picture
+
+
+def _jpeg(pixels: npt.NDArray[np.uint8]) -> bytes:
+    from PIL import Image
+
+    picture = Image.fromarray(pixels)
+    # Small pictures are enlarged, so that outlines and labels of one pixel can be seen.
+    scale = _SIDE / max(picture.size)
+    size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
+    buffer = io.BytesIO()
+    picture.resize(size, Image.Resampling.LANCZOS if scale < 1 else Image.Resampling.NEAREST).save(
+        buffer, "JPEG", quality=86
+    )
+    return buffer.getvalue()

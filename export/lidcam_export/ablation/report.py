@@ -1,0 +1,105 @@
+"""Table, steps and plot of the ablation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lidcam_export.ablation.stages import AblationRow
+
+__all__ = ["steps", "summarize", "table", "write_plot"]
+
+#: score, heading, digits
+COLUMNS = (
+    ("iou", "mask IoU", 3),
+    ("box", "GT-known Loc", 3),
+    ("top1", "Top-1 Loc", 3),
+    ("pxap", "PxAP", 1),
+    ("peak", "peak IoU", 3),
+)
+_STEPS = (
+    ("TAP", "CAM", "CAM +TAP"),
+    ("TAP, with NWC", "CAM +NWC", "CAM +TAP +NWC"),
+    ("NWC", "CAM", "CAM +NWC"),
+    ("NWC, with TAP", "CAM +TAP", "CAM +TAP +NWC"),
+    ("PaS", "CAM +NWC", "CAM +NWC +PaS"),
+    ("PaS, with TAP", "CAM +TAP +NWC", "CAM +TAP +NWC +PaS"),
+    ("CRF", "CAM +NWC +PaS", "CAM +NWC +PaS +CRF"),
+    ("CRF, with TAP", "CAM +TAP +NWC +PaS", "CAM +TAP +NWC +PaS +CRF"),
+)
+
+
+def _with_spread(values: Sequence[float | None]) -> tuple[float | None, float | None]:
+    """Mean and sample standard deviation; None for the spread of one value, and for no value."""
+    kept = [value for value in values if value is not None]
+    if not kept:
+        return None, None
+    return float(np.mean(kept)), float(np.std(kept, ddof=1)) if len(kept) > 1 else None
+
+
+def summarize(runs: Sequence[Sequence[AblationRow]]) -> list[dict[str, Any]]:
+    """Mean and sample standard deviation over checkpoints, stage by stage, in order of appearance."""
+    out = []
+    for stage in dict.fromkeys(row.stage for rows in runs for row in rows):
+        rows = [row for run in runs for row in run if row.stage == stage]
+        entry: dict[str, Any] = {"stage": stage, "runs": len(rows), "settings": [row.settings for row in rows]}
+        for key, _, _ in COLUMNS:
+            entry[key], entry[f"{key}_spread"] = _with_spread([getattr(row, key) for row in rows])
+        out.append(entry)
+    return out
+
+
+def steps(runs: Sequence[Sequence[AblationRow]]) -> list[dict[str, Any]]:
+    """What each step changes: differences of checkpoints of the same seed, their mean and spread."""
+    by_stage: dict[str, dict[int, AblationRow]] = {}
+    for row in (row for rows in runs for row in rows):
+        by_stage.setdefault(row.stage, {})[row.seed] = row
+    out = []
+    for name, before, after in _STEPS:
+        seeds = sorted(by_stage.get(before, {}).keys() & by_stage.get(after, {}).keys())
+        if not seeds:
+            continue
+        entry: dict[str, Any] = {"step": name, "from": before, "to": after, "runs": len(seeds)}
+        for key, _, _ in COLUMNS:
+            pairs = [(getattr(by_stage[after][s], key), getattr(by_stage[before][s], key)) for s in seeds]
+            entry[key], entry[f"{key}_spread"] = _with_spread([a - b for a, b in pairs])
+        out.append(entry)
+    return out
+
+
+def table(rows: Sequence[dict[str, Any]], first: str = "stage") -> str:
+    """Rows of `summarize` (first="stage") or of `steps` (first="step") as a Markdown table."""
+    lines = [f"| {first} | runs | " + " | ".join(name for _, name, _ in COLUMNS) + " |"]
+    lines.append("|---" * (len(COLUMNS) + 2) + "|")
+    sign = "+" if first == "step" else ""
+    for row in rows:
+        cells = [str(row[first]), str(row["runs"])]
+        for key, _, digits in COLUMNS:
+            value, spread = row[key], row[f"{key}_spread"]
+            text = "" if value is None else f"{value:{sign}.{digits}f}"
+            cells.append(text if spread is None else f"{text} ± {spread:.{digits}f}")
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def write_plot(summary: Sequence[dict[str, Any]], file: Path) -> None:
+    """Bars of mask IoU, GT-known Loc and PxAP, with the spread; the blob is a line."""
+    from matplotlib.figure import Figure
+
+    rows = [row for row in summary if row["stage"] != "blob"]
+    blob = next((row for row in summary if row["stage"] == "blob"), None)
+    figure = Figure(figsize=(11, 0.42 * len(rows) + 1.2), layout="constrained")
+    axes = figure.subplots(1, 3, sharey=True)
+    for axis, (key, heading, _) in zip(axes, (COLUMNS[0], COLUMNS[1], COLUMNS[3]), strict=True):
+        colours = ["tab:orange" if "TAP" in row["stage"] else "tab:blue" for row in rows]
+        spread = [row[f"{key}_spread"] or 0 for row in rows]
+        axis.barh([row["stage"] for row in rows], [row[key] for row in rows], xerr=spread, color=colours)
+        if blob is not None:
+            axis.axvline(blob[key], color="black", linestyle=":", label="blob")
+        axis.set_xlabel(heading)
+    axes[0].invert_yaxis()
+    axes[2].legend(loc="lower right")
+    figure.savefig(file, dpi=100)

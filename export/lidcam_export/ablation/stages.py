@@ -1,0 +1,327 @@
+"""The talk's ablation (slide 21): CAM, +TAP, +NWC, +PaS, +CRF, on exported artifacts in the runtime.
+
+The network of each artifact runs once over a split; what is kept is its output `cam` (the map before resizing) and
+the predicted classes. Every stage is then the runtime's own work on these maps: the PaS kernel, the components, the
+dense CRF. Thresholds are chosen on one split and scored on another.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from lidcam_bench.data.sets import EvalRecord, EvalSet
+from lidcam_bench.metrics import IoUCurve, PixelAveragePrecision
+from lidcam_bench.metrics.base import histogram
+from lidcam_bench.metrics.box_accuracy import box_iou
+
+from lidcam_rt import Localizer
+from lidcam_rt.artifact import InputSpec
+from lidcam_rt.backends.base import usable_cores
+from lidcam_rt.boxes import largest_box
+from lidcam_rt.crf import CrfOptions, DenseCRF
+from lidcam_rt.errors import DataError, InputError
+from lidcam_rt.image import read_image, to_original_size
+from lidcam_rt.pas import pas
+
+__all__ = ["AblationRow", "Found", "ablate_artifacts", "blob_row", "find_maps"]
+
+Mask = npt.NDArray[np.bool_]
+Map8 = npt.NDArray[np.uint8]
+
+THETAS = tuple(float(v) for v in np.round(np.arange(0.05, 0.96, 0.05), 2))
+PERCENTILES = (98.0, 95.0, 90.0, 80.0)
+#: sxy of the bilateral kernel in shares of the picture's side, srgb in grey levels, compat
+CRF_SETTINGS = tuple(itertools.product((0.08, 0.2), (5.0, 13.0), (4.0, 10.0)))
+_CRF_CHOICE = 150
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """What one artifact says about one split.
+
+    Attributes:
+        records: pictures with masks.
+        labels: int64 [n], the true class of each.
+        spec: input of the artifact.
+        cam: float32 [n, h, w], its output `cam` for the true class.
+        ranked: int64 [n], the predicted class.
+    """
+
+    records: Sequence[EvalRecord]
+    labels: npt.NDArray[np.int64]
+    spec: InputSpec
+    cam: npt.NDArray[np.float32]
+    ranked: npt.NDArray[np.int64]
+
+    @property
+    def accuracy(self) -> float:
+        """Share of pictures whose predicted class is the true one."""
+        return float((self.ranked == self.labels).mean())
+
+
+@dataclass(frozen=True)
+class AblationRow:
+    """Scores of one stage of one checkpoint on the scored split; the class is given unless said otherwise.
+
+    Attributes:
+        stage: for example `CAM +TAP +NWC`.
+        seed: of the checkpoint's recipe; -1 for the blob.
+        iou: mean over pictures of the mask's IoU with the object.
+        box: share of pictures whose box (largest component) has IoU >= 0.5 with the object's: GT-known Loc.
+        top1: share of pictures of which that holds and the predicted class is the true one: Top-1 Loc; None for the
+            blob, which predicts nothing.
+        pxap: pixel average precision of the map, percent.
+        peak: peak IoU of the map under thresholds 0 to 255, accumulated over the split: Track 3.
+        settings: what was chosen on the other split.
+    """
+
+    stage: str
+    seed: int
+    iou: float
+    box: float
+    top1: float | None
+    pxap: float
+    peak: float
+    settings: dict[str, float]
+
+
+def find_maps(localizer: Localizer, images: EvalSet, *, batch: int = 32) -> Found:
+    """Run an artifact over a split, once.
+
+    Args:
+        localizer: the artifact, exported with the input `labels`.
+        images: pictures with one class and a mask each.
+        batch: pictures per call of the network.
+
+    Raises:
+        DataError: a picture cannot be read, has no class or no mask, or the classes are not the artifact's.
+    """
+    if tuple(images.class_names) != tuple(localizer.class_names):
+        raise DataError(f"{images.name} has other classes than the artifact: evaluate on the data it was made for")
+    if not localizer.manifest.labels_input:
+        raise InputError("the artifact takes no labels: export it with --labels-input")
+    labels = np.array([record.labels[0] if record.labels else -1 for record in images.records], np.int64)
+    if (labels < 0).any():
+        raise DataError(f"{images.records[int(labels.argmin())].image} has no class; the ablation needs one")
+    cams, ranked = [], []
+    for start in range(0, len(labels), batch):
+        part = images.records[start : start + batch]
+        try:
+            pixels = np.stack([localizer.prepare(record.image, keep_image=False).array for record in part])
+        except InputError as error:
+            raise DataError(f"{error}; the ablation needs every picture") from error
+        given = np.tile(labels[start : start + batch, None], (1, localizer.manifest.top_k))
+        outputs = localizer.backend.run(pixels, given, ("logits", "cam"))
+        cams.append(outputs["cam"][:, 0])
+        ranked.append(outputs["logits"].argmax(1))
+    return Found(images.records, labels, localizer.manifest.input, np.concatenate(cams), np.concatenate(ranked))
+
+
+def _truth(record: EvalRecord, label: int) -> npt.NDArray[np.uint8]:
+    """uint8 [H, W]: 1 the object of the class, 0 elsewhere, 255 ignored."""
+    mask = record.read_mask()
+    if mask is None:
+        raise DataError(f"{record.image} has no mask; the ablation needs one")
+    if getattr(record, "mask_values", "") == "classes":
+        return np.where(mask == 255, 255, mask == label + 1).astype(np.uint8)
+    return mask
+
+
+def _map(found: Found, index: int, size: tuple[int, int], percentile: float, mode: str) -> Map8:
+    """The runtime's localization map uint8 [H, W] of a picture of (width, height) pixels."""
+    inside = (found.spec.height, found.spec.width)
+    made = pas(found.cam[index][None, None], inside, percentile=percentile, mode=mode)
+    return to_original_size(made.map[0, 0], size, found.spec)
+
+
+def _level(found: Found, index: int, percentile: float, theta: float) -> int:
+    inside = (found.spec.height, found.spec.width)
+    made = pas(found.cam[index][None, None], inside, percentile=percentile, theta=theta)
+    return int(np.floor(made.threshold[0, 0]))
+
+
+def _threaded(function: Callable[[int], Any], count: int) -> list[Any]:
+    with ThreadPoolExecutor(usable_cores()) as pool:
+        return list(pool.map(function, range(count)))
+
+
+def choose_threshold(found: Found, percentiles: Iterable[float]) -> tuple[float, float]:
+    """(percentile, theta) with the best mean IoU of the mask `map > theta * percentile`.
+
+    The map does not depend on either, so that one histogram a picture gives the IoU at all 256 levels.
+    """
+    grid = [(percentile, theta) for percentile in percentiles for theta in THETAS]
+
+    def one(index: int) -> npt.NDArray[np.float64]:
+        truth = _truth(found.records[index], int(found.labels[index]))
+        map8 = _map(found, index, (truth.shape[1], truth.shape[0]), 100.0, "threshold")
+        outside, inside = histogram(map8, truth)
+        above = np.stack([outside, inside])[:, ::-1].cumsum(1)[:, ::-1] - (outside, inside)
+        iou = above[1] / np.maximum(above[0] + inside.sum(), 1)
+        levels = [_level(found, index, *setting) for setting in grid]
+        return np.asarray([iou[level] for level in levels])
+
+    means = np.mean(_threaded(one, len(found.records)), axis=0)
+    return grid[int(means.argmax())]
+
+
+def _iou(mask: Mask, truth: npt.NDArray[np.uint8]) -> float:
+    wanted, counted = truth == 1, truth != 255
+    return float((mask & wanted).sum() / max(((mask | wanted) & counted).sum(), 1))
+
+
+def _box(mask: Mask | npt.NDArray[np.uint8]) -> tuple[int, int, int, int] | None:
+    return largest_box(mask, inclusive=True)
+
+
+def _true_boxes(record: EvalRecord, truth: npt.NDArray[np.uint8]) -> list[tuple[int, int, int, int]]:
+    """Boxes with their last pixels inside; without boxes in the data that around the mask."""
+    if record.boxes:
+        return [(b[0], b[1], b[2] - 1, b[3] - 1) for b in record.boxes]
+    rows, columns = np.flatnonzero((truth == 1).any(1)), np.flatnonzero((truth == 1).any(0))
+    return [(int(columns[0]), int(rows[0]), int(columns[-1]), int(rows[-1]))] if rows.size else []
+
+
+def score(
+    stage: str,
+    seed: int,
+    found: Found,
+    make: Callable[[int, tuple[int, int]], tuple[Mask, Map8]],
+    settings: dict[str, float],
+    *,
+    predicts: bool = True,
+) -> AblationRow:
+    """Score a stage: `make(index, (width, height))` gives its mask and its map at the picture's size."""
+    pxap, curve = PixelAveragePrecision(), IoUCurve("dataset")
+
+    def one(index: int) -> tuple[float, bool, npt.NDArray[np.int64]]:
+        truth = _truth(found.records[index], int(found.labels[index]))
+        mask, map8 = make(index, (truth.shape[1], truth.shape[0]))
+        box, true = _box(mask), _true_boxes(found.records[index], truth)
+        hit = box is not None and bool(true) and bool((box_iou([box], true) >= 0.5).any())
+        return _iou(mask, truth), hit, histogram(map8, truth)
+
+    results = _threaded(one, len(found.records))
+    for _, _, counts in results:
+        pxap.update_counts(counts)
+        curve.update_counts(counts)
+    hits = np.array([hit for _, hit, _ in results])
+    return AblationRow(
+        stage=stage,
+        seed=seed,
+        iou=float(np.mean([iou for iou, _, _ in results])),
+        box=float(hits.mean()),
+        top1=float((hits & (found.ranked == found.labels)).mean()) if predicts else None,
+        pxap=float(pxap.compute() or 0.0),
+        peak=float(curve.compute()[0]),
+        settings=settings,
+    )
+
+
+def _thresholded(found: Found, percentile: float, theta: float) -> Callable[[int, tuple[int, int]], tuple[Mask, Map8]]:
+    """Mask of `threshold`, map of `normalize`: the two uses of PaS; percentile 100 is the plain maximum."""
+
+    def make(index: int, size: tuple[int, int]) -> tuple[Mask, Map8]:
+        level = _level(found, index, percentile, theta)
+        mask = _map(found, index, size, percentile, "threshold").astype(np.int16) > level
+        return mask, _map(found, index, size, percentile, "normalize")
+
+    return make
+
+
+def _refined(
+    found: Found, percentile: float, theta: float, setting: tuple[float, float, float]
+) -> Callable[[int, tuple[int, int]], tuple[Mask, Map8]]:
+    """Mask and map from the dense CRF, started from the mask with probability 0.7."""
+    coarse = _thresholded(found, percentile, theta)
+    share, srgb, compat = setting
+
+    def make(index: int, size: tuple[int, int]) -> tuple[Mask, Map8]:
+        mask, _ = coarse(index, size)
+        side = float(np.sqrt(size[0] * size[1]))
+        options = CrfOptions(
+            gaussian_sxy=max(1.0, 0.01 * side),
+            bilateral_sxy=share * side,
+            bilateral_srgb=srgb,
+            bilateral_compat=compat,
+        )
+        object_ = np.where(mask, options.gt_prob, 1 - options.gt_prob).astype(np.float32)
+        picture = read_image(found.records[index].image)
+        q = DenseCRF(options).refine(picture, np.stack([1 - object_, object_]))[1]
+        return q > 0.5, np.rint(255 * q).astype(np.uint8)
+
+    return make
+
+
+def _choose_crf(found: Found, percentile: float, theta: float) -> tuple[float, float, float]:
+    count = min(len(found.records), _CRF_CHOICE)
+    means = []
+    for setting in CRF_SETTINGS:
+        make = _refined(found, percentile, theta, setting)
+
+        def one(index: int, make: Callable[..., tuple[Mask, Map8]] = make) -> float:
+            truth = _truth(found.records[index], int(found.labels[index]))
+            return _iou(make(index, (truth.shape[1], truth.shape[0]))[0], truth)
+
+        means.append(float(np.mean(_threaded(one, count))))
+    return CRF_SETTINGS[int(np.argmax(means))]
+
+
+def blob_row(choose: Found, score_on: Found) -> AblationRow:
+    """A centred Gaussian blob (sigma a quarter of the side) in place of the map: what reaches its score is nothing."""
+    height, width = score_on.spec.height, score_on.spec.width
+    y, x = np.mgrid[:height, :width]
+    blob = np.exp(-8 * (((y + 0.5) / height - 0.5) ** 2 + ((x + 0.5) / width - 0.5) ** 2)).astype(np.float32)
+
+    def with_blob(found: Found) -> Found:
+        cam = np.broadcast_to(blob, (len(found.labels), height, width))
+        return Found(found.records, found.labels, found.spec, cam, found.ranked)
+
+    few, many = with_blob(choose), with_blob(score_on)
+    _, theta = choose_threshold(few, (100.0,))
+    return score("blob", -1, many, _thresholded(many, 100.0, theta), {"theta": theta}, predicts=False)
+
+
+def ablate_artifacts(
+    pooling: str,
+    seed: int,
+    signed: tuple[Found, Found],
+    clamped: tuple[Found, Found],
+    *,
+    crf: bool = True,
+    note: Callable[[str], None] = lambda _: None,
+) -> list[AblationRow]:
+    """Rows of one checkpoint: its CAM, +NWC, +PaS, +CRF.
+
+    Args:
+        pooling: `gap` or `tap`, names the rows.
+        seed: of the checkpoint's recipe.
+        signed: the artifact exported without NWC on the split for choosing and on that for scores.
+        clamped: the artifact exported with NWC.
+        crf: whether to end with the dense CRF.
+        note: told what comes next.
+    """
+    first = "CAM" if pooling == "gap" else "CAM +TAP"
+    rows = []
+    for stage, (few, many) in ((first, signed), (f"{first} +NWC", clamped)):
+        note(stage)
+        _, theta = choose_threshold(few, (100.0,))
+        rows.append(score(stage, seed, many, _thresholded(many, 100.0, theta), {"theta": theta}))
+    few, many = clamped
+    note(f"{first} +NWC +PaS")
+    percentile, theta = choose_threshold(few, PERCENTILES)
+    settings = {"theta": theta, "percentile": percentile}
+    rows.append(score(f"{first} +NWC +PaS", seed, many, _thresholded(many, percentile, theta), settings))
+    if crf:
+        note(f"{first} +NWC +PaS +CRF")
+        setting = _choose_crf(few, percentile, theta)
+        names = dict(zip(("bilateral_sxy_share", "srgb", "compat"), setting, strict=True))
+        make = _refined(many, percentile, theta, setting)
+        rows.append(score(f"{first} +NWC +PaS +CRF", seed, many, make, {**settings, **names}))
+    return rows

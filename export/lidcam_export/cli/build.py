@@ -1,0 +1,78 @@
+"""`lidcam build`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lidcam_rt.errors import InputError
+
+__all__ = ["build"]
+
+
+def build(
+    model: Annotated[Path, typer.Argument(help="an artifact made by `lidcam export`")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="the .engine file; a .json sidecar goes beside it")],
+    flavour: Annotated[str, typer.Option(help="tensorrt, tensorrt-rtx, or auto: the one that is installed")] = "auto",
+    precision: Annotated[str, typer.Option(help="fp32, or fp16 (CAM head and PaS stay in float32)")] = "fp32",
+    batch: Annotated[str, typer.Option(help="SMALLEST,PREFERRED,LARGEST, or one number")] = "1,8,32",
+    size: Annotated[
+        str | None, typer.Option(help="input, SIDE or HEIGHTxWIDTH pixels; default: the artifact's")
+    ] = None,
+    capability: Annotated[
+        str | None, typer.Option(help="compute capabilities, such as 8.9,12.0; default: this machine's GPU")
+    ] = None,
+    pas: Annotated[
+        str, typer.Option(help="body (standard operators) or plugin (kernel baked into the engine)")
+    ] = "body",
+    workspace: Annotated[int | None, typer.Option(help="limit of the builder's scratch memory, MiB")] = None,
+    force: Annotated[bool, typer.Option("--force", help="build even if the output is up to date")] = False,
+) -> None:
+    """Build an engine of TensorRT or TensorRT for RTX from an artifact."""
+    from lidcam_export.cli.export import parse_size
+    from lidcam_export.tensorrt.builder import BuildOptions, build_engine
+
+    spec, built_now = build_engine(
+        model,
+        output,
+        BuildOptions(
+            flavour=flavour,
+            precision=precision,
+            batch=_batch(batch),
+            size=parse_size(size),
+            capability=tuple(entry.strip() for entry in capability.split(",")) if capability else (),
+            pas=pas,
+            workspace_mib=workspace,
+            force=force,
+        ),
+    )
+    image = spec.profile["image"]
+    counts = ", ".join(f"{number} {name}" for name, number in sorted(spec.built.items()))
+    typer.echo(
+        f"{output}: {'built' if built_now else 'up to date'}, {spec.engine_bytes / 1e6:.1f} MB, {spec.flavour} "
+        f"{spec.version} for compute capability {', '.join(spec.compute_capability)}"
+    )
+    typer.echo(
+        f"{spec.precision}, convolutions as built: {counts} (read from the {spec.evidence}); PaS: {spec.pas}; image "
+        f"{image.min} to {image.max}, best at {image.opt}"
+    )
+    if spec.half_check is not None:
+        check = spec.half_check
+        typer.echo(
+            f"fp16 against fp32 (ONNX Runtime, CPU): logits {check['logits']:.1e}, CAM {check['cam']:.1e} (relative), "
+            f"map {check['map']:.0f} of 255, mask {check['mask_flipped']:.1e} of pixels"
+        )
+
+
+def _batch(text: str) -> tuple[int, int, int]:
+    try:
+        numbers = [int(part) for part in text.split(",")]
+    except ValueError:
+        numbers = []
+    if len(numbers) == 1:
+        numbers *= 3
+    if len(numbers) != 3:
+        raise InputError(f"--batch {text}: give SMALLEST,PREFERRED,LARGEST, such as 1,8,32, or one number")
+    return numbers[0], numbers[1], numbers[2]

@@ -1,0 +1,1 @@
+"""The graph of an artifact: CAM, NWC and the PaS operator with its function body."""

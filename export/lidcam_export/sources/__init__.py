@@ -1,0 +1,1 @@
+"""What `lidcam export` takes, made into a network whose features, pooling and head are known."""

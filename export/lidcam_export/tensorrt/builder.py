@@ -1,0 +1,318 @@
+"""From an artifact to an engine of TensorRT or TensorRT for RTX (DESIGN, sections 4 and 7)."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from lidcam_export.precision.half import network_nodes, to_half
+from lidcam_export.precision.half_check import compare_half
+from lidcam_export.tensorrt.built_precision import (
+    check_precision,
+    types_from_inspector,
+    types_in_network,
+    types_in_plan,
+)
+from lidcam_export.tensorrt.flavour import Flavour, flavour_of, pin_to_float32, set_capabilities
+from lidcam_export.tensorrt.network import cut_pas, fix_size, for_tensorrt
+from lidcam_rt.artifact import Manifest, file_sha256, read_manifest
+from lidcam_rt.backends.engine_file import (
+    ENGINE_SUFFIX,
+    EngineSpec,
+    Profile,
+    TensorSpec,
+    cache_key,
+    check_engine,
+    key_of,
+    read_sidecar,
+    write_engine,
+)
+from lidcam_rt.device.runtime import compute_capability
+from lidcam_rt.errors import ArtifactError, BackendError, ExportError, InputError, MissingExtraError
+from lidcam_rt.version import __version__
+
+__all__ = ["BuildOptions", "build_engine"]
+
+_log = logging.getLogger("lidcam_export")
+_MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """How an engine is built.
+
+    Attributes:
+        flavour: `tensorrt`, `tensorrt-rtx`, or `auto`: the first of these that is installed.
+        precision: `fp32`, or `fp16`: the network in half precision, CAM head and PaS in float32.
+        batch: smallest, preferred and largest batch.
+        size: (height, width) of the input in pixels; None: the artifact's.
+        capability: compute capabilities of the GPUs that will run it (TensorRT for RTX); empty: this machine's GPU.
+        pas: `body`, standard operators, or `plugin`, the kernel baked into the engine (TensorRT only).
+        workspace_mib: limit of the builder's scratch memory; None: TensorRT's own.
+        force: build even where the output is up to date.
+    """
+
+    flavour: str = "auto"
+    precision: str = "fp32"
+    batch: tuple[int, int, int] = (1, 8, 32)
+    size: tuple[int, int] | None = None
+    capability: tuple[str, ...] = ()
+    pas: str = "body"
+    workspace_mib: int | None = None
+    force: bool = False
+
+    def __post_init__(self) -> None:
+        low, middle, high = self.batch
+        if not 1 <= low <= middle <= high:
+            raise InputError(f"batch must be smallest <= preferred <= largest, all at least 1, got {self.batch}")
+        for name, value, known in (
+            ("flavour", self.flavour, ("auto", *_MODULES)),
+            ("precision", self.precision, ("fp32", "fp16")),
+            ("pas", self.pas, ("body", "plugin")),
+        ):
+            if value not in known:
+                raise InputError(f"{name} must be one of {', '.join(known)}, got {value!r}")
+
+
+def build_engine(
+    artifact: Path, output: Path, options: BuildOptions | None = None, *, trt: Any = None
+) -> tuple[EngineSpec, bool]:
+    """Build an engine and write it with its sidecar.
+
+    Args:
+        artifact: the .onnx file.
+        output: the .engine file; the sidecar is `output`.json.
+        options: how.
+        trt: the TensorRT module; None: by `options.flavour`.
+
+    Returns:
+        The sidecar, and whether it was built now (False: the output was up to date).
+
+    Raises:
+        ArtifactError: the artifact cannot be read.
+        MissingExtraError: TensorRT is not installed.
+        ExportError: TensorRT refuses the network, or built something else than was asked for.
+        OutputError: the files cannot be written.
+    """
+    options = options or BuildOptions()
+    if output.suffix != ENGINE_SUFFIX:
+        raise InputError(f"{output}: the engine's name must end in {ENGINE_SUFFIX}")
+    manifest = _sized(read_manifest(artifact), options.size)
+    trt = trt or _module(options.flavour)
+    flavour = flavour_of(trt)
+    if options.pas == "body":
+        _warn_of_slow_body(flavour, manifest)
+    plugin = _plugin(trt, flavour) if options.pas == "plugin" else None
+    capability = _capability(flavour, options.capability)
+    profile = _profile(manifest, options.batch)
+    digest = file_sha256(artifact)
+    kernel = None if plugin is None else plugin.kernel_sha256(capability)
+    key = cache_key(
+        artifact_sha256=digest, flavour=flavour.name, version=flavour.version, compute_capability=capability,
+        precision=options.precision, profile=profile, pas=options.pas, kernel_sha256=kernel,
+    )  # fmt: skip
+    if not options.force and (present := _up_to_date(output, key, flavour)) is not None:
+        return present, False
+
+    model = fix_size(onnx.load(str(artifact)), manifest.input.height, manifest.input.width)
+    half_check = None
+    inside: set[str] = set()
+    if options.precision == "fp16":
+        if flavour.cast_graph:
+            full, model = model, to_half(model)
+            half_check = compare_half(full, model, manifest)
+        else:
+            inside = {model.graph.node[i].name for i in network_nodes(model)}
+    log = _logger(trt)
+    builder = trt.Builder(log)
+    network = builder.create_network(flavour.network_flags(trt))
+    if plugin is None:
+        _parse(trt, network, for_tensorrt(model), log)
+    else:
+        rest, inputs, attributes = cut_pas(model)
+        _parse(trt, network, rest, log)
+        plugin.add_to(network, inputs, attributes, capability)
+    if options.precision == "fp16" and not flavour.cast_graph:
+        pin_to_float32(trt, network, inside)
+    inputs_found, outputs_found = _tensors(trt, network, manifest)
+    config = builder.create_builder_config()
+    flavour.configure_precision(trt, config, options.precision)
+    set_capabilities(trt, flavour, config, capability)
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
+    if options.workspace_mib is not None:
+        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_mib << 20)
+    shapes = builder.create_optimization_profile()
+    for name, entry in profile.items():
+        shapes.set_shape(name, entry.min, entry.opt, entry.max)
+    config.add_optimization_profile(shapes)
+    plan = builder.build_serialized_network(network, config)
+    if plan is None:
+        raise ExportError(f"{flavour.name} {flavour.version} could not build {artifact.name}: {log.reason()}")
+    content = memoryview(plan)
+    built, evidence = _built(trt, flavour, network, content, log)
+    check_precision(options.precision, built, evidence)
+    spec = EngineSpec(
+        engine_bytes=content.nbytes, engine_sha256=_sha256(content), artifact=artifact.name, artifact_sha256=digest,
+        flavour=flavour.name, version=flavour.version, compute_capability=capability, precision=options.precision,
+        built=built, evidence=evidence, profile=profile, pas=options.pas, kernel_sha256=kernel, inputs=inputs_found,
+        outputs=outputs_found, half_check=half_check, manifest=manifest.to_metadata(), package_version=__version__,
+    )  # fmt: skip
+    write_engine(output, content, spec)
+    return spec, True
+
+
+def _sha256(content: memoryview) -> str:
+    import hashlib
+
+    return hashlib.sha256(content).hexdigest()
+
+
+def _module(flavour: str) -> Any:
+    names = _MODULES if flavour == "auto" else {flavour: _MODULES[flavour]}
+    for name in names.values():
+        try:
+            return importlib.import_module(name)
+        except ImportError:
+            continue
+    extra = "tensorrt-rtx" if flavour == "auto" else flavour
+    raise MissingExtraError("lidcam build", extra, tuple(names.values()))
+
+
+def _warn_of_slow_body(flavour: Flavour, manifest: Manifest) -> None:
+    """The long chain of counts over a small map, which `where="raw"` needs, keeps TensorRT for RTX's compiler busy.
+
+    Seen with 1.7: not done after 3 minutes of processor time, while the same chain over the resized map takes seconds.
+    """
+    numbers = tuple(int(part) for part in flavour.version.split(".")[:2] if part.isdigit())
+    if flavour.name == "tensorrt-rtx" and numbers <= (1, 7) and manifest.pas.where == "raw":
+        _log.warning(
+            "%s %s takes very long to build PaS with where raw (no build was seen to end); an artifact exported with "
+            "--pas-where resized builds in seconds", flavour.name, flavour.version,
+        )  # fmt: skip
+
+
+def _plugin(trt: Any, flavour: Flavour) -> Any:
+    if not flavour.ahead_of_time:
+        raise ExportError(
+            f"{flavour.name} {flavour.version} bakes no plugins into engines: build with --pas body, or with "
+            "TensorRT 10.8 or newer"
+        )
+    from lidcam_export.tensorrt.plugin import PasPlugin
+
+    return PasPlugin(trt, importlib.import_module(f"{trt.__name__}.plugin"))
+
+
+def _capability(flavour: Flavour, asked: tuple[str, ...]) -> tuple[str, ...]:
+    here = compute_capability()
+    if flavour.offline:
+        if not asked and here is None:
+            raise InputError("there is no GPU here: say for which one to build, for example --capability 8.9")
+        return asked or (str(here),)
+    if here is None:
+        raise BackendError(
+            f"{flavour.name} {flavour.version} builds only on the GPU that will run the engine, and no NVIDIA driver "
+            "answers here: build there, or use TensorRT for RTX (pip install 'lidcam-rt[tensorrt-rtx]')"
+        )
+    if asked and asked != (here,):
+        raise InputError(f"{flavour.name} builds for this machine's GPU ({here}), not for {', '.join(asked)}")
+    return (here,)
+
+
+def _sized(manifest: Manifest, size: tuple[int, int] | None) -> Manifest:
+    """The manifest for an engine of one size."""
+    spec = manifest.input
+    if size is not None and size != (spec.height, spec.width) and not spec.dynamic_size:
+        raise InputError(
+            f"the artifact's size is fixed at {spec.height}x{spec.width}: export it again with --size {size[0]}"
+        )
+    height, width = size or (spec.height, spec.width)
+    fixed = spec.model_copy(update={"height": height, "width": width, "dynamic_size": False})
+    return manifest.model_copy(update={"input": fixed})
+
+
+def _profile(manifest: Manifest, batch: tuple[int, int, int]) -> dict[str, Profile]:
+    spec = manifest.input
+    one = (spec.height, spec.width, 3) if spec.dtype == "uint8" else (3, spec.height, spec.width)
+    low, middle, high = ((n, *one) for n in batch)
+    profile = {"image": Profile(min=low, opt=middle, max=high)}
+    if manifest.labels_input:
+        low, middle, high = ((n, manifest.top_k) for n in batch)
+        profile["labels"] = Profile(min=low, opt=middle, max=high)
+    return profile
+
+
+def _up_to_date(output: Path, key: str, flavour: Flavour) -> EngineSpec | None:
+    try:
+        spec = read_sidecar(output)
+        if key_of(spec) != key:
+            return None
+        check_engine(output, spec, flavour=flavour.name, version=flavour.version, capability=None)
+    except ArtifactError:
+        return None
+    return spec
+
+
+def _logger(trt: Any) -> Any:
+    class Log(trt.ILogger):  # type: ignore[misc, name-defined]
+        """Keeps TensorRT's errors for the message."""
+
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+            self.errors: list[str] = []
+
+        def log(self, severity: Any, text: str) -> None:
+            if severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR):
+                self.errors.append(text.strip())
+
+        def reason(self) -> str:
+            return "; ".join(self.errors[-3:])[:800] or "it gave no reason"
+
+    return Log()
+
+
+def _parse(trt: Any, network: Any, model: onnx.ModelProto, log: Any) -> None:
+    parser = trt.OnnxParser(network, log)
+    if not parser.parse(model.SerializeToString()):
+        errors = "; ".join(str(parser.get_error(i)) for i in range(parser.num_errors))
+        raise ExportError(f"TensorRT's parser refuses the artifact: {errors[:800] or log.reason()}")
+
+
+def _tensors(trt: Any, network: Any, manifest: Manifest) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+    """Inputs and outputs of the network, which must be those of the artifact."""
+    names = {getattr(trt, name): name for name in ("float32", "float16", "int32", "int64", "uint8", "bool")}
+
+    def describe(count: int, get: Callable[[int], Any]) -> tuple[TensorSpec, ...]:
+        tensors = [get(i) for i in range(count)]
+        return tuple(
+            TensorSpec(name=t.name, dtype=names.get(t.dtype, str(t.dtype)), shape=tuple(t.shape)) for t in tensors
+        )
+
+    inputs = describe(network.num_inputs, network.get_input)
+    outputs = describe(network.num_outputs, network.get_output)
+    wanted = {"image": manifest.input.dtype} | ({"labels": "int64"} if manifest.labels_input else {})
+    promised = {"logits": "float32", "class_ids": "int64", "scores": "float32", "cam": "float32", "map8": "uint8",
+                "mask": "uint8", "threshold": "float32"}  # fmt: skip
+    found = ({t.name: t.dtype for t in inputs}, {t.name: t.dtype for t in outputs})
+    if found != (wanted, promised):
+        raise ExportError(f"the network's inputs and outputs are {found}, the artifact's are {(wanted, promised)}")
+    return inputs, outputs
+
+
+def _built(trt: Any, flavour: Flavour, network: Any, plan: memoryview, log: Any) -> tuple[dict[str, int], str]:
+    """What was built and the witness for it."""
+    if compute_capability() is not None:
+        engine = trt.Runtime(log).deserialize_cuda_engine(plan)
+        if engine is None:
+            raise ExportError(f"{flavour.name} does not load the engine that it has just built: {log.reason()}")
+        text = engine.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON)
+        if found := types_from_inspector(text):
+            return found, "inspector"
+    if found := types_in_plan(plan):
+        return found, "plan"
+    return types_in_network(trt, network), "network"

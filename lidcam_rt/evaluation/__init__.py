@@ -1,6 +1,0 @@
-"""Evaluation of an artifact on a data set: what is read, run, counted and reported."""
-
-from lidcam_rt.evaluation.data import EvalRecord, EvalSet, open_data
-from lidcam_rt.evaluation.runner import EvalOptions, evaluate
-
-__all__ = ["EvalOptions", "EvalRecord", "EvalSet", "evaluate", "open_data"]

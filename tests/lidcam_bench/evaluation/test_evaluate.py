@@ -1,0 +1,357 @@
+"""The runner: resume, honesty of rows, data forms, messages."""
+
+import json
+import os
+import subprocess
+import sys
+
+import artifacts
+import numpy as np
+import pytest
+from lidcam_bench.data.coco import draw_shapes
+from lidcam_bench.evaluation import EvalOptions, evaluate, open_data
+from lidcam_bench.evaluation import runner as runner_module
+from lidcam_bench.evaluation.metric_set import blob
+from lidcam_bench.evaluation.run_folder import RunFolder
+from PIL import Image
+from sklearn.metrics import confusion_matrix
+
+import lidcam_rt
+from lidcam_rt.errors import DataError, InputError, OutputError
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return artifacts.data_set(tmp_path_factory.mktemp("data") / "colours", 12)
+
+
+ALL = EvalOptions(metrics=("track3", "wsol", "track1"), gt_known=True, replicates=20, save_every=4, batch_size=2)
+
+
+def test_scores_of_a_model_whose_answers_are_known(localizer, folder, tmp_path):
+    seen = []
+    data = open_data(str(folder))
+    results = evaluate(localizer, data, tmp_path, ALL, progress=lambda *count: seen.append(count))
+    assert seen == [(i, 12) for i in range(13)]
+    rows = results["rows"]
+    model, base = rows["predicted class"], rows["baseline: centred blob"]
+    assert model["localization"]["scores"]["top1_cls"] == 100
+    assert model["localization"]["scores"]["gt_known_loc"] is not None
+    assert model["track3"]["scores"]["peak_iou"] > 0.7 > base["track3"]["scores"]["peak_iou"]
+    assert model["max_box_acc"]["scores"]["max_box_acc"] == 100
+    # Track 1 by hand: the colour's index over the mask, against the drawn box.
+    table = np.zeros((5, 5), np.int64)
+    for record, result in zip(data.records, localizer.batch([r.image for r in data.records]), strict=True):
+        found = np.where(result.mask, result.class_id + 1, 0)
+        true = np.where(record.read_mask() == 1, record.labels[0] + 1, 0)
+        table += confusion_matrix(true.ravel(), found.ravel(), labels=range(5))
+    iou = np.diag(table) / (table.sum(0) + table.sum(1) - np.diag(table))
+    assert model["track1"]["scores"]["mean_iou"] == pytest.approx(100 * iou.mean())
+    assert 0 < base["track1"]["scores"]["mean_iou"] < model["track1"]["scores"]["mean_iou"]
+    above = results["above_baseline"]["predicted class"]["track3"]
+    assert above["difference"] == model["track3"]["scores"]["peak_iou"] - base["track3"]["scores"]["peak_iou"]
+    assert above["interval_95"][0] < above["difference"] < above["interval_95"][1]
+    assert json.loads((tmp_path / "results.json").read_text()) == json.loads(json.dumps(results))
+    assert len((tmp_path / "images.csv").read_text().splitlines()) == 13
+
+
+def test_stopped_and_resumed_gives_the_same_bytes(localizer, folder, tmp_path, monkeypatch):
+    data = open_data(str(folder))
+    evaluate(localizer, data, tmp_path / "whole", ALL)
+    score, calls = runner_module._Run.score, []
+
+    def stopped(self, *arguments):
+        calls.append(1)
+        if len(calls) == 7:  # after a save at 4 and unsaved work at 6
+            raise KeyboardInterrupt
+        return score(self, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runner_module._Run, "score", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            evaluate(localizer, data, tmp_path / "cut", ALL)
+    assert not (tmp_path / "cut" / "results.json").exists()
+    seen = []
+    evaluate(localizer, data, tmp_path / "cut", ALL, progress=lambda done, total: seen.append(done))
+    assert seen[0] == 4
+    for name in ("results.json", "images.csv"):
+        assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    with pytest.raises(InputError, match="another options"):
+        evaluate(localizer, data, tmp_path / "cut", EvalOptions())
+
+
+def test_states_are_saved_between_batches_only(localizer, folder, tmp_path, monkeypatch):
+    saved = []
+    monkeypatch.setattr(RunFolder, "save", lambda self, arrays: saved.append(self.done))
+    monkeypatch.setattr(RunFolder, "save_is_due", True)
+    options = EvalOptions(metrics=("track3",), replicates=0, save_every=3, batch_size=2)
+    evaluate(localizer, open_data(str(folder)), tmp_path, options)
+    assert saved == [4, 8, 12]  # a network may round otherwise in a batch of another size
+
+
+KILLED = """
+import os, signal, sys
+import lidcam_rt
+from lidcam_bench.evaluation import EvalOptions, evaluate, open_data
+from lidcam_bench.evaluation.run_folder import RunFolder
+model, data, out, when = sys.argv[1:]
+add, calls = RunFolder.add, []
+def killed(self, row):
+    add(self, row)
+    calls.append(1)
+    if len(calls) == int(when):
+        self._rows.flush()
+        os.write(self._rows.fileno(), b'{"half a li')
+        os.kill(os.getpid(), signal.SIGKILL)
+RunFolder.add = killed
+evaluate(lidcam_rt.load(model), open_data(data), out, EvalOptions(gt_known=True, replicates=20, save_every=2))
+"""
+
+
+def test_sigkill_in_a_line_of_the_rows(model, localizer, folder, tmp_path):
+    options = EvalOptions(gt_known=True, replicates=20, save_every=2)
+    evaluate(localizer, open_data(str(folder)), tmp_path / "whole", options)
+    for when in ("7", "1"):
+        command = [sys.executable, "-c", KILLED, str(model), str(folder), str(tmp_path / "cut"), when]
+        assert subprocess.run(command, check=False).returncode == -9
+    evaluate(localizer, open_data(str(folder)), tmp_path / "cut", options)
+    for name in ("results.json", "images.csv"):
+        assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_a_folder_in_use_or_damaged_or_of_something_else_is_refused(localizer, folder, tmp_path):
+    data, options = open_data(str(folder)), EvalOptions(limit=2, replicates=0)
+    with RunFolder(tmp_path / "out", {}), pytest.raises(OutputError, match="another run is writing"):
+        evaluate(localizer, data, tmp_path / "out", options)
+    evaluate(localizer, data, tmp_path / "out", options)
+    rows = (tmp_path / "out" / "rows.jsonl").read_bytes()
+    (tmp_path / "out" / "rows.jsonl").write_bytes(rows[:50])
+    with pytest.raises(InputError, match="shorter"):
+        evaluate(localizer, data, tmp_path / "out", options)
+    (tmp_path / "out" / "state.npz").write_bytes(b"PK nothing")
+    with pytest.raises(InputError, match="damaged"):
+        evaluate(localizer, data, tmp_path / "out", options)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "results.json").write_text("{}")
+    with pytest.raises(InputError, match="something else"):
+        evaluate(localizer, data, tmp_path / "other", options)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="is a file"):
+        evaluate(localizer, data, tmp_path / "file", options)
+
+
+def test_the_command_writes_a_self_contained_report(model, folder, tmp_path):
+    pytest.importorskip("matplotlib")
+    command = [sys.executable, "-c", "from lidcam_rt.cli.main import main; main()", "eval", str(model)]
+    done = subprocess.run(
+        [*command, "--data", str(folder), "-o", str(tmp_path), "--gt-known", "--replicates", "10"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "COLUMNS": "80"},
+    )
+    assert done.returncode == 0, done.stderr
+    page = (tmp_path / "report.html").read_text()
+    assert "src='data:image" in page and "http" not in page and "centred blob" in page
+    assert "It is not" in page and "Worst masks of the predicted class" in page and "above the blob" in page
+    assert {p.name for p in tmp_path.glob("*.png")} == {"iou_curve.png", "precision_recall.png", "box_accuracy.png"}
+    assert all(len(line) <= 80 for line in done.stdout.splitlines() if str(tmp_path) not in line)
+    refused = subprocess.run(
+        [*command, "--data", "nothing:here", "-o", str(tmp_path / "no")], capture_output=True, text=True
+    )
+    assert refused.returncode == 2 and "Traceback" not in refused.stderr and "coco" in refused.stderr
+
+
+def test_a_picture_that_cannot_be_read_is_said_and_left_out(localizer, folder, tmp_path):
+    root = tmp_path / "data"
+    (root / "images").mkdir(parents=True)
+    (root / "images" / "bad.png").write_bytes(b"no picture")
+    with pytest.raises(DataError, match="none of the 1"):
+        evaluate(localizer, open_data(str(root)), tmp_path / "out")
+    (root / "images" / "good.png").write_bytes((folder / "images" / "00.png").read_bytes())
+    results = evaluate(localizer, open_data(str(root)), tmp_path / "out2")
+    assert [f["file"] for f in results["failures"]] == ["bad.png"]
+    assert any("could not be read" in note for note in results["notes"])
+
+
+#: What pycocotools 2.0.11 encodes these two masks as.
+HOLED = "m067000000LJ16300000000000000g0"
+NOISE = (
+    "`011090G1;OH0M000g0000f00iN030I060O0O052NNH030M0303070O0H0N080K12O40H041L0M0207OG090K0<0C0O10OO080F0"
+    "h00E040@050K0205040I0800000M1O0<O^O0O0;0C050K020O0=0O0D0:0L0I060J0508Wo0:iPO@0L0<0J16ON0D0O23N9090C0"
+    "2020I0M01"
+)
+
+
+def test_coco_polygons_counts_and_crowds(tmp_path):
+    Image.new("RGB", (10, 8)).save(tmp_path / "a.png")
+    content = {
+        "images": [{"id": 1, "file_name": "a.png", "width": 10, "height": 8}],
+        "categories": [{"id": 7, "name": "cat"}, {"id": 3, "name": "dog"}],
+        "annotations": [
+            {"image_id": 1, "category_id": 7, "bbox": [2, 2, 3, 3],
+             "segmentation": [[2, 2, 4, 2, 4, 4, 2, 4]]},
+            {"image_id": 1, "category_id": 3, "bbox": [0, 0, 1, 8], "iscrowd": 1,
+             "segmentation": {"size": [8, 10], "counts": [0, 8, 72]}},
+        ],
+    }  # fmt: skip
+    (tmp_path / "c.json").write_text(json.dumps(content))
+    data = open_data(f"coco:{tmp_path / 'c.json'}")
+    record = data.records[0]
+    assert data.class_names == ("dog", "cat") and record.labels == (1,) and record.boxes == ((2, 2, 5, 5),)
+    mask = record.read_mask()
+    assert mask is not None
+    assert (mask[2:5, 2:5] == 2).all() and (mask == 2).sum() == 9  # class index + 1
+    assert (mask[:, 0] == 255).all() and (mask == 255).sum() == 8
+    for change, says in (
+        ({"annotations": [{"image_id": 1, "category_id": 9, "bbox": [0, 0, 1, 1]}]}, "no category 9"),
+        ({"annotations": [{"image_id": 5, "category_id": 7, "bbox": [0, 0, 1, 1]}]}, "not in images"),
+        ({"annotations": [{"image_id": 1, "category_id": 7, "bbox": [0, 0, -4, "x"]}]}, "not COCO"),
+        ({"images": [{"id": 1}]}, "no 'width'"),
+        ({"categories": 3}, "not COCO"),
+    ):
+        (tmp_path / "bad.json").write_text(json.dumps(content | change))
+        with pytest.raises(DataError, match=says):
+            open_data(f"coco:{tmp_path / 'bad.json'}")
+
+
+def test_compressed_run_lengths_of_coco():
+    holed = np.zeros((13, 17), np.uint8)
+    holed[3:9, 2:15] = 1
+    holed[5, 6] = 0
+    np.testing.assert_array_equal(draw_shapes([({"size": [13, 17], "counts": HOLED}, 1)], (17, 13), "a"), holed)
+    noise = (np.random.default_rng(1).random((40, 50)) < 0.1).astype(np.uint8)
+    noise[:, 20:45] = 1
+    np.testing.assert_array_equal(draw_shapes([({"size": [40, 50], "counts": NOISE}, 1)], (50, 40), "a"), noise)
+    crowd, object_ = {"counts": [0, 24]}, [[1, 1, 3, 1, 3, 2, 1, 2]]
+    for shapes in ([(crowd, 255), (object_, 1)], [(object_, 1), (crowd, 255)]):
+        assert (draw_shapes(shapes, (6, 4), "a") == 1).sum() == 6  # an object is drawn over a crowd
+    with pytest.raises(DataError, match="pixels"):
+        draw_shapes([({"counts": HOLED}, 1)], (50, 40), "a")
+    for wrong in ({"counts": "P"}, {"counts": [5, -1]}, [[1, 2, 3]], "text"):
+        with pytest.raises(DataError, match="neither polygons nor"):
+            draw_shapes([(wrong, 1)], (50, 40), "a")
+
+
+@pytest.mark.parametrize(
+    ("table", "says"),
+    [
+        ("file,label\nnone.png,red", "not in images"),
+        ("file,label\n00.png,purple", "neither a number"),
+        ("file,label,x0,y0,x1,y1\n00.png,red,5,5,2,9", "x0 < x1"),
+        ("name\n00.png", "needs file and label"),
+        ("file,label,x0,y0\n00.png,red,1,2", "needs all of x0"),
+        ("file,label\n00.png,7", "out of range"),
+        ("file,label\n00.png,-1", "out of range"),
+        ("file,label\n,red", "no file name"),
+        ("file,label,x0,y0,x1,y1\n00.png,red,1,2,nan,4", "a box is"),
+    ],
+)
+def test_wrong_labels_get_a_message(folder, tmp_path, table, says):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "00.png").write_bytes((folder / "images" / "00.png").read_bytes())
+    (tmp_path / "classes.txt").write_text("red\n")
+    (tmp_path / "labels.csv").write_text(table)
+    with pytest.raises(DataError, match=says):
+        open_data(str(tmp_path))
+
+
+def copy_of(folder, target, number):
+    """The first pictures of the folder with their masks, without labels."""
+    for part in ("images", "masks"):
+        (target / part).mkdir(parents=True)
+        for path in sorted((folder / part).iterdir())[:number]:
+            (target / part / path.name).write_bytes(path.read_bytes())
+    return target
+
+
+def test_masks_and_boxes_that_do_not_fit_get_a_message(localizer, folder, tmp_path):
+    root = copy_of(folder, tmp_path / "d", 2)
+    mask = np.asarray(Image.open(root / "masks" / "01.png"))
+    Image.fromarray(np.ascontiguousarray(mask.T)).save(root / "masks" / "01.png")
+    with pytest.raises(DataError, match=r"swapped.*17615"):
+        evaluate(localizer, open_data(str(root)), tmp_path / "o1")
+    Image.fromarray(mask[:50]).save(root / "masks" / "01.png")
+    with pytest.raises(DataError, match="must be equal"):
+        evaluate(localizer, open_data(str(root)), tmp_path / "o2")
+    (root / "masks" / "01.png").write_bytes(b"no mask")
+    with pytest.raises(DataError, match="cannot be read"):
+        evaluate(localizer, open_data(str(root)), tmp_path / "o3")
+    (root / "masks" / "01.png").unlink()
+    (root / "labels.csv").write_text("file,label,x0,y0,x1,y1\n01.png,red,100,0,131,9")
+    with pytest.raises(DataError, match="reaches out of the picture, which has 130x110"):
+        evaluate(localizer, open_data(str(root)), tmp_path / "o4")
+    (root / "masks" / "picture_9.png").write_bytes(b"")
+    with pytest.raises(DataError, match="no picture of that name"):
+        open_data(str(root))
+    with pytest.raises(DataError, match="stamps:DIR"):
+        (tmp_path / "made").mkdir()
+        (tmp_path / "made" / "dataset.json").write_text("{}")
+        open_data(str(tmp_path / "made"))
+
+
+def test_label_maps_and_names_without_classes_txt(localizer, folder, tmp_path):
+    root = copy_of(folder, tmp_path / "d", 4)
+    (root / "masks").rename(root / "labelmaps")
+    for i, path in enumerate(sorted((root / "labelmaps").iterdir())):
+        values = (np.asarray(Image.open(path)) > 0).astype(np.uint8) * (
+            sorted(artifacts.CLASSES).index(artifacts.CLASSES[i]) + 1
+        )
+        values[:4] = 255
+        Image.fromarray(values).save(path)
+    lines = [f"{i:02d}.png,{artifacts.CLASSES[i]}" for i in range(4)]
+    (root / "labels.csv").write_text("\n".join(["\ufefffile,label", *lines]))
+    data = open_data(str(root))
+    assert data.class_names == tuple(sorted(artifacts.CLASSES))
+    results = evaluate(localizer, data, tmp_path / "o", EvalOptions(metrics=("track1", "track3"), replicates=0))
+    scores = results["rows"]["predicted class"]
+    assert scores["track1"]["scores"]["mean_iou"] > 80 and scores["track3"]["scores"]["peak_iou"] > 0.7
+
+
+def test_classes_that_the_model_has_in_part(localizer, folder, tmp_path):
+    root = copy_of(folder, tmp_path / "d", 4)
+    (root / "classes.txt").write_text("zebra\nRed\n")
+    (root / "labels.csv").write_text("file,label\n00.png,Red\n01.png,zebra")
+    results = evaluate(localizer, open_data(str(root)), tmp_path / "o", EvalOptions(gt_known=True, replicates=0))
+    assert "1 of the data's 2 classes are none of the model's (zebra)" in " ".join(results["notes"])
+    assert results["rows"]["predicted class"]["localization"]["images"] == 1
+    assert results["rows"]["ground-truth class"]["track3"]["images"] == 1
+    assert "track3" not in results["above_baseline"]["ground-truth class"]  # not the same pictures
+
+
+def test_the_true_class_of_several_is_held_against_its_own_objects(model, tmp_path):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "labelmaps").mkdir()
+    picture = np.full((96, 160, 3), 128, np.uint8)
+    picture[10:60, 10:60], picture[30:80, 90:150] = (255, 0, 0), (0, 0, 255)
+    Image.fromarray(picture).save(tmp_path / "images" / "a.png")
+    labels = np.zeros((96, 160), np.uint8)
+    labels[10:60, 10:60], labels[30:80, 90:150] = 1, 3
+    Image.fromarray(labels).save(tmp_path / "labelmaps" / "a.png")
+    (tmp_path / "classes.txt").write_text("\n".join(artifacts.CLASSES))
+    (tmp_path / "labels.json").write_text('[{"file": "a.png", "labels": ["red", "blue"]}]')
+    options = EvalOptions(metrics=("track3", "track1"), gt_known=True, replicates=0)
+    results = evaluate(lidcam_rt.load(model), open_data(str(tmp_path)), tmp_path / "o", options)
+    rows = results["rows"]
+    assert rows["ground-truth class"]["track3"]["scores"]["peak_iou"] > 0.75
+    assert rows["predicted class"]["track3"]["scores"]["peak_iou"] < 0.65  # one of two objects
+    assert rows["ground-truth class"]["track1"]["scores"]["mean_iou"] > 75  # both classes drawn
+    assert "several classes" in " ".join(results["notes"])
+
+
+def test_classes_that_the_model_does_not_have(localizer, folder, tmp_path):
+    (tmp_path / "d" / "images").mkdir(parents=True)
+    (tmp_path / "d" / "images" / "00.png").write_bytes((folder / "images" / "00.png").read_bytes())
+    (tmp_path / "d" / "classes.txt").write_text("zebra\n")
+    (tmp_path / "d" / "labels.csv").write_text("file,label\n00.png,zebra")
+    data = open_data(str(tmp_path / "d"))
+    with pytest.raises(InputError, match="among the model's"):
+        evaluate(localizer, data, tmp_path / "o", EvalOptions(gt_known=True))
+    results = evaluate(localizer, data, tmp_path / "o")
+    assert "not those of the data" in " ".join(results["notes"])
+    assert "localization" not in results["rows"]["predicted class"]
+
+
+def test_blob_is_centred():
+    map8 = blob((31, 21))
+    assert map8.shape == (21, 31) and map8[10, 15] == 255
+    np.testing.assert_array_equal(map8, map8[::-1, ::-1])
