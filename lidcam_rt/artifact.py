@@ -15,6 +15,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from lidcam_rt.errors import ArtifactError
+from lidcam_rt.pas.options import PasOptions
 from lidcam_rt.protobuf import metadata_props
 from lidcam_rt.version import SCHEMA_VERSION
 
@@ -24,7 +25,6 @@ __all__ = [
     "CamSpec",
     "InputSpec",
     "Manifest",
-    "PasSpec",
     "SourceSpec",
     "file_sha256",
     "read_manifest",
@@ -98,17 +98,6 @@ class CamSpec(_Spec):
         return self
 
 
-class PasSpec(_Spec):
-    """Attributes of the PaS node; see docs/operator.md for what they mean."""
-
-    percentile: float = Field(default=98.0, ge=0, le=100)
-    theta: float = Field(default=0.35, ge=0, le=1)
-    mode: Literal["threshold", "normalize"] = "threshold"
-    precision: Literal["uint8", "float"] = "uint8"
-    where: Literal["resized", "raw"] = "resized"
-    interpolation: Literal["cubic", "linear"] = "cubic"
-
-
 class SourceSpec(_Spec):
     """What was exported.
 
@@ -135,7 +124,7 @@ class Manifest(_Spec):
         labels_input: whether the graph takes `labels` int64 [N, K] (a class to localize, -1: the
             predicted one).
         cam: how the activation map is formed.
-        pas: attributes of the PaS node.
+        pas: options of the PaS node.
         source: what was exported.
         weights_license: licence of the weights as the exporter stated it, or None.
         package_version: version of lidcam_rt that wrote the file.
@@ -149,7 +138,7 @@ class Manifest(_Spec):
     top_k: int = Field(default=1, ge=1)
     labels_input: bool = True
     cam: CamSpec
-    pas: PasSpec = PasSpec()
+    pas: PasOptions = PasOptions()
     source: SourceSpec
     weights_license: str | None = None
     package_version: str

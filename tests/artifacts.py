@@ -13,7 +13,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
-from lidcam_rt.artifact import CamSpec, InputSpec, Manifest, PasSpec, SourceSpec
+from lidcam_rt.artifact import CamSpec, InputSpec, Manifest, SourceSpec
+from lidcam_rt.pas import PasOptions
 
 CLASSES = ("red", "green", "blue", "yellow")
 COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255), "yellow": (255, 255, 0)}
@@ -47,7 +48,7 @@ def manifest(
         top_k=top_k,
         labels_input=labels,
         cam=CamSpec(nwc=True, pooling="gap", stride=STRIDE),
-        pas=PasSpec(percentile=100.0, theta=theta, interpolation="linear"),
+        pas=PasOptions(percentile=100.0, theta=theta, interpolation="linear"),
         source=SourceSpec(name="tests"),
         package_version="0.1.0",
         opset=OPSET,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -48,12 +49,12 @@ def maps_of(rng: np.random.Generator, size: tuple[int, int]) -> tuple[np.ndarray
     return maps, list(found)
 
 
-def _expected(maps: np.ndarray, size: tuple[int, int], options: dict[str, Any]) -> Any:
+def _expected(maps: np.ndarray, size: tuple[int, int], options: Any) -> Any:
     """The numpy definition where that is quick, else the C++ kernel, which equals it bit for bit (tests/)."""
     from lidcam_rt.pas import pas, pas_reference
 
     work = len(maps) * size[0] * size[1]
-    return (pas_reference if work <= 200_000 else pas)(maps, size, **options)
+    return (pas_reference if work <= 200_000 else pas)(maps, size, options)
 
 
 def check_pas(device: TorchCuda, data: dict[str, Any], *, seed: int, sizes: Any = None) -> None:
@@ -64,6 +65,7 @@ def check_pas(device: TorchCuda, data: dict[str, Any], *, seed: int, sizes: Any 
         Cannot: the kernels cannot be used.
     """
     from lidcam_rt.device import kernels
+    from lidcam_rt.pas import PasOptions
 
     if not kernels.available():
         raise Cannot(kernels.reason())
@@ -71,16 +73,14 @@ def check_pas(device: TorchCuda, data: dict[str, Any], *, seed: int, sizes: Any 
     compared, wrong = 0, []
     for (small, large), options in itertools.product(sizes or SIZES, OPTIONS):
         maps, names = maps_of(rng, small)
-        settings = options | {
-            "percentile": float(rng.choice([0, 50, 90, 97.125, 98, 100])),
-            "theta": float(rng.choice([0, 0.2, 0.35, 1])),
-        }
+        percentile = float(rng.choice([0, 50, 90, 97.125, 98, 100]))
+        settings = PasOptions(percentile, float(rng.choice([0, 0.2, 0.35, 1])), **options)
         n = len(maps)
         out = [device.poisoned((n, 1, *large), "uint8"), device.poisoned((n, 1, *large), "uint8"),
                device.poisoned((n, 1), "float32")]  # fmt: skip
         cam = device.put(maps)
         views = tuple(device.view(array) for array in out)
-        kernels.pas(device.view(cam), views, stream=device.stream(), **settings)
+        kernels.pas(device.view(cam), views, settings, stream=device.stream())
         device.sync()
         got = [device.get(array) for array in out]
         want = _expected(maps, large, settings)
@@ -91,7 +91,7 @@ def check_pas(device: TorchCuda, data: dict[str, Any], *, seed: int, sizes: Any 
                 int(got[2][i].view(np.uint32)[0] != want.threshold[i].view(np.uint32)[0]),
             ]  # fmt: skip
             if any(different):
-                wrong.append({"map": name, "from": small, "to": large, "different": different, **settings})
+                wrong.append({"map": name, "from": small, "to": large, "different": different, **asdict(settings)})
     data |= {"maps compared": compared, "different": len(wrong), "first": wrong[:10]}
     if wrong:
         raise Wrong(f"{len(wrong)} of {compared} maps differ from the reference (map, mask, threshold): {wrong[0]}")

@@ -221,17 +221,19 @@ class CpuLauncher:
     def pas(self, cam, count, h, w, height, width, percentile, theta, normalize, floats, raw, linear, map_, mask,
             threshold, stream):  # fmt: skip
         """See kernels/python/bind_cuda.cpp."""
-        from lidcam_rt.pas import pas
+        from lidcam_rt.pas import PasOptions, pas
 
         found = pas(
             _memory(cam, (count, 1, h, w), np.float32),
             (height, width),
-            percentile=percentile,
-            theta=theta,
-            mode="normalize" if normalize else "threshold",
-            precision="float" if floats else "uint8",
-            where="raw" if raw else "resized",
-            interpolation="linear" if linear else "cubic",
+            PasOptions(
+                percentile,
+                theta,
+                "normalize" if normalize else "threshold",
+                "float" if floats else "uint8",
+                "raw" if raw else "resized",
+                "linear" if linear else "cubic",
+            ),
         )
         _memory(map_, (count, 1, height, width), np.uint8)[...] = found.map
         _memory(mask, (count, 1, height, width), np.uint8)[...] = found.mask

@@ -71,8 +71,7 @@ def _pas_of_its_own_cam(got: dict[str, np.ndarray], manifest: Any) -> float:
     """Share of mask pixels other than the CPU kernel's on the very cam that the engine gave."""
     from lidcam_rt.pas import pas
 
-    spec = manifest.pas.model_dump()
-    want = pas(got["cam"], got["mask"].shape[2:], **spec)
+    want = pas(got["cam"], got["mask"].shape[2:], manifest.pas)
     return float((got["mask"].astype(bool) != want.mask).mean())
 
 

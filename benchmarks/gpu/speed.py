@@ -112,6 +112,7 @@ def time_pas(
         Cannot: there are no kernels, or no floor to compare with.
     """
     from lidcam_rt.device import kernels
+    from lidcam_rt.pas import PasOptions
 
     _ready(kernels, ceilings)
     torch, rng = device.torch, np.random.default_rng(7)
@@ -132,7 +133,7 @@ def time_pas(
 
         def ours(i: int, views: Any = views) -> None:
             cam, out = views[i % len(views)]
-            kernels.pas(cam, out, percentile=PERCENTILE, theta=THETA, stream=device.stream())
+            kernels.pas(cam, out, PasOptions(PERCENTILE, THETA), stream=device.stream())
 
         def with_boxes(i: int, views: Any = views, box_view: Any = box_view, ours: Any = ours) -> None:
             ours(i)

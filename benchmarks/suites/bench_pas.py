@@ -24,9 +24,8 @@ from lidcam_export.graph.operator import OPSET, attach, pas_node
 from onnx import TensorProto, helper
 
 from lidcam_rt import _kernels
-from lidcam_rt.artifact import PasSpec
 from lidcam_rt.boxes import largest_box
-from lidcam_rt.pas import ops_library, pas
+from lidcam_rt.pas import PasOptions, ops_library, pas
 
 SIDE, CELLS, PERCENTILE, THETA = 384, 24, 90.0, 0.35
 RESULTS = Path(os.environ.get("LIDCAM_BENCH_OUT", Path(__file__).parents[1] / "results" / "pas_2core_epyc.json"))
@@ -45,7 +44,7 @@ def released(cam):
 
 def ours(cams):
     """The same by the kernels."""
-    mask = pas(cams, (SIDE, SIDE), percentile=PERCENTILE, theta=THETA).mask
+    mask = pas(cams, (SIDE, SIDE), PasOptions(PERCENTILE, THETA)).mask
     return [largest_box(mask[i, 0]) for i in range(len(cams))]
 
 
@@ -106,7 +105,7 @@ def test_the_released_pipeline(benchmark, batch):
     boxes = [released(cam[0]) for cam in cams]
     assert np.abs(np.subtract(boxes, ours(cams))).max() <= 1  # the same work
     peers = {"OpenCV + numpy": lambda: [released(cam[0]) for cam in cams], "lidcam_rt": lambda: ours(cams)}
-    peers["lidcam_rt, PaS only"] = lambda: pas(cams, (SIDE, SIDE), percentile=PERCENTILE, theta=THETA)
+    peers["lidcam_rt, PaS only"] = lambda: pas(cams, (SIDE, SIDE), PasOptions(PERCENTILE, THETA))
     times = interleaved(peers, 300 if batch == 1 else 25)
     benchmark.pedantic(peers["lidcam_rt"], rounds=20, warmup_rounds=3)
     ratio = statistics.median(times["OpenCV + numpy"]) / statistics.median(times["lidcam_rt"])
@@ -142,7 +141,7 @@ def test_the_two_forms_in_onnxruntime(benchmark, precision):
     library = ops_library()
     if library is None:
         pytest.skip("the operator library was not built")
-    model = model_of(PasSpec(percentile=PERCENTILE, theta=THETA, precision=precision))
+    model = model_of(PasOptions(percentile=PERCENTILE, theta=THETA, precision=precision))
     cams = made(4)
     feed = {"cam": cams, "like": np.zeros((len(cams), 1, SIDE, SIDE), np.float32)}
     sessions = {}

@@ -18,10 +18,10 @@ from pydantic import ValidationError
 from lidcam_export.graph.localization import LocalizationGraph, build_model
 from lidcam_export.graph.operator import OPSET
 from lidcam_export.sources.source import load_source
-from lidcam_rt.artifact import CamSpec, InputSpec, Manifest, PasSpec, file_sha256
-from lidcam_rt.errors import ExportError, OutputError
+from lidcam_rt.artifact import CamSpec, InputSpec, Manifest, file_sha256
+from lidcam_rt.errors import ExportError, InputError, OutputError
 from lidcam_rt.image import network_input
-from lidcam_rt.pas import pas_reference
+from lidcam_rt.pas import PasOptions, pas_reference
 from lidcam_rt.version import __version__
 
 __all__ = ["Agreement", "ExportOptions", "export_artifact", "sample_pictures"]
@@ -134,17 +134,7 @@ def _difference(
     with torch.no_grad():
         expected = graph(*(torch.from_numpy(value) for value in feeds.values()))
     want_logits, want_ids, want_cam = (expected[i].numpy() for i in (0, 1, 3))
-    pas = manifest.pas
-    want = pas_reference(
-        want_cam,
-        map8.shape[2:],
-        percentile=pas.percentile,
-        theta=pas.theta,
-        mode=pas.mode,
-        precision=pas.precision,
-        where=pas.where,
-        interpolation=pas.interpolation,
-    )
+    want = pas_reference(want_cam, map8.shape[2:], manifest.pas)
 
     def relative(got: np.ndarray, reference: np.ndarray) -> float:
         return float(np.abs(got - reference).max() / max(float(np.abs(reference).max()), 1e-12))
@@ -199,7 +189,7 @@ def _manifest(source: Any, options: ExportOptions) -> Manifest:
                 tap_threshold=(0.05 if tap is None else tap) if pooling == "tap" else None,
                 stride=128 // cells,
             ),
-            pas=PasSpec(
+            pas=PasOptions(
                 percentile=pick(options.percentile, "percentile", 98.0),
                 theta=pick(options.theta, "theta", 0.35),
                 mode=options.mode,
@@ -212,6 +202,8 @@ def _manifest(source: Any, options: ExportOptions) -> Manifest:
             package_version=__version__,
             opset=OPSET,
         )
+    except InputError as error:
+        raise ExportError(str(error)) from None
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"])

@@ -12,9 +12,9 @@ import torch
 from lidcam_training.checkpoint import load_checkpoint
 from lidcam_training.models import Classifier
 
-from lidcam_rt.artifact import CamSpec, InputSpec, Manifest, PasSpec, SourceSpec
+from lidcam_rt.artifact import CamSpec, InputSpec, Manifest, SourceSpec
 from lidcam_rt.localizer import Localizer
-from lidcam_rt.pas.reference import pas_reference
+from lidcam_rt.pas import PasOptions, pas_reference
 from lidcam_rt.version import __version__
 
 __all__ = ["TorchBackend", "open_checkpoint"]
@@ -35,7 +35,7 @@ class TorchBackend:
         self, image: npt.NDArray[Any], labels: npt.NDArray[np.int64] | None, outputs: Sequence[str]
     ) -> dict[str, npt.NDArray[Any]]:
         """Run a batch, uint8 [N, H, W, 3]; outputs as those of an artifact."""
-        spec, pas = self.manifest.input, self.manifest.pas
+        spec = self.manifest.input
         mean, std = torch.tensor(spec.mean), torch.tensor(spec.std)
         x = (torch.tensor(image).float() - mean) / std
         features = self.model.forward_features(x.permute(0, 3, 1, 2).contiguous())
@@ -46,16 +46,7 @@ class TorchBackend:
             ids = torch.where(wanted < 0, ids, wanted)
         weight = self.model.head_weight.clamp(min=0) if self.manifest.cam.nwc else self.model.head_weight
         cam = torch.einsum("nkc,nchw->nkhw", weight[ids], features).numpy()
-        maps = pas_reference(
-            cam,
-            (image.shape[1], image.shape[2]),
-            percentile=pas.percentile,
-            theta=pas.theta,
-            mode=pas.mode,
-            precision=pas.precision,
-            where=pas.where,
-            interpolation=pas.interpolation,
-        )
+        maps = pas_reference(cam, (image.shape[1], image.shape[2]), self.manifest.pas)
         every: dict[str, npt.NDArray[Any]] = {
             "logits": logits.numpy(),
             "class_ids": ids.numpy(),
@@ -88,7 +79,7 @@ def open_checkpoint(path: Path) -> Localizer:
         cam=CamSpec(
             nwc=meta.nwc, pooling=model.pooling, tap_threshold=model.tap_threshold, stride=model.stride
         ),
-        pas=PasSpec(percentile=meta.percentile, theta=meta.theta),
+        pas=PasOptions(percentile=meta.percentile, theta=meta.theta),
         source=SourceSpec(name=path.name, weights="model.safetensors"),
         package_version=__version__,
         opset=18,

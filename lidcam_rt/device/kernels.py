@@ -17,7 +17,7 @@ import numpy as np
 
 from lidcam_rt.boxes import _by_pixels
 from lidcam_rt.errors import BackendError, InputError
-from lidcam_rt.pas.reference import check_options
+from lidcam_rt.pas.options import PasOptions
 
 if TYPE_CHECKING:
     from lidcam_rt.crf.options import CrfOptions
@@ -36,6 +36,7 @@ __all__ = [
     "reason",
 ]
 
+_DEFAULTS = PasOptions()
 _MAX_SIDE = 32768
 _MAX_TERMS = 4
 
@@ -202,40 +203,25 @@ def _run(call: Any, *arguments: Any) -> None:
         raise InputError(str(error)) from error
 
 
-def pas(
-    cam: Any,
-    out: tuple[Any, Any, Any],
-    *,
-    percentile: float = 98.0,
-    theta: float = 0.35,
-    mode: str = "threshold",
-    precision: str = "uint8",
-    where: str = "resized",
-    interpolation: str = "cubic",
-    stream: Any = None,
-) -> None:
+def pas(cam: Any, out: tuple[Any, Any, Any], options: PasOptions = _DEFAULTS, *, stream: Any = None) -> None:
     """Percentile as a standard on the device: one launch, no workspace; returns before it has run.
 
     Args:
         cam: activation maps, float32 [N, K, h, w] on a device.
         out: where the results go: map uint8 [N, K, H, W], mask bool or uint8 [N, K, H, W], threshold float32 [N, K].
             Their shape gives the output size.
-        percentile: see `lidcam_rt.pas.pas_reference`, as for the options that follow.
-        theta: share of the standard.
-        mode: `threshold` or `normalize`.
-        precision: `uint8` or `float`.
-        where: `resized` or `raw`.
-        interpolation: `cubic` or `linear`.
+        options: see `PasOptions`.
         stream: a stream of PyTorch, CuPy, pycuda or cuda-python, or its handle as an int. None: the stream that
             `cam` names, else the default stream.
 
     Raises:
-        InputError: an array or option is wrong.
+        InputError: an array is wrong, or options are no `PasOptions`.
         BackendError: CUDA cannot be used, or the launch failed.
     """
     from lidcam_rt._kernels import cuda
 
-    check_options(percentile, theta, mode, precision, where, interpolation)
+    if not isinstance(options, PasOptions):
+        raise InputError(f"options must be PasOptions, got {type(options).__name__}")
     maps = _checked(cam, "cam", ("<f4",), None, 4)
     map8 = _checked(out[0], "out[0], the map,", ("|u1",), None, 4)
     size = map8.shape[2:]
@@ -246,9 +232,8 @@ def pas(
     _sides(*maps.shape[2:], *size)
     _need()
     _run(
-        cuda.pas, maps.address, math.prod(maps.shape[:2]), *maps.shape[2:], *size, float(percentile), float(theta),
-        mode == "normalize", precision == "float", where == "raw", interpolation == "linear", map8.address,
-        mask.address, threshold.address, _handle(stream, maps),
+        cuda.pas, maps.address, math.prod(maps.shape[:2]), *maps.shape[2:], *size, *options.kernel_arguments(),
+        map8.address, mask.address, threshold.address, _handle(stream, maps),
     )
 
 

@@ -13,23 +13,11 @@ import numpy as np
 import numpy.typing as npt
 
 from lidcam_rt.errors import InputError
+from lidcam_rt.pas.options import PasOptions
 
-__all__ = [
-    "INTERPOLATIONS",
-    "MODES",
-    "PRECISIONS",
-    "WHERES",
-    "PaSResult",
-    "check_options",
-    "pas_reference",
-    "resize_reference",
-]
+__all__ = ["PaSResult", "check_maps", "pas_reference", "resize_reference"]
 
-MODES = ("threshold", "normalize")
-PRECISIONS = ("uint8", "float")
-WHERES = ("resized", "raw")
-INTERPOLATIONS = ("cubic", "linear")
-
+_DEFAULTS = PasOptions()
 Float32Array = npt.NDArray[np.float32]
 
 
@@ -47,22 +35,21 @@ class PaSResult(NamedTuple):
     threshold: Float32Array
 
 
-def check_options(
-    percentile: float, theta: float, mode: str, precision: str, where: str, interpolation: str
-) -> None:
-    """Raise InputError unless every option is one that PaS knows."""
-    if not 0.0 <= percentile <= 100.0:
-        raise InputError(f"percentile must be between 0 and 100, got {percentile!r}")
-    if not 0.0 <= theta <= 1.0:
-        raise InputError(f"theta must be between 0 and 1, got {theta!r}")
-    for name, value, known in (
-        ("mode", mode, MODES),
-        ("precision", precision, PRECISIONS),
-        ("where", where, WHERES),
-        ("interpolation", interpolation, INTERPOLATIONS),
-    ):
-        if value not in known:
-            raise InputError(f"{name} must be one of {', '.join(known)}, got {value!r}")
+def check_maps(cam: npt.ArrayLike, size: tuple[int, int], options: PasOptions) -> Float32Array:
+    """The maps as float32 [N, K, h, w].
+
+    Raises:
+        InputError: `cam` is not a 4-D array with at least one pixel, `size` is not (H, W), or the options are not
+            `PasOptions`.
+    """
+    if not isinstance(options, PasOptions):
+        raise InputError(f"options must be PasOptions, got {type(options).__name__}: pas(cam, size, PasOptions(...))")
+    maps = np.asarray(cam, dtype=np.float32)
+    if maps.ndim != 4 or maps.shape[2] < 1 or maps.shape[3] < 1:
+        raise InputError(f"cam must have shape [N, K, h, w] with h, w >= 1, got {maps.shape}")
+    if len(size) != 2 or size[0] < 1 or size[1] < 1:
+        raise InputError(f"size must be (H, W) with H, W >= 1, got {size}")
+    return maps
 
 
 def _taps(n_in: int, n_out: int, interpolation: str) -> tuple[npt.NDArray[np.int64], Float32Array]:
@@ -133,14 +120,7 @@ def _order_statistics(values: npt.NDArray[np.generic], percentile: float) -> tup
 
 
 def _one_map(
-    raw: Float32Array,
-    size: tuple[int, int],
-    percentile: float,
-    theta: float,
-    mode: str,
-    precision: str,
-    where: str,
-    interpolation: str,
+    raw: Float32Array, size: tuple[int, int], options: PasOptions
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_], np.float32]:
     f32 = np.float32
     nothing = np.zeros(size, np.uint8), np.zeros(size, np.bool_), f32(0)
@@ -148,7 +128,7 @@ def _one_map(
         not np.isfinite(raw).all() or raw.min() == raw.max()
     ):  # a resize may make a constant map uneven by an ulp
         return nothing
-    x = resize_reference(raw, size, interpolation)
+    x = resize_reference(raw, size, options.interpolation)
     low = x.min()
     value_range = x.max() - low
     if not (np.isfinite(x).all() and np.isfinite(value_range)) or value_range == 0:
@@ -157,25 +137,25 @@ def _one_map(
     above = x - low  # d, minimum subtracted
     scaled = (above / value_range) * f32(255)  # v, 0 to 255
     bytes_ = scaled.astype(np.uint8)  # truncated
-    theta64 = np.rint(theta * 1e6) / 1e6
+    theta64 = np.rint(options.theta * 1e6) / 1e6
 
     # The standard P, in the unit of the map it was taken from.
-    if where == "raw":
-        a, b, remainder = _order_statistics(raw, percentile)
+    if options.where == "raw":
+        a, b, remainder = _order_statistics(raw, options.percentile)
         standard = f32(a) + (f32(b) - f32(a)) * f32(remainder / 100_000)
         source, byte_standard = x, None
-    elif precision == "float":
-        a, b, remainder = _order_statistics(above, percentile)
+    elif options.precision == "float":
+        a, b, remainder = _order_statistics(above, options.percentile)
         standard = f32(a) + (f32(b) - f32(a)) * f32(remainder / 100_000)
         source, byte_standard = above, None
     else:
-        a, b, remainder = _order_statistics(bytes_, percentile)
+        a, b, remainder = _order_statistics(bytes_, options.percentile)
         byte_standard = (int(a) * 100_000 + (int(b) - int(a)) * remainder) / 100_000
         standard, source = f32(byte_standard), scaled
 
     if not np.isfinite(standard):  # two order statistics further apart than float32 reaches
         return nothing
-    if mode == "normalize":
+    if options.mode == "normalize":
         with np.errstate(divide="ignore", invalid="ignore"):
             share = np.minimum(np.maximum(source / standard, f32(0)), f32(1))
         share = share if standard > 0 else (source > 0).astype(np.float32)
@@ -188,62 +168,36 @@ def _one_map(
         return bytes_, bytes_ > byte_threshold, f32(byte_threshold)
 
     cut = f32(theta64) * standard  # in the unit of `source`
-    relative = cut - low if where == "raw" else cut
+    relative = cut - low if options.where == "raw" else cut
     in_bytes = (relative / value_range) * f32(255)
-    if precision == "uint8":
+    if options.precision == "uint8":
         level = int(np.floor(np.clip(in_bytes, f32(-1), f32(255))))
         return bytes_, bytes_ > level, f32(level)
     return bytes_, source > cut, in_bytes
 
 
-def pas_reference(
-    cam: npt.ArrayLike,
-    size: tuple[int, int],
-    *,
-    percentile: float = 98.0,
-    theta: float = 0.35,
-    mode: str = "threshold",
-    precision: str = "uint8",
-    where: str = "resized",
-    interpolation: str = "cubic",
-) -> PaSResult:
+def pas_reference(cam: npt.ArrayLike, size: tuple[int, int], options: PasOptions = _DEFAULTS) -> PaSResult:
     """Percentile as a standard, in numpy.
 
     Args:
         cam: activation maps, float32 [N, K, h, w].
         size: (H, W) of the output in pixels.
-        percentile: j of the standard Per_j(M), 0 to 100, read to 1/1000. 100 is the maximum.
-        theta: share of the standard that a pixel must exceed, 0 to 1, read to 1/1000000.
-        mode: `threshold`: map = the min-max map, mask = M > theta Per_j(M).
-            `normalize`: map = round(255 clip(M / Per_j(M), 0, 1)), mask = map > int(255 theta).
-        precision: `uint8`: the percentile is that of the map's bytes, as in the released code. `float`: of the
-            float map.
-        where: `resized`: percentile of the resized map after its minimum is subtracted. `raw`: of the map as it
-            left the network (always in float).
-        interpolation: `cubic` or `linear`.
+        options: see `PasOptions`.
 
     Returns:
         PaSResult. A map that holds a NaN or an infinity, whose range overflows float32, or that is constant gives
         map 0, mask False and threshold 0: it localizes nothing.
 
     Raises:
-        InputError: an option is unknown, or `cam` is not a 4-D array with at least one pixel.
+        InputError: as `check_maps`.
     """
-    check_options(percentile, theta, mode, precision, where, interpolation)
-    maps = np.asarray(cam, dtype=np.float32)
-    if maps.ndim != 4 or maps.shape[2] < 1 or maps.shape[3] < 1:
-        raise InputError(f"cam must have shape [N, K, h, w] with h, w >= 1, got {maps.shape}")
-    if len(size) != 2 or size[0] < 1 or size[1] < 1:
-        raise InputError(f"size must be (H, W) with H, W >= 1, got {size}")
+    maps = check_maps(cam, size, options)
     n, k = maps.shape[:2]
-    height, width = size
-    map8 = np.zeros((n, k, height, width), np.uint8)
-    mask = np.zeros((n, k, height, width), np.bool_)
+    map8 = np.zeros((n, k, *size), np.uint8)
+    mask = np.zeros((n, k, *size), np.bool_)
     threshold = np.zeros((n, k), np.float32)
     with np.errstate(over="ignore", invalid="ignore", under="ignore"):
         for i in range(n):
             for j in range(k):
-                map8[i, j], mask[i, j], threshold[i, j] = _one_map(
-                    maps[i, j], size, percentile, theta, mode, precision, where, interpolation
-                )
+                map8[i, j], mask[i, j], threshold[i, j] = _one_map(maps[i, j], size, options)
     return PaSResult(map8, mask, threshold)

@@ -18,7 +18,7 @@ import tensorrt_standin  # noqa: E402
 from benchmarks import gpu_check  # noqa: E402
 from benchmarks.gpu import agreement, build, crf, device, engines, peers, report, speed  # noqa: E402
 from lidcam_rt.device.runtime import CudaRuntime  # noqa: E402
-from lidcam_rt.pas import pas, resize_reference  # noqa: E402
+from lidcam_rt.pas import PasOptions, pas, resize_reference  # noqa: E402
 
 torch = pytest.importorskip("torch")
 
@@ -219,7 +219,7 @@ def test_contenders_take_turns():
 def test_the_peers_do_the_same_work(function, percentile):
     cam = speed._maps(np.random.default_rng(3), 5, 12)
     map8, mask, cut = function(torch, torch.from_numpy(cam), (90, 70), percentile, 0.35)
-    want = pas(cam, (90, 70), percentile=percentile, theta=0.35)
+    want = pas(cam, (90, 70), PasOptions(percentile, 0.35))
     np.testing.assert_array_equal(cut.numpy(), want.threshold)
     assert np.abs(map8.numpy().astype(int) - want.map).max() <= 1
     assert (mask.numpy() != want.mask).mean() < 1e-3

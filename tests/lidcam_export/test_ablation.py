@@ -16,7 +16,7 @@ import lidcam_rt
 from lidcam_rt.artifact import InputSpec
 from lidcam_rt.cli.main import build_app
 from lidcam_rt.errors import DataError
-from lidcam_rt.pas import pas_reference
+from lidcam_rt.pas import PasOptions, pas_reference
 
 SPEC = InputSpec(height=32, width=32, mean=(127.0,) * 3, std=(64.0,) * 3)
 
@@ -67,7 +67,7 @@ def test_the_chosen_threshold_is_the_best_by_a_plain_search(made):
     masks = np.stack([record.read_mask() == 1 for record in few.records])
 
     def mean_iou(percentile, theta):
-        found = pas_reference(few.cam[:, None], (32, 32), percentile=percentile, theta=theta).mask[:, 0]
+        found = pas_reference(few.cam[:, None], (32, 32), PasOptions(percentile, theta)).mask[:, 0]
         return ((found & masks).sum((1, 2)) / (found | masks).sum((1, 2))).mean()
 
     grid = [(p, t) for p in (98.0, 80.0) for t in ablation.THETAS]
@@ -80,7 +80,7 @@ def test_scores_against_opencv_and_a_loop(made):
     row = ablation.score("s", 0, many, ablation._thresholded(many, 95.0, 0.4), {})
     ious, boxes = [], 0
     for cam, record in zip(many.cam, many.records, strict=True):
-        found = pas_reference(cam[None, None], (32, 32), percentile=95, theta=0.4).mask[0, 0]
+        found = pas_reference(cam[None, None], (32, 32), PasOptions(95, 0.4)).mask[0, 0]
         truth = record.read_mask() == 1
         ious.append((found & truth).sum() / (found | truth).sum())
         contours, _ = cv2.findContours(found.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)

@@ -16,10 +16,11 @@ from lidcam_export.tensorrt.flavour import flavour_of, set_capabilities
 from lidcam_export.tensorrt.network import for_tensorrt
 from onnx import TensorProto, helper
 
-from lidcam_rt.artifact import PasSpec, file_sha256, read_manifest
+from lidcam_rt.artifact import file_sha256, read_manifest
 from lidcam_rt.backends.engine_file import read_sidecar, sidecar_path
 from lidcam_rt.device.runtime import compute_capability
 from lidcam_rt.errors import BackendError, ExportError, InputError, RebuildError
+from lidcam_rt.pas import PasOptions
 
 trt = pytest.importorskip("tensorrt_rtx", reason="extra tensorrt-rtx is not installed")
 FOR = ("8.9",)
@@ -71,7 +72,7 @@ OPTIONS = list(
 
 def network_of(mode, precision, where, interpolation):
     """PaS alone, written out, parsed by TensorRT for RTX for a batch and maps of any size."""
-    spec = PasSpec(percentile=97.5, mode=mode, precision=precision, where=where, interpolation=interpolation)
+    spec = PasOptions(percentile=97.5, mode=mode, precision=precision, where=where, interpolation=interpolation)
 
     def value(name, channels, kind):
         return helper.make_tensor_value_info(name, kind, ["n", channels, f"{name}_h", f"{name}_w"])

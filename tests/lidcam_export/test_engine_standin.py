@@ -1,5 +1,7 @@
 """`lidcam build` on stand-ins for TensorRT 8, 10 and 11: which strategy each gets, and what is checked."""
 
+from dataclasses import replace
+
 import onnx
 import pytest
 import tensorrt_standin as standin
@@ -132,7 +134,7 @@ def test_a_fixed_size_stays(resnet10, tmp_path, gpu):
 
 def test_a_build_that_takes_very_long_is_announced(resnet10, caplog):
     manifest = read_manifest(resnet10)
-    raw = manifest.model_copy(update={"pas": manifest.pas.model_copy(update={"where": "raw"})})
+    raw = manifest.model_copy(update={"pas": replace(manifest.pas, where="raw")})
     for version, name, warned in (
         ("1.7.1.116", "tensorrt_rtx", True), ("1.8.0.1", "tensorrt_rtx", False), ("11.4.0.106", "tensorrt", False),
     ):  # fmt: skip

@@ -19,7 +19,7 @@ from lidcam_rt.artifact import read_manifest
 from lidcam_rt.boxes import largest_box
 from lidcam_rt.errors import ExportError, LidcamError
 from lidcam_rt.image import network_input
-from lidcam_rt.pas import pas, pas_reference
+from lidcam_rt.pas import PasOptions, pas, pas_reference
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +96,7 @@ def test_masks_and_boxes_of_the_released_pipeline_on_real_cams(lite0):
                 expected = gray > int(0.35 * np.percentile(gray, percentile))
                 contours, _ = cv2.findContours(expected.view(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
                 x, y, w, h = cv2.boundingRect(max(contours, key=cv2.contourArea))
-                mask = pas(cam, (384, 384), percentile=percentile, theta=0.35).mask[0, 0]
+                mask = pas(cam, (384, 384), PasOptions(percentile, 0.35)).mask[0, 0]
                 assert (mask != expected).sum() <= 3
                 assert np.abs(np.subtract(largest_box(mask), (x, y, x + w, y + h))).max() <= 1
                 compared += 1
@@ -141,7 +141,7 @@ def test_a_source_without_an_exact_map_is_refused(source, message):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"percentile": 120.0}, "pas.percentile|percentile: input should be less than or equal to 100, got 120.0"),
+        ({"percentile": 120.0}, "percentile must be between 0 and 100, got 120.0"),
         ({"stride": 7}, "has stride 32: `stride` can be 32, 16, 8 or a smaller power of two, not 7"),
         ({"top_k": 2000}, "top_k 2000 is more than the 1000 classes"),
         ({"tap_threshold": 0.1}, "add --pooling tap"),

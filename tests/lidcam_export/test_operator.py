@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +19,10 @@ from hypothesis import strategies as st
 from lidcam_export.graph.operator import OPSET, attach, pas_node, threshold_bounds
 from onnx import TensorProto, helper
 
-from lidcam_rt.artifact import PasSpec
-from lidcam_rt.pas import pas, pas_reference, resize_reference
+from lidcam_rt.pas import PasOptions, pas, pas_reference, resize_reference
 
 
-def model_of(spec: PasSpec) -> onnx.ModelProto:
+def model_of(spec: PasOptions) -> onnx.ModelProto:
     graph = helper.make_graph(
         [pas_node(("cam", "like"), ("map", "mask", "threshold"), spec)],
         "pas",
@@ -47,7 +47,7 @@ def run(session: ort.InferenceSession, cam: np.ndarray, size: tuple[int, int]):
 
 
 SPECS = [
-    PasSpec(percentile=p, theta=t, mode=m)
+    PasOptions(percentile=p, theta=t, mode=m)
     for p, t, m in (
         (98.0, 0.35, "threshold"),
         (90.0, 0.35, "threshold"),
@@ -56,7 +56,7 @@ SPECS = [
     )
 ]
 SPECS += [
-    PasSpec(percentile=p, theta=0.35, mode=m, precision=precision, where=where, interpolation=i)
+    PasOptions(percentile=p, theta=0.35, mode=m, precision=precision, where=where, interpolation=i)
     for p, m, precision, where, i in (
         (98.0, "threshold", "float", "resized", "cubic"),
         (90.5, "normalize", "float", "resized", "linear"),
@@ -67,7 +67,7 @@ SPECS += [
         (5.0, "normalize", "uint8", "resized", "linear"),
     )
 ]
-IDS = ["-".join(str(value) for value in spec.model_dump().values()) for spec in SPECS]
+IDS = ["-".join(str(value) for value in asdict(spec).values()) for spec in SPECS]
 SESSIONS = {spec: ort.InferenceSession(model_of(spec).SerializeToString()) for spec in SPECS}
 
 
@@ -99,7 +99,7 @@ def test_equals_the_reference_on_a_grid_of_its_own_size(spec, seed, height, widt
             cam = np.where(cam > 1, cam, np.float32(3e-39))
         elif kind == "constant":
             cam[0, 0] = 0.1
-    want = pas_reference(cam, (height, width), **spec.model_dump())
+    want = pas_reference(cam, (height, width), spec)
     got = run(SESSIONS[spec], cam, (height, width))
     np.testing.assert_array_equal(got[0], want.map)
     np.testing.assert_array_equal(got[1].astype(bool), want.mask)
@@ -113,7 +113,7 @@ def test_resized_maps_differ_in_at_most_one_mask_pixel_of_a_million():
     for spec, session in SESSIONS.items():
         for size in ((192, 160), (333, 250)):
             cam = rng.gamma(0.7, 1.0, (4, 1, 12, 13)).astype(np.float32)
-            want = pas(cam, size, **spec.model_dump())
+            want = pas(cam, size, spec)
             got = run(session, cam, size)
             np.testing.assert_allclose(got[2], want.threshold, rtol=1e-4)
             # normalize and bytes: a step of the standard by one level moves the map by a few
@@ -159,7 +159,7 @@ def test_maps_without_evidence_localize_nothing(spec, bad):
     else:
         cam[0, 0, 2, 3] = bad
     got = run(SESSIONS[spec], cam, (15, 15))
-    want = pas_reference(cam, (15, 15), **spec.model_dump())
+    want = pas_reference(cam, (15, 15), spec)
     assert not got[0][0, 0].any() and not got[1][0, 0].any() and got[2][0, 0] == 0
     assert not want.map[0, 0].any() and want.map[0, 1].any() and got[0][0, 1].any()
 
@@ -170,7 +170,7 @@ def test_runs_in_the_onnx_reference(spec):
 
     cam = np.random.default_rng(5).gamma(1.0, 1.0, (1, 1, 9, 9)).astype(np.float32)
     got = ReferenceEvaluator(model_of(spec)).run(None, {"cam": cam, "like": np.zeros((1, 3, 9, 9), np.float32)})
-    want = pas_reference(cam, (9, 9), **spec.model_dump())
+    want = pas_reference(cam, (9, 9), spec)
     np.testing.assert_array_equal(np.asarray(got[0]), want.map)
     np.testing.assert_array_equal(np.asarray(got[1]).astype(bool), want.mask)
     np.testing.assert_array_equal(np.asarray(got[2]), want.threshold)
@@ -189,7 +189,7 @@ def test_with_the_library_the_kernel_runs_instead_of_the_body(library, spec):
     options.register_custom_ops_library(str(library))
     session = ort.InferenceSession(model_of(spec).SerializeToString(), options)
     cam = np.random.default_rng(7).gamma(0.7, 1.0, (2, 1, 12, 13)).astype(np.float32)
-    for got, want in zip(run(session, cam, (101, 67)), pas_reference(cam, (101, 67), **spec.model_dump()), strict=True):
+    for got, want in zip(run(session, cam, (101, 67)), pas_reference(cam, (101, 67), spec), strict=True):
         np.testing.assert_array_equal(got, want)
 
 
@@ -244,7 +244,7 @@ def test_the_oldest_onnxruntime(library, tmp_path):
     place = old_onnxruntime(tmp_path)
     for i, spec in enumerate(SPECS):
         cam = np.random.default_rng(i).gamma(0.7, 1.0, (2, 2, 20, 17)).astype(np.float32)
-        want = pas_reference(cam, (20, 17), **spec.model_dump())
+        want = pas_reference(cam, (20, 17), spec)
         (tmp_path / f"{i}.onnx").write_bytes(model_of(spec).SerializeToString())
         like = np.zeros((2, 3, 20, 17), np.float32)
         np.savez(tmp_path / f"{i}.npz", cam=cam, like=like, **want._asdict())

@@ -9,6 +9,7 @@ import importlib.util
 import re
 import sys
 import types
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +18,8 @@ import tensorrt_standin as standin
 from downloads import package
 from lidcam_export.tensorrt.plugin import KERNEL, PLUGIN, PasPlugin, integer_attributes
 
-from lidcam_rt.artifact import PasSpec
 from lidcam_rt.errors import BackendError, ExportError
+from lidcam_rt.pas import PasOptions
 
 
 def kernel(major):
@@ -31,16 +32,15 @@ ATTRIBUTES = {"percentile_milli": 90000, "theta_micro": 350000, "flags": 9}
 @pytest.mark.parametrize(
     ("spec", "flags"),
     [
-        (PasSpec(percentile=97.5, theta=0.35), 0),
-        (PasSpec(percentile=97.5, theta=0.35, mode="normalize"), 1),
-        (PasSpec(percentile=97.5, theta=0.35, precision="float", interpolation="linear"), 10),
-        (PasSpec(percentile=97.5, theta=0.35, mode="normalize", precision="float", where="raw", interpolation="linear"),
-         15),
+        (PasOptions(percentile=97.5, theta=0.35), 0),
+        (PasOptions(percentile=97.5, theta=0.35, mode="normalize"), 1),
+        (PasOptions(percentile=97.5, theta=0.35, precision="float", interpolation="linear"), 10),
+        (PasOptions(97.5, 0.35, "normalize", "float", "raw", "linear"), 15),
     ],
 )  # fmt: skip
 def test_attributes_are_the_kernels_integers(spec, flags):
     # theta comes out of an ONNX attribute, which is a float32
-    attributes = spec.model_dump() | {"theta": float(np.float32(spec.theta)), "mode": spec.mode.encode()}
+    attributes = asdict(spec) | {"theta": float(np.float32(spec.theta)), "mode": spec.mode.encode()}
     assert integer_attributes(attributes) == {"percentile_milli": 97500, "theta_micro": 350000, "flags": flags}
     del attributes["where"]
     with pytest.raises(ExportError, match="where"):

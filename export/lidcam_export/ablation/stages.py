@@ -27,7 +27,8 @@ from lidcam_rt.boxes import largest_box
 from lidcam_rt.crf import CrfOptions, DenseCRF
 from lidcam_rt.errors import DataError, InputError
 from lidcam_rt.image import read_image, to_original_size
-from lidcam_rt.pas import pas
+from lidcam_rt.pas import PasOptions, pas
+from lidcam_rt.pas.options import Mode
 
 __all__ = ["AblationRow", "Found", "ablate_artifacts", "blob_row", "find_maps"]
 
@@ -133,16 +134,16 @@ def _truth(record: EvalRecord, label: int) -> npt.NDArray[np.uint8]:
     return mask
 
 
-def _map(found: Found, index: int, size: tuple[int, int], percentile: float, mode: str) -> Map8:
+def _map(found: Found, index: int, size: tuple[int, int], percentile: float, mode: Mode) -> Map8:
     """The runtime's localization map uint8 [H, W] of a picture of (width, height) pixels."""
     inside = (found.spec.height, found.spec.width)
-    made = pas(found.cam[index][None, None], inside, percentile=percentile, mode=mode)
+    made = pas(found.cam[index][None, None], inside, PasOptions(percentile, mode=mode))
     return to_original_size(made.map[0, 0], size, found.spec)
 
 
 def _level(found: Found, index: int, percentile: float, theta: float) -> int:
     inside = (found.spec.height, found.spec.width)
-    made = pas(found.cam[index][None, None], inside, percentile=percentile, theta=theta)
+    made = pas(found.cam[index][None, None], inside, PasOptions(percentile, theta))
     return int(np.floor(made.threshold[0, 0]))
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from lidcam_rt.artifact import PasSpec
+from lidcam_rt.pas import PasOptions
 
 __all__ = ["DOMAIN", "OPSET", "attach", "pas_function", "pas_node", "threshold_bounds"]
 
@@ -40,7 +40,7 @@ def threshold_bounds(theta: float) -> np.ndarray:
     return bounds
 
 
-def pas_node(inputs: tuple[str, str], outputs: tuple[str, str, str], spec: PasSpec) -> onnx.NodeProto:
+def pas_node(inputs: tuple[str, str], outputs: tuple[str, str, str], spec: PasOptions) -> onnx.NodeProto:
     """The node: inputs cam and an image-sized tensor, outputs map, mask, threshold."""
     return helper.make_node(
         "PaS",
@@ -154,7 +154,7 @@ def _float_standard(b: _Body, values: str, rank: _Rank) -> str:
     return b("Add", first, b("Mul", b("Sub", second, first), share))
 
 
-def pas_function(spec: PasSpec) -> onnx.FunctionProto:
+def pas_function(spec: PasOptions) -> onnx.FunctionProto:
     """The function body for one set of attributes.
 
     Args:
@@ -254,7 +254,7 @@ def pas_function(spec: PasSpec) -> onnx.FunctionProto:
     )
 
 
-def attach(model: onnx.ModelProto, spec: PasSpec) -> None:
+def attach(model: onnx.ModelProto, spec: PasOptions) -> None:
     """Add the function body and the domain's opset to a model that has the node."""
     model.functions.append(pas_function(spec))
     if all(entry.domain != DOMAIN for entry in model.opset_import):

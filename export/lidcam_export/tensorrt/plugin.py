@@ -15,9 +15,11 @@ libraries; no engine was built with it yet.
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import fields
 from typing import Any, Tuple, Union  # noqa: UP035
 
-from lidcam_rt.errors import ExportError
+from lidcam_rt.errors import ExportError, InputError
+from lidcam_rt.pas import PasOptions
 
 __all__ = ["KERNEL", "PLUGIN", "PasPlugin", "integer_attributes"]
 
@@ -25,7 +27,6 @@ PLUGIN = "lidcam::PaS"
 KERNEL = "lidcam_pas_aot"
 _THREADS = 512
 _SHARED = 49152  # bytes: what every GPU gives without being asked
-_FLAGS = {"mode": ("normalize", 1), "precision": ("float", 2), "where": ("raw", 4), "interpolation": ("linear", 8)}
 
 #: (major compute capability) -> (PTX, blocks per map)
 KernelSource = Callable[[int], tuple[bytes, int]]
@@ -38,18 +39,18 @@ def integer_attributes(attributes: dict[str, Any]) -> dict[str, int]:
         attributes: of the node; texts may be bytes, as ONNX has them.
 
     Raises:
-        ExportError: one is missing.
+        ExportError: one is missing or not one of PaS's.
     """
     texts = {name: v.decode() if isinstance(v, bytes) else v for name, v in attributes.items()}
-    missing = {"percentile", "theta", *_FLAGS} - set(texts)
+    names = [field.name for field in fields(PasOptions)]
+    missing = set(names) - set(texts)
     if missing:
         raise ExportError(f"the PaS node has no {', '.join(sorted(missing))}: export the artifact again")
-    flags = sum(bit for name, (value, bit) in _FLAGS.items() if texts[name] == value)
-    return {
-        "percentile_milli": round(float(texts["percentile"]) * 1000),
-        "theta_micro": round(float(texts["theta"]) * 1_000_000),
-        "flags": flags,
-    }
+    try:
+        values = PasOptions(**{name: texts[name] for name in names}).kernel_integers()
+    except InputError as error:
+        raise ExportError(f"the PaS node: {error}. Export the artifact again") from None
+    return dict(zip(("percentile_milli", "theta_micro", "flags"), values, strict=True))
 
 
 def _own_kernel(major: int) -> tuple[bytes, int]:

@@ -27,8 +27,8 @@ def right_calls(rng, count):
     import cv2
 
     from lidcam_rt import boxes
-    from lidcam_rt.pas import pas, pas_reference
-    from lidcam_rt.pas.reference import INTERPOLATIONS, MODES, PRECISIONS, WHERES
+    from lidcam_rt.pas import PasOptions, pas, pas_reference
+    from lidcam_rt.pas.options import INTERPOLATIONS, MODES, PRECISIONS, WHERES
 
     for i in range(count):
         side = 1 << int(rng.integers(0, 8))
@@ -37,13 +37,12 @@ def right_calls(rng, count):
         cam = rng.standard_normal(shape).astype(np.float32)
         if i % 7 == 0 and cam.size:
             cam.flat[rng.integers(cam.size)] = rng.choice([np.nan, np.inf, -np.inf, 3e38, 1e-42])
-        options = {
-            "percentile": float(rng.choice([0, 100, rng.uniform(0, 100)])), "theta": float(rng.random()),
-            "mode": rng.choice(MODES), "precision": rng.choice(PRECISIONS), "where": rng.choice(WHERES),
-            "interpolation": rng.choice(INTERPOLATIONS),
-        }  # fmt: skip
-        got = pas(cam, size, threads=int(rng.integers(1, 4)), **options)
-        for a, b in zip(got, pas_reference(cam, size, **options), strict=True):
+        options = PasOptions(
+            float(rng.choice([0, 100, rng.uniform(0, 100)])), float(rng.random()), rng.choice(MODES),
+            rng.choice(PRECISIONS), rng.choice(WHERES), rng.choice(INTERPOLATIONS),
+        )  # fmt: skip
+        got = pas(cam, size, options, threads=int(rng.integers(1, 4)))
+        for a, b in zip(got, pas_reference(cam, size, options), strict=True):
             np.testing.assert_array_equal(a, b)
         mask = rng.random((int(rng.integers(0, 140)), int(rng.integers(0, 140)))) < rng.random()
         if mask.size:
@@ -58,7 +57,7 @@ def right_calls(rng, count):
 def wrong_calls(module, rng, count):
     from lidcam_rt import boxes
     from lidcam_rt.errors import InputError
-    from lidcam_rt.pas import pas
+    from lidcam_rt.pas import PasOptions, pas
 
     arrays = [
         None, 3, "cam", [[1.0]], np.zeros(()), np.zeros(4, np.float32), np.zeros((2, 3)), np.zeros((1, 1, 4, 4)),
@@ -80,8 +79,9 @@ def wrong_calls(module, rng, count):
             lambda: boxes.component_boxes(pick(arrays), inclusive=pick(numbers)),
             lambda: pas(pick(arrays), (pick(numbers), pick(numbers)), threads=pick([1, 2, 0, -1, None])),
             lambda: pas(pick(arrays), pick(numbers)),
-            lambda: pas(np.zeros((1, 1, 4, 4), np.float32), (5, 5), percentile=pick(numbers), theta=pick(numbers)),
-            lambda: pas(np.zeros((1, 1, 4, 4), np.float32), (5, 5), **{pick(["mode", "where", "more"]): pick(numbers)}),
+            lambda: pas(np.zeros((1, 1, 4, 4), np.float32), (5, 5), PasOptions(pick(numbers), pick(numbers))),
+            lambda: PasOptions(**{pick(["mode", "where", "more"]): pick(numbers)}),
+            lambda: pas(np.zeros((1, 1, 4, 4), np.float32), (5, 5), pick(numbers)),
         ]
         sides = pick([(5, 5), (pick(numbers), 5), (5, pick(numbers))])
         shares = pick([(98.0, 0.35), (pick(numbers), 0.35), (98.0, pick(numbers))])

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from lidcam_rt.boxes import largest_box
 from lidcam_rt.errors import InputError
-from lidcam_rt.pas import pas, pas_reference, resize_reference
-from lidcam_rt.pas.reference import INTERPOLATIONS, MODES, PRECISIONS, WHERES
+from lidcam_rt.pas import PasOptions, pas, pas_reference, resize_reference
+from lidcam_rt.pas.options import INTERPOLATIONS, MODES, PRECISIONS, WHERES
 
 COMBINATIONS = list(itertools.product(MODES, PRECISIONS, WHERES, INTERPOLATIONS))
 
@@ -66,36 +66,30 @@ SIDES = st.integers(1, 130) | st.integers(1, 1024)
     st.sampled_from(COMBINATIONS), st.integers(1, 3),
 )
 def test_kernel_equals_reference(cam, size, percentile, theta, combination, threads):
-    mode, precision, where, interpolation = combination
-    options = {
-        "percentile": percentile, "theta": theta, "mode": mode, "precision": precision, "where": where,
-        "interpolation": interpolation,
-    }
-    same(pas(cam, size, threads=threads, **options), pas_reference(cam, size, **options))
+    options = PasOptions(percentile, theta, *combination)
+    same(pas(cam, size, options, threads=threads), pas_reference(cam, size, options))
 
 
 @pytest.mark.parametrize("combination", COMBINATIONS)
 def test_kernel_equals_reference_at_full_size(combination):
-    mode, precision, where, interpolation = combination
     cam = np.random.default_rng(3).gamma(1.0, size=(2, 2, 24, 23)).astype(np.float32)
-    options = {"mode": mode, "precision": precision, "where": where, "interpolation": interpolation}
-    same(pas(cam, (384, 353), **options), pas_reference(cam, (384, 353), **options))
+    options = PasOptions(98.0, 0.35, *combination)
+    same(pas(cam, (384, 353), options), pas_reference(cam, (384, 353), options))
 
 
 OTHER_ISA = """
 import itertools
 import numpy as np
 from lidcam_rt import _kernels
-from lidcam_rt.pas import pas, pas_reference
-from lidcam_rt.pas.reference import INTERPOLATIONS, MODES, PRECISIONS, WHERES
+from lidcam_rt.pas import PasOptions, pas, pas_reference
+from lidcam_rt.pas.options import INTERPOLATIONS, MODES, PRECISIONS, WHERES
 rng = np.random.default_rng(11)
-for mode, precision, where, interpolation in itertools.product(MODES, PRECISIONS, WHERES, INTERPOLATIONS):
-    options = {"mode": mode, "precision": precision, "where": where, "interpolation": interpolation}
+for combination in itertools.product(MODES, PRECISIONS, WHERES, INTERPOLATIONS):
     sizes = (24, 24, 192, 192), (7, 3, 61, 129), (40, 33, 5, 9), (1, 2, 70, 65), (12, 12, 300, 333)
     for h, w, height, width in sizes:
         for cam in (rng.standard_normal((1, 1, h, w)), np.round(rng.gamma(1.0, size=(1, 1, h, w)))):
-            options["percentile"] = float(rng.choice([0, 3, 50, 90, 98, 100]))
-            got, want = pas(cam, (height, width), **options), pas_reference(cam, (height, width), **options)
+            options = PasOptions(float(rng.choice([0, 3, 50, 90, 98, 100])), 0.35, *combination)
+            got, want = pas(cam, (height, width), options), pas_reference(cam, (height, width), options)
             assert all(np.array_equal(a, b) for a, b in zip(got, want)), (options, h, w, height, width)
 print(_kernels.pas.isa())
 """
@@ -136,7 +130,7 @@ def test_masks_and_boxes_of_the_released_pipeline():
     for _ in range(1000):
         cam = cv2.GaussianBlur(rng.standard_normal((24, 24)).astype(np.float32), (5, 5), 1.5)
         expected = released(cam, (384, 384), 90, 0.35)
-        mask = pas(cam[None, None], (384, 384), percentile=90, theta=0.35).mask[0, 0]
+        mask = pas(cam[None, None], (384, 384), PasOptions(90, 0.35)).mask[0, 0]
         assert (mask != expected).sum() <= 3
         assert np.abs(np.subtract(largest_box(mask), largest_box(expected))).max() <= 1
 
@@ -149,8 +143,8 @@ def test_masks_and_boxes_of_the_released_pipeline():
         (np.zeros((1, 1, 2, 2)), (0, 4), {}),
         (np.zeros((1, 1, 2, 2)), (4, 100_000), {}),
         (np.zeros((1, 1, 2, 2)), (4, 4), {"threads": 0}),
-        (np.zeros((1, 1, 2, 2)), (4, 4), {"percentile": 101}),
-        (np.zeros((1, 1, 2, 2)), (4, 4), {"mode": "other"}),
+        (np.zeros((1, 1, 2, 2)), (4, 4), {"options": {"percentile": 90}}),
+        (np.zeros((1, 1, 2, 2)), (4, 4), {"options": None}),
     ],
 )
 def test_wrong_calls(cam, size, options):

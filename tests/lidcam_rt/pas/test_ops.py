@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lidcam_rt.pas import ops_library, pas_reference
-from lidcam_rt.pas.reference import INTERPOLATIONS, MODES, PRECISIONS, WHERES
+from lidcam_rt.pas import PasOptions, ops_library, pas_reference
+from lidcam_rt.pas.options import INTERPOLATIONS, MODES, PRECISIONS, WHERES
 
 sys.path.insert(0, str(Path(__file__).parent))
 from node import node_model, session_of
@@ -41,7 +41,7 @@ def test_the_kernel_runs_and_equals_the_reference(library, combination):
     for *shape, height, width in shapes:
         size = height, width
         cam = rng.gamma(0.7, size=shape).astype(np.float32)
-        for got, want in zip(run(session, cam, size), pas_reference(cam, size, **options), strict=True):
+        for got, want in zip(run(session, cam, size), pas_reference(cam, size, PasOptions(**options)), strict=True):
             assert got.dtype == want.dtype
             np.testing.assert_array_equal(got, want)
 
@@ -55,7 +55,7 @@ def test_any_attribute(percentile, theta, combination, seed):
     options = options_of(combination, percentile, theta)
     cam = np.random.default_rng(seed).standard_normal((1, 2, 6, 6)).astype(np.float32)
     got = run(session_of(node_model(options), library), cam, (20, 17))
-    for a, b in zip(got, pas_reference(cam, (20, 17), **options), strict=True):
+    for a, b in zip(got, pas_reference(cam, (20, 17), PasOptions(**options)), strict=True):
         np.testing.assert_array_equal(a, b)
 
 

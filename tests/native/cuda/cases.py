@@ -11,8 +11,8 @@ from lidcam_rt._kernels import crf as kernels
 
 from lidcam_rt.boxes import largest_box
 from lidcam_rt.crf import CrfOptions
-from lidcam_rt.pas import pas_reference
-from lidcam_rt.pas.reference import INTERPOLATIONS, MODES, PRECISIONS, WHERES
+from lidcam_rt.pas import PasOptions, pas_reference
+from lidcam_rt.pas.options import INTERPOLATIONS, MODES, PRECISIONS, WHERES
 
 FIXED_BYTES = 8960  # kFixedBytes of kernels/pas/pas_args.h
 INTEGERS = 16
@@ -46,12 +46,10 @@ def _pas(rng):
             cam *= np.float32(3e38)
         milli, micro = 100000 - (3301 * number if number % 5 else 0) % 100000, 350000 + 13000 * number % 650000
         interpolation, where, precision, mode = option
-        bits = 1 * (mode == MODES[1]) | 2 * (precision == PRECISIONS[1]) | 4 * (where == WHERES[1])
-        bits |= 8 * (interpolation == INTERPOLATIONS[1]) | INTEGERS * (k == 1)
-        result = pas_reference(
-            cam, high, percentile=milli / 1000, theta=micro / 1e6, mode=mode, precision=precision, where=where,
-            interpolation=interpolation,
-        )  # fmt: skip
+        settings = PasOptions(milli / 1000, micro / 1e6, mode, precision, where, interpolation)
+        assert settings.kernel_integers()[:2] == (milli, micro)
+        bits = settings.kernel_integers()[2] | INTEGERS * (k == 1)
+        result = pas_reference(cam, high, settings)
         threads, cluster = 96 if number % 2 else 64, 1 << (flags + k) % 3
         shared = (32768, 9200, FIXED_BYTES)[(k + flags) % 3]
         yield (0, *low, *high, milli, micro, bits, threads, cluster, shared, 2), cam, result.map, result.mask, (

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lidcam_rt.boxes import largest_box
-from lidcam_rt.pas import pas
+from lidcam_rt.pas import PasOptions, pas
 
 
 def address(array):
@@ -85,7 +85,7 @@ def test_sizes_that_opencv_treats_apart(kernels):
 def test_masks_of_pas_at_full_size(kernels):
     rng = np.random.default_rng(3)
     cam = np.stack([cv2.GaussianBlur(rng.standard_normal((24, 24)).astype(np.float32), (7, 7), 2) for _ in range(4)])
-    result = pas(cam[:, None], (384, 384), percentile=90, theta=0.35)
+    result = pas(cam[:, None], (384, 384), PasOptions(90, 0.35))
     masks = result.mask[:, 0]
     for by in ("contour", "pixels"):
         assert boxes(kernels, masks, by, threads=512) == [expected(m, by) for m in masks]

@@ -21,7 +21,7 @@ PRELUDE = """
 import numpy as np
 from lidcam_rt.device import kernels
 from lidcam_rt.boxes import largest_box
-from lidcam_rt.pas import pas
+from lidcam_rt.pas import PasOptions, pas
 
 class Array:  # host memory that says it is on the device
     def __init__(self, a): self.a = a
@@ -91,8 +91,8 @@ for (n, k, h, w), size, options in (
 ):
     cam = rng.random((n, k, h, w), np.float32)
     out = [np.full((n, k, *size), 9, np.uint8), np.zeros((n, k, *size), bool), np.full((n, k), 9, np.float32)]
-    kernels.pas(Array(cam), tuple(map(Array, out)), stream=[None, 1, Stream()][n % 3], **options)
-    expected = pas(cam, size, **options)
+    kernels.pas(Array(cam), tuple(map(Array, out)), PasOptions(**options), stream=[None, 1, Stream()][n % 3])
+    expected = pas(cam, size, PasOptions(**options))
     for a, b in zip(out, expected):
         np.testing.assert_array_equal(a, b)
     boxes = np.zeros((n, k, 4), np.int32)
@@ -179,7 +179,7 @@ OUT = (Claim((1, 1, 4, 4), "|u1"), Claim((1, 1, 4, 4), "|b1"), Claim((1, 1), "<f
         (CAM, (OUT[0], Claim((1, 1, 4, 5), "|b1"), OUT[2]), {}),
         (CAM, (*OUT[:2], Claim((1,), "<f4")), {}),
         (CAM, (Claim((1, 1, 4, 40000), "|u1"), Claim((1, 1, 4, 40000), "|b1"), OUT[2]), {}),
-        (CAM, OUT, {"percentile": 101}),
+        (CAM, OUT, {"options": {"percentile": 90}}),
         ([[1.0]], OUT, {}),
     ],
 )

@@ -18,7 +18,7 @@ PRELUDE = """
 import sys
 import numpy as np, onnxruntime
 from onnx import TensorProto, helper
-from lidcam_rt.pas import pas
+from lidcam_rt.pas import PasOptions, pas
 
 def session(path, options, providers=("CPUExecutionProvider",)):
     node = helper.make_node("PaS", ["cam", "like"], ["map", "mask", "threshold"], domain="lidcam", **options)
@@ -47,7 +47,7 @@ def compare(path):
                      interpolation="cubic") | options
         cam = rng.random((n, k, h, w), np.float32)
         found = session(path, given).run(None, {"cam": cam, "like": np.zeros(size, np.uint8)})
-        for a, b in zip(found, pas(cam, size, **given)):
+        for a, b in zip(found, pas(cam, size, PasOptions(**given))):
             np.testing.assert_array_equal(a, b)
 """
 

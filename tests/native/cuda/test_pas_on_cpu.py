@@ -10,8 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lidcam_rt.pas import pas, pas_reference
-from lidcam_rt.pas.reference import INTERPOLATIONS, MODES, PRECISIONS, WHERES
+from lidcam_rt.pas import PasOptions, pas, pas_reference
+from lidcam_rt.pas.options import INTERPOLATIONS, MODES, PRECISIONS, WHERES
 
 COMBINATIONS = list(itertools.product(MODES, PRECISIONS, WHERES, INTERPOLATIONS))
 FIXED_BYTES = 8960
@@ -31,12 +31,10 @@ def address(array):
 
 def run(kernels, cam, size, combination, percentile=98.0, theta=0.35, threads=64, cluster=1, shared=49152, order=0,
         seed=0, words=None):  # fmt: skip
-    mode, precision, where, interpolation = combination
     cam = np.ascontiguousarray(cam, np.float32)
     n, k, h, w = cam.shape
-    flags = (mode == "normalize") | (precision == "float") << 1 | (where == "raw") << 2
-    flags |= (interpolation == "linear") << 3 | (words == np.int32) << 4
-    args = Args(h, w, *size, round(percentile * 1000), int(np.rint(theta * 1e6)), flags, shared)
+    milli, micro, flags = PasOptions(percentile, theta, *combination).kernel_integers()
+    args = Args(h, w, *size, milli, micro, flags | (words == np.int32) << 4, shared)
     map8 = np.full((n, k, *size), 7, words or np.uint8)
     mask, threshold = map8.copy(), np.full((n, k), -9, np.float32)
     results = address(map8), address(mask), address(threshold)
@@ -48,8 +46,8 @@ def run(kernels, cam, size, combination, percentile=98.0, theta=0.35, threads=64
     return map8, mask, threshold
 
 
-def options(combination):
-    return dict(zip(("mode", "precision", "where", "interpolation"), combination, strict=True))
+def options(combination, percentile=98.0, theta=0.35):
+    return PasOptions(percentile, theta, *combination)
 
 
 def same(found, expected):
@@ -92,7 +90,7 @@ def test_kernel_equals_reference(
     kernels, cam, size, percentile, theta, combination, threads, cluster, shared, order, seed
 ):
     found = run(kernels, cam, size, combination, percentile, theta, threads, cluster, shared, order, seed)
-    same(found, pas_reference(cam, size, percentile=percentile, theta=theta, **options(combination)))
+    same(found, pas_reference(cam, size, options(combination, percentile, theta)))
 
 
 @settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -102,7 +100,7 @@ def test_kernel_equals_reference(
 )  # fmt: skip
 def test_kernel_equals_reference_at_large_sizes(kernels, cam, size, percentile, theta, combination, cluster, shared):
     found = run(kernels, cam, size, combination, percentile, theta, 128, cluster, shared)
-    same(found, pas_reference(cam, size, percentile=percentile, theta=theta, **options(combination)))
+    same(found, pas_reference(cam, size, options(combination, percentile, theta)))
 
 
 @settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -112,7 +110,7 @@ def test_kernel_equals_reference_at_large_sizes(kernels, cam, size, percentile, 
 )  # fmt: skip
 def test_ahead_of_time_kernel_equals_reference(kernels, cam, size, combination, words, shared, order):
     found = run(kernels, cam, size, combination, 90.0, 0.35, shared=shared, order=order, words=words)
-    same(found, pas_reference(cam, size, percentile=90.0, theta=0.35, **options(combination)))
+    same(found, pas_reference(cam, size, options(combination, 90.0)))
 
 
 # int(theta P) where theta P is a whole number in exact arithmetic: the rounding of float64 decides.
@@ -122,7 +120,7 @@ def test_whole_thresholds(kernels, theta):
     for percentile in range(0, 101, 4):
         for combination in (COMBINATIONS[0], ("normalize", "uint8", "resized", "cubic")):
             found = run(kernels, cam, (16, 16), combination, float(percentile), theta, threads=32)
-            same(found, pas_reference(cam, (16, 16), percentile=percentile, theta=theta, **options(combination)))
+            same(found, pas_reference(cam, (16, 16), options(combination, percentile, theta)))
 
 
 @pytest.mark.parametrize("combination", COMBINATIONS)
@@ -131,7 +129,7 @@ def test_kernel_equals_cpu_kernel_at_full_size(kernels, combination):
     cam = np.random.default_rng(number).gamma(1.0, size=(1, 1, 24, 23)).astype(np.float32)
     size = [(384, 352), (353, 384), (231, 1024)][number % 3]
     found = run(kernels, cam, size, combination, threads=256 + 256 * (number % 2), cluster=[1, 8][number // 2 % 2])
-    same(found, pas(cam, size, **options(combination)))
+    same(found, pas(cam, size, options(combination)))
 
 
 @pytest.mark.parametrize(
@@ -140,4 +138,4 @@ def test_kernel_equals_cpu_kernel_at_full_size(kernels, combination):
 def test_shapes_that_leave_shared_memory_or_have_one_pixel(kernels, shape, size):
     cam = np.random.default_rng(1).random((1, 2, *shape), np.float32)
     for combination in COMBINATIONS[::3]:
-        same(run(kernels, cam, size, combination, shared=20000), pas(cam, size, **options(combination)))
+        same(run(kernels, cam, size, combination, shared=20000), pas(cam, size, options(combination)))

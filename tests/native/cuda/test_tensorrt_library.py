@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from downloads import package
 
-from lidcam_rt.pas import pas
+from lidcam_rt.pas import PasOptions, pas
 
 KERNELS = builds.KERNELS
 
@@ -117,7 +117,7 @@ def test_what_tensorrt_does_with_it_gives_the_reference(library, harness, option
     cam[1, 1] = 3
     status, log, got = harness(library, cam, (40, 52), **options)
     assert status == 0, log
-    want = pas(cam, (40, 52), **options)
+    want = pas(cam, (40, 52), PasOptions(**options))
     np.testing.assert_array_equal(got[0], want.map.astype(np.float32))
     np.testing.assert_array_equal(got[1], want.mask.astype(np.float32))
     np.testing.assert_array_equal(got[2], want.threshold)
@@ -177,9 +177,7 @@ def test_tensorrt_for_rtx_loads_it_and_its_parser_finds_it(library, tmp_path):
     from lidcam_export.graph.operator import OPSET, attach, pas_node
     from onnx import TensorProto, helper
 
-    from lidcam_rt.artifact import PasSpec
-
-    spec = PasSpec(percentile=97.5, mode="normalize")
+    spec = PasOptions(percentile=97.5, mode="normalize")
     kinds = {"cam": 1, "like": 3, "map": 1, "mask": 1}
     values = {name: helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", c, name + "_h", name + "_w"])
               for name, c in kinds.items()}  # fmt: skip
