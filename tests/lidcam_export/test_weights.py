@@ -4,10 +4,10 @@ import pytest
 import timm
 import torch
 from lidcam_export.sources.source import load_source
-from lidcam_export.sources.weights import read_state_dict
+from lidcam_training.models.state_dict import read_state_dict
 from safetensors.torch import save_file
 
-from lidcam_rt.errors import ExportError
+from lidcam_rt.errors import InputError
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,7 @@ def test_safetensors(tmp_path, state):
 def test_files_that_are_no_weights(tmp_path, name, content, message):
     if content is not None:
         (tmp_path / name).write_bytes(content)
-    with pytest.raises(ExportError, match=message):
+    with pytest.raises(InputError, match=message):
         read_state_dict(tmp_path / name)
 
 
@@ -68,10 +68,10 @@ def test_truncated_and_foreign_weights_say_what_does_not_fit(tmp_path, state):
     torch.save(state, tmp_path / "w.pth")
     data = (tmp_path / "w.pth").read_bytes()
     (tmp_path / "half.pth").write_bytes(data[: len(data) // 2])
-    with pytest.raises(ExportError, match=r"half\.pth: cannot be read"):
+    with pytest.raises(InputError, match=r"half\.pth: cannot be read"):
         read_state_dict(tmp_path / "half.pth")
-    with pytest.raises(ExportError, match=r"of another shape: \d+ \(layer1"):
+    with pytest.raises(InputError, match=r"of another shape: \d+ \(layer1"):
         load_source("timm:resnet50", weights=tmp_path / "w.pth")
     torch.save({"a": 1}, tmp_path / "numbers.pth")
-    with pytest.raises(ExportError, match="holds no state dict"):
+    with pytest.raises(InputError, match="holds no state dict"):
         read_state_dict(tmp_path / "numbers.pth")

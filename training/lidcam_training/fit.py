@@ -228,10 +228,10 @@ def fit(recipe: Recipe, run: str | Path, *, progress: bool = True) -> Path:
         use_distributed_sampler=False,
         num_sanity_val_steps=0,
     )
-    share = {"rank": trainer.global_rank, "world": trainer.world_size}
+    rank, world = trainer.global_rank, trainer.world_size
     loaders = (
-        make_loader(train, recipe.data, train=True, seed=recipe.seed, resume=resume, **share),
-        make_loader(val, recipe.data, train=False, seed=recipe.seed, **share),
+        make_loader(train, recipe.data, train=True, seed=recipe.seed, rank=rank, world=world, resume=resume),
+        make_loader(val, recipe.data, train=False, seed=recipe.seed, rank=rank, world=world),
     )
     trainer.fit(module, *loaders, ckpt_path=str(state) if state.exists() else None, weights_only=False)
     load_checkpoint(run / "checkpoint")

@@ -13,15 +13,15 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from lidcam_bench.data.records import ImageSet
+from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.nn import functional
 
 from lidcam_rt.errors import DataError, LidcamError
-from lidcam_training.methods import attach_attention_dropout
-from lidcam_training.methods.objective import objective
+from lidcam_training.methods import METHODS
 from lidcam_training.models import Classifier, build_classifier
+from lidcam_training.models.ae import ErasingChain
 from lidcam_training.models.classifier import activation_maps
-from lidcam_training.models.fused import ErasingChain
 from lidcam_training.pixels import PixelHistogram
 from lidcam_training.recipe import Recipe
 
@@ -61,6 +61,9 @@ class ClassifierModule(pl.LightningModule):
         run: folder of the run.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, recipe: Recipe, train: ImageSet, val: ImageSet, run: Path) -> None:
         super().__init__()
         self.recipe, self.train_set, self.val_set, self.run = recipe, train, val, run
@@ -68,10 +71,8 @@ class ClassifierModule(pl.LightningModule):
         self.ema: Classifier | None = None
         if recipe.optim.ema:
             self.ema = copy.deepcopy(self.model).requires_grad_(False)
-        method = recipe.method
-        if method.name == "adl":
-            backbone = self.model.backbone
-            attach_attention_dropout(backbone, method.layers, method.drop_rate, method.threshold)
+        self.method = METHODS[recipe.method.name]
+        self.method.attach(self.model, recipe.method)
         shape = (1, 3, 1, 1)
         self.register_buffer("mean", torch.tensor(recipe.data.mean).view(shape), persistent=False)
         self.register_buffer("std", torch.tensor(recipe.data.std).view(shape), persistent=False)
@@ -118,7 +119,7 @@ class ClassifierModule(pl.LightningModule):
         return part, part * share, share if part < count - 1 else self.recipe.epochs - part * share
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Seed dropout and methods from (seed, epoch, batch, rank): a resumed epoch is the same epoch.
+        """Seed dropout and methods from (seed, epoch, batch, rank), so that a resumed epoch is the same epoch.
 
         Per batch, since other code draws from the generator at moments that a resumed run does not repeat.
         """
@@ -132,9 +133,9 @@ class ClassifierModule(pl.LightningModule):
             if self.trainer.world_size == 1:
                 return None
             # the other processes wait for this one's gradients
-            return sum(p.sum() for p in self.model.parameters() if p.requires_grad) * 0.0  # type: ignore[return-value]
+            return torch.stack([p.sum() for p in self.model.parameters() if p.requires_grad]).sum() * 0.0
         images, target = self.normalise(batch["image"]), batch["target"]
-        loss = objective(self.model, self.recipe.method, images, target, self.loss)
+        loss = self.method.loss(self.model, self.recipe.method, images, target, self.loss)
         if not torch.isfinite(loss):
             file = self.run / "nonfinite.pt"
             names = [str(self.train_set.records[i].image) for i in batch["index"]]
@@ -156,11 +157,11 @@ class ClassifierModule(pl.LightningModule):
         step = self.global_step
         decay = min(self.recipe.optim.ema, (1 + step) / (10 + step))
         with torch.no_grad():
-            for mine, new in zip(self.ema.state_dict().values(), self.model.state_dict().values(), strict=True):
-                if mine.dtype.is_floating_point:
-                    mine.lerp_(new, 1 - decay)
+            for averaged, new in zip(self.ema.state_dict().values(), self.model.state_dict().values(), strict=True):
+                if averaged.dtype.is_floating_point:
+                    averaged.lerp_(new, 1 - decay)
                 else:
-                    mine.copy_(new)
+                    averaged.copy_(new)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the epoch's counters, of every process."""
@@ -212,8 +213,8 @@ class ClassifierModule(pl.LightningModule):
         logits = model.pool_and_classify(features)
         self._loss += float(self.loss(logits, target)) * len(target)
         self._count += len(target)
-        best = logits.argmax(1)
-        right = target.gather(1, best[:, None])[:, 0] > 0 if target.ndim == 2 else best == target
+        predicted = logits.argmax(1)
+        right = target.gather(1, predicted[:, None])[:, 0] > 0 if target.ndim == 2 else predicted == target
         self._right += int(right.sum())
         labels = target.argmax(1) if target.ndim == 2 else target
         records = [self.val_set.records[i] for i in batch["index"]]
@@ -238,8 +239,8 @@ class ClassifierModule(pl.LightningModule):
         sums = torch.tensor([self._loss, self._right, self._count, self._unread, *seen], dtype=torch.float64)
         bins = torch.from_numpy(np.stack([self._plain.counts, self._nwc.counts]))
         if self.trainer.world_size > 1:
-            sums = self.all_gather(sums.to(self.device)).sum(0).cpu()
-            bins = self.all_gather(bins.to(self.device)).sum(0).cpu()
+            sums = self._sum_of_processes(sums)
+            bins = self._sum_of_processes(bins)
         self._plain.counts, self._nwc.counts = bins.numpy()
         count = max(float(sums[2]), 1.0)
         scores = {"val_loss": float(sums[0]) / count, "val_accuracy": float(sums[1]) / count}
@@ -253,7 +254,12 @@ class ClassifierModule(pl.LightningModule):
             {key: torch.tensor(value) for key, value in scores.items()}, prog_bar=True, rank_zero_only=False
         )
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def _sum_of_processes(self, values: Tensor) -> Tensor:
+        gathered = self.all_gather(values.to(self.device))
+        assert isinstance(gathered, Tensor)
+        return gathered.sum(0).cpu()
+
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Parameter groups (backbone at a lower rate, no decay on norms and biases) and the schedule per step."""
         options = self.recipe.optim
         groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
@@ -293,4 +299,7 @@ class ClassifierModule(pl.LightningModule):
             return 1.0
 
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step", "frequency": 1},
+        }

@@ -8,66 +8,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lidcam_rt.errors import InputError
-from lidcam_training.models import ClassifierSpec
+from lidcam_training.methods import METHODS, MethodOptions
+from lidcam_training.models import ClassifierSpec, ModelOptions
 
 __all__ = [
     "DataOptions",
-    "MethodOptions",
-    "ModelOptions",
+    "MapOptions",
     "OptimOptions",
-    "PasOptions",
     "Recipe",
     "read_recipe",
 ]
-
-
-@dataclass(frozen=True)
-class ModelOptions:
-    """The classifier; see `lidcam_training.models.ClassifierSpec`.
-
-    Attributes:
-        num_classes: checked against the data; None takes the data's.
-    """
-
-    backbone: str = "seresnet50"
-    pooling: Literal["gap", "tap"] = "tap"
-    tap_threshold: float = 0.05
-    head: Literal["linear", "conv"] = "linear"
-    stride: int | None = None
-    conv_channels: int | None = None
-    pretrained: bool = False
-    weights: str | None = None
-    num_classes: int | None = None
-
-
-@dataclass(frozen=True)
-class MethodOptions:
-    """A training method of the literature on top of the classifier.
-
-    Attributes:
-        name: none, has (Singh and Lee, ICCV 2017), adl (Choe and Shim, CVPR 2019), acol (Zhang et al., CVPR 2018), ae
-            (Wei et al., CVPR 2017).
-        grid: has: the picture is cut into patches of 1/grid of its side.
-        hide: has: probability of a patch to be hidden.
-        drop_rate: adl: probability of the drop mask, else the importance map.
-        layers: adl: modules of the backbone whose outputs get the layer, besides the last feature map; None: the
-            two stages before the last.
-        erase: share of the map's maximum above which it is erased; None: 0.8 for adl and ae, 0.6 for acol.
-        rounds: ae: classifiers after the first; `epochs` are shared between them evenly.
-    """
-
-    name: Literal["none", "has", "adl", "acol", "ae"] = "none"
-    grid: int = 4
-    hide: float = 0.5
-    drop_rate: float = 0.75
-    layers: tuple[str, ...] | None = None
-    erase: float | None = None
-    rounds: int = 1
-
-    @property
-    def threshold(self) -> float:
-        """`erase`, or the method's own value."""
-        return self.erase if self.erase is not None else 0.6 if self.name == "acol" else 0.8
 
 
 @dataclass(frozen=True)
@@ -144,8 +94,8 @@ class OptimOptions:
 
 
 @dataclass(frozen=True)
-class PasOptions:
-    """Thresholds that the exported artifact carries: percentile 0 to 100, theta 0 to 1, and NWC."""
+class MapOptions:
+    """Settings of the map that the exported artifact carries: percentile 0 to 100, theta 0 to 1, and NWC."""
 
     percentile: float = 98.0
     theta: float = 0.35
@@ -175,7 +125,7 @@ class Recipe:
     method: MethodOptions = field(default_factory=MethodOptions)
     data: DataOptions = field(default_factory=DataOptions)
     optim: OptimOptions = field(default_factory=OptimOptions)
-    pas: PasOptions = field(default_factory=PasOptions)
+    pas: MapOptions = field(default_factory=MapOptions)
     epochs: int = 10
     seed: int = 0
     deterministic: bool = False
@@ -203,11 +153,9 @@ class Recipe:
                 raise InputError(f"recipe: {key} is {value}: it must be at least 1")
         if self.data.crop is not None and not 1 <= self.data.crop <= self.data.size:
             raise InputError(f"recipe: data.crop {self.data.crop} must be 1 to data.size ({self.data.size})")
-        if self.method.name == "ae" and not 1 <= self.method.rounds < self.epochs:
-            raise InputError(
-                f"recipe: method.rounds {self.method.rounds} must be 1 to epochs - 1 ({self.epochs - 1}): each "
-                "classifier of the chain needs an epoch"
-            )
+        if self.method.name not in METHODS:
+            raise InputError(f"recipe: method.name {self.method.name!r} is unknown: choose {', '.join(METHODS)}")
+        METHODS[self.method.name].check(self.method, self.epochs)
         if self.save_steps < 0:
             raise InputError(f"recipe: save_steps is {self.save_steps}: give a number of steps, or 0")
         if not 0 <= self.optim.ema < 1:
@@ -219,19 +167,13 @@ class Recipe:
         Raises:
             InputError: the recipe says another number.
         """
-        options = dataclasses.asdict(self.model)
-        wanted = options.pop("num_classes")
-        if wanted not in (None, num_classes):
+        if self.model.num_classes not in (None, num_classes):
             raise InputError(
-                f"recipe: model.num_classes is {wanted}, the data have {num_classes} classes: leave it "
-                f"out, or take "
-                "the data it was written for"
+                f"recipe: model.num_classes is {self.model.num_classes}, the data have {num_classes} classes: leave it "
+                "out, or take the data it was written for"
             )
-        if self.method.name == "acol":
-            options["branches"] = 2
-        if self.method.name == "ae":
-            options |= {"rounds": self.method.rounds, "erase": self.method.threshold}
-        return ClassifierSpec(num_classes=num_classes, **options)
+        options = dataclasses.asdict(self.model) | METHODS[self.method.name].spec(self.method)
+        return ClassifierSpec(**options | {"num_classes": num_classes})
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values that JSON takes."""
@@ -248,7 +190,7 @@ def read_recipe(path: str | Path | None, overrides: list[str] | tuple[str, ...] 
     Raises:
         InputError: no such file, an unknown key or a wrong value.
     """
-    from jsonargparse import ActionParser, ArgumentError, ArgumentParser  # noqa: F401
+    from jsonargparse import ArgumentError, ArgumentParser
 
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--recipe", type=Recipe, default=Recipe())
@@ -279,7 +221,8 @@ def read_recipe(path: str | Path | None, overrides: list[str] | tuple[str, ...] 
     _check_keys(arguments, path)
     try:
         parsed = parser.parse_args([f"--recipe.{key}={value}" for key, value in arguments])
-        return parser.instantiate_classes(parsed).recipe
+        recipe: Recipe = parser.instantiate_classes(parsed).recipe
+        return recipe
     except (ArgumentError, TypeError, ValueError) as error:
         if isinstance(error, InputError):
             raise

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lidcam_training.models.state_dict import class_count, load_into, read_state_dict, strip_prefixes
 from lidcam_training.models.stride import set_stride
 from torch import Tensor, nn
 
 from lidcam_export.sources.structure import find_structure
-from lidcam_export.sources.weights import class_count, load_into, read_state_dict, strip_prefixes
 from lidcam_rt.artifact import SourceSpec, file_sha256
 from lidcam_rt.errors import ExportError, MissingExtraError
 
@@ -59,7 +59,7 @@ def _assemble(
     model.eval()
     structure = find_structure(model, label, size=defaults["size"])
     if stride is not None:
-        set_stride(model, stride, label, features=structure.features)
+        set_stride(model, stride, label, structure.features)
     names = tuple(f"class {i}" for i in range(len(structure.weight)))
     return Source(structure.features, model, structure.weight, structure.bias, names, _spec(label, weights), defaults)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,7 +58,7 @@ def paste(
 
 
 def write_composites(
-    folder: Path, name: str, class_names: tuple[str, ...], seed: int, splits: dict[str, Iterable[Composite]]
+    folder: Path, name: str, class_names: tuple[str, ...], seed: int, splits: Mapping[str, Iterable[Composite]]
 ) -> None:
     """Write a data set; the folder appears when it is complete.
 

@@ -32,7 +32,7 @@ def read_picture(record: Record, size: int, interpolation: str) -> npt.NDArray[n
         return None
     if decoded is None:
         return None
-    image = cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB)
+    image = cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)
     if image.shape[:2] == (size, size):
         return image
     return np.asarray(Image.fromarray(image).resize((size, size), _RESIZE[interpolation]))

@@ -30,7 +30,9 @@ STAMP_CLASSES = {
 }
 
 
-def _cut_out(file: Path, longest: int, rng: np.random.Generator) -> tuple[npt.NDArray, npt.NDArray] | None:
+def _cut_out(
+    file: Path, longest: int, rng: np.random.Generator
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]] | None:
     with Image.open(file) as image:
         stamp = image.convert("RGBA")
     box = stamp.getchannel("A").point(lambda a: 255 if a > 127 else 0).getbbox()

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from lidcam_rt.errors import InputError
+from lidcam_training.methods.method import Loss, Method
+from lidcam_training.methods.options import MethodOptions
+from lidcam_training.models import Classifier
 
-__all__ = ["attach_attention_dropout", "attention_dropout"]
+__all__ = ["AttentionDropout", "attach_attention_dropout", "attention_dropout"]
 
 
 def attention_dropout(features: Tensor, drop_rate: float, threshold: float) -> Tensor:
@@ -29,10 +34,11 @@ def attention_dropout(features: Tensor, drop_rate: float, threshold: float) -> T
 
 
 def _stages(backbone: nn.Module) -> list[str]:
-    """The modules that end the backbone's stages, by its own account (timm's feature_info), in order."""
-    info = getattr(backbone, "feature_info", None) or []
-    listed = info.info if hasattr(info, "info") else info
-    return [str(entry["module"]) for entry in listed if dict(backbone.named_modules()).get(entry["module"])]
+    """Names of the modules that end the backbone's stages (timm's feature_info), in order."""
+    info: Any = getattr(backbone, "feature_info", None) or []
+    entries = info.info if hasattr(info, "info") else info
+    known = {name for name, _ in backbone.named_modules()}
+    return [str(entry["module"]) for entry in entries if entry["module"] in known]
 
 
 def attach_attention_dropout(
@@ -58,7 +64,7 @@ def attach_attention_dropout(
     names = tuple(_stages(backbone)[:-1][-2:]) if layers is None else tuple(layers)
     for name in names:
         if not name or name not in known:
-            near = ", ".join([*_stages(backbone)] or [key for key, _ in backbone.named_children()])
+            near = ", ".join(_stages(backbone) or [key for key, _ in backbone.named_children()])
             raise InputError(f"method.layers: the backbone has no module {name!r}; stages: {near}")
 
         def hook(module: nn.Module, _: object, output: Tensor) -> Tensor | None:
@@ -66,3 +72,16 @@ def attach_attention_dropout(
 
         known[name].register_forward_hook(hook)
     return names
+
+
+class AttentionDropout(Method):
+    """The layer after stages of the backbone and after the last feature map."""
+
+    def attach(self, model: Classifier, options: MethodOptions) -> None:
+        """Add the layer to stages of the backbone."""
+        attach_attention_dropout(model.backbone, options.layers, options.drop_rate, options.threshold)
+
+    def loss(self, model: Classifier, options: MethodOptions, images: Tensor, target: Tensor, loss: Loss) -> Tensor:
+        """Loss with the layer on the last feature map."""
+        features = attention_dropout(model.forward_features(images), options.drop_rate, options.threshold)
+        return loss(model.pool_and_classify(features), target)

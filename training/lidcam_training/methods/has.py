@@ -5,7 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["hide_patches"]
+from lidcam_training.methods.method import Loss, Method
+from lidcam_training.methods.options import MethodOptions
+from lidcam_training.models import Classifier
+
+__all__ = ["HideAndSeek", "hide_patches"]
 
 
 def hide_patches(images: Tensor, grid: int, probability: float) -> Tensor:
@@ -24,3 +28,11 @@ def hide_patches(images: Tensor, grid: int, probability: float) -> Tensor:
     rows = torch.arange(height, device=images.device) * grid // height
     columns = torch.arange(width, device=images.device) * grid // width
     return images * keep[:, :, rows][:, :, :, columns]
+
+
+class HideAndSeek(Method):
+    """The classifier sees pictures with random patches hidden."""
+
+    def loss(self, model: Classifier, options: MethodOptions, images: Tensor, target: Tensor, loss: Loss) -> Tensor:
+        """Loss of the pictures with hidden patches."""
+        return loss(model(hide_patches(images, options.grid, options.hide)), target)

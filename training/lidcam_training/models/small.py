@@ -60,4 +60,5 @@ class SmallSEResNet(nn.Module):
 
     def forward_features(self, x: Tensor) -> Tensor:
         """[N, 3, H, W] to [N, widths[-1], H/4, W/4]."""
-        return self.stages(self.stem(x))
+        features: Tensor = self.stages(self.stem(x))
+        return features

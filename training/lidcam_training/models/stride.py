@@ -9,30 +9,31 @@ from torch import Tensor, nn
 
 from lidcam_rt.errors import InputError
 
-__all__ = ["feature_stride", "set_stride"]
+__all__ = ["Features", "feature_stride", "set_stride"]
 
 _PROBE = 128
 
-
+#: float [N, 3, H, W], normalised, to the last feature map [N, C, h, w]
 Features = Callable[[Tensor], Tensor]
+Strided = nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d
 
 
-def _forward_size(features: Features, size: int = _PROBE) -> int:
+def _map_width(features: Features) -> int:
     with torch.no_grad():
-        return int(features(torch.zeros(1, 3, size, size)).shape[-1])
+        return int(features(torch.zeros(1, 3, _PROBE, _PROBE)).shape[-1])
 
 
-def feature_stride(backbone: nn.Module, features: Features | None = None) -> int:
-    """Pixels of the input per cell of the map of `features`, by default `backbone.forward_features`."""
+def feature_stride(backbone: nn.Module, features: Features) -> int:
+    """Pixels of the input per cell of the map of `features`, which runs `backbone`."""
     was_training = backbone.training
     backbone.eval()
     try:
-        return _PROBE // _forward_size(features or backbone.forward_features)  # type: ignore[arg-type]
+        return _PROBE // _map_width(features)
     finally:
         backbone.train(was_training)
 
 
-def set_stride(backbone: nn.Module, stride: int, name: str, *, features: Features | None = None) -> None:
+def set_stride(backbone: nn.Module, stride: int, name: str, features: Features) -> None:
     """Remove the stride of the last stages until the map has the wanted stride; weights stay as they are.
 
     Every convolution and max pooling that makes the smallest size gets stride 1 (no dilation, as in the
@@ -43,46 +44,49 @@ def set_stride(backbone: nn.Module, stride: int, name: str, *, features: Feature
         backbone: the network; changed in place.
         stride: wanted, for example 16.
         name: of the backbone, for messages.
-        features: float [N, 3, H, W] to the map; by default `backbone.forward_features`.
+        features: float [N, 3, H, W] to the map.
 
     Raises:
         InputError: the backbone cannot have that stride.
     """
-    run: Features = features or backbone.forward_features  # type: ignore[assignment]
-    have = feature_stride(backbone, run)
-    possible = [have >> i for i in range(have.bit_length())]
+    current = feature_stride(backbone, features)
+    possible = [current >> i for i in range(current.bit_length())]
     if stride not in possible:
         raise InputError(
-            f"{name} has stride {have}: `stride` can be {', '.join(map(str, possible[:3]))} or a smaller power of two, "
-            f"not {stride}"
+            f"{name} has stride {current}: `stride` can be {', '.join(map(str, possible[:3]))} or a smaller power of "
+            f"two, not {stride}"
         )
     was_training = backbone.training
     backbone.eval()
-    while have > stride:
-        target = _PROBE // have
-        found: list[tuple[str, nn.Module]] = []
-        hooks = []
-        for path, module in backbone.named_modules():
-            if isinstance(module, nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d):
-                # type: ignore[no-untyped-def]
-                def hook(module, inputs, output, path=path, target=target, found=found):
-                    if output.shape[-1] == target and inputs[0].shape[-1] == 2 * target:
-                        found.append((path, module))
-
-                hooks.append(module.register_forward_hook(hook))
-        _forward_size(run)
-        for handle in hooks:
-            handle.remove()
-        for path, module in found:
-            kernel = module.kernel_size if isinstance(module.kernel_size, int) else module.kernel_size[0]
-            if isinstance(module, nn.AvgPool2d) or (isinstance(module, nn.MaxPool2d) and kernel == 2):
+    while current > stride:
+        for path, layer in _halving_layers(backbone, _PROBE // current, features):
+            kernel = layer.kernel_size if isinstance(layer.kernel_size, int) else layer.kernel_size[0]
+            if isinstance(layer, nn.Conv2d):
+                layer.stride = (1, 1)
+            elif isinstance(layer, nn.AvgPool2d) or kernel == 2:
                 backbone.set_submodule(path, nn.Identity())
             else:
-                module.stride = (1, 1) if isinstance(module, nn.Conv2d) else 1
-        now = _PROBE // _forward_size(run)
-        if now != have // 2:
-            raise InputError(
-                f"{name}: the stride {have} of its last stage cannot be removed; leave `stride` out"
-            )
-        have = now
+                layer.stride = 1
+        after = _PROBE // _map_width(features)
+        if after != current // 2:
+            raise InputError(f"{name}: the stride {current} of its last stage cannot be removed; leave `stride` out")
+        current = after
     backbone.train(was_training)
+
+
+def _halving_layers(backbone: nn.Module, width: int, features: Features) -> list[tuple[str, Strided]]:
+    """Path and layer of all that make a map of `width` columns out of one of twice as many."""
+    halving: list[tuple[str, Strided]] = []
+
+    def watch(path: str, layer: Strided) -> torch.utils.hooks.RemovableHandle:
+        def hook(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            if output.shape[-1] == width and inputs[0].shape[-1] == 2 * width:
+                halving.append((path, layer))
+
+        return layer.register_forward_hook(hook)
+
+    handles = [watch(path, m) for path, m in backbone.named_modules() if isinstance(m, Strided)]
+    _map_width(features)
+    for handle in handles:
+        handle.remove()
+    return halving

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lidcam_rt.errors import ExportError
+from lidcam_rt.errors import InputError
 
 __all__ = ["class_count", "clean_state_dict", "load_into", "read_state_dict", "strip_prefixes"]
 
@@ -21,19 +21,19 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     """Read a .pth / .pt / .safetensors state dict, wrapped or not.
 
     Raises:
-        ExportError: missing, damaged, or no state dict.
+        InputError: missing, damaged, or no state dict.
     """
     if not path.is_file():
-        raise ExportError(f"{path}: no such weights file. Give --weights a .pth or .safetensors file")
+        raise InputError(f"{path}: no such weights file. Give --weights a .pth or .safetensors file")
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
 
-            return load_file(str(path))
+            return dict(load_file(str(path)))
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ExportError(
+        raise InputError(
             f"{path}: cannot be read as weights ({type(error).__name__}: {reason[:200]}). "
             "Save a plain state dict with torch.save(model.state_dict(), ...)"
         ) from None
@@ -44,7 +44,7 @@ def clean_state_dict(loaded: Any, path: Path) -> dict[str, Tensor]:
     """Take a state dict out of its wrappers (`state_dict`, `model` ...).
 
     Raises:
-        ExportError: no state dict is in it.
+        InputError: no state dict is in it.
     """
     while isinstance(loaded, Mapping):
         inner = next((loaded[key] for key in _WRAPPERS if isinstance(loaded.get(key), Mapping)), None)
@@ -52,7 +52,7 @@ def clean_state_dict(loaded: Any, path: Path) -> dict[str, Tensor]:
             break
         loaded = inner
     if not isinstance(loaded, Mapping) or not any(isinstance(value, Tensor) for value in loaded.values()):
-        raise ExportError(f"{path}: holds no state dict. Save one with torch.save(model.state_dict(), ...)")
+        raise InputError(f"{path}: holds no state dict. Save one with torch.save(model.state_dict(), ...)")
     return {str(key): value for key, value in loaded.items() if isinstance(value, Tensor)}
 
 
@@ -67,7 +67,7 @@ def strip_prefixes(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) ->
         The tensors under the prefix that fits best; keys outside it (a loss, another head) are left out.
     """
     best = dict(state)
-    most = sum(key in wanted for key in best)
+    best_count = sum(key in wanted for key in best)
     waiting, seen = [dict(state)], {""}
     trails = [""]
     while waiting:
@@ -78,8 +78,8 @@ def strip_prefixes(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) ->
                 continue
             seen.add(trail + prefix)
             fitting = sum(key in wanted for key in inner)
-            if fitting > most:
-                best, most = inner, fitting
+            if fitting > best_count:
+                best, best_count = inner, fitting
             waiting.append(inner)
             trails.append(trail + prefix)
     return best
@@ -98,17 +98,28 @@ def class_count(state: Mapping[str, Tensor], model: nn.Module, heads: Sequence[s
     return rows[0] if rows else None
 
 
+def _renamed_by_order(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """The tensors of efficientnet-lite-pytorch under timm's names: the same ones in the same order.
+
+    A backbone takes all but the classifier.
+    """
+    if "_conv_stem.weight" not in state:
+        return state
+    for leave_out in ((), ("_fc.weight", "_fc.bias")):
+        kept = [value for key, value in state.items() if key not in leave_out]
+        if [value.shape for value in kept] == [value.shape for value in wanted.values()]:
+            return dict(zip(wanted, kept, strict=True))
+    return state
+
+
 def load_into(model: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
     """Load a state dict into a network; every tensor of the network must be there.
 
     Raises:
-        ExportError: tensors are missing or have another shape.
+        InputError: tensors are missing or have another shape.
     """
     wanted = model.state_dict()
-    state = strip_prefixes(state, wanted)
-    if "_conv_stem.weight" in state and [v.shape for v in state.values()] == [v.shape for v in wanted.values()]:
-        # efficientnet-lite-pytorch: the same tensors in the same order under other names
-        state = dict(zip(wanted, state.values(), strict=True))
+    state = _renamed_by_order(strip_prefixes(state, wanted), wanted)
     missing = [k for k in wanted if k not in state and not k.endswith("num_batches_tracked")]
     wrong = [
         f"{k} is {tuple(state[k].shape)}, not {tuple(wanted[k].shape)}"
@@ -121,7 +132,7 @@ def load_into(model: nn.Module, state: Mapping[str, Tensor], path: Path) -> None
         def few(names: list[str]) -> str:
             return f"{len(names)} ({', '.join(names[:3])})" if names else "0"
 
-        raise ExportError(
+        raise InputError(
             f"{path}: does not fit the network. Of its {len(wanted)} tensors are missing: {few(missing)}; of another "
             f"shape: {few(wrong)}; unknown in the file: {few(unknown)}. Give the weights of this very architecture"
         )

@@ -1,0 +1,68 @@
+"""What a classifier is made of: the options of a recipe, and the complete description kept in a checkpoint."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from lidcam_rt.errors import InputError
+
+__all__ = ["ClassifierSpec", "ModelOptions"]
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """Options of the classifier, the section `model` of a recipe.
+
+    Attributes:
+        backbone: a timm name (seresnet50, legacy_seresnet50, resnet50, vgg16, mobilenetv2_100,
+            tf_efficientnet_lite0 ...) or lidcam_seresnet_small.
+        num_classes: K; None takes the number of classes of the data.
+        pooling: `gap` (mean) or `tap` (thresholded average pooling).
+        tap_threshold: share of a channel's maximum, for tap.
+        head: `linear` or `conv` (1x1); the same function, the names of the weights differ.
+        stride: pixels per cell of the map, reached by removing the last stage's stride; None leaves the
+            backbone's.
+        conv_channels: a 3x3 convolution + ReLU of so many channels before pooling (1024 for VGG16 in the
+            released code); None for none. VGG16 without a value gets 1024.
+        pretrained: start from timm's published weights (needs the hub or its cache).
+        weights: a local state dict (.pth, .safetensors) of the backbone, or package:MODULE, instead of
+            `pretrained`.
+    """
+
+    backbone: str = "seresnet50"
+    num_classes: int | None = None
+    pooling: Literal["gap", "tap"] = "tap"
+    tap_threshold: float = 0.05
+    head: Literal["linear", "conv"] = "linear"
+    stride: int | None = None
+    conv_channels: int | None = None
+    pretrained: bool = False
+    weights: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.pooling not in ("gap", "tap"):
+            raise InputError(f"pooling {self.pooling!r} is unknown: choose gap or tap")
+        if self.head not in ("linear", "conv"):
+            raise InputError(f"head {self.head!r} is unknown: choose linear or conv")
+        if self.num_classes is not None and self.num_classes < 1:
+            raise InputError(f"num_classes {self.num_classes}: a classifier needs at least 1 class")
+        if not 0.0 <= self.tap_threshold <= 1.0:
+            raise InputError(f"tap_threshold {self.tap_threshold} is a share of the channel's maximum: give 0 to 1")
+
+
+@dataclass(frozen=True)
+class ClassifierSpec(ModelOptions):
+    """Everything that is needed to build a classifier again.
+
+    Attributes:
+        num_classes: K.
+        branches: 2 for ACoL, whose maps are fused by the maximum.
+        rounds: classifiers after the first, for AE.
+        erase: AE: share of the map's maximum above which the picture is erased for the next classifier.
+    """
+
+    num_classes: int = 1000
+    branches: int = 1
+    rounds: int = 0
+    erase: float = 0.8
