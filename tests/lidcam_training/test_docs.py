@@ -1,22 +1,20 @@
 """The script in docs/training.md, run as it stands, with stand-ins for the packages it would fetch."""
 
 import json
-import re
 import shlex
 from pathlib import Path
 
 import pytest
+import snippets
 from typer.testing import CliRunner
 
 from lidcam_rt.cli.main import build_app
-
-PAGE = Path(__file__).parents[2] / "docs" / "training.md"
 
 
 @pytest.mark.slow
 def test_the_script_of_a_minute(tmp_path, sources, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    script = re.search(r"```sh\n(.*?)```", PAGE.read_text(), re.S).group(1)
+    script = snippets.blocks("docs/training.md")[0].text
     for line in script.strip().splitlines():
         arguments = shlex.split(line)[1:]
         if arguments[:2] == ["data", "make"]:

@@ -1,6 +1,5 @@
 """Runs every `sh` and `python` block of README and of the guides to starting, exporting and the artifact, in order."""
 
-import os
 import re
 import subprocess
 import sys
@@ -8,11 +7,11 @@ from pathlib import Path
 
 import pytest
 import skimage
+import snippets
 import timm
 import torch
 
-ROOT = Path(__file__).parents[2]
-BLOCK = re.compile(r"^```(python|sh)\n(.*?)^```$", re.M | re.S)
+ROOT = snippets.ROOT
 PAGES = ("README.md", "docs/getting-started.md", "docs/exporting.md", "docs/artifact.md", "docs/crf.md")
 
 
@@ -37,30 +36,20 @@ def folder(tmp_path, model):
     (tmp_path / "out" / "demo").mkdir(parents=True)
     for place in (tmp_path / "model.onnx", tmp_path / "out" / "demo" / "efficientnet_lite0.onnx"):
         place.symlink_to(model)
-    (tmp_path / "bin").mkdir()
-    lidcam = tmp_path / "bin" / "lidcam"
-    lidcam.write_text(f"#!{sys.executable}\nfrom lidcam_rt.cli.main import main\nmain()\n")
-    lidcam.chmod(0o755)
     return tmp_path
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES)
 def test_every_block_runs(page, folder):
-    blocks = BLOCK.findall((ROOT / page).read_text())
-    assert blocks
     if page == "docs/exporting.md":
         torch.save(
             {"state_dict": timm.create_model("seresnet50", num_classes=20).state_dict()}, folder / "seresnet50.pth"
         )
-    environment = {**os.environ, "PATH": f"{folder / 'bin'}:{os.environ['PATH']}", "COLUMNS": "80"}
-    for language, text in blocks:
-        command = ["sh", "-ec", text] if language == "sh" else [sys.executable, "-c", text]
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment, timeout=600)
-        assert done.returncode == 0, f"{text}\n{done.stdout}\n{done.stderr}"
-        assert "Traceback" not in done.stderr
-        if page == "docs/getting-started.md" and language == "python":
-            assert done.stdout.splitlines()[0] in text, "the page states another result than was seen"
+    for block in snippets.blocks(page):
+        output = block.run(folder)
+        if page == "docs/getting-started.md" and block.language == "python":
+            assert output.splitlines()[0] in block.text, "the page states another result than was seen"
 
 
 def test_the_two_commands_are_targets_of_the_makefile():

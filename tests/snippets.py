@@ -1,0 +1,71 @@
+"""Runs the code blocks of a document as a reader would: in order, in a folder that holds the files it names."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+_BLOCK = re.compile(r"^```(python|sh)\n(.*?)^```$", re.M | re.S)
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block of a document.
+
+    Attributes:
+        language: `python` or `sh`.
+        text: what stands between the fences.
+    """
+
+    language: str
+    text: str
+
+    def run(self, folder: Path) -> str:
+        """Run the block in a folder with `lidcam` on its path; its output. A block that fails fails the test."""
+        command = ["sh", "-ec", self.text] if self.language == "sh" else [sys.executable, "-c", self.text]
+        path = f"{_command_line(folder)}:{os.environ['PATH']}"
+        done = subprocess.run(
+            command,
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            env={**os.environ, "PATH": path, "COLUMNS": "80"},
+            timeout=600,
+        )
+        assert done.returncode == 0, f"{self.text}\n{done.stdout}\n{done.stderr}"
+        assert "Traceback" not in done.stderr, f"{self.text}\n{done.stderr}"
+        return done.stdout
+
+
+def blocks(page: str, *, until: str | None = None) -> list[Block]:
+    """The blocks of a page that are code.
+
+    Args:
+        page: path from the root of the checkout.
+        until: only what stands before this text.
+    """
+    text = (ROOT / page).read_text(encoding="utf-8")
+    found = [Block(*match) for match in _BLOCK.findall(text.split(until)[0] if until else text)]
+    assert found, f"{page} has no code"
+    return found
+
+
+def joined(page: str, *, until: str | None = None) -> Block:
+    """All Python blocks of a page as one, for pages whose blocks build on each other."""
+    texts = [block.text for block in blocks(page, until=until) if block.language == "python"]
+    return Block("python", "\n".join(texts))
+
+
+def _command_line(folder: Path) -> Path:
+    """A folder with a `lidcam` of the environment that runs the tests."""
+    place = folder / ".bin"
+    place.mkdir(exist_ok=True)
+    script = place / "lidcam"
+    script.write_text(f"#!{sys.executable}\nfrom lidcam_rt.cli.main import main\nmain()\n")
+    script.chmod(0o755)
+    return place
