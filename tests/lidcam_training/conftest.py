@@ -1,36 +1,10 @@
-import gzip
-import struct
-
-import numpy as np
+import made_sources
 import pytest
-from PIL import Image
-
-
-def write_idx(file, array):
-    header = struct.pack(">HBB", 0, 8, array.ndim) + struct.pack(f">{array.ndim}I", *array.shape)
-    file.write_bytes(gzip.compress(header + array.astype(np.uint8).tobytes()))
 
 
 @pytest.fixture(scope="session")
 def sources(tmp_path_factory):
-    """Stand-ins for the packages: ten shapes as garments, noise as photographs."""
-    root = tmp_path_factory.mktemp("sources")
-    idx, photos = root / "idx", root / "photos"
-    idx.mkdir()
-    photos.mkdir()
-    rng = np.random.default_rng(0)
-    for stem, count in (("train", 400), ("t10k", 200)):
-        labels = np.arange(count) % 10
-        images = np.zeros((count, 28, 28), np.uint8)
-        for index, label in enumerate(labels):
-            images[index, 4 : 8 + 2 * label, 4:24] = 200
-            images[index, ::2, 10:12] = np.where(images[index, ::2, 10:12] > 0, 90, 0)
-        write_idx(idx / f"{stem}-images-idx3-ubyte.gz", images)
-        write_idx(idx / f"{stem}-labels-idx1-ubyte.gz", labels)
-    for index in range(6):
-        noise = rng.integers(0, 90, (12, 12, 3)).astype(np.uint8)
-        Image.fromarray(noise).resize((200, 150)).save(photos / f"{index}.png")
-    return idx, photos
+    return made_sources.make(tmp_path_factory.mktemp("sources"))
 
 
 @pytest.fixture(scope="session")
