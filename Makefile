@@ -1,21 +1,28 @@
 # The two commands of a newcomer are `make demo` and `make test`; each sets up what it needs on its first run.
+# `make quick` is for daily work: lint and all tests that are not slow, in under two minutes.
 PYTHON ?= python3
-PIP := python -m pip install -q --disable-pip-version-check
+# Errors only: pip's remarks on the index it was given help nobody who reads this screen.
+PIP := python -m pip install -qq --disable-pip-version-check
 SOURCES := pyproject.toml $(shell find kernels -name CMakeLists.txt -o -name '*.cpp' -o -name '*.h' -o -name '*.inc' -o -name '*.cu*')
 # Test processes: one per core, at most four.
 WORKERS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); [ $$n -le 4 ] || n=4; echo $$n)
-PYTEST := python -m pytest -q -p no:cacheprovider -n $(WORKERS) --dist loadscope
+PYTEST := python -m pytest -q -p no:cacheprovider -n $(WORKERS)
+# Tests of what must work where torch is not installed; all others run in the full environment.
+TORCHLESS := tests/lidcam_rt tests/lidcam_bench tests/docs/test_guides_without_torch.py
 
-.PHONY: demo test lint clean
+.PHONY: demo test quick lint clean
 demo: .venv/.demo-ready
 	.venv/bin/python tools/demo.py out/demo
 
-test: export OMP_NUM_THREADS = 1
+test quick: export OMP_NUM_THREADS = 1
 test: .venv-runtime/.ready .venv/.test-ready lint
-	@echo "== the runtime's tests, in an environment without torch"
-	.venv-runtime/bin/$(PYTEST) tests/lidcam_rt tests/lidcam_bench
+	@echo "== the runtime's and the measurer's tests, in an environment without torch"
+	.venv-runtime/bin/$(PYTEST) --dist loadscope $(TORCHLESS)
 	@echo "== all other tests, in the full environment"
-	.venv/bin/$(PYTEST) tests --ignore=tests/lidcam_rt tests/lidcam_bench
+	.venv/bin/$(PYTEST) --dist loadscope tests $(addprefix --ignore=,$(TORCHLESS))
+
+quick: .venv/.test-ready lint
+	.venv/bin/$(PYTEST) --dist worksteal -m "not slow" tests
 
 lint: .venv/.test-ready
 	.venv/bin/ruff check .
