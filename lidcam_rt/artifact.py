@@ -8,8 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -26,7 +24,6 @@ __all__ = [
     "InputSpec",
     "Manifest",
     "SourceSpec",
-    "file_sha256",
     "read_manifest",
 ]
 
@@ -202,12 +199,6 @@ class Manifest(_Spec):
             ) from None
 
 
-def file_sha256(path: str | os.PathLike[str]) -> str:
-    """SHA-256 of a file as 64 hexadecimal digits."""
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def read_manifest(path: str | os.PathLike[str]) -> Manifest:
     """Read the manifest of an artifact without starting an engine.
 
@@ -218,8 +209,3 @@ def read_manifest(path: str | os.PathLike[str]) -> Manifest:
         ArtifactError: the file is missing, empty, truncated, not ONNX or not a lidcam artifact.
     """
     return Manifest.from_metadata(metadata_props(path), path)
-
-
-def safe_name(text: str) -> str:
-    """A text as part of a file name: letters, digits, dot, dash and underscore."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "_", text).strip("._") or "unnamed"

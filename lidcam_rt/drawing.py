@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from lidcam_rt.artifact import safe_name
 from lidcam_rt.errors import InputError, OutputError
+from lidcam_rt.files import make_folder, safe_name, write_atomically
 
 if TYPE_CHECKING:
     from lidcam_rt.results import Localization
 
-__all__ = ["encode", "overlay", "save", "write_atomically"]
+__all__ = ["encode", "overlay", "save"]
 
 _OUTLINE, _BOX = (255, 255, 255), (40, 230, 120)
 _BAND = 512
@@ -91,48 +89,6 @@ def encode(pixels: npt.NDArray[np.uint8], suffix: str) -> bytes:
     if not ok:
         raise OutputError(f"a picture of {pixels.shape[1]}x{pixels.shape[0]} cannot be encoded as {suffix}")
     return bytes(data)
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file under a temporary name beside it, then give it its name.
-
-    Raises:
-        OutputError: it cannot be written; nothing is left behind.
-    """
-    temporary = None
-    try:
-        handle, temporary = tempfile.mkstemp(prefix=".lidcam-", suffix=".part", dir=path.parent)
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)  # noqa: PTH101
-        os.replace(temporary, path)  # noqa: PTH105
-        temporary = None
-    except OSError as error:
-        raise OutputError(
-            f"{path}: cannot be written ({error.strerror or error}). Free space, or choose another folder"
-        ) from None
-    finally:
-        if temporary is not None:
-            with contextlib.suppress(OSError):
-                Path(temporary).unlink()
-
-
-def make_folder(folder: Path) -> None:
-    """Make a folder for results.
-
-    Raises:
-        OutputError: it cannot be made.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except FileExistsError:
-        raise OutputError(f"{folder}: is a file, a folder is needed. Choose another name") from None
-    except OSError as error:
-        raise OutputError(
-            f"{folder}: cannot be made ({error.strerror or error}). Choose a folder that you may write to"
-        ) from None
 
 
 def save(result: Localization, folder: Path, name: str | None) -> dict[str, Path]:

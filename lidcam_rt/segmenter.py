@@ -117,8 +117,8 @@ class Segmentation:
         Raises:
             OutputError: a file cannot be written.
         """
-        from lidcam_rt.artifact import safe_name
-        from lidcam_rt.drawing import encode, make_folder, write_atomically
+        from lidcam_rt.drawing import encode
+        from lidcam_rt.files import make_folder, safe_name, write_atomically
 
         target = Path(folder)
         make_folder(target)

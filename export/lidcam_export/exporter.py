@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,9 @@ from pydantic import ValidationError
 from lidcam_export.graph.localization import LocalizationGraph, build_model
 from lidcam_export.graph.operator import OPSET
 from lidcam_export.sources.source import load_source
-from lidcam_rt.artifact import CamSpec, InputSpec, Manifest, file_sha256
-from lidcam_rt.errors import ExportError, InputError, OutputError
+from lidcam_rt.artifact import CamSpec, InputSpec, Manifest
+from lidcam_rt.errors import ExportError, InputError
+from lidcam_rt.files import file_sha256, replacing, write_atomically
 from lidcam_rt.image import network_input
 from lidcam_rt.pas import PasOptions, pas_reference
 from lidcam_rt.version import __version__
@@ -234,10 +234,7 @@ def export_artifact(
     source.module.eval()
     manifest = _manifest(source, options)
     model, manifest, graph = _build(source, manifest)
-    temporary = output.with_name(f".{output.stem}.{os.getpid()}.onnx")
-    figures_file = temporary.with_suffix(".json")
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(output) as temporary:
         onnx.save(model, str(temporary))
         agreement = _compare(temporary, graph, manifest)
         if (
@@ -254,14 +251,9 @@ def export_artifact(
             "agreement": asdict(agreement),
             "versions": {"lidcam_rt": __version__, "torch": torch.__version__, "onnxruntime": ort.__version__},
         }
-        figures_file.write_text(json.dumps(figures, indent=1) + "\n")
-        temporary.replace(output)
-        figures_file.replace(output.with_name(output.name + ".export.json"))
-    except OSError as error:
-        raise OutputError(f"{output}: cannot be written ({error.strerror or error})") from error
-    finally:
-        temporary.unlink(missing_ok=True)
-        figures_file.unlink(missing_ok=True)
+        write_atomically(
+            output.with_name(output.name + ".export.json"), json.dumps(figures, indent=1).encode() + b"\n"
+        )
     return manifest, agreement
 
 

@@ -14,8 +14,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from lidcam_rt.artifact import Manifest, file_sha256, read_manifest
-from lidcam_rt.errors import ArtifactError, OutputError, RebuildError
+from lidcam_rt.artifact import Manifest, read_manifest
+from lidcam_rt.errors import ArtifactError, RebuildError
+from lidcam_rt.files import file_sha256, make_folder, write_atomically
 
 __all__ = ["ENGINE_SUFFIX", "EngineSpec", "Profile", "TensorSpec", "cache_key", "check_engine", "manifest_of",
            "read_sidecar", "sidecar_path", "write_engine"]  # fmt: skip
@@ -129,30 +130,16 @@ def key_of(spec: EngineSpec) -> str:
 
 
 def write_engine(path: Path, engine: bytes | memoryview, spec: EngineSpec) -> None:
-    """Write an engine and its sidecar, each under a temporary name first.
+    """Write an engine and its sidecar, each whole or not at all.
 
     A stop between the two leaves a sidecar that does not fit, which is refused when it is loaded.
 
     Raises:
         OutputError: one of the files cannot be written.
     """
-    sidecar = sidecar_path(path)
-    temporaries = [file.with_name(f".{file.name}.{os.getpid()}") for file in (path, sidecar)]
-    text = spec.model_dump_json(indent=1) + "\n"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        for temporary, content in zip(temporaries, (engine, text.encode()), strict=True):
-            with temporary.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-        temporaries[0].replace(path)
-        temporaries[1].replace(sidecar)
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written ({error.strerror or error})") from error
-    finally:
-        for temporary in temporaries:
-            temporary.unlink(missing_ok=True)
+    make_folder(path.parent)
+    write_atomically(path, engine, sync=True)
+    write_atomically(sidecar_path(path), spec.model_dump_json(indent=1).encode() + b"\n", sync=True)
 
 
 def read_sidecar(engine: str | os.PathLike[str]) -> EngineSpec:

@@ -22,10 +22,11 @@ def inspect(
     """
     import json
 
-    from lidcam_rt.artifact import file_sha256, read_manifest
+    from lidcam_rt.artifact import read_manifest
     from lidcam_rt.backends.engine_file import ENGINE_SUFFIX
     from lidcam_rt.backends.onnxruntime import open_backend
     from lidcam_rt.cli.console import out
+    from lidcam_rt.files import file_sha256
     from lidcam_rt.protobuf import model_header
 
     if model.name.endswith(ENGINE_SUFFIX):

@@ -10,7 +10,6 @@ import typer
 from lidcam_rt.cli.crf import Crf, CrfSize
 
 if TYPE_CHECKING:
-    from lidcam_rt.cli.journal import Journal
     from lidcam_rt.results import Localization
 
 __all__ = ["localize"]
@@ -60,14 +59,15 @@ def localize(
     import json
 
     from lidcam_rt import __version__
-    from lidcam_rt.artifact import file_sha256
     from lidcam_rt.backends.engine_file import manifest_of
     from lidcam_rt.cli.console import err, out, progress
-    from lidcam_rt.cli.journal import Journal
+    from lidcam_rt.cli.pictures import Pictures
     from lidcam_rt.cli.sources import find_images
     from lidcam_rt.crf.localization import MapRefiner
+    from lidcam_rt.files import file_sha256
     from lidcam_rt.localizer import load
     from lidcam_rt.results import Failure
+    from lidcam_rt.runs import RunFolder
 
     refiner = MapRefiner.of(crf, crf_size)
     manifest = manifest_of(model)
@@ -83,10 +83,11 @@ def localize(
     }
     with (
         load(model, backend=backend, device=device, threads=threads, max_pixels=max_pixels) as localizer,
-        Journal(output, settings) as journal,
+        RunFolder(output, {"run": "localize", **settings}, ignored=("artifact",)) as folder,
     ):
+        pictures = Pictures(folder)
         localizer.check_labels(None, top_k)
-        todo = [path for path in paths if not journal.is_done(path)]
+        todo = [path for path in paths if not pictures.is_done(path)]
         skipped = len(paths) - len(todo)
         if skipped:
             err.print(f"{skipped} of {len(paths)} pictures are done already, {len(todo)} to do")
@@ -113,16 +114,16 @@ def localize(
                     if isinstance(result, Failure):
                         record: dict[str, Any] = result.to_dict()
                     else:
-                        record = _save(result, journal, path, save_map)
-                    record = journal.add(path, record)
+                        record = _save(result, output, pictures.name_for(path), save_map)
+                    record = pictures.add(path, record)
                     if jsonl:
                         line = {k: v for k, v in record.items() if k != "stamp"}
                         print(json.dumps(line), flush=True)
                     bar.advance(task)
         finally:
             stream.close()
-            journal.finish(paths, head)
-        records = [journal.records[_absolute(path)] for path in paths]
+            pictures.finish(paths, head)
+        records = [pictures[path] for path in paths]
     failures = [record for record in records if "error" in record]
     if not jsonl:
         _print_table(records)
@@ -141,29 +142,21 @@ def localize(
         raise typer.Exit(SOME_FAILED)
 
 
-def _absolute(path: str) -> str:
-    import os
-
-    return os.path.abspath(path)  # noqa: PTH100
-
-
-def _save(result: Localization, journal: Journal, path: str, save_map: bool) -> dict[str, Any]:
+def _save(result: Localization, folder: Path, name: str, save_map: bool) -> dict[str, Any]:
     """Write a picture's files under their final names, and return its record."""
     import numpy as np
 
-    from lidcam_rt.drawing import encode, write_atomically
+    from lidcam_rt.drawing import encode
+    from lidcam_rt.files import write_atomically
 
-    name = journal.name_for(path)
     files = {"mask": f"{name}_mask.png"}
-    write_atomically(
-        journal.folder / files["mask"], encode(result.mask.view(np.uint8) * np.uint8(255), ".png")
-    )
+    write_atomically(folder / files["mask"], encode(result.mask.view(np.uint8) * np.uint8(255), ".png"))
     if save_map:
         files["map"] = f"{name}_map.png"
-        write_atomically(journal.folder / files["map"], encode(result.map, ".png"))
+        write_atomically(folder / files["map"], encode(result.map, ".png"))
     if result.image is not None:
         files["overlay"] = f"{name}_overlay.jpg"
-        write_atomically(journal.folder / files["overlay"], encode(result.overlay(), ".jpg"))
+        write_atomically(folder / files["overlay"], encode(result.overlay(), ".jpg"))
     return {**result.to_dict(), "name": name, "files": files}
 
 

@@ -16,10 +16,11 @@ from lidcam_export.tensorrt.flavour import flavour_of, set_capabilities
 from lidcam_export.tensorrt.network import for_tensorrt
 from onnx import TensorProto, helper
 
-from lidcam_rt.artifact import file_sha256, read_manifest
+from lidcam_rt.artifact import read_manifest
 from lidcam_rt.backends.engine_file import read_sidecar, sidecar_path
 from lidcam_rt.device.runtime import compute_capability
 from lidcam_rt.errors import BackendError, ExportError, InputError, RebuildError
+from lidcam_rt.files import file_sha256
 from lidcam_rt.pas import PasOptions
 
 trt = pytest.importorskip("tensorrt_rtx", reason="extra tensorrt-rtx is not installed")

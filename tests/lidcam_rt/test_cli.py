@@ -17,9 +17,10 @@ import pytest
 from PIL import Image
 
 from lidcam_rt.cli.doctor import examine
-from lidcam_rt.cli.journal import Journal
+from lidcam_rt.cli.pictures import Pictures
 from lidcam_rt.cli.sources import find_images
-from lidcam_rt.errors import DataError, InputError, OutputError
+from lidcam_rt.errors import DataError, InputError
+from lidcam_rt.runs import RunFolder
 
 LIDCAM = [sys.executable, "-c", "from lidcam_rt.cli.main import main; main()"]
 
@@ -86,10 +87,10 @@ def test_a_folder_of_another_run_is_refused(model, pictures, tmp_path):
     out = tmp_path / "o"
     lidcam("localize", model, pictures / "red.png", "-o", out)
     done = lidcam("localize", model, pictures / "red.png", "-o", out, "--top-k", 2)
-    assert done.returncode == 6 and "top_k=1, this run has 2" in done.stderr
+    assert done.returncode == 6 and "holds another run (tiny.onnx): top_k was 1, is 2" in done.stderr
     other = artifacts.build(tmp_path / "other.onnx", top_k=2, theta=0.5)
     done = lidcam("localize", other, pictures / "red.png", "-o", out)
-    assert done.returncode == 6 and "results of another model (tiny.onnx" in done.stderr
+    assert done.returncode == 6 and "holds another run (tiny.onnx): artifact_sha256 was" in done.stderr
 
 
 def test_patterns_stdin_and_nothing(model, pictures, tmp_path, monkeypatch):
@@ -128,47 +129,44 @@ def test_errors_have_a_status_and_no_traceback(model, pictures, tmp_path, argume
     assert done.returncode == status and says in done.stderr.replace("\n", " ")
 
 
-def test_two_processes_one_folder(tmp_path):
-    with (
-        Journal(tmp_path, {"artifact_sha256": "0"}),
-        pytest.raises(OutputError, match="another run is writing"),
-        Journal(tmp_path, {"artifact_sha256": "0"}),
-    ):
-        pass
-    with Journal(tmp_path, {"artifact_sha256": "0"}):
-        pass
+def _record(name: str) -> dict:
+    return {"image": f"{name}.jpg", "name": name, "files": {}, "class_name": "red", "score": 1.0, "box": None}
 
 
-def test_a_torn_line_and_leftovers_are_removed(tmp_path):
-    settings = {"artifact_sha256": "0"}
-    with Journal(tmp_path, settings) as journal:
-        journal.add("a.jpg", {"image": "a.jpg", "name": "a", "files": {}})
-    with (tmp_path / "results.jsonl").open("a") as file:
-        file.write('{"image": "b.j')
-    (tmp_path / ".lidcam-xyz.part").touch()
-    with Journal(tmp_path, settings) as journal:
-        assert not (tmp_path / ".lidcam-xyz.part").exists()
-        assert (tmp_path / "results.jsonl").read_bytes().count(b"{") == 2
-        assert (tmp_path / "results.jsonl").read_bytes().endswith(b"}\n")
-        assert journal.name_for("other/a.jpg") != "a" and journal.name_for("other/A.png") != "A"
-        assert journal.name_for("a.jpg") == "a"
-        journal.add("c.jpg", {"image": "c.jpg", "name": "c", "files": {}})
-    lines = (tmp_path / "results.jsonl").read_text().splitlines()
-    assert [json.loads(line)["image"] for line in lines] == ["a.jpg", "c.jpg"]
+def test_names_of_pictures_are_distinct_and_the_same_in_every_run(tmp_path):
+    for _ in range(2):
+        with RunFolder(tmp_path, {}) as run:
+            pictures = Pictures(run)
+            assert pictures.name_for("a.jpg") == "a"
+            assert len({pictures.name_for(path).lower() for path in ("a.jpg", "other/a.jpg", "other/A.png")}) == 3
+            pictures.add("a.jpg", _record("a"))
 
 
-def test_full_disk_leaves_no_part_of_a_line(tmp_path, monkeypatch):
-    with Journal(tmp_path, {"artifact_sha256": "0"}) as journal:
-        journal.add("a.jpg", {"image": "a.jpg"})
-        real = os.write
-        monkeypatch.setattr(os, "write", lambda handle, data: real(handle, data[:9]))
-        with pytest.raises(OutputError, match=r"No space left.*goes on where it stopped"):
-            journal.add("b.jpg", {"image": "b.jpg"})
-        monkeypatch.undo()
-        assert (tmp_path / "results.jsonl").read_bytes().endswith(b"}\n")
-        journal.add("c.jpg", {"image": "c.jpg"})
-    lines = (tmp_path / "results.jsonl").read_text().splitlines()
-    assert [json.loads(line)["image"] for line in lines] == ["a.jpg", "c.jpg"]
+@pytest.mark.parametrize(
+    "forged",
+    [
+        {"name": "../../escaped"},
+        {"files": {"mask": "../escaped_mask.png"}},
+        {"files": {"mask": "/etc/passwd"}},
+        {"files": {"other": "a_mask.png"}},
+        {"files": ["a_mask.png"]},
+        {"image": 3},
+        {"box": "all"},
+        {"error": 3},
+    ],
+)
+def test_a_forged_record_is_left_out(model, tmp_path, forged):
+    """A name in results.jsonl cannot lead outside of the output folder."""
+    picture, out = tmp_path / "a.png", tmp_path / "deep" / "er" / "out"
+    Image.fromarray(artifacts.picture("red")).save(picture)
+    assert lidcam("localize", model, picture, "-o", out).returncode == 0
+    before = set(tmp_path.rglob("*"))
+    record = json.loads((out / "results.jsonl").read_text())
+    (out / "results.jsonl").write_text(json.dumps(record | forged) + "\n")
+    (out / "a_mask.png").unlink()
+    done = lidcam("localize", model, picture, "-o", out)
+    assert done.returncode == 0 and set(tmp_path.rglob("*")) == before
+    assert read(out)["results"][0]["files"]["mask"] == "a_mask.png"
 
 
 def _many(folder: Path, count: int) -> Path:

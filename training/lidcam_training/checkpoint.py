@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lidcam_rt.artifact import file_sha256
-from lidcam_rt.errors import DataError, OutputError
+from lidcam_rt.errors import DataError
+from lidcam_rt.files import file_sha256, former, replacing
 from lidcam_rt.version import __version__
 from lidcam_training.models import Classifier, ClassifierSpec, build_classifier
 
@@ -109,28 +107,13 @@ def save_checkpoint(model: Classifier, meta: CheckpointMeta, folder: str | Path)
     from safetensors.torch import save_file
 
     folder = Path(folder)
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    old = folder.with_name(f".{folder.name}.old")
-    try:
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
+    with replacing(folder) as temporary:
+        temporary.mkdir()
         state = {key: value.detach().cpu().contiguous().clone() for key, value in model.state_dict().items()}
         save_file(state, str(temporary / "model.safetensors"))
         record = {"format": _VERSION, **dataclasses.asdict(meta)}
         record["weights_sha256"] = file_sha256(temporary / "model.safetensors")
         (temporary / "checkpoint.json").write_text(json.dumps(record, indent=1))
-        for file in temporary.iterdir():
-            descriptor = os.open(file, os.O_RDONLY)
-            os.fsync(descriptor)
-            os.close(descriptor)
-        if folder.exists():
-            shutil.rmtree(old, ignore_errors=True)
-            folder.rename(old)
-        temporary.rename(folder)
-        shutil.rmtree(old, ignore_errors=True)
-    except OSError as error:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise OutputError(f"checkpoint {folder} cannot be written: {error}") from error
     return folder
 
 
@@ -147,9 +130,8 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     from safetensors.torch import load_file
 
     folder = Path(path)
-    old = folder.with_name(f".{folder.name}.old")
-    if not folder.exists() and old.exists():
-        folder = old
+    if not folder.exists() and former(folder).exists():
+        folder = former(folder)
     for name in ("checkpoint.json", "model.safetensors"):
         if not (folder / name).is_file():
             raise DataError(

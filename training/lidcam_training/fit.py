@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import io
 import json
 import logging
 import os
@@ -14,8 +16,10 @@ import pytorch_lightning as pl
 import torch
 from lidcam_bench.data.records import ImageSet, open_dataset
 from pytorch_lightning.callbacks import Callback, EarlyStopping
+from pytorch_lightning.utilities import rank_zero_only
 
 from lidcam_rt.errors import DataError, InputError
+from lidcam_rt.files import output_folder, replacing, write_atomically
 from lidcam_training.checkpoint import CheckpointMeta, load_checkpoint, save_checkpoint
 from lidcam_training.data.loader import make_loader
 from lidcam_training.module import ClassifierModule
@@ -25,12 +29,6 @@ from lidcam_training.recipe import Recipe
 __all__ = ["fit"]
 
 _STATE = "state.ckpt"
-
-
-def _write(file: Path, text: str) -> None:
-    temporary = file.with_name(f".{file.name}.tmp")
-    temporary.write_text(text)
-    temporary.replace(file)
 
 
 class _Keeper(Callback):
@@ -73,13 +71,11 @@ class _Keeper(Callback):
         self._save_state(trainer)
 
     def _save_state(self, trainer: pl.Trainer) -> None:
-        temporary = self.run / f".{_STATE}.tmp"
-        trainer.save_checkpoint(temporary)
         if trainer.is_global_zero:
-            descriptor = os.open(temporary, os.O_RDONLY)
-            os.fsync(descriptor)
-            os.close(descriptor)
-            temporary.replace(self.run / _STATE)
+            with replacing(self.run / _STATE) as temporary:
+                trainer.save_checkpoint(temporary)
+        else:
+            trainer.save_checkpoint(self.run / _STATE)  # takes part in gathering the state, writes nothing
 
     def _save(self, module: ClassifierModule, scores: dict[str, float]) -> None:
         recipe, images = module.recipe, module.train_set
@@ -104,12 +100,11 @@ class _Keeper(Callback):
         if monitored and monitored[-1] == better(monitored):
             save_checkpoint(module.evaluated, meta, self.run / "best")
         names = list(dict.fromkeys(key for row in self.rows for key in row))
-        temporary = self.run / ".metrics.csv.tmp"
-        with temporary.open("w", newline="") as file:
-            table = csv.DictWriter(file, names)
-            table.writeheader()
-            table.writerows(self.rows)
-        temporary.replace(self.run / "metrics.csv")
+        text = io.StringIO(newline="")
+        table = csv.DictWriter(text, names)
+        table.writeheader()
+        table.writerows(self.rows)
+        write_atomically(self.run / "metrics.csv", text.getvalue().encode())
 
 
 def _open(recipe: Recipe, run: Path) -> tuple[ImageSet, ImageSet]:
@@ -134,6 +129,11 @@ def _read_state(state: Path) -> tuple[tuple[int, int], bool]:
     except Exception as error:
         raise DataError(f"{state} cannot be read ({error}): remove it to begin the run again") from error
     return tuple(kept["resume"]), bool(kept["finished"])
+
+
+def _is_first_process() -> bool:
+    """Whether this process writes the files of a run that several processes train."""
+    return int(getattr(rank_zero_only, "rank", 0)) == 0
 
 
 def _check_world(recipe: Recipe) -> None:
@@ -161,10 +161,16 @@ def fit(recipe: Recipe, run: str | Path, *, progress: bool = True) -> Path:
     Raises:
         InputError: the folder holds a run of another recipe.
         DataError: the data are not as expected, or changed since the run began.
+        OutputError: the folder cannot be written, or another process is writing into it.
         TrainingError: the loss is not finite.
     """
     run = Path(run)
     train, val = _open(recipe, run)
+    with output_folder(run) if _is_first_process() else contextlib.nullcontext():
+        return _fit(recipe, run, train, val, progress)
+
+
+def _fit(recipe: Recipe, run: Path, train: ImageSet, val: ImageSet, progress: bool) -> Path:
     fingerprint = train.fingerprint()
     record = json.loads(json.dumps({"recipe": recipe.to_dict(), "data_fingerprint": fingerprint}))
     about, state = run / "run.json", run / _STATE
@@ -180,9 +186,8 @@ def fit(recipe: Recipe, run: str | Path, *, progress: bool = True) -> Path:
             raise DataError(
                 f"{run}: the training pictures changed since this run began: give a new folder with --run"
             )
-    run.mkdir(parents=True, exist_ok=True)
-    if os.environ.get("RANK", "0") == "0":
-        _write(about, json.dumps(record, indent=1))
+    if _is_first_process():
+        write_atomically(about, json.dumps(record, indent=1).encode())
     resume, finished = _read_state(state)
     if finished:
         load_checkpoint(run / "checkpoint")

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lidcam_rt.errors import DataError, LidcamError
+from lidcam_rt.files import write_atomically
 from lidcam_training.methods import METHODS
 from lidcam_training.models import Classifier, build_classifier
 from lidcam_training.models.ae import ErasingChain
@@ -189,7 +190,9 @@ class ClassifierModule(pl.LightningModule):
         self.skipped_count = len(names)
         if not names:
             return
-        (self.run / "skipped.txt").write_text("\n".join(sorted(set(names))) + "\n")
+        if self.trainer.is_global_zero:
+            text = "\n".join(sorted(set(names))) + "\n"
+            write_atomically(self.run / "skipped.txt", text.encode("utf-8", "surrogateescape"))
         share = len(names) / max(len(names) + self.so_far.pictures * self.trainer.world_size, 1)
         if share > self.recipe.data.max_skipped:
             raise DataError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import io
 
 import numpy as np
 import numpy.typing as npt
@@ -12,14 +12,13 @@ from lidcam_training.phenomena import Phenomena
 __all__ = ["draw_phenomena"]
 
 
-def draw_phenomena(found: Phenomena, picture: npt.NDArray[np.uint8], title: str, file: Path) -> None:
-    """Write one figure with the picture, its two maps, and P1 and P3.
+def draw_phenomena(found: Phenomena, picture: npt.NDArray[np.uint8], title: str) -> bytes:
+    """One figure with the picture, its two maps, and P1 and P3, as PNG.
 
     Args:
         found: of `measure_phenomena`.
         picture: uint8 [H, W, 3] RGB.
         title: class name.
-        file: PNG.
     """
     from matplotlib.figure import Figure
 
@@ -44,4 +43,6 @@ def draw_phenomena(found: Phenomena, picture: npt.NDArray[np.uint8], title: str,
     axes[4].axhline(found.maximum_threshold, color="tab:red", linestyle="--", label="theta * maximum")
     axes[4].set(xlabel="pixels, sorted", title="P3: map values")
     axes[4].legend(fontsize=7)
-    figure.savefig(file, dpi=100)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, dpi=100)
+    return buffer.getvalue()

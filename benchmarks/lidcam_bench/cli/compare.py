@@ -46,11 +46,10 @@ def compare(
     from lidcam_bench.evaluation.compare import compare as run
     from lidcam_rt.cli.console import out as console
     from lidcam_rt.cli.console import progress
-    from lidcam_rt.drawing import write_atomically
-    from lidcam_rt.errors import OutputError
+    from lidcam_rt.files import make_folder, replacing
 
-    if out is not None and not out.parent.is_dir():
-        raise OutputError(f"{out}: the folder {out.parent} is not there. Make it first")
+    if out is not None:
+        make_folder(out.parent)
     tolerance = Tolerance(top1, mask_iou, flipped, metric)
     images = open_data(data, split)
     first = open_runner(a, backend=backend_a, device=device_a)
@@ -67,7 +66,8 @@ def compare(
     if out is not None:
         about: dict[str, Any] = {"a": _about(a, first), "b": _about(b, second), "data": images.name}
         content = json.dumps({**about, **found.to_dict()}, indent=1, sort_keys=True) + "\n"
-        write_atomically(out, content.encode())
+        with replacing(out) as temporary:
+            temporary.write_text(content, encoding="utf-8")
     _print(found, f"A: {_about(a, first)['text']}", f"B: {_about(b, second)['text']}")
     for fault in found.faults:
         console.print(f"Beyond the tolerance: {fault}", style="red", markup=False)
@@ -78,7 +78,7 @@ def compare(
 
 def _about(path: Path, runner: Any) -> dict[str, Any]:
     """What was run, for the report."""
-    from lidcam_rt.artifact import file_sha256
+    from lidcam_rt.files import file_sha256
 
     name = getattr(runner, "name", type(runner).__name__)
     digest = file_sha256(path) if path.is_file() else None

@@ -42,12 +42,13 @@ def evaluate(
 ) -> None:
     """Score an artifact on a data set; write results.json, images.csv, curves and report.html."""
     from lidcam_bench.data.sets import open_data
-    from lidcam_bench.evaluation.runner import EvalOptions, write_atomically
+    from lidcam_bench.evaluation.runner import EvalOptions
     from lidcam_bench.evaluation.runner import evaluate as run
     from lidcam_bench.report.cases import draw_cases
     from lidcam_bench.report.html import write_report
     from lidcam_bench.report.plots import curve_plots
     from lidcam_rt.cli.console import progress
+    from lidcam_rt.files import write_atomically
     from lidcam_rt.localizer import load
     from lidcam_rt.segmenter import SegmentOptions
 

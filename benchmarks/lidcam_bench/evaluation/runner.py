@@ -18,19 +18,19 @@ import numpy.typing as npt
 from lidcam_bench.data.sets import EvalRecord, EvalSet, fingerprint, label_truth
 from lidcam_bench.evaluation.metric_set import GROUPS, Board, blob, differences, evaluator_box, truth_boxes
 from lidcam_bench.evaluation.notes import NO_CLASS, notes, some, swapped_hint
-from lidcam_bench.evaluation.run_folder import RunFolder
+from lidcam_bench.evaluation.state import SavedSums
 from lidcam_bench.metrics import LocalizationAccuracy
-from lidcam_rt.artifact import file_sha256
 from lidcam_rt.crf.localization import MapRefiner
 from lidcam_rt.crf.options import CrfOptions
-from lidcam_rt.drawing import write_atomically
 from lidcam_rt.errors import DataError, InputError
+from lidcam_rt.files import file_sha256
 from lidcam_rt.localizer import Localizer
 from lidcam_rt.results import Failure, Localization
+from lidcam_rt.runs import RunFolder
 from lidcam_rt.segmenter import Segmenter, SegmentOptions
 from lidcam_rt.version import __version__
 
-__all__ = ["EvalOptions", "class_map", "evaluate", "write_atomically"]
+__all__ = ["EvalOptions", "class_map", "evaluate"]
 
 PREDICTED, KNOWN, BASELINE = "predicted class", "ground-truth class", "baseline: centred blob"
 
@@ -91,8 +91,8 @@ def evaluate(
     """Score an artifact on a data set.
 
     Writes results.json (no times in it: the same bytes for the same work, also when it was interrupted
-    and resumed) and images.csv. While under way, state.npz and rows.jsonl hold what was done; a run with
-    the same model, data and options goes on from there. Decoding and the network run in threads of their own, ahead
+    and resumed) and images.csv. While under way, state.npz and results.jsonl hold what was done; a run with
+    the same model, data and options resumes there. Decoding and the network run in threads of their own, ahead
     of the counting.
 
     Args:
@@ -106,32 +106,31 @@ def evaluate(
         What results.json holds.
 
     Raises:
-        InputError: the folder holds a run of another model, data set or options.
         DataError: masks or labels do not fit the pictures.
-        OutputError: the folder cannot be written, or another process is writing into it.
+        OutputError: the folder cannot be written, another process is writing into it, or it holds a run of another
+            model, data set or options.
     """
     options = options or EvalOptions()
     run = _Run(localizer, data, options)
-    with RunFolder(Path(out), run.identity) as folder:
-        run.restore(folder.resume())
+    with RunFolder(Path(out), {"run": "eval", **run.identity}) as folder:
+        saved = SavedSums(folder)
+        run.restore(saved.arrays)
+        done = saved.done
         records = list(data.records)[: options.limit]
         # Batches are the same after a kill: states are saved at multiples of the batch size only.
         size = options.batch_size or (1 if localizer.device == "cpu" else 8)
-        saved = folder.done
         if progress:
-            progress(folder.done, len(records))
+            progress(done, len(records))
         with ExitStack() as stack:
-            for record, results in run.localize(records[folder.done :], size, stack):
+            for record, results in run.localize(records[done:], size, stack):
                 folder.add(run.score(record, *results))
+                done += 1
                 if progress:
-                    progress(folder.done, len(records))
-                whole = folder.done == len(records)
-                if whole or (
-                    folder.done - saved >= options.save_every and folder.done % size == 0 and folder.save_is_due
-                ):
-                    folder.save(run.arrays())
-                    saved = folder.done
-        return run.finish(folder)
+                    progress(done, len(records))
+                due = done - saved.done >= options.save_every and done % size == 0 and saved.save_is_due
+                if due or done == len(records):
+                    saved.save(done, run.arrays())
+        return run.finish(folder, done)
 
 
 class _Run:
@@ -286,23 +285,23 @@ class _Run:
         if labels is not None:
             row[f"{name}: image_mean_iou"] = self.boards[name].update_labels(key, labels, truth)
 
-    def finish(self, folder: RunFolder) -> dict[str, Any]:
+    def finish(self, folder: RunFolder, done: int) -> dict[str, Any]:
         """Write results.json and images.csv."""
         failures: list[dict[str, Any]] = []
         columns: dict[str, None] = {}
-        for row in folder.rows():
+        for row in folder.records():
             columns |= dict.fromkeys(row)
             if "error" in row:
                 failures.append({"file": row["file"], "error": row["error"]})
-        if len(failures) == folder.done:
-            raise DataError(f"none of the {folder.done} pictures could be read: {failures[0]['error']}")
+        if len(failures) == done:
+            raise DataError(f"none of the {done} pictures could be read: {failures[0]['error']}")
         results = {
             "identity": self.identity,
             "model": self.localizer.path.name if self.localizer.path else None,
             "manifest": self.localizer.manifest.model_dump(mode="json", exclude={"class_names"}),
             "data": {
                 "name": self.data.name,
-                "images": folder.done,
+                "images": done,
                 "classes": len(self.data.class_names),
                 "class_names": list(self.data.class_names),
             },
@@ -320,9 +319,9 @@ class _Run:
         table = io.StringIO(newline="")
         writer = csv.DictWriter(table, list(columns), restval="")
         writer.writeheader()
-        writer.writerows(folder.rows())
-        write_atomically(folder.folder / "images.csv", table.getvalue().encode())
-        write_atomically(folder.folder / "results.json", content.encode())
+        writer.writerows(folder.records())
+        folder.write("images.csv", table.getvalue().encode())
+        folder.write("results.json", content.encode())
         return results
 
 

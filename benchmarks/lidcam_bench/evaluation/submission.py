@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import zipfile
 from collections import Counter
@@ -16,7 +15,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from lidcam_rt.drawing import encode
-from lidcam_rt.errors import DataError, InputError, LidcamError, OutputError
+from lidcam_rt.errors import DataError, InputError
+from lidcam_rt.files import replacing
 from lidcam_rt.localizer import Localizer
 from lidcam_rt.results import Failure
 from lidcam_rt.segmenter import Segmenter, SegmentOptions
@@ -72,44 +72,15 @@ def write_submission(
         crf=crf if track == 3 else None,
         crf_size=crf_size,
     )
-    temporary = out.with_name(f".{out.name}.part")
-    try:
-        with temporary.open("wb") as file, closing(stream):
-            if not _lock(file):
-                raise OutputError(f"{out}: another process is writing it. Wait for it, or choose another name")
-            file.truncate()
-            try:
-                with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-                    for done, (path, result) in enumerate(zip(images, stream, strict=True), start=1):
-                        if isinstance(result, Failure):
-                            raise DataError(f"{result.error}. A submission needs every picture")
-                        pixels = segmenter.complete(path, result).labels if segmenter else result.map
-                        archive.writestr(zipfile.ZipInfo(f"{path.stem}.png", _DATE), encode(pixels, ".png"))
-                        if progress:
-                            progress(done, len(images))
-                file.flush()
-                temporary.replace(out)
-            except BaseException:
-                with contextlib.suppress(OSError):
-                    temporary.unlink()
-                raise
-    except OSError as error:
-        if isinstance(error, LidcamError):
-            raise
-        raise OutputError(f"{out}: cannot be written ({error.strerror or error})") from None
+    with closing(stream), replacing(out) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
+        for done, (path, result) in enumerate(zip(images, stream, strict=True), start=1):
+            if isinstance(result, Failure):
+                raise DataError(f"{result.error}. A submission needs every picture")
+            pixels = segmenter.complete(path, result).labels if segmenter else result.map
+            archive.writestr(zipfile.ZipInfo(f"{path.stem}.png", _DATE), encode(pixels, ".png"))
+            if progress:
+                progress(done, len(images))
     return out
-
-
-def _lock(file: Any) -> bool:
-    try:
-        import fcntl
-    except ImportError:  # no locks on this system
-        return True
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
 
 
 def check_submission(path: Path, images: Sequence[Path], *, track: int, classes: int = 201) -> list[str]:

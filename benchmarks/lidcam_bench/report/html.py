@@ -11,7 +11,7 @@ from typing import Any
 from lidcam_bench.evaluation.metric_set import HEADLINE, MEANING
 from lidcam_bench.report.cases import Case
 from lidcam_bench.report.plots import CAPTIONS
-from lidcam_rt.drawing import write_atomically
+from lidcam_rt.files import write_atomically
 
 __all__ = ["TITLES", "score_name", "write_report"]
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from lidcam_export.ablation.stages import AblationRow
 
-__all__ = ["steps", "summarize", "table", "write_plot"]
+__all__ = ["plot", "steps", "summarize", "table"]
 
 #: score, heading, digits
 COLUMNS = (
@@ -85,8 +85,8 @@ def table(rows: Sequence[dict[str, Any]], first: str = "stage") -> str:
     return "\n".join(lines) + "\n"
 
 
-def write_plot(summary: Sequence[dict[str, Any]], file: Path) -> None:
-    """Bars of mask IoU, GT-known Loc and PxAP, with the spread; the blob is a line."""
+def plot(summary: Sequence[dict[str, Any]]) -> bytes:
+    """A PNG with bars of mask IoU, GT-known Loc and PxAP, with the spread; the blob is a line."""
     from matplotlib.figure import Figure
 
     rows = [row for row in summary if row["stage"] != "blob"]
@@ -102,4 +102,6 @@ def write_plot(summary: Sequence[dict[str, Any]], file: Path) -> None:
         axis.set_xlabel(heading)
     axes[0].invert_yaxis()
     axes[2].legend(loc="lower right")
-    figure.savefig(file, dpi=100)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, dpi=100)
+    return buffer.getvalue()

@@ -64,10 +64,10 @@ def ablate(
     from lidcam_training.checkpoint import load_checkpoint
 
     import lidcam_rt
-    from lidcam_export.ablation.report import steps, summarize, table, write_plot
+    from lidcam_export.ablation.report import plot, steps, summarize, table
     from lidcam_export.ablation.stages import AblationRow, Found, ablate_artifacts, blob_row, find_maps
-    from lidcam_rt.drawing import write_atomically
     from lidcam_rt.errors import InputError
+    from lidcam_rt.files import output_folder, write_atomically
 
     if choose == score:
         raise InputError(f"--choose and --score are both {score}: thresholds must be chosen on other pictures")
@@ -75,53 +75,52 @@ def ablate(
     read = sorted((load_checkpoint(path) for path in checkpoints), key=lambda c: c.pooling)
     runs: list[list[AblationRow]] = []
     accuracy: dict[str, list[float]] = {}
-    output.mkdir(parents=True, exist_ok=True)
-    for checkpoint in read:
-        identity = {
-            "version": lidcam_rt.__version__,
-            "weights": checkpoint.weights_sha256,
-            "classes": list(checkpoint.class_names),
-            "seed": int(checkpoint.recipe.get("seed", 0)),
-            "data": [images.fingerprint() for images in splits],
-            "crf": crf,
-        }
-        file = output / "rows" / f"{checkpoint.weights_sha256[:12]}.json"
-        done = _read_rows(file, identity)
-        if done is None:
-            found: dict[bool, tuple[Found, Found]] = {}
-            for nwc in (False, True):
-                with lidcam_rt.load(_artifact(checkpoint, nwc, output / "artifacts")) as localizer:
-                    found[nwc] = (find_maps(localizer, splits[0]), find_maps(localizer, splits[1]))
-                    backend = f"{localizer.backend.name} on {localizer.device}"
-            rows = ablate_artifacts(checkpoint.pooling, identity["seed"], found[False], found[True], crf=crf)
-            done = {
-                "identity": identity,
-                "backend": backend,
-                "accuracy": found[True][1].accuracy,
-                "blob": dataclasses.asdict(blob_row(*found[True])),
-                "rows": [dataclasses.asdict(row) for row in rows],
+    with output_folder(output), output_folder(output / "rows"):
+        for checkpoint in read:
+            identity = {
+                "version": lidcam_rt.__version__,
+                "weights": checkpoint.weights_sha256,
+                "classes": list(checkpoint.class_names),
+                "seed": int(checkpoint.recipe.get("seed", 0)),
+                "data": [images.fingerprint() for images in splits],
+                "crf": crf,
             }
-            file.parent.mkdir(exist_ok=True)
-            write_atomically(file, json.dumps(done, indent=1).encode())
-        if not runs:
-            runs.append([AblationRow(**done["blob"])])
-        accuracy.setdefault(checkpoint.pooling, []).append(done["accuracy"])
-        runs.append([AblationRow(**row) for row in done["rows"]])
-        typer.echo(f"{checkpoint.path}: accuracy {done['accuracy']:.3f}")
-    summary, changes = summarize(runs), steps(runs)
-    record = {
-        "data": data.partition(":")[0],
-        "chosen_on": choose,
-        "scored_on": score,
-        "backend": done["backend"],
-        "version": lidcam_rt.__version__,
-        "accuracy": accuracy,
-        "summary": summary,
-        "steps": changes,
-        "runs": [[dataclasses.asdict(row) for row in rows] for rows in runs],
-    }
-    text = table(summary) + "\n" + table(changes, "step")
-    (output / "ablation.json").write_text(json.dumps(record, indent=1) + "\n")
-    (output / "ablation.md").write_text(text)
-    write_plot(summary, output / "ablation.png")
+            file = output / "rows" / f"{checkpoint.weights_sha256[:12]}.json"
+            done = _read_rows(file, identity)
+            if done is None:
+                found: dict[bool, tuple[Found, Found]] = {}
+                for nwc in (False, True):
+                    with lidcam_rt.load(_artifact(checkpoint, nwc, output / "artifacts")) as localizer:
+                        found[nwc] = (find_maps(localizer, splits[0]), find_maps(localizer, splits[1]))
+                        backend = f"{localizer.backend.name} on {localizer.device}"
+                rows = ablate_artifacts(checkpoint.pooling, identity["seed"], found[False], found[True], crf=crf)
+                done = {
+                    "identity": identity,
+                    "backend": backend,
+                    "accuracy": found[True][1].accuracy,
+                    "blob": dataclasses.asdict(blob_row(*found[True])),
+                    "rows": [dataclasses.asdict(row) for row in rows],
+                }
+                write_atomically(file, json.dumps(done, indent=1).encode())
+            if not runs:
+                runs.append([AblationRow(**done["blob"])])
+            accuracy.setdefault(checkpoint.pooling, []).append(done["accuracy"])
+            runs.append([AblationRow(**row) for row in done["rows"]])
+            typer.echo(f"{checkpoint.path}: accuracy {done['accuracy']:.3f}")
+        summary, changes = summarize(runs), steps(runs)
+        record = {
+            "data": data.partition(":")[0],
+            "chosen_on": choose,
+            "scored_on": score,
+            "backend": done["backend"],
+            "version": lidcam_rt.__version__,
+            "accuracy": accuracy,
+            "summary": summary,
+            "steps": changes,
+            "runs": [[dataclasses.asdict(row) for row in rows] for rows in runs],
+        }
+        text = table(summary) + "\n" + table(changes, "step")
+        write_atomically(output / "ablation.json", json.dumps(record, indent=1).encode() + b"\n")
+        write_atomically(output / "ablation.md", text.encode())
+        write_atomically(output / "ablation.png", plot(summary))
     typer.echo(text)

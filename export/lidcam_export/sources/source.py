@@ -15,8 +15,9 @@ from lidcam_training.models.stride import set_stride
 from torch import Tensor, nn
 
 from lidcam_export.sources.structure import find_structure
-from lidcam_rt.artifact import SourceSpec, file_sha256
+from lidcam_rt.artifact import SourceSpec
 from lidcam_rt.errors import ExportError, MissingExtraError
+from lidcam_rt.files import file_sha256
 
 __all__ = ["Source", "load_source"]
 

@@ -21,7 +21,7 @@ from lidcam_export.tensorrt.built_precision import (
 )
 from lidcam_export.tensorrt.flavour import Flavour, flavour_of, pin_to_float32, set_capabilities
 from lidcam_export.tensorrt.network import cut_pas, fix_size, for_tensorrt
-from lidcam_rt.artifact import Manifest, file_sha256, read_manifest
+from lidcam_rt.artifact import Manifest, read_manifest
 from lidcam_rt.backends.engine_file import (
     ENGINE_SUFFIX,
     EngineSpec,
@@ -35,6 +35,7 @@ from lidcam_rt.backends.engine_file import (
 )
 from lidcam_rt.device.runtime import compute_capability
 from lidcam_rt.errors import ArtifactError, BackendError, ExportError, InputError, MissingExtraError
+from lidcam_rt.files import file_sha256
 from lidcam_rt.version import __version__
 
 __all__ = ["BuildOptions", "build_engine"]

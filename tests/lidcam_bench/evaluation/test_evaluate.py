@@ -12,12 +12,13 @@ from lidcam_bench.data.coco import draw_shapes
 from lidcam_bench.evaluation import EvalOptions, evaluate, open_data
 from lidcam_bench.evaluation import runner as runner_module
 from lidcam_bench.evaluation.metric_set import blob
-from lidcam_bench.evaluation.run_folder import RunFolder
+from lidcam_bench.evaluation.state import SavedSums
 from PIL import Image
 from sklearn.metrics import confusion_matrix
 
 import lidcam_rt
 from lidcam_rt.errors import DataError, InputError, OutputError
+from lidcam_rt.files import output_folder
 
 
 @pytest.fixture(scope="module")
@@ -76,14 +77,15 @@ def test_stopped_and_resumed_gives_the_same_bytes(localizer, folder, tmp_path, m
     assert seen[0] == 4
     for name in ("results.json", "images.csv"):
         assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
-    with pytest.raises(InputError, match="another options"):
+    with pytest.raises(OutputError, match="options replicates was 20, is 200"):
         evaluate(localizer, data, tmp_path / "cut", EvalOptions())
 
 
 def test_states_are_saved_between_batches_only(localizer, folder, tmp_path, monkeypatch):
     saved = []
-    monkeypatch.setattr(RunFolder, "save", lambda self, arrays: saved.append(self.done))
-    monkeypatch.setattr(RunFolder, "save_is_due", True)
+    save = SavedSums.save
+    monkeypatch.setattr(SavedSums, "save", lambda self, done, arrays: saved.append(done) or save(self, done, arrays))
+    monkeypatch.setattr(SavedSums, "save_is_due", True)
     options = EvalOptions(metrics=("track3",), replicates=0, save_every=3, batch_size=2)
     evaluate(localizer, open_data(str(folder)), tmp_path, options)
     assert saved == [4, 8, 12]  # a network may round otherwise in a batch of another size
@@ -93,15 +95,14 @@ KILLED = """
 import os, signal, sys
 import lidcam_rt
 from lidcam_bench.evaluation import EvalOptions, evaluate, open_data
-from lidcam_bench.evaluation.run_folder import RunFolder
+from lidcam_rt.runs import RunFolder
 model, data, out, when = sys.argv[1:]
 add, calls = RunFolder.add, []
 def killed(self, row):
     add(self, row)
     calls.append(1)
     if len(calls) == int(when):
-        self._rows.flush()
-        os.write(self._rows.fileno(), b'{"half a li')
+        os.write(self._file, b'{"half a li')
         os.kill(os.getpid(), signal.SIGKILL)
 RunFolder.add = killed
 evaluate(lidcam_rt.load(model), open_data(data), out, EvalOptions(gt_known=True, replicates=20, save_every=2))
@@ -121,19 +122,19 @@ def test_sigkill_in_a_line_of_the_rows(model, localizer, folder, tmp_path):
 
 def test_a_folder_in_use_or_damaged_or_of_something_else_is_refused(localizer, folder, tmp_path):
     data, options = open_data(str(folder)), EvalOptions(limit=2, replicates=0)
-    with RunFolder(tmp_path / "out", {}), pytest.raises(OutputError, match="another run is writing"):
+    with output_folder(tmp_path / "out"), pytest.raises(OutputError, match="another process is writing"):
         evaluate(localizer, data, tmp_path / "out", options)
     evaluate(localizer, data, tmp_path / "out", options)
-    rows = (tmp_path / "out" / "rows.jsonl").read_bytes()
-    (tmp_path / "out" / "rows.jsonl").write_bytes(rows[:50])
-    with pytest.raises(InputError, match="shorter"):
+    rows = (tmp_path / "out" / "results.jsonl").read_bytes()
+    (tmp_path / "out" / "results.jsonl").write_bytes(rows[:50])
+    with pytest.raises(OutputError, match="has 0 records, 2 were written"):
         evaluate(localizer, data, tmp_path / "out", options)
     (tmp_path / "out" / "state.npz").write_bytes(b"PK nothing")
-    with pytest.raises(InputError, match="damaged"):
+    with pytest.raises(OutputError, match="damaged"):
         evaluate(localizer, data, tmp_path / "out", options)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "results.json").write_text("{}")
-    with pytest.raises(InputError, match="something else"):
+    with pytest.raises(OutputError, match="something else"):
         evaluate(localizer, data, tmp_path / "other", options)
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="is a file"):

@@ -15,6 +15,7 @@ from PIL import Image
 
 import lidcam_rt
 from lidcam_rt.errors import DataError, InputError, MissingExtraError, OutputError
+from lidcam_rt.files import replacing
 from lidcam_rt.segmenter import SegmentOptions
 
 GOOD = np.arange(96 * 160).reshape(96, 160).astype(np.uint8)
@@ -91,15 +92,16 @@ def test_a_turned_photo_is_checked_at_its_upright_size(localizer, tmp_path):
 
 
 def test_two_processes_do_not_write_one_zip(localizer, folder, tmp_path):
-    import fcntl
-
-    with (tmp_path / ".a.zip.part").open("wb") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
+    with replacing(tmp_path / "a.zip") as temporary:
+        temporary.touch()
         with pytest.raises(OutputError, match="another process"):
             write_submission(localizer, files(folder), tmp_path / "a.zip", track=3)
     write_submission(localizer, files(folder), tmp_path / "a.zip", track=3)
-    with pytest.raises(OutputError, match="cannot be written"):
-        write_submission(localizer, files(folder), tmp_path / "no folder" / "a.zip", track=3)
+    write_submission(localizer, files(folder), tmp_path / "new folder" / "a.zip", track=3)
+    assert (tmp_path / "new folder" / "a.zip").read_bytes() == (tmp_path / "a.zip").read_bytes()
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="is a file"):
+        write_submission(localizer, files(folder), tmp_path / "file" / "a.zip", track=3)
 
 
 def test_files_in_a_folder_of_the_zip_are_named_once(folder, tmp_path):

@@ -11,7 +11,7 @@ import pytest
 import tensorrt_standin
 
 import lidcam_rt
-from lidcam_rt.artifact import file_sha256, read_manifest
+from lidcam_rt.artifact import read_manifest
 from lidcam_rt.backends.engine_file import (
     EngineSpec,
     Profile,
@@ -25,6 +25,7 @@ from lidcam_rt.backends.engine_file import (
 from lidcam_rt.backends.tensorrt import open_backend
 from lidcam_rt.device.runtime import CudaRuntime
 from lidcam_rt.errors import ArtifactError, BackendError, InputError, MissingExtraError, OutputError, RebuildError
+from lidcam_rt.files import file_sha256
 
 
 @pytest.fixture(scope="module")

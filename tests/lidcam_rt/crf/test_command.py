@@ -13,7 +13,7 @@ from PIL import Image
 
 from lidcam_rt.cli.crf import with_preset
 from lidcam_rt.crf import PRESETS, MapRefiner
-from lidcam_rt.errors import InputError
+from lidcam_rt.errors import InputError, OutputError
 from lidcam_rt.segmenter import SegmentOptions
 
 
@@ -72,9 +72,9 @@ def test_localize(model, localizer, folder, tmp_path):
     again = lidcam("localize", model, pictures, "-o", out, "--crf", "psa", "--map")
     assert again.returncode == 0 and "6 of 6 pictures are done already" in again.stderr
     for other, says in (
-        (["--map"], "crf='psa', this run has None"),
-        (["--map", "--crf", "irn"], "crf bilateral_sxy=80.0, crf preset='psa', this run has 5.0, 50.0, 'irn'"),
-        (["--map", "--crf", "--crf-size", "original"], "crf size='network', this run has 'original'"),
+        (["--map"], "crf was psa, is none"),
+        (["--map", "--crf", "irn"], "crf preset was \"psa\", is \"irn\"; crf bilateral_sxy was 80.0, is 50.0"),
+        (["--map", "--crf", "--crf-size", "original"], "crf size was \"network\", is \"original\""),
     ):
         refused = lidcam("localize", model, pictures, "-o", out, *other)
         assert refused.returncode == 6 and says in refused.stderr.replace("\n", " ")
@@ -105,7 +105,7 @@ def test_eval(localizer, folder, tmp_path):
     assert any("dense CRF (psa" in note for note in found["notes"])
     assert not any("CRF" in note for note in plain["notes"])
     for other in (None, "irn", PRESETS["irn"]):
-        with pytest.raises(InputError, match="crf"):
+        with pytest.raises(OutputError, match="options crf"):
             evaluate(localizer, data, tmp_path / "crf", EvalOptions(replicates=0, crf=other))
     with pytest.raises(InputError, match="psa"):
         EvalOptions(crf="nope")
@@ -142,4 +142,4 @@ def test_eval_command(model, folder, tmp_path):
     page = (tmp_path / "o" / "report.html").read_text()
     assert "dense CRF (psa, at network size)" in page and "refined at original size" in page
     refused = lidcam(*command, "-o", tmp_path / "o")
-    assert refused.returncode == 2 and "crf" in refused.stderr
+    assert refused.returncode == 6 and "crf" in refused.stderr

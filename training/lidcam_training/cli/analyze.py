@@ -25,6 +25,7 @@ def analyze(
     from lidcam_bench.data.records import Record
 
     from lidcam_rt.errors import DataError, ImageError
+    from lidcam_rt.files import output_folder, write_atomically
     from lidcam_training.checkpoint import load_checkpoint
     from lidcam_training.data.loader import read_picture
     from lidcam_training.phenomena import measure_phenomena
@@ -41,36 +42,38 @@ def analyze(
             raise ImageError(f"{place} is not there")
     if not files:
         raise DataError(f"no picture in {', '.join(map(str, images))}")
-    output.mkdir(parents=True, exist_ok=True)
     meta = read.meta
     mean = torch.tensor(meta.mean).view(1, 3, 1, 1)
     std = torch.tensor(meta.std).view(1, 3, 1, 1)
     rows = []
-    for file in files[:limit]:
-        picture = read_picture(Record(file, ()), meta.size[0], meta.interpolation)
-        if picture is None:
-            typer.echo(f"skipped, unreadable: {file}", err=True)
-            continue
-        mask_file = masks / f"{file.stem}.png" if masks else None
-        mask = Record(file, (), mask=mask_file).read_mask() if mask_file and mask_file.exists() else None
-        tensor = (torch.from_numpy(picture.transpose(2, 0, 1).copy())[None].float() - mean) / std
-        with torch.no_grad():
-            label = int(read.model(tensor).argmax())
-        found = measure_phenomena(
-            read.model, tensor, label, mask=mask, percentile=meta.percentile, theta=meta.theta
-        )
-        draw_phenomena(found, picture, meta.class_names[label], output / f"{file.stem}.png")
-        rows.append(
-            {
-                "image": str(file),
-                "class": meta.class_names[label],
-                "area_pooled_correlation": float(np.corrcoef(found.area, found.pooled)[0, 1]),
-                "negative_weights": float((found.weight < 0).mean()),
-                "positive_ioa": found.positive_ioa,
-                "negative_ioa": found.negative_ioa,
-                "percentile_threshold": found.percentile_threshold,
-                "maximum_threshold": found.maximum_threshold,
-            }
-        )
-    (output / "analysis.json").write_text(json.dumps(rows, indent=1))
+    with output_folder(output):
+        for file in files[:limit]:
+            picture = read_picture(Record(file, ()), meta.size[0], meta.interpolation)
+            if picture is None:
+                typer.echo(f"skipped, unreadable: {file}", err=True)
+                continue
+            mask_file = masks / f"{file.stem}.png" if masks else None
+            mask = Record(file, (), mask=mask_file).read_mask() if mask_file and mask_file.exists() else None
+            tensor = (torch.from_numpy(picture.transpose(2, 0, 1).copy())[None].float() - mean) / std
+            with torch.no_grad():
+                label = int(read.model(tensor).argmax())
+            found = measure_phenomena(
+                read.model, tensor, label, mask=mask, percentile=meta.percentile, theta=meta.theta
+            )
+            write_atomically(
+                output / f"{file.stem}.png", draw_phenomena(found, picture, meta.class_names[label])
+            )
+            rows.append(
+                {
+                    "image": str(file),
+                    "class": meta.class_names[label],
+                    "area_pooled_correlation": float(np.corrcoef(found.area, found.pooled)[0, 1]),
+                    "negative_weights": float((found.weight < 0).mean()),
+                    "positive_ioa": found.positive_ioa,
+                    "negative_ioa": found.negative_ioa,
+                    "percentile_threshold": found.percentile_threshold,
+                    "maximum_threshold": found.maximum_threshold,
+                }
+            )
+        write_atomically(output / "analysis.json", json.dumps(rows, indent=1).encode())
     typer.echo(f"{len(rows)} pictures: {output}")

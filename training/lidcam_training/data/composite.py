@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +13,10 @@ import numpy.typing as npt
 from PIL import Image
 
 from lidcam_rt.errors import OutputError
+from lidcam_rt.files import replacing
 
 __all__ = ["Composite", "paste", "photo_crop", "write_composites"]
+
 
 @dataclass(frozen=True, eq=False)
 class Composite:
@@ -67,10 +68,8 @@ def write_composites(
     """
     if folder.exists() and any(folder.iterdir()):
         raise OutputError(f"{folder} is not empty: give a new folder, or remove it first")
-    temporary = folder.with_name(f".{folder.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    try:
-        temporary.mkdir(parents=True)
+    with replacing(folder) as temporary:
+        temporary.mkdir()
         for split, composites in splits.items():
             (temporary / split / "masks").mkdir(parents=True)
             with (temporary / f"{split}.csv").open("w", newline="") as file:
@@ -85,10 +84,3 @@ def write_composites(
                     table.writerow((f"{index:06d}.png", composite.label))
         record = {"name": name, "seed": seed, "class_names": class_names}
         (temporary / "dataset.json").write_text(json.dumps(record, indent=1))
-        if folder.exists():
-            folder.rmdir()
-        temporary.rename(folder)
-    except OSError as error:
-        raise OutputError(f"{folder} cannot be written: {error}") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)

@@ -1,0 +1,225 @@
+"""Files: written whole or not at all, locked against other processes, named safely, hashed.
+
+Every package writes through this module. A process killed while it writes leaves hidden temporary files only:
+the next writer of the same file, or the next run in the same folder, removes them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from lidcam_rt.errors import LidcamError, OutputError
+
+__all__ = [
+    "LOCK_NAME",
+    "file_sha256",
+    "former",
+    "make_folder",
+    "output_folder",
+    "replacing",
+    "safe_name",
+    "write_atomically",
+]
+
+#: The lock in a folder that one process writes into; it stays there and marks the folder as an output.
+LOCK_NAME = ".lidcam.lock"
+
+
+def write_atomically(path: Path, data: bytes | memoryview, *, sync: bool = False) -> None:
+    """Write a file under a temporary name beside it, then give it its name.
+
+    Args:
+        path: the file; its folder must exist.
+        data: the content.
+        sync: wait until the content is on the disk, so that a power failure too leaves the old file or the new one.
+
+    Raises:
+        OutputError: it cannot be written; nothing is left behind.
+    """
+    temporary = path.with_name(f".lidcam-{secrets.token_hex(6)}.part")
+    try:
+        _refuse_device(path)
+        with temporary.open("xb") as file:
+            file.write(data)
+            if sync:
+                file.flush()
+                os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise _unwritable(path, error) from None
+    except BaseException:  # Ctrl-C
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Write a large file, or a folder, beside its place: it gets its name when the block ends without an error.
+
+    The lock of `path` is held meanwhile. What a killed writer of the same path left is removed first.
+
+    Args:
+        path: the file or folder; it is replaced if it exists, and its parent folder is made.
+
+    Yields:
+        The temporary path; nothing is there yet.
+
+    Raises:
+        OutputError: it cannot be written, or another process is writing it; nothing is left behind.
+    """
+    temporary = path.with_name(f".{path.name}.part")
+    make_folder(path.parent)
+    taken = f"{path}: another process is writing it. Wait for it, or choose another name"
+    with _lock(path.with_name(f".{path.name}.lock"), taken, keep=False):
+        try:
+            _refuse_device(path)
+            _settle(path)
+            _remove(temporary)
+            yield temporary
+            _sync(temporary)
+            if temporary.is_dir() and path.exists():
+                path.rename(former(path))
+            temporary.replace(path)
+            _remove(former(path))
+        except OSError as error:
+            if isinstance(error, LidcamError):
+                raise
+            raise _unwritable(path, error) from None
+        finally:
+            with contextlib.suppress(OSError):
+                _remove(temporary)
+
+
+def former(path: Path) -> Path:
+    """Where `replacing` puts a folder for the moment in which the new one takes its name."""
+    return path.with_name(f".{path.name}.old")
+
+
+def _settle(path: Path) -> None:
+    """Finish a replacement of a folder that a kill broke off: back to the former one, or without it."""
+    if former(path).exists() and not path.exists():
+        former(path).rename(path)
+    _remove(former(path))
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    for file in path.rglob("*") if path.is_dir() else (path,):
+        if file.is_file():
+            descriptor = os.open(file, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+
+
+def _refuse_device(path: Path) -> None:
+    """A rename would put a file in the place of a device such as /dev/null."""
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise OutputError(f"{path}: is a device or a pipe, a file is needed. Choose another name")
+
+
+def _unwritable(path: Path, error: OSError) -> OutputError:
+    if isinstance(error, OutputError):
+        return error
+    return OutputError(
+        f"{path}: cannot be written ({error.strerror or error}). Free space, or choose another folder"
+    )
+
+
+@contextlib.contextmanager
+def output_folder(folder: Path) -> Iterator[Path]:
+    """A folder for results: made where it is missing, and locked against other processes until the block ends.
+
+    Temporary files of killed writers are removed from it, before and after.
+
+    Raises:
+        OutputError: it cannot be made or written, or another process is writing into it.
+    """
+    make_folder(folder)
+    taken = f"{folder}: another process is writing into it. Wait for it, or choose another folder"
+    with _lock(folder / LOCK_NAME, taken):
+        try:
+            _remove_leftovers(folder)
+        except OSError as error:
+            raise _unwritable(folder, error) from None
+        try:
+            yield folder
+        finally:  # Ctrl-C may come between the making of a temporary file and the knowing of its name
+            with contextlib.suppress(OSError):
+                _remove_leftovers(folder)
+
+
+def _remove_leftovers(folder: Path) -> None:
+    for leftover in folder.glob(".lidcam-*.part"):
+        leftover.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _lock(file: Path, taken: str, *, keep: bool = True) -> Iterator[None]:
+    """Hold a lock file; the system lets go of it when the process ends, even after kill -9.
+
+    Args:
+        file: the lock; it must not be the file that is written.
+        taken: message where another process holds it.
+        keep: leave the file there at the end.
+    """
+    from filelock import FileLock, Timeout
+
+    try:
+        holder = FileLock(file, timeout=0, thread_local=False)
+        holder.acquire()
+    except Timeout:
+        raise OutputError(taken) from None
+    except OSError as error:
+        raise _unwritable(file.parent, error) from None
+    try:
+        yield
+    finally:
+        if not keep:  # removed while it is held: who opened it before takes a lock without a name, and tries again
+            with contextlib.suppress(OSError):
+                file.unlink(missing_ok=True)
+        holder.release()
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder for results.
+
+    Raises:
+        OutputError: it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise OutputError(f"{folder}: is a file, a folder is needed. Choose another name") from None
+    except OSError as error:
+        raise OutputError(
+            f"{folder}: cannot be made ({error.strerror or error}). Choose a folder that you may write to"
+        ) from None
+
+
+def file_sha256(path: str | os.PathLike[str]) -> str:
+    """SHA-256 of a file as 64 hexadecimal digits."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def safe_name(text: str) -> str:
+    """A text as part of a file name: letters, digits, dot, dash and underscore."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", text).strip("._") or "unnamed"
