@@ -44,18 +44,21 @@ def _read_rows(file: Path, identity: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def ablate(
-    checkpoints: Annotated[list[Path], typer.Argument(help="Folders that `lidcam train` wrote, gap and tap.")],
-    data: Annotated[str, typer.Option(help="NAME:DIR with masks.")],
-    choose: Annotated[str, typer.Option(help="Split on which thresholds are chosen.")] = "val",
-    score: Annotated[str, typer.Option(help="Split that is scored.")] = "test",
+    checkpoints: Annotated[
+        list[Path], typer.Argument(metavar="CHECKPOINTS", help="Folders that `lidcam train` wrote, with gap and tap.")
+    ],
+    data: Annotated[str, typer.Option(metavar="NAME:DIR", help="Data set with masks.")],
+    choose: Annotated[str, typer.Option(metavar="SPLIT", help="Split on which thresholds are chosen.")] = "val",
+    score: Annotated[str, typer.Option(metavar="SPLIT", help="Split that is scored.")] = "test",
     crf: Annotated[bool, typer.Option(help="End with the dense CRF.")] = True,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for table, JSON, plot and artifacts.")] = Path(
-        "ablation"
-    ),
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FOLDER", help="Folder for table, JSON, plot and artifacts.")
+    ] = Path("ablation"),
 ) -> None:
-    """Score CAM, +TAP, +NWC, +PaS, +CRF of checkpoints, exported and run by the runtime, beside a blob.
+    """Score the steps of the talk: CAM, +TAP, +NWC, +PaS, +CRF.
 
-    With several seeds the table gives mean and spread. What an earlier call into the same folder found is taken.
+    The checkpoints are exported and run by the runtime, beside a blob. With several seeds the table gives mean and
+    spread. The same command again resumes a run that was stopped.
     """
     import dataclasses
     import json
@@ -66,6 +69,7 @@ def ablate(
     import lidcam_rt
     from lidcam_export.ablation.report import plot, steps, summarize, table
     from lidcam_export.ablation.stages import AblationRow, Found, ablate_artifacts, blob_row, find_maps
+    from lidcam_rt.cli.console import say
     from lidcam_rt.errors import InputError
     from lidcam_rt.files import output_folder, write_atomically
 
@@ -106,7 +110,7 @@ def ablate(
                 runs.append([AblationRow(**done["blob"])])
             accuracy.setdefault(checkpoint.pooling, []).append(done["accuracy"])
             runs.append([AblationRow(**row) for row in done["rows"]])
-            typer.echo(f"{checkpoint.path}: accuracy {done['accuracy']:.3f}")
+            say(f"{checkpoint.path}: accuracy {done['accuracy']:.3f}")
         summary, changes = summarize(runs), steps(runs)
         record = {
             "data": data.partition(":")[0],
@@ -123,4 +127,4 @@ def ablate(
         write_atomically(output / "ablation.json", json.dumps(record, indent=1).encode() + b"\n")
         write_atomically(output / "ablation.md", text.encode())
         write_atomically(output / "ablation.png", plot(summary))
-    typer.echo(text)
+    say(text)
