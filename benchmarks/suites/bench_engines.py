@@ -14,7 +14,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from lidcam_export.tensorrt.builder import BuildOptions, build_engine
+from lidcam_export.tensorrt.builder import build_engine
+from lidcam_export.tensorrt.options import BuildOptions
 
 
 def main() -> None:

@@ -10,10 +10,11 @@ import sys
 import pytest
 from lidcam_export.graph.operator import OPSET, attach, pas_node
 from lidcam_export.tensorrt import builder as pipeline
-from lidcam_export.tensorrt.builder import BuildOptions, build_engine
+from lidcam_export.tensorrt.builder import build_engine
 from lidcam_export.tensorrt.built_precision import check_precision, types_in_plan
 from lidcam_export.tensorrt.flavour import flavour_of, set_capabilities
 from lidcam_export.tensorrt.network import for_tensorrt
+from lidcam_export.tensorrt.options import BuildOptions
 from onnx import TensorProto, helper
 
 from lidcam_rt.artifact import read_manifest

@@ -1,17 +1,16 @@
-"""From an artifact to an engine of TensorRT or TensorRT for RTX (DESIGN, sections 4 and 7)."""
+"""From an artifact to an engine of TensorRT or TensorRT for RTX (docs/gpu.md)."""
 
 from __future__ import annotations
 
 import importlib
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import onnx
 
-from lidcam_export.precision.half import network_nodes, to_half
+from lidcam_export.precision.half import to_half
 from lidcam_export.precision.half_check import compare_half
 from lidcam_export.tensorrt.built_precision import (
     check_precision,
@@ -19,8 +18,9 @@ from lidcam_export.tensorrt.built_precision import (
     types_in_network,
     types_in_plan,
 )
-from lidcam_export.tensorrt.flavour import Flavour, flavour_of, pin_to_float32, set_capabilities
+from lidcam_export.tensorrt.flavour import Flavour, flavour_of, set_capabilities
 from lidcam_export.tensorrt.network import cut_pas, fix_size, for_tensorrt
+from lidcam_export.tensorrt.options import BuildOptions
 from lidcam_rt.artifact import Manifest, read_manifest
 from lidcam_rt.backends.engine_file import (
     ENGINE_SUFFIX,
@@ -38,47 +38,12 @@ from lidcam_rt.errors import ArtifactError, BackendError, ExportError, InputErro
 from lidcam_rt.files import file_sha256
 from lidcam_rt.version import __version__
 
-__all__ = ["BuildOptions", "build_engine"]
+__all__ = ["build_engine"]
 
+#: where the precision as built is read
+Evidence = Literal["inspector", "plan", "network"]
 _log = logging.getLogger("lidcam_export")
 _MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
-
-
-@dataclass(frozen=True)
-class BuildOptions:
-    """How an engine is built.
-
-    Attributes:
-        flavour: `tensorrt`, `tensorrt-rtx`, or `auto`: the first of these that is installed.
-        precision: `fp32`, or `fp16`: the network in half precision, CAM head and PaS in float32.
-        batch: smallest, preferred and largest batch.
-        size: (height, width) of the input in pixels; None: the artifact's.
-        capability: compute capabilities of the GPUs that will run it (TensorRT for RTX); empty: this machine's GPU.
-        pas: `body`, standard operators, or `plugin`, the kernel baked into the engine (TensorRT only).
-        workspace_mib: limit of the builder's scratch memory; None: TensorRT's own.
-        force: build even where the output is up to date.
-    """
-
-    flavour: str = "auto"
-    precision: str = "fp32"
-    batch: tuple[int, int, int] = (1, 8, 32)
-    size: tuple[int, int] | None = None
-    capability: tuple[str, ...] = ()
-    pas: str = "body"
-    workspace_mib: int | None = None
-    force: bool = False
-
-    def __post_init__(self) -> None:
-        low, middle, high = self.batch
-        if not 1 <= low <= middle <= high:
-            raise InputError(f"batch must be smallest <= preferred <= largest, all at least 1, got {self.batch}")
-        for name, value, known in (
-            ("flavour", self.flavour, ("auto", *_MODULES)),
-            ("precision", self.precision, ("fp32", "fp16")),
-            ("pas", self.pas, ("body", "plugin")),
-        ):
-            if value not in known:
-                raise InputError(f"{name} must be one of {', '.join(known)}, got {value!r}")
 
 
 def build_engine(
@@ -123,13 +88,9 @@ def build_engine(
 
     model = fix_size(onnx.load(str(artifact)), manifest.input.height, manifest.input.width)
     half_check = None
-    inside: set[str] = set()
     if options.precision == "fp16":
-        if flavour.cast_graph:
-            full, model = model, to_half(model)
-            half_check = compare_half(full, model, manifest)
-        else:
-            inside = {model.graph.node[i].name for i in network_nodes(model)}
+        full, model = model, to_half(model)
+        half_check = compare_half(full, model, manifest)
     log = _logger(trt)
     builder = trt.Builder(log)
     network = builder.create_network(flavour.network_flags(trt))
@@ -139,11 +100,9 @@ def build_engine(
         rest, inputs, attributes = cut_pas(model)
         _parse(trt, network, rest, log)
         plugin.add_to(network, inputs, attributes, capability)
-    if options.precision == "fp16" and not flavour.cast_graph:
-        pin_to_float32(trt, network, inside)
     inputs_found, outputs_found = _tensors(trt, network, manifest)
     config = builder.create_builder_config()
-    flavour.configure_precision(trt, config, options.precision)
+    flavour.disable_tf32(trt, config)
     set_capabilities(trt, flavour, config, capability)
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
     if options.workspace_mib is not None:
@@ -240,12 +199,11 @@ def _sized(manifest: Manifest, size: tuple[int, int] | None) -> Manifest:
 def _profile(manifest: Manifest, batch: tuple[int, int, int]) -> dict[str, Profile]:
     spec = manifest.input
     one = (spec.height, spec.width, 3) if spec.dtype == "uint8" else (3, spec.height, spec.width)
-    low, middle, high = ((n, *one) for n in batch)
-    profile = {"image": Profile(min=low, opt=middle, max=high)}
+    shapes: dict[str, tuple[int, ...]] = {"image": one}
     if manifest.labels_input:
-        low, middle, high = ((n, manifest.top_k) for n in batch)
-        profile["labels"] = Profile(min=low, opt=middle, max=high)
-    return profile
+        shapes["labels"] = (manifest.top_k,)
+    low, middle, high = batch
+    return {n: Profile(min=(low, *s), opt=(middle, *s), max=(high, *s)) for n, s in shapes.items()}
 
 
 def _up_to_date(output: Path, key: str, flavour: Flavour) -> EngineSpec | None:
@@ -260,7 +218,7 @@ def _up_to_date(output: Path, key: str, flavour: Flavour) -> EngineSpec | None:
 
 
 def _logger(trt: Any) -> Any:
-    class Log(trt.ILogger):  # type: ignore[misc, name-defined]
+    class Log(trt.ILogger):  # type: ignore[misc]  # its base is only known at run time
         """Keeps TensorRT's errors for the message."""
 
         def __init__(self) -> None:
@@ -299,21 +257,21 @@ def _tensors(trt: Any, network: Any, manifest: Manifest) -> tuple[tuple[TensorSp
     wanted = {"image": manifest.input.dtype} | ({"labels": "int64"} if manifest.labels_input else {})
     promised = {"logits": "float32", "class_ids": "int64", "scores": "float32", "cam": "float32", "map8": "uint8",
                 "mask": "uint8", "threshold": "float32"}  # fmt: skip
-    found = ({t.name: t.dtype for t in inputs}, {t.name: t.dtype for t in outputs})
-    if found != (wanted, promised):
-        raise ExportError(f"the network's inputs and outputs are {found}, the artifact's are {(wanted, promised)}")
+    given = ({t.name: t.dtype for t in inputs}, {t.name: t.dtype for t in outputs})
+    if given != (wanted, promised):
+        raise ExportError(f"the network's inputs and outputs are {given}, the artifact's are {(wanted, promised)}")
     return inputs, outputs
 
 
-def _built(trt: Any, flavour: Flavour, network: Any, plan: memoryview, log: Any) -> tuple[dict[str, int], str]:
-    """What was built and the witness for it."""
+def _built(trt: Any, flavour: Flavour, network: Any, plan: memoryview, log: Any) -> tuple[dict[str, int], Evidence]:
+    """Convolutions by type, and where that was read."""
     if compute_capability() is not None:
         engine = trt.Runtime(log).deserialize_cuda_engine(plan)
         if engine is None:
             raise ExportError(f"{flavour.name} does not load the engine that it has just built: {log.reason()}")
         text = engine.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON)
-        if found := types_from_inspector(text):
-            return found, "inspector"
-    if found := types_in_plan(plan):
-        return found, "plan"
+        if types := types_from_inspector(text):
+            return types, "inspector"
+    if types := types_in_plan(plan):
+        return types, "plan"
     return types_in_network(trt, network), "network"

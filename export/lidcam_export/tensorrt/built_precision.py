@@ -1,6 +1,6 @@
 """Which precision an engine was really built in, read from the engine where that is possible.
 
-Asking for fp16 and getting fp32 in silence is the oldest complaint about engines (DESIGN, section 7). Three witnesses,
+Asking for fp16 and getting fp32 in silence is the oldest complaint about engines (docs/gpu.md). Three witnesses,
 best first: the loaded engine's inspector (needs a driver); the text that TensorRT for RTX keeps inside the engine file
 (tensors of its compiler's graph with their types); the strongly typed network, whose types the builder must keep.
 """
@@ -23,11 +23,11 @@ _SMALLEST = 512  # bytes of a convolution's weights; smaller ones are folded nor
 
 def types_in_plan(plan: bytes | memoryview) -> dict[str, int]:
     """Weights of convolutions in an engine file by type; empty where the file has no such text."""
-    found: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     for size, dims, kind in _CONSTANT.findall(bytes(plan)):
         if len(dims.split()) == 4 and int(size) >= _SMALLEST and kind.decode() in _NAMES:
-            found[_NAMES[kind.decode()]] += 1
-    return dict(found)
+            counts[_NAMES[kind.decode()]] += 1
+    return dict(counts)
 
 
 def types_in_network(trt: Any, network: Any) -> dict[str, int]:
@@ -36,13 +36,13 @@ def types_in_network(trt: Any, network: Any) -> dict[str, int]:
     if hasattr(trt.LayerType, "DECONVOLUTION"):
         kinds.add(trt.LayerType.DECONVOLUTION)
     names = {trt.float32: "float32", trt.float16: "float16"}
-    found: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     for i in range(network.num_layers):
         layer = network.get_layer(i)
         if layer.type in kinds:
             kind = layer.get_output(0).dtype
-            found[names.get(kind, str(kind))] += 1
-    return dict(found)
+            counts[names.get(kind, str(kind))] += 1
+    return dict(counts)
 
 
 def types_from_inspector(text: str) -> dict[str, int]:
@@ -56,7 +56,7 @@ def types_from_inspector(text: str) -> dict[str, int]:
         layers = json.loads(text).get("Layers", [])
     except (ValueError, AttributeError):
         return {}
-    found: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     for layer in layers:
         if not isinstance(layer, dict) or "conv" not in str(layer.get("LayerType", "")).lower():
             continue
@@ -64,8 +64,8 @@ def types_from_inspector(text: str) -> dict[str, int]:
             words = re.findall(r"[a-z0-9]+", str(output.get("Format/Datatype", "")).lower())
             kind = next((_NAMES[word] for word in words if word in _NAMES), None)
             if kind:
-                found[kind] += 1
-    return dict(found)
+                counts[kind] += 1
+    return dict(counts)
 
 
 def check_precision(precision: str, built: dict[str, int], evidence: str) -> None:

@@ -41,7 +41,7 @@ def integer_attributes(attributes: dict[str, Any]) -> dict[str, int]:
     Raises:
         ExportError: one is missing or not one of PaS's.
     """
-    texts = {name: v.decode() if isinstance(v, bytes) else v for name, v in attributes.items()}
+    texts: dict[str, Any] = {name: v.decode() if isinstance(v, bytes) else v for name, v in attributes.items()}
     names = [field.name for field in fields(PasOptions)]
     missing = set(names) - set(texts)
     if missing:
@@ -53,7 +53,7 @@ def integer_attributes(attributes: dict[str, Any]) -> dict[str, int]:
     return dict(zip(("percentile_milli", "theta_micro", "flags"), values, strict=True))
 
 
-def _own_kernel(major: int) -> tuple[bytes, int]:
+def _built_kernel(major: int) -> tuple[bytes, int]:
     from lidcam_rt.device import kernels
 
     return kernels.pas_ahead_of_time(major)
@@ -73,7 +73,7 @@ class PasPlugin:
 
     def __init__(self, trt: Any, trtp: Any, kernel: KernelSource | None = None) -> None:
         self._trt, self._trtp = trt, trtp
-        self._kernel = kernel or _own_kernel
+        self._kernel = kernel or _built_kernel
         self._kernel(7)  # without kernels, fail before anything is registered
         namespace, name = PLUGIN.split("::")
         if not hasattr(getattr(trtp.op, namespace, None), name):
@@ -124,7 +124,6 @@ class PasPlugin:
 def _register(trt: Any, trtp: Any, kernel: KernelSource) -> None:
     """Register description, choices and implementation with tensorrt.plugin."""
 
-    @trtp.register(PLUGIN)
     def describe(
         cam: trtp.TensorDesc,
         like: trtp.TensorDesc,
@@ -141,7 +140,6 @@ def _register(trt: Any, trtp: Any, kernel: KernelSource) -> None:
             trtp.from_shape_expr((n, k), trt.float32),
         )
 
-    @trtp.autotune(PLUGIN)
     def choices(
         cam: trtp.TensorDesc,
         like: trtp.TensorDesc,
@@ -152,7 +150,6 @@ def _register(trt: Any, trtp: Any, kernel: KernelSource) -> None:
         tactics = [1, 2] if major >= 9 else [1]
         return [trtp.AutoTuneCombination("FP32, FP32, FP32, FP32, FP32", "LINEAR", tactics)]
 
-    @trtp.aot_impl(PLUGIN)
     def implement(
         cam: trtp.TensorDesc,
         like: trtp.TensorDesc,
@@ -176,3 +173,7 @@ def _register(trt: Any, trtp: Any, kernel: KernelSource) -> None:
         for i, value in enumerate(scalars):
             extra[i] = trtp.SymInt32(value)
         return KERNEL, ptx.rstrip(b"\0"), launch, extra
+
+    trtp.register(PLUGIN)(describe)
+    trtp.autotune(PLUGIN)(choices)
+    trtp.aot_impl(PLUGIN)(implement)
