@@ -22,7 +22,8 @@ def resnet10(tmp_path_factory: pytest.TempPathFactory) -> Path:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not path.exists():
             import torch
-            from lidcam_export.exporter import ExportOptions, export_artifact
+            from lidcam_export.exporter import export_artifact
+            from lidcam_export.options import ExportOptions
 
             torch.manual_seed(0)
             export_artifact("timm:resnet10t", path, ExportOptions(size=(224, 224)))

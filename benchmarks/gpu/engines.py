@@ -29,7 +29,8 @@ def make_artifact(data: dict[str, Any], folder: Path, *, given: Path | None = No
         return given
     try:
         import torch
-        from lidcam_export.exporter import ExportOptions, export_artifact
+        from lidcam_export.exporter import export_artifact
+        from lidcam_export.options import ExportOptions
     except ImportError as error:
         raise Cannot(f"exporting needs a package that is not here ({error})") from None
     name = network or "timm:seresnet50"
@@ -156,7 +157,8 @@ def check_tensorrt(
         except Exception as error:
             raise Cannot(f"{module} cannot be imported ({error})") from None
     try:
-        from lidcam_export.tensorrt.builder import BuildOptions, build_engine
+        from lidcam_export.tensorrt.builder import build_engine
+        from lidcam_export.tensorrt.options import BuildOptions
 
         from lidcam_rt.backends.onnxruntime import open_backend as open_onnxruntime
         from lidcam_rt.backends.tensorrt import open_backend

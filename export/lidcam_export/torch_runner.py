@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from lidcam_training.checkpoint import load_checkpoint
-from lidcam_training.models import Classifier
 
-from lidcam_rt.artifact import CamSpec, InputSpec, Manifest, SourceSpec
+from lidcam_export.exporter import manifest_of
+from lidcam_export.graph.localization import LocalizationGraph
+from lidcam_export.options import ExportOptions
+from lidcam_export.sources.source import load_source
 from lidcam_rt.localizer import Localizer
-from lidcam_rt.pas import PasOptions, pas_reference
-from lidcam_rt.version import __version__
+from lidcam_rt.pas import pas_reference
 
 __all__ = ["TorchBackend", "open_checkpoint"]
 
@@ -23,39 +23,47 @@ __all__ = ["TorchBackend", "open_checkpoint"]
 class TorchBackend:
     """The network in PyTorch float32 on the CPU, PaS by the numpy reference."""
 
-    device = "cpu"
+    def __init__(self, graph: LocalizationGraph) -> None:
+        self._graph = graph
 
-    def __init__(self, model: Classifier, manifest: Manifest) -> None:
-        self.model = model.eval()
-        self.manifest = manifest
-        self.name = f"pytorch {torch.__version__}"
+    @property
+    def name(self) -> str:
+        """PyTorch and its version."""
+        return f"pytorch {torch.__version__}"
+
+    @property
+    def device(self) -> str:
+        """`cpu`."""
+        return "cpu"
 
     @torch.inference_mode()
     def run(
-        self, image: npt.NDArray[Any], labels: npt.NDArray[np.int64] | None, outputs: Sequence[str]
+        self,
+        image: npt.NDArray[np.uint8] | npt.NDArray[np.float32],
+        labels: npt.NDArray[np.int64] | None,
+        outputs: Sequence[str],
     ) -> dict[str, npt.NDArray[Any]]:
         """Run a batch, uint8 [N, H, W, 3]; outputs as those of an artifact."""
-        spec = self.manifest.input
-        mean, std = torch.tensor(spec.mean), torch.tensor(spec.std)
-        x = (torch.tensor(image).float() - mean) / std
-        features = self.model.forward_features(x.permute(0, 3, 1, 2).contiguous())
-        logits = self.model.pool_and_classify(features)
-        ids = logits.topk(self.manifest.top_k, dim=1).indices
-        if labels is not None:
-            wanted = torch.from_numpy(labels)
-            ids = torch.where(wanted < 0, ids, wanted)
-        weight = self.model.head_weight.clamp(min=0) if self.manifest.cam.nwc else self.model.head_weight
-        cam = torch.einsum("nkc,nchw->nkhw", weight[ids], features).numpy()
-        maps = pas_reference(cam, (image.shape[1], image.shape[2]), self.manifest.pas)
-        every: dict[str, npt.NDArray[Any]] = {
-            "logits": logits.numpy(),
-            "class_ids": ids.numpy(),
+        given = () if labels is None else (torch.from_numpy(labels),)
+        logits, class_ids, scores, cam, _ = (value.numpy() for value in self._graph(torch.tensor(image), *given))
+        maps = pas_reference(cam, (image.shape[1], image.shape[2]), self._graph.manifest.pas)
+        results: dict[str, npt.NDArray[Any]] = {
+            "logits": logits,
+            "class_ids": class_ids,
+            "scores": scores,
             "cam": cam,
             "map8": maps.map,
-            "mask": maps.mask,
+            "mask": maps.mask.view(np.uint8),
             "threshold": maps.threshold,
         }
-        return {name: every[name] for name in outputs}
+        return {name: results[name] for name in outputs}
+
+    def for_streams(self) -> tuple[TorchBackend, int]:
+        """This backend, called by one thread: PyTorch uses all cores for one call."""
+        return self, 1
+
+    def close(self) -> None:
+        """Nothing to free: the network is garbage collected."""
 
 
 def open_checkpoint(path: Path) -> Localizer:
@@ -64,24 +72,6 @@ def open_checkpoint(path: Path) -> Localizer:
     Raises:
         DataError: missing, incomplete or damaged.
     """
-    checkpoint = load_checkpoint(path)
-    meta, model = checkpoint.meta, checkpoint.model
-    manifest = Manifest(
-        task=meta.task,
-        input=InputSpec(
-            height=meta.size[0],
-            width=meta.size[1],
-            mean=meta.mean,
-            std=meta.std,
-            interpolation=meta.interpolation,
-        ),
-        class_names=meta.class_names,
-        cam=CamSpec(
-            nwc=meta.nwc, pooling=model.pooling, tap_threshold=model.tap_threshold, stride=model.stride
-        ),
-        pas=PasOptions(percentile=meta.percentile, theta=meta.theta),
-        source=SourceSpec(name=path.name, weights="model.safetensors"),
-        package_version=__version__,
-        opset=18,
-    )
-    return Localizer(TorchBackend(model, manifest), manifest, path=path)
+    source = load_source(str(path))
+    manifest = manifest_of(source, ExportOptions())
+    return Localizer(TorchBackend(LocalizationGraph(source, manifest).eval()), manifest, path=path)

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from lidcam_rt.cli.options import JsonFlag, Model
+import typer
 
 __all__ = ["inspect"]
 
 
-def inspect(model: Model, as_json: JsonFlag = False) -> None:
-    """Show an artifact: manifest, inputs, outputs, operators.
+def inspect(
+    model: Annotated[
+        Path, typer.Argument(help="An artifact made by `lidcam export`, or an engine made by `lidcam build`.")
+    ],
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Show an artifact: its manifest, inputs, outputs, and which form of the PaS operator runs here.
 
-    It also says which form of the PaS operator runs here. Of an engine the sidecar is shown, and nothing is loaded.
+    Of an engine, its sidecar is shown, and nothing is loaded.
     """
     import json
 
@@ -92,15 +97,13 @@ def _print(out: Any, facts: dict[str, Any]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from lidcam_rt.cli.console import cell
-
     def show(title: str, rows: list[tuple[str, str]]) -> None:
         out.print(Text(title, style="bold"))
         table = Table(box=None, show_header=False, pad_edge=True)
         table.add_column(no_wrap=True)
         table.add_column(overflow="fold")
         for name, value in rows:
-            table.add_row(cell(name), cell(value))
+            table.add_row(name, Text(value))
         out.print(table)
 
     manifest = facts["manifest"]

@@ -1,16 +1,20 @@
 """Export from end to end: the file against PyTorch, in other batches and sizes, and through the runtime."""
 
 import json
+from pathlib import Path
 
 import cv2
 import numpy as np
+import onnx
 import onnxruntime as ort
 import pytest
 import timm
 import torch
-from lidcam_export.exporter import ExportOptions, export_artifact
+from lidcam_export.agreement import Agreement
+from lidcam_export.exporter import export_artifact
 from lidcam_export.graph.localization import LocalizationGraph
-from lidcam_export.sources.padding import SamePadConv2d
+from lidcam_export.graph.padding import SamePadConv2d
+from lidcam_export.options import ExportOptions
 from lidcam_export.sources.source import load_source
 from skimage import data
 
@@ -119,7 +123,7 @@ def test_weights_in_a_wrapper_are_found(tmp_path):
     state = timm.create_model("resnet18", num_classes=5).state_dict()
     torch.save({"state_dict": {f"module.{k}": v for k, v in state.items()}, "epoch": 3}, tmp_path / "w.pth")
     source = load_source("timm:resnet18", weights=tmp_path / "w.pth")
-    torch.testing.assert_close(source.weight, state["fc.weight"])
+    torch.testing.assert_close(source.structure.weight, state["fc.weight"])
     assert len(source.class_names) == 5 and source.spec.weights == "w.pth"
 
 
@@ -157,8 +161,8 @@ def test_options_that_cannot_be_are_refused(tmp_path, options, message):
 def test_nothing_is_left_behind_when_the_comparison_fails(tmp_path, monkeypatch):
     import lidcam_export.exporter as exporter
 
-    bad = exporter.Agreement("3 photos", 0.5, 0.5, 200, 0.9, 0.0)
-    monkeypatch.setattr(exporter, "_compare", lambda *_: bad)
+    bad = Agreement("3 photos", 0.5, 0.5, 200, 0.9, 0.0)
+    monkeypatch.setattr(exporter, "compare_with_pytorch", lambda *_: bad)
     with pytest.raises(ExportError, match="does not agree"):
         export_artifact("timm:resnet18", tmp_path / "m.onnx", ExportOptions(size=(64, 64), dynamic_size=False))
     assert list(tmp_path.iterdir()) == []
@@ -180,3 +184,10 @@ def test_the_map_is_that_of_the_formula(tmp_path, nwc):
         expected = torch.einsum("nc,nchw->nhw", weight.clamp(min=0) if nwc else weight, features)
         torch.testing.assert_close(torch.from_numpy(cam[:, 0]), expected, rtol=1e-4, atol=1e-4)
         torch.testing.assert_close(torch.from_numpy(logits), model(image), rtol=1e-4, atol=1e-4)
+
+
+def test_the_artifact_has_no_paths_of_this_machine(resnet):
+    model = onnx.load(str(resnet[0]), load_external_data=False)
+    del model.graph.initializer[:]
+    for path in (str(Path(torch.__file__).parent), str(Path(__file__).parents[2])):
+        assert path.encode() not in model.SerializeToString()

@@ -4,8 +4,9 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 import torch
-from lidcam_export.exporter import ExportOptions, export_artifact
+from lidcam_export.exporter import export_artifact
 from lidcam_export.graph.localization import LocalizationGraph
+from lidcam_export.options import ExportOptions
 from lidcam_export.sources.source import load_source
 
 from lidcam_rt.pas import pas_reference

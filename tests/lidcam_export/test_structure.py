@@ -5,7 +5,7 @@ import sys
 import pytest
 import torch
 from lidcam_export.sources.source import load_source
-from lidcam_export.sources.structure import find_structure
+from lidcam_export.structure import find_structure
 from torch import nn
 
 from lidcam_rt.errors import ExportError, InputError
@@ -31,9 +31,10 @@ def test_the_map_of_every_family_adds_up_to_the_logits(text, channels):
     source = load_source(text, stride=16)
     x = torch.rand(2, 3, 96, 128)
     with torch.no_grad():
-        features, logits = source.features(x), source.module(x)
+        features, logits = source.structure.features(x), source.module(x)
     assert features.shape == (2, channels, 6, 8)
-    torch.testing.assert_close(features.mean((2, 3)) @ source.weight.T + source.bias, logits, rtol=1e-3, atol=1e-4)
+    expected = features.mean((2, 3)) @ source.structure.weight.T + source.structure.bias
+    torch.testing.assert_close(expected, logits, rtol=1e-3, atol=1e-4)
 
 
 class Block(nn.Module):
@@ -94,7 +95,7 @@ def test_the_map_of_a_vgg_takes_the_released_names(tmp_path):
         state["module." + key.replace(ours, names[ours], 1)] = torch.full_like(value, 0.01)
     torch.save({"state_dict": state}, tmp_path / "w.pth")
     source = load_source("cam:vgg11", weights=tmp_path / "w.pth")
-    assert source.weight.min().item() == pytest.approx(0.01) == source.module.neck[0].weight.max().item()
+    assert source.structure.weight.min().item() == pytest.approx(0.01) == source.module.neck[0].weight.max().item()
 
 
 def test_a_network_of_the_users_own_code(tmp_path, monkeypatch):
@@ -105,13 +106,13 @@ def test_a_network_of_the_users_own_code(tmp_path, monkeypatch):
         "wrong = 5\n"
     )
     monkeypatch.chdir(tmp_path)
-    assert load_source("python:my_network:make").weight.shape == (3, 4)
+    assert load_source("python:my_network:make").structure.weight.shape == (3, 4)
     assert str(tmp_path) not in sys.path
     for text, message in (
         ("python:my_network", "PACKAGE.MODULE:FUNCTION"),
-        ("python:my_network:nothing", "cannot be had"),
-        ("python:no_such_module:make", "cannot be had"),
-        ("python:my_network:wrong", "cannot be had"),
+        ("python:my_network:nothing", "cannot be called"),
+        ("python:no_such_module:make", "cannot be called"),
+        ("python:my_network:wrong", "cannot be called"),
         ("python:builtins:dict", "not a torch.nn.Module"),
         ("cam:resnet50", "unknown"),
     ):

@@ -37,7 +37,7 @@ def prefixed(state, prefix):
 def test_wrappers_and_prefixes(tmp_path, state, wrap):
     torch.save(wrap(state), tmp_path / "w.pth")
     source = load_source("timm:resnet18", weights=tmp_path / "w.pth")
-    torch.testing.assert_close(source.weight, state["fc.weight"])
+    torch.testing.assert_close(source.structure.weight, state["fc.weight"])
     torch.testing.assert_close(source.module.state_dict()["layer4.1.conv2.weight"], state["layer4.1.conv2.weight"])
     assert source.spec.weights == "w.pth" and len(source.class_names) == 5
 
@@ -45,7 +45,7 @@ def test_wrappers_and_prefixes(tmp_path, state, wrap):
 def test_safetensors(tmp_path, state):
     save_file(prefixed(state, "module."), tmp_path / "w.safetensors")
     source = load_source("timm:resnet18", weights=tmp_path / "w.safetensors")
-    torch.testing.assert_close(source.weight, state["fc.weight"])
+    torch.testing.assert_close(source.structure.weight, state["fc.weight"])
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import dataclasses
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from lidcam_rt.errors import DataError
 from lidcam_rt.files import file_sha256, former, replacing
@@ -49,8 +49,8 @@ class CheckpointMeta:
     size: tuple[int, int]
     mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
     std: tuple[float, float, float] = (58.395, 57.12, 57.375)
-    interpolation: str = "bilinear"
-    task: str = "localization"
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    task: Literal["localization", "multilabel"] = "localization"
     percentile: float = 98.0
     theta: float = 0.35
     nwc: bool = True

@@ -114,7 +114,7 @@ def find_maps(localizer: Localizer, images: EvalSet, *, batch: int = 32) -> Foun
     for start in range(0, len(labels), batch):
         part = images.records[start : start + batch]
         try:
-            pixels = np.stack([localizer.prepare(record.image, keep_image=False).array for record in part])
+            pixels: Any = np.stack([localizer.prepare(record.image, keep_image=False).array for record in part])
         except InputError as error:
             raise DataError(f"{error}; the ablation needs every picture") from error
         given = np.tile(labels[start : start + batch, None], (1, localizer.manifest.top_k))

@@ -8,14 +8,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from lidcam_bench.data.records import ImageSet
     from lidcam_training.checkpoint import Checkpoint
 
 __all__ = ["ablate"]
 
 
 def _artifact(checkpoint: Checkpoint, nwc: bool, folder: Path) -> Path:
-    """The checkpoint as an artifact; one that is there already, of the same weights and version, is taken."""
-    from lidcam_export.exporter import ExportOptions, export_artifact
+    """The checkpoint as an artifact; an existing one of the same weights, classes and version is reused."""
+    from lidcam_export.exporter import export_artifact
+    from lidcam_export.options import ExportOptions
     from lidcam_rt.artifact import read_manifest
     from lidcam_rt.errors import ArtifactError
     from lidcam_rt.version import __version__
@@ -23,7 +27,7 @@ def _artifact(checkpoint: Checkpoint, nwc: bool, folder: Path) -> Path:
     file = folder / f"{checkpoint.weights_sha256[:12]}-{'nwc' if nwc else 'signed'}.onnx"
     try:
         manifest = read_manifest(file)
-        names = tuple(checkpoint.class_names)
+        names = checkpoint.meta.class_names
         if (manifest.package_version, manifest.cam.nwc, manifest.class_names) == (__version__, nwc, names):
             return file
     except ArtifactError:
@@ -32,33 +36,62 @@ def _artifact(checkpoint: Checkpoint, nwc: bool, folder: Path) -> Path:
     return file
 
 
-def _read_rows(file: Path, identity: dict[str, Any]) -> dict[str, Any] | None:
-    """What an earlier call found for the same weights, data and version; None: nothing."""
+def _scored(
+    checkpoint: Checkpoint, splits: Sequence[ImageSet], output: Path, *, seed: int, crf: bool
+) -> dict[str, Any]:
+    """Rows, accuracy and blob of a checkpoint; those of an earlier call for the same weights and data are reused."""
+    import dataclasses
     import json
 
+    import lidcam_rt
+    from lidcam_export.ablation.stages import ablate_artifacts, blob_row, find_maps
+    from lidcam_rt.files import write_atomically
+
+    identity = {
+        "version": lidcam_rt.__version__,
+        "weights": checkpoint.weights_sha256,
+        "classes": list(checkpoint.meta.class_names),
+        "seed": seed,
+        "data": [images.fingerprint() for images in splits],
+        "crf": crf,
+    }
+    file = output / "rows" / f"{checkpoint.weights_sha256[:12]}.json"
     try:
-        done: dict[str, Any] = json.loads(file.read_text())
+        earlier: dict[str, Any] = json.loads(file.read_text())
+        if earlier.get("identity") == identity:
+            return earlier
     except (OSError, ValueError):
-        return None
-    return done if done.get("identity") == identity else None
+        pass
+    maps = {}
+    for nwc in (False, True):
+        with lidcam_rt.load(_artifact(checkpoint, nwc, output / "artifacts")) as localizer:
+            maps[nwc] = (find_maps(localizer, splits[0]), find_maps(localizer, splits[1]))
+            backend = f"{localizer.backend.name} on {localizer.device}"
+    rows = ablate_artifacts(checkpoint.pooling, seed, maps[False], maps[True], crf=crf)
+    record = {
+        "identity": identity,
+        "backend": backend,
+        "accuracy": maps[True][1].accuracy,
+        "blob": dataclasses.asdict(blob_row(*maps[True])),
+        "rows": [dataclasses.asdict(row) for row in rows],
+    }
+    write_atomically(file, json.dumps(record, indent=1).encode())
+    return record
 
 
 def ablate(
-    checkpoints: Annotated[
-        list[Path], typer.Argument(metavar="CHECKPOINTS", help="Folders that `lidcam train` wrote, with gap and tap.")
-    ],
-    data: Annotated[str, typer.Option(metavar="NAME:DIR", help="Data set with masks.")],
-    choose: Annotated[str, typer.Option(metavar="SPLIT", help="Split on which thresholds are chosen.")] = "val",
-    score: Annotated[str, typer.Option(metavar="SPLIT", help="Split that is scored.")] = "test",
+    checkpoints: Annotated[list[Path], typer.Argument(help="Folders that `lidcam train` wrote, gap and tap.")],
+    data: Annotated[str, typer.Option(help="NAME:DIR with masks.")],
+    choose: Annotated[str, typer.Option(help="Split on which thresholds are chosen.")] = "val",
+    score: Annotated[str, typer.Option(help="Split that is scored.")] = "test",
     crf: Annotated[bool, typer.Option(help="End with the dense CRF.")] = True,
-    output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="FOLDER", help="Folder for table, JSON, plot and artifacts.")
-    ] = Path("ablation"),
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for table, JSON, plot and artifacts.")] = Path(
+        "ablation"
+    ),
 ) -> None:
-    """Score the steps of the talk: CAM, +TAP, +NWC, +PaS, +CRF.
+    """Score CAM, +TAP, +NWC, +PaS, +CRF of checkpoints, exported and run by the runtime, beside a blob.
 
-    The checkpoints are exported and run by the runtime, beside a blob. With several seeds the table gives mean and
-    spread. The same command again resumes a run that was stopped.
+    With several seeds the table gives mean and spread. Results of an earlier call into the same folder are reused.
     """
     import dataclasses
     import json
@@ -68,55 +101,29 @@ def ablate(
 
     import lidcam_rt
     from lidcam_export.ablation.report import plot, steps, summarize, table
-    from lidcam_export.ablation.stages import AblationRow, Found, ablate_artifacts, blob_row, find_maps
-    from lidcam_rt.cli.console import say
+    from lidcam_export.ablation.stages import AblationRow
     from lidcam_rt.errors import InputError
     from lidcam_rt.files import output_folder, write_atomically
 
     if choose == score:
         raise InputError(f"--choose and --score are both {score}: thresholds must be chosen on other pictures")
     splits = [open_dataset(data, split) for split in (choose, score)]
-    read = sorted((load_checkpoint(path) for path in checkpoints), key=lambda c: c.pooling)
-    runs: list[list[AblationRow]] = []
     accuracy: dict[str, list[float]] = {}
     with output_folder(output), output_folder(output / "rows"):
-        for checkpoint in read:
-            identity = {
-                "version": lidcam_rt.__version__,
-                "weights": checkpoint.weights_sha256,
-                "classes": list(checkpoint.class_names),
-                "seed": int(checkpoint.recipe.get("seed", 0)),
-                "data": [images.fingerprint() for images in splits],
-                "crf": crf,
-            }
-            file = output / "rows" / f"{checkpoint.weights_sha256[:12]}.json"
-            done = _read_rows(file, identity)
-            if done is None:
-                found: dict[bool, tuple[Found, Found]] = {}
-                for nwc in (False, True):
-                    with lidcam_rt.load(_artifact(checkpoint, nwc, output / "artifacts")) as localizer:
-                        found[nwc] = (find_maps(localizer, splits[0]), find_maps(localizer, splits[1]))
-                        backend = f"{localizer.backend.name} on {localizer.device}"
-                rows = ablate_artifacts(checkpoint.pooling, identity["seed"], found[False], found[True], crf=crf)
-                done = {
-                    "identity": identity,
-                    "backend": backend,
-                    "accuracy": found[True][1].accuracy,
-                    "blob": dataclasses.asdict(blob_row(*found[True])),
-                    "rows": [dataclasses.asdict(row) for row in rows],
-                }
-                write_atomically(file, json.dumps(done, indent=1).encode())
-            if not runs:
-                runs.append([AblationRow(**done["blob"])])
-            accuracy.setdefault(checkpoint.pooling, []).append(done["accuracy"])
-            runs.append([AblationRow(**row) for row in done["rows"]])
-            say(f"{checkpoint.path}: accuracy {done['accuracy']:.3f}")
+        records = []
+        for checkpoint in sorted((load_checkpoint(path) for path in checkpoints), key=lambda c: c.pooling):
+            seed = int(checkpoint.meta.recipe.get("seed", 0))
+            records.append(_scored(checkpoint, splits, output, seed=seed, crf=crf))
+            accuracy.setdefault(checkpoint.pooling, []).append(records[-1]["accuracy"])
+            typer.echo(f"{checkpoint.path}: accuracy {records[-1]['accuracy']:.3f}")
+        runs = [[AblationRow(**records[0]["blob"])]]
+        runs += [[AblationRow(**row) for row in record["rows"]] for record in records]
         summary, changes = summarize(runs), steps(runs)
-        record = {
+        report = {
             "data": data.partition(":")[0],
             "chosen_on": choose,
             "scored_on": score,
-            "backend": done["backend"],
+            "backend": records[-1]["backend"],
             "version": lidcam_rt.__version__,
             "accuracy": accuracy,
             "summary": summary,
@@ -124,7 +131,7 @@ def ablate(
             "runs": [[dataclasses.asdict(row) for row in rows] for rows in runs],
         }
         text = table(summary) + "\n" + table(changes, "step")
-        write_atomically(output / "ablation.json", json.dumps(record, indent=1).encode() + b"\n")
+        write_atomically(output / "ablation.json", json.dumps(report, indent=1).encode() + b"\n")
         write_atomically(output / "ablation.md", text.encode())
         write_atomically(output / "ablation.png", plot(summary))
-    say(text)
+    typer.echo(text)

@@ -1,8 +1,7 @@
-"""The graph of the artifact: from a source and options to an ONNX model with its PaS node (DESIGN, section 4)."""
+"""The graph of the artifact: from a source and a manifest to an ONNX model with its PaS node (docs/artifact.md)."""
 
 from __future__ import annotations
 
-import io
 import warnings
 from typing import Any
 
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from lidcam_export.graph.operator import OPSET, attach, pas_node
-from lidcam_export.sources.padding import replace_same_convolutions
+from lidcam_export.graph.padding import replace_same_convolutions
 from lidcam_export.sources.source import Source
 from lidcam_rt.artifact import Manifest
 
@@ -28,15 +27,21 @@ class LocalizationGraph(nn.Module):
     The clamped weights are a buffer, so a constant of the graph; the map is formed for the chosen classes only.
     """
 
+    weight: Tensor
+    bias: Tensor
+    map_weight: Tensor
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, source: Source, manifest: Manifest) -> None:
         super().__init__()
         replace_same_convolutions(source.module)
         self.network = source.module
-        self._features = source.features
+        self._features = source.structure.features
         self.manifest = manifest
-        weight = source.weight.float()
+        weight = source.structure.weight.float()
         self.register_buffer("weight", weight)
-        self.register_buffer("bias", source.bias.float())
+        self.register_buffer("bias", source.structure.bias.float())
         self.register_buffer("map_weight", weight.clamp(min=0) if manifest.cam.nwc else weight.clone())
         self.register_buffer("mean", torch.tensor(manifest.input.mean).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(manifest.input.std).view(1, 3, 1, 1))
@@ -49,8 +54,9 @@ class LocalizationGraph(nn.Module):
         else:
             pixels = image
         features = self._features(pixels).float()
-        if self.manifest.cam.pooling == "tap":
-            limit = self.manifest.cam.tap_threshold * features.amax(dim=(2, 3), keepdim=True)
+        tap_threshold = self.manifest.cam.tap_threshold
+        if tap_threshold is not None:
+            limit = tap_threshold * features.amax(dim=(2, 3), keepdim=True)
             active = (features > limit).float()
             pooled = (features * active).sum(dim=(2, 3)) / active.sum(dim=(2, 3)).clamp(min=1)
         else:
@@ -62,7 +68,8 @@ class LocalizationGraph(nn.Module):
         scores = probability.gather(1, class_ids)
         rows = self.map_weight[class_ids]  # [N, K, C]
         cam = torch.matmul(rows, features.flatten(2))
-        return logits, class_ids, scores, cam.unflatten(2, (features.shape[2], features.shape[3])), pixels
+        cam = torch.unflatten(cam, 2, (features.shape[2], features.shape[3]))
+        return logits, class_ids, scores, cam, pixels
 
 
 def example_inputs(manifest: Manifest, batch: int = 2) -> tuple[Tensor, ...]:
@@ -96,7 +103,6 @@ def build_model(graph: LocalizationGraph, *, dynamic_size: bool) -> onnx.ModelPr
     if manifest.labels_input:
         shapes["labels"] = {0: Dim("batch", min=1)}
         names.append("labels")
-    buffer = io.BytesIO()
     with torch.no_grad(), warnings.catch_warnings():
         # image and labels share the batch: the exporter says that it uses one name for both
         warnings.filterwarnings("ignore", message=".*shares the same shape constraints.*")
@@ -114,8 +120,7 @@ def build_model(graph: LocalizationGraph, *, dynamic_size: bool) -> onnx.ModelPr
             optimize=True,
         )
     assert program is not None
-    program.save(buffer, external_data=False)
-    return _with_pas(onnx.load_from_string(buffer.getvalue()), manifest, dynamic_size)
+    return _with_pas(program.model_proto, manifest, dynamic_size)
 
 
 def _with_pas(model: onnx.ModelProto, manifest: Manifest, dynamic_size: bool) -> onnx.ModelProto:
@@ -144,6 +149,8 @@ def _with_pas(model: onnx.ModelProto, manifest: Manifest, dynamic_size: bool) ->
     ]
     del graph.output[:]
     graph.output.extend(helper.make_tensor_value_info(*entry) for entry in outputs)
+    for node in graph.node:  # torch.onnx's stack traces, with the paths of this machine
+        del node.metadata_props[:]
     model.producer_name = "lidcam_export"
     model.producer_version = manifest.package_version
     del model.metadata_props[:]

@@ -9,7 +9,10 @@ of exact bounds, so that the body needs no float64.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
@@ -22,7 +25,7 @@ OPSET = 18
 _SCALE = 100_000
 
 
-def threshold_bounds(theta: float) -> np.ndarray:
+def threshold_bounds(theta: float) -> npt.NDArray[np.int64]:
     """int64 [255]: the smallest 100000 P whose int(theta P) reaches 1, 2 ... 255 (out of reach: a huge number)."""
     theta64 = np.rint(theta * 1e6) / 1e6
     bounds = np.full(255, np.iinfo(np.int64).max // 2, np.int64)
@@ -65,17 +68,17 @@ class _Body:
     def __init__(self) -> None:
         self.nodes: list[onnx.NodeProto] = []
         self._count = 0
-        self.hw = self.constant(np.int64([2, 3]))
+        self.hw = self.constant(np.array([2, 3]))
 
-    def __call__(self, op: str, *inputs: str, name: str | None = None, **attributes: object) -> str:
+    def __call__(self, op: str, *inputs: str, name: str | None = None, **attributes: Any) -> str:
         if name is None:
             self._count += 1
             name = f"v{self._count}"
         self.nodes.append(helper.make_node(op, list(inputs), [name], **attributes))
         return name
 
-    def constant(self, value: np.ndarray) -> str:
-        return self("Constant", value=numpy_helper.from_array(value))
+    def constant(self, value: npt.NDArray[Any] | np.generic) -> str:
+        return self("Constant", value=numpy_helper.from_array(np.asarray(value)))
 
 
 class _Rank:
@@ -90,7 +93,7 @@ class _Rank:
 
     def __init__(self, b: _Body, size: str, percentile: float) -> None:
         i64 = np.int64
-        counted = b("ReduceProd", size, b.constant(i64([0])), keepdims=0)
+        counted = b("ReduceProd", size, b.constant(np.array([0])), keepdims=0)
         last = b("Sub", counted, b.constant(i64(1)))
         position = b("Mul", last, b.constant(i64(round(percentile * 1000))))
         rank = b("Div", position, b.constant(i64(_SCALE)))
@@ -166,7 +169,7 @@ def pas_function(spec: PasOptions) -> onnx.FunctionProto:
     size = b("Shape", "like", start=-2)
     lead = b("Shape", "cam", start=0, end=2)
     out_shape = b("Concat", lead, size, axis=0)
-    attributes: dict[str, object] = {"coordinate_transformation_mode": "half_pixel"}
+    attributes: dict[str, Any] = {"coordinate_transformation_mode": "half_pixel"}
     attributes |= (
         {"mode": "cubic", "cubic_coeff_a": -0.75} if spec.interpolation == "cubic" else {"mode": "linear"}
     )
@@ -221,7 +224,7 @@ def pas_function(spec: PasOptions) -> onnx.FunctionProto:
     elif in_bytes:
         bounds = b.constant(threshold_bounds(spec.theta).reshape(1, 1, 1, 255))
         reached = b("Cast", b("GreaterOrEqual", numerator, bounds), to=TensorProto.FLOAT)
-        cut = b("ReduceSum", reached, b.constant(np.int64([3])), keepdims=1)
+        cut = b("ReduceSum", reached, b.constant(np.array([3])), keepdims=1)
     else:
         level = b("Mul", standard, b.constant(f32(theta64)))
         relative = b("Sub", level, low) if raw else level

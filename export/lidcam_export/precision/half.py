@@ -1,7 +1,7 @@
 """A half-precision form of an artifact: the network in float16, the CAM head and PaS in float32.
 
 Strongly typed engines (TensorRT 11, TensorRT for RTX) take their precision from the graph: float16 means a graph with
-casts (DESIGN, section 7). The casts go around the part that costs time, from the first convolution to the last feature
+casts (docs/gpu.md). The casts go around the part that costs time, from the first convolution to the last feature
 map. Normalisation, pooling, logits, the activation map and PaS stay in float32: a sum over pixels, a min-max and a
 percentile lose digits in float16 that decide bytes of the map.
 """
@@ -31,8 +31,8 @@ def find_features(model: onnx.ModelProto) -> str:
     Raises:
         ExportError: `cam` is not made that way.
     """
-    producers = {name: node for node in model.graph.node for name in node.output}
-    name = "cam"
+    producers: dict[str, onnx.NodeProto] = {name: node for node in model.graph.node for name in node.output}
+    name: str = "cam"
     node = producers.get(name)
     while node is not None and node.op_type in _SHAPE_ONLY:
         name = node.input[0]

@@ -6,6 +6,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 
+from lidcam_export.agreement import relative_difference, sample_pictures
 from lidcam_rt.artifact import Manifest
 from lidcam_rt.errors import ExportError
 from lidcam_rt.image import network_input
@@ -31,8 +32,6 @@ def compare_half(full: onnx.ModelProto, half: onnx.ModelProto, manifest: Manifes
     Raises:
         ExportError: float16 overflows: the network gives values that are not finite.
     """
-    from lidcam_export.exporter import sample_pictures
-
     pictures, _ = sample_pictures()
     feeds: dict[str, np.ndarray] = {"image": np.stack([network_input(p, manifest.input) for p in pictures])}
     if manifest.labels_input:
@@ -52,12 +51,9 @@ def compare_half(full: onnx.ModelProto, half: onnx.ModelProto, manifest: Manifes
             "fp32"
         )
 
-    def relative(value: np.ndarray, reference: np.ndarray) -> float:
-        return float(np.abs(value - reference).max() / max(float(np.abs(reference).max()), 1e-12))
-
     return {
-        "logits": relative(got[0], logits),
-        "cam": relative(got[2], cam),
+        "logits": relative_difference(got[0], logits),
+        "cam": relative_difference(got[2], cam),
         "map": float(np.abs(got[3].astype(int) - map8).max()),
         "mask_flipped": float((got[4] != mask).mean()),
         "top1": float((got[1][:, 0] == ids[:, 0]).mean()),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -88,6 +88,10 @@ def _watch(model: nn.Module, x: Tensor) -> tuple[Tensor, dict[str, Tensor], list
     return logits, maps, heads
 
 
+def _layer(model: nn.Module, name: str) -> nn.Linear | nn.Conv2d:
+    return cast(nn.Linear | nn.Conv2d, model.get_submodule(name))
+
+
 def _probe(model: nn.Module, name: str, size: int) -> tuple[Tensor, Any]:
     x = torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(0))
     try:
@@ -112,14 +116,14 @@ def find_structure(model: nn.Module, name: str, *, size: int = 224) -> Structure
     if not isinstance(logits, Tensor) or logits.ndim != 2:
         shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise ExportError(f"{name} gives {shape} instead of logits [N, K]. {_NEED}")
-    heads = [h for h in heads if model.get_submodule(h).weight.shape[0] == logits.shape[1]]  # type: ignore[union-attr]
+    heads = [name for name in heads if _layer(model, name).weight.shape[0] == logits.shape[1]]
     if not heads:
         raise ExportError(
             f"{name}: no linear layer or 1x1 convolution has {logits.shape[1]} outputs, as the logits have. "
             f"{_NEED}. {_TAKE}"
         )
     head = heads[-1]
-    layer: Any = model.get_submodule(head)
+    layer = _layer(model, head)
     weight = layer.weight.detach().flatten(1)
     bias = layer.bias.detach() if layer.bias is not None else torch.zeros(len(weight))
     tolerance = 1e-3 * float((logits - bias).abs().max()) + 1e-6
@@ -145,10 +149,10 @@ def find_structure(model: nn.Module, name: str, *, size: int = 224) -> Structure
 
 
 def _callable(model: nn.Module, layer: str, relu: bool, x: Tensor, value: Tensor) -> Callable[[Tensor], Tensor]:
-    own = getattr(model, "forward_features", None)  # timm's name for it; it stops before pooling
-    if callable(own):
+    features: Callable[[Tensor], Tensor] | None = getattr(model, "forward_features", None)  # timm's: all before pooling
+    if callable(features):
         with torch.no_grad():
-            given = own(x)
-        if isinstance(given, Tensor) and given.shape == value.shape and torch.allclose(given, value, atol=1e-5):
-            return own
+            output = features(x)
+        if isinstance(output, Tensor) and output.shape == value.shape and torch.allclose(output, value, atol=1e-5):
+            return features
     return _WatchedLayer(model, layer, relu)

@@ -1,0 +1,56 @@
+"""Options of an export."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from lidcam_rt.pas.options import Interpolation, Mode, Precision, Where
+
+__all__ = ["ExportOptions", "InputType", "Pooling"]
+
+Pooling = Literal["gap", "tap"]
+InputType = Literal["uint8", "float32"]
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """How an artifact is made; None takes the value that the source knows.
+
+    Attributes:
+        size: (height, width) of the input in pixels.
+        stride: pixels per cell of the map: removes strides of the last stage.
+        pooling: `gap` or `tap`.
+        tap_threshold: for tap, share of a channel's maximum.
+        nwc: clamp negative weights for the map.
+        percentile: of PaS, 0 to 100.
+        theta: of PaS, 0 to 1.
+        mode: of PaS, `threshold` or `normalize`.
+        pas_precision: of PaS, `uint8` or `float`.
+        pas_where: of PaS, `resized` or `raw`.
+        pas_interpolation: of PaS, how the map is resized: `cubic` or `linear`.
+        top_k: maps per picture.
+        class_names: one per class.
+        input_dtype: `uint8` (normalisation in the graph) or `float32`.
+        labels_input: give the graph an input for ground-truth classes.
+        weights_license: recorded in the manifest.
+        dynamic_size: leave height and width free where the network allows.
+    """
+
+    size: tuple[int, int] | None = None
+    stride: int | None = None
+    pooling: Pooling | None = None
+    tap_threshold: float | None = None
+    nwc: bool | None = None
+    percentile: float | None = None
+    theta: float | None = None
+    mode: Mode = "threshold"
+    pas_precision: Precision = "uint8"
+    pas_where: Where = "resized"
+    pas_interpolation: Interpolation = "cubic"
+    top_k: int = 1
+    class_names: tuple[str, ...] | None = None
+    input_dtype: InputType = "uint8"
+    labels_input: bool = True
+    weights_license: str | None = None
+    dynamic_size: bool = True
