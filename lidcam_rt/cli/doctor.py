@@ -6,9 +6,11 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import typer
+
+from lidcam_rt.cli.options import JsonFlag
 
 __all__ = ["Finding", "doctor", "examine"]
 
@@ -36,8 +38,8 @@ class Finding:
     mend: str = ""
 
 
-def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON array.")] = False) -> None:
-    """Say what is installed, what is missing, and the command that installs it.
+def doctor(as_json: JsonFlag = False) -> None:
+    """Check this installation, and say how to mend it.
 
     Exit status: 0, or 1 where something is broken.
     """
@@ -45,7 +47,7 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON 
 
     from rich.text import Text
 
-    from lidcam_rt.cli.console import out
+    from lidcam_rt.cli.console import out, plain
 
     findings = examine()
     if as_json:
@@ -54,7 +56,7 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON 
         style = {"ok": "green", "absent": "yellow", "broken": "bold red"}
         for finding in findings:
             line = Text(f"{finding.state:<7}", style=style[finding.state])
-            line.append(f"{finding.what}: ", style="bold").append(finding.detail, style="default")
+            line.append(f"{finding.what}: ", style="bold").append(plain(finding.detail), style="default")
             out.print(line)
             if finding.mend:
                 out.print(Text(f"       {finding.mend}", style="cyan"), soft_wrap=True)
@@ -100,18 +102,14 @@ def _required(versions: Callable[[tuple[str, ...]], dict[str, str]]) -> list[Fin
         except Exception as error:  # also a broken shared library
             mend = {"OpenCV": "opencv-python-headless"}.get(name, name)
             found.append(
-                Finding(
-                    name, "broken", f"cannot be imported ({error})", f"pip install --force-reinstall {mend}"
-                )
+                Finding(name, "broken", f"cannot be imported ({error})", f"pip install --force-reinstall {mend}")
             )
         else:
             found.append(Finding(name, "ok", str(getattr(imported, "__version__", "installed"))))
     return found
 
 
-def _clash(
-    module: str, names: tuple[str, ...], versions: Callable[[tuple[str, ...]], dict[str, str]]
-) -> Finding:
+def _clash(module: str, names: tuple[str, ...], versions: Callable[[tuple[str, ...]], dict[str, str]]) -> Finding:
     """Distributions that write into one import package overwrite each other's files."""
     installed = versions(names)
     listed = ", ".join(f"{name} {number}" for name, number in installed.items())

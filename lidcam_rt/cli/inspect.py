@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
+from lidcam_rt.cli.options import JsonFlag, Model
 
 __all__ = ["inspect"]
 
 
-def inspect(
-    model: Annotated[
-        Path, typer.Argument(help="An artifact made by `lidcam export`, or an engine made by `lidcam build`.")
-    ],
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-) -> None:
-    """Show an artifact: its manifest, inputs, outputs, and which form of the PaS operator runs here.
+def inspect(model: Model, as_json: JsonFlag = False) -> None:
+    """Show an artifact: manifest, inputs, outputs, operators.
 
-    Of an engine, its sidecar is shown, and nothing is loaded.
+    It also says which form of the PaS operator runs here. Of an engine the sidecar is shown, and nothing is loaded.
     """
     import json
 
@@ -97,13 +92,15 @@ def _print(out: Any, facts: dict[str, Any]) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    from lidcam_rt.cli.console import cell
+
     def show(title: str, rows: list[tuple[str, str]]) -> None:
         out.print(Text(title, style="bold"))
         table = Table(box=None, show_header=False, pad_edge=True)
         table.add_column(no_wrap=True)
         table.add_column(overflow="fold")
         for name, value in rows:
-            table.add_row(name, Text(value))
+            table.add_row(cell(name), cell(value))
         out.print(table)
 
     manifest = facts["manifest"]

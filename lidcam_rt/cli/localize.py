@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lidcam_rt.cli.crf import Crf, CrfSize
+from lidcam_rt.cli.options import Backend, BatchSize, Device, Model, OutputFolder
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from lidcam_rt.results import Localization
 
 __all__ = ["localize"]
@@ -20,36 +23,33 @@ _ROWS = 20
 
 
 def localize(
-    model: Annotated[Path, typer.Argument(help="An artifact made by `lidcam export`.")],
+    model: Model,
     images: Annotated[
         list[str],
         typer.Argument(
-            help="Files, folders (to any depth), quoted patterns, or - for paths on standard input."
+            metavar="IMAGES", help="Files, folders (to any depth), quoted patterns, or - for paths on standard input."
         ),
     ],
-    output: Annotated[
-        Path, typer.Option("-o", "--output", help="Folder for the results; an old run is resumed.")
-    ],
-    jsonl: Annotated[
-        bool, typer.Option("--jsonl", help="Print each result as a line of JSON, no table.")
-    ] = False,
-    batch_size: Annotated[
-        int | None,
-        typer.Option(min=1, help="Pictures per call of the network. [default: 1 on the CPU, else 8]"),
-    ] = None,
-    backend: Annotated[str, typer.Option(help="auto or onnxruntime.")] = "auto",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:INDEX.")] = "auto",
-    threads: Annotated[int, typer.Option(min=0, help="Threads of the network on the CPU; 0: all cores.")] = 0,
-    top_k: Annotated[int, typer.Option(min=1, help="Classes to localize per picture.")] = 1,
+    output: OutputFolder,
+    jsonl: Annotated[bool, typer.Option("--jsonl", help="Print each result as a line of JSON, no table.")] = False,
+    batch_size: BatchSize = None,
+    backend: Backend = "auto",
+    device: Device = "auto",
+    threads: Annotated[
+        int, typer.Option(min=0, metavar="COUNT", help="Threads of the network on the CPU; 0: all cores.")
+    ] = 0,
+    top_k: Annotated[int, typer.Option(min=1, metavar="COUNT", help="Classes to localize per picture.")] = 1,
     overlay: Annotated[bool, typer.Option(help="Write overlay pictures.")] = True,
     save_map: Annotated[bool, typer.Option("--map", help="Write the localization maps as PNG too.")] = False,
-    max_pixels: Annotated[int, typer.Option(min=1, help="Refuse pictures of more pixels.")] = 89_478_485,
+    max_pixels: Annotated[
+        int, typer.Option(min=1, metavar="COUNT", help="Refuse pictures of more pixels.")
+    ] = 89_478_485,
     crf: Crf = None,
     crf_size: CrfSize = "network",
 ) -> None:
     """Localize the main object of pictures.
 
-    Writes results.json, and per picture an overlay and a mask.
+    Writes results.json, and an overlay and a mask per picture.
     The same command again does what is left.
 
     Exit status: 0 all went well, 8 some pictures failed (results.json
@@ -60,7 +60,7 @@ def localize(
 
     from lidcam_rt import __version__
     from lidcam_rt.backends.engine_file import manifest_of
-    from lidcam_rt.cli.console import err, out, progress
+    from lidcam_rt.cli.console import note, print_error, progress, say
     from lidcam_rt.cli.pictures import Pictures
     from lidcam_rt.cli.sources import find_images
     from lidcam_rt.crf.localization import MapRefiner
@@ -90,7 +90,7 @@ def localize(
         todo = [path for path in paths if not pictures.is_done(path)]
         skipped = len(paths) - len(todo)
         if skipped:
-            err.print(f"{skipped} of {len(paths)} pictures are done already, {len(todo)} to do")
+            note(f"{skipped} of {len(paths)} pictures are done already, {len(todo)} to do")
         head = {
             "lidcam_rt": __version__,
             **settings,
@@ -126,19 +126,15 @@ def localize(
         records = [pictures[path] for path in paths]
     failures = [record for record in records if "error" in record]
     if not jsonl:
-        _print_table(records)
-        # Printed bare, so that a terminal lets one click or copy the path.
-        out.print(f"{len(records) - len(failures)} localized, {len(failures)} failed", highlight=False)
-        out.print(str(output / "results.json"), soft_wrap=True, markup=False)
+        say(_table(records))
+        # The path alone on a line, so that a terminal lets one click or copy it.
+        say(f"{len(records) - len(failures)} localized, {len(failures)} failed")
+        say(str(output / "results.json"))
     if failures:
-        err.print(f"[bold red]{len(failures)} of {len(records)} pictures failed[/bold red]", soft_wrap=True)
-        for record in failures[:_ROWS]:
-            err.print(f"  {record['message']}", markup=False, soft_wrap=True)
+        shown = [f"  {record['message']}" for record in failures[:_ROWS]]
         if len(failures) > _ROWS:
-            err.print(
-                f"  and {len(failures) - _ROWS} more: see failures in {output / 'results.json'}",
-                soft_wrap=True,
-            )
+            shown.append(f"  and {len(failures) - _ROWS} more: see failures in {output / 'results.json'}")
+        print_error(f"{len(failures)} of {len(records)} pictures failed", "\n".join(shown))
         raise typer.Exit(SOME_FAILED)
 
 
@@ -160,11 +156,10 @@ def _save(result: Localization, folder: Path, name: str, save_map: bool) -> dict
     return {**result.to_dict(), "name": name, "files": files}
 
 
-def _print_table(records: list[dict[str, Any]]) -> None:
+def _table(records: list[dict[str, Any]]) -> Table:
     from rich.table import Table
-    from rich.text import Text
 
-    from lidcam_rt.cli.console import out
+    from lidcam_rt.cli.console import cell
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("picture", max_width=28, no_wrap=True, overflow="ellipsis")
@@ -172,12 +167,12 @@ def _print_table(records: list[dict[str, Any]]) -> None:
     table.add_column("score", justify="right", no_wrap=True)
     table.add_column("box x0 y0 x1 y1", no_wrap=True, max_width=23, overflow="ellipsis")
     for record in records[:_ROWS]:
-        name = Text(Path(record["image"]).name)
+        name = cell(Path(record["image"]).name)
         if "error" in record:
-            table.add_row(name, Text("failed", style="red"), "", "")
+            table.add_row(name, cell("failed", "red"), "", "")
         else:
             box = " ".join(map(str, record["box"])) if record["box"] else "none"
-            table.add_row(name, Text(record["class_name"]), f"{record['score']:.2f}", box)
+            table.add_row(name, cell(record["class_name"]), f"{record['score']:.2f}", box)
     if len(records) > _ROWS:
         table.add_row(f"and {len(records) - _ROWS} more", "", "", "")
-    out.print(table)
+    return table

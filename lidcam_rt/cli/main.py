@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import os
 import sys
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from typing import Any
 
 import typer
 
+from lidcam_rt.cli.options import Quiet, Verbose
 from lidcam_rt.errors import LidcamError, MissingExtraError
 from lidcam_rt.version import __version__
 
@@ -43,13 +45,16 @@ def _verbs() -> dict[str, EntryPoint]:
     return {entry.name: entry for entry in sorted(entry_points(group="lidcam.verbs"), key=lambda e: e.name)}
 
 
-def _with_messages(verb: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrap a verb: errors made on purpose become a message and an exit status, Ctrl-C becomes 130."""
+def _run(verb: Callable[..., Any]) -> Callable[..., Any]:
+    """A verb with the options of every verb; its errors become a message and an exit status."""
 
     @functools.wraps(verb)
-    def run(*args: Any, **kwargs: Any) -> Any:
-        from lidcam_rt.cli.console import print_error
+    def run(*args: Any, quiet: bool = False, verbose: bool = False, **kwargs: Any) -> Any:
+        from lidcam_rt.cli.console import configure, print_error
 
+        configure(quiet=quiet, verbose=verbose)
+        if "quiet" in own.parameters:
+            kwargs["quiet"] = quiet
         try:
             return verb(*args, **kwargs)
         except LidcamError as error:
@@ -70,6 +75,14 @@ def _with_messages(verb: Callable[..., Any]) -> Callable[..., Any]:
             print_error(f"{error.filename or 'standard output'}: {error.strerror or error}")
             raise typer.Exit(6) from None
 
+    own = inspect.signature(verb, eval_str=True)
+    shared = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=annotation)
+        for name, annotation in (("quiet", Quiet), ("verbose", Verbose))
+    ]
+    kept = [parameter for name, parameter in own.parameters.items() if name != "quiet"]
+    run.__signature__ = own.replace(parameters=[*kept, *shared])  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in (*kept, *shared)}
     return run
 
 
@@ -85,16 +98,16 @@ def _add(app: typer.Typer, name: str, entry: EntryPoint) -> None:
                 name=name,
                 help=f"(needs: pip install 'lidcam-rt[{extra}]')",
                 context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
-            )(_with_messages(lambda: refuse()))
+            )(_run(lambda: refuse()))
             return
     verb = entry.load()
     if isinstance(verb, typer.Typer):  # a verb with verbs of its own
         for command in verb.registered_commands:
             if command.callback is not None:
-                command.callback = _with_messages(command.callback)
+                command.callback = _run(command.callback)
         app.add_typer(verb, name=name)
     else:
-        app.command(name=name)(_with_messages(verb))
+        app.command(name=name)(_run(verb))
 
 
 def _version(value: bool) -> None:
@@ -110,18 +123,16 @@ def build_app(only: str | None = None) -> typer.Typer:
         only: load this verb alone, so that one verb's start does not pay for the others.
     """
     app = typer.Typer(
-        add_completion=False,
         no_args_is_help=True,
         pretty_exceptions_enable=False,
+        rich_markup_mode=None,
         context_settings={"help_option_names": ["-h", "--help"]},
         help="Class activation map localization as a deployed artifact: export, run, measure.",
     )
 
     @app.callback()
     def _root(
-        version: bool = typer.Option(
-            False, "--version", callback=_version, is_eager=True, help="Print the version."
-        ),
+        version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
     ) -> None:
         del version
 

@@ -173,10 +173,10 @@ def test_torchrun_with_two_processes_is_one_run(tmp_path, clutter):
     overrides = [f"data.source=clutter-fashion:{clutter}", "data.size=32", "data.batch_size=8", "epochs=1"]
     overrides += ["devices=2", "optim.ema=0.5", "save_steps=4", "data.jitter=0"]
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    launch += ["--no-python", "--"]  # without -- torchrun takes --run for an option of its own
+    launch += ["--no-python", "--"]  # without -- torchrun takes --output for an option of its own
     command = [sys.executable, "-c", "from lidcam_rt.cli.main import main; main()", "train", "clutter_fashion"]
     done = subprocess.run(
-        [*launch, *command, *overrides, "--run", str(tmp_path / "r"), "--quiet"], capture_output=True, text=True
+        [*launch, *command, *overrides, "--output", str(tmp_path / "r"), "--quiet"], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count("checkpoint:") == 1

@@ -180,11 +180,11 @@ def _fit(recipe: Recipe, run: Path, train: ImageSet, val: ImageSet, progress: bo
             changed = [key for key in record["recipe"] if former["recipe"].get(key) != record["recipe"][key]]
             raise InputError(
                 f"{run} holds a run of another recipe (different: {', '.join(changed)}): give a new "
-                f"folder with --run"
+                f"folder with --output"
             )
         if former["data_fingerprint"] != fingerprint:
             raise DataError(
-                f"{run}: the training pictures changed since this run began: give a new folder with --run"
+                f"{run}: the training pictures changed since this run began: give a new folder with --output"
             )
     if _is_first_process():
         write_atomically(about, json.dumps(record, indent=1).encode())

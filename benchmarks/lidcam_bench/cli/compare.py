@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from lidcam_rt.cli.options import Data, Limit, Split
+
 __all__ = ["compare"]
 
 _NAMES = {
@@ -22,34 +24,43 @@ _NAMES = {
 
 def compare(
     a: Annotated[
-        Path, typer.Argument(help="The reference: an artifact, an engine, or a checkpoint folder (in PyTorch).")
+        Path,
+        typer.Argument(metavar="A", help="The reference: an artifact, an engine, or a checkpoint folder (in PyTorch)."),
     ],
-    b: Annotated[Path, typer.Argument(help="What is held against it.")],
-    data: Annotated[str, typer.Option(help="As for `lidcam eval`.")],
-    split: Annotated[str, typer.Option(help="Split, for NAME:DIR.")] = "test",
-    limit: Annotated[int | None, typer.Option(min=1, help="The first pictures only.")] = None,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="JSON file, with a row per picture.")] = None,
-    top1: Annotated[float, typer.Option(help="Least agreement of the first class, percent.")] = 99.0,
-    mask_iou: Annotated[float, typer.Option(help="Least mean IoU of the masks.")] = 0.99,
-    flipped: Annotated[float, typer.Option(help="Largest share of mask pixels that differ, percent.")] = 0.5,
-    metric: Annotated[float, typer.Option(help="Largest difference of a metric, in points of 100.")] = 0.5,
-    backend_a: Annotated[str, typer.Option(help="Engine of the first.")] = "auto",
-    backend_b: Annotated[str, typer.Option(help="Engine of the second.")] = "auto",
-    device_a: Annotated[str, typer.Option(help="Device of the first: auto, cpu, cuda or cuda:INDEX.")] = "auto",
-    device_b: Annotated[str, typer.Option(help="Device of the second.")] = "auto",
+    b: Annotated[Path, typer.Argument(metavar="B", help="What is compared with it.")],
+    data: Data,
+    split: Split = "test",
+    limit: Limit = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE.json", help="JSON file with an entry per picture.")
+    ] = None,
+    top1: Annotated[float, typer.Option(metavar="PERCENT", help="Lowest agreement of the first class.")] = 99.0,
+    mask_iou: Annotated[float, typer.Option(metavar="IOU", help="Lowest mean IoU of the masks.")] = 0.99,
+    flipped: Annotated[float, typer.Option(metavar="PERCENT", help="Largest share of mask pixels that differ.")] = 0.5,
+    metric: Annotated[
+        float, typer.Option(metavar="POINTS", help="Largest difference of a metric, in points of 100.")
+    ] = 0.5,
+    backend_a: Annotated[str, typer.Option(metavar="NAME", help="Engine of A.")] = "auto",
+    backend_b: Annotated[str, typer.Option(metavar="NAME", help="Engine of B.")] = "auto",
+    device_a: Annotated[
+        str, typer.Option(metavar="DEVICE", help="Device of A: auto, cpu, cuda or cuda:INDEX.")
+    ] = "auto",
+    device_b: Annotated[str, typer.Option(metavar="DEVICE", help="Device of B.")] = "auto",
 ) -> None:
-    """Compare two ways to run a model on pictures. Exit status 1: beyond the tolerance."""
+    """Compare two ways to run a model on pictures.
+
+    Exit status 1: they differ by more than the tolerance.
+    """
     import json
 
     from lidcam_bench.data.sets import open_data
     from lidcam_bench.evaluation.compare import Tolerance, open_runner
     from lidcam_bench.evaluation.compare import compare as run
-    from lidcam_rt.cli.console import out as console
-    from lidcam_rt.cli.console import progress
+    from lidcam_rt.cli.console import progress, say
     from lidcam_rt.files import make_folder, replacing
 
-    if out is not None:
-        make_folder(out.parent)
+    if output is not None:
+        make_folder(output.parent)
     tolerance = Tolerance(top1, mask_iou, flipped, metric)
     images = open_data(data, split)
     first = open_runner(a, backend=backend_a, device=device_a)
@@ -63,17 +74,17 @@ def compare(
             tolerance,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
-    if out is not None:
+    if output is not None:
         about: dict[str, Any] = {"a": _about(a, first), "b": _about(b, second), "data": images.name}
         content = json.dumps({**about, **found.to_dict()}, indent=1, sort_keys=True) + "\n"
-        with replacing(out) as temporary:
+        with replacing(output) as temporary:
             temporary.write_text(content, encoding="utf-8")
     _print(found, f"A: {_about(a, first)['text']}", f"B: {_about(b, second)['text']}")
     for fault in found.faults:
-        console.print(f"Beyond the tolerance: {fault}", style="red", markup=False)
+        say(f"Beyond the tolerance: {fault}", style="red")
     if found.faults:
         raise typer.Exit(1)
-    console.print("Within the tolerance.")
+    say("Within the tolerance.")
 
 
 def _about(path: Path, runner: Any) -> dict[str, Any]:
@@ -88,22 +99,22 @@ def _about(path: Path, runner: Any) -> dict[str, Any]:
 def _print(found: Any, *heads: str) -> None:
     from rich.table import Table
 
-    from lidcam_rt.cli.console import out as console
+    from lidcam_rt.cli.console import say
 
     for head in heads:
-        console.print(head, markup=False)
+        say(head)
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("measure")
     table.add_column("value", justify="right")
     for name, value in found.total.items():
-        table.add_row(_NAMES.get(name, name), "not to be had" if value is None else f"{value:.6g}")
-    console.print(table)
+        table.add_row(_NAMES.get(name, name), "unavailable" if value is None else f"{value:.6g}")
+    say(table)
     rows = sorted((row for row in found.rows if "error" not in row), key=lambda row: row["mask_iou"])
     worst = [row for row in rows[:3] if row["mask_iou"] < 1]
     if worst:
-        console.print("Masks that differ most:")
+        say("Masks that differ most:")
     for row in worst:
         classes = row["class_a"] if row["same_class"] else f"{row['class_a']} / {row['class_b']}"
-        console.print(f"  {row['file']}: {classes}, mask IoU {row['mask_iou']:.4f}", markup=False)
+        say(f"  {row['file']}: {classes}, mask IoU {row['mask_iou']:.4f}")
     for row in [row for row in found.rows if "error" in row][:3]:
-        console.print(f"  not read: {row['error']}", markup=False, soft_wrap=True)
+        say(f"  not read: {row['error']}")

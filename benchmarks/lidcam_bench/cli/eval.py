@@ -8,39 +8,48 @@ from typing import Annotated, Any
 import typer
 
 from lidcam_rt.cli.crf import Crf, CrfSize
+from lidcam_rt.cli.options import (
+    Backend,
+    Background,
+    BatchSize,
+    Data,
+    Device,
+    Limit,
+    Model,
+    OutputFolder,
+    Score,
+    Split,
+)
 
 __all__ = ["evaluate"]
 
 
 def evaluate(
-    model: Annotated[Path, typer.Argument(help="An artifact (.onnx), or an engine.")],
-    data: Annotated[
-        str,
-        typer.Option(
-            help="DIR with images/ and masks/ or labelmaps/, labels.csv or labels.json; "
-            "coco:FILE.json[,IMAGES_DIR]; or NAME:DIR of a data set that a package brings, as clutter-fashion:DIR."
-        ),
-    ],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results; a killed run goes on there.")],
-    split: Annotated[str, typer.Option(help="Split, for NAME:DIR.")] = "test",
-    metrics: Annotated[str, typer.Option(help="Some of track3, wsol, track1, with commas.")] = "track3,wsol",
+    model: Model,
+    data: Data,
+    output: OutputFolder,
+    split: Split = "test",
+    metrics: Annotated[
+        str, typer.Option(metavar="NAMES", help="Some of track3, wsol, track1, separated by commas.")
+    ] = "track3,wsol",
     gt_known: Annotated[bool, typer.Option("--gt-known", help="Score the true class's map too.")] = False,
-    limit: Annotated[int | None, typer.Option(help="The first pictures only.")] = None,
-    replicates: Annotated[int, typer.Option(help="Bootstrap copies for the intervals; 0: none.")] = 200,
-    batch_size: Annotated[
-        int | None, typer.Option(help="Pictures per network call; by default 1 on the CPU, 8 on a GPU.")
-    ] = None,
-    backend: Annotated[str, typer.Option(help="Engine.")] = "auto",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:INDEX.")] = "auto",
-    score: Annotated[float, typer.Option(help="track1: least score of a class that is drawn.")] = 0.5,
-    background: Annotated[
-        str, typer.Option(help="track1: what a class has to beat: mask, constant or power.")
-    ] = "mask",
+    limit: Limit = None,
+    replicates: Annotated[
+        int, typer.Option(min=0, metavar="COUNT", help="Bootstrap copies for the intervals; 0: none.")
+    ] = 200,
+    batch_size: BatchSize = None,
+    backend: Backend = "auto",
+    device: Device = "auto",
+    score: Score = 0.5,
+    background: Background = "mask",
     crf: Crf = None,
     crf_size: CrfSize = "network",
-    cases: Annotated[int, typer.Option(min=0, help="Best and worst pictures in the report.")] = 6,
+    cases: Annotated[int, typer.Option(min=0, metavar="COUNT", help="Best and worst pictures in the report.")] = 6,
 ) -> None:
-    """Score an artifact on a data set; write results.json, images.csv, curves and report.html."""
+    """Score an artifact on a data set.
+
+    Writes results.json, images.csv, curves and report.html. The same command again resumes a run that was stopped.
+    """
     from lidcam_bench.data.sets import open_data
     from lidcam_bench.evaluation.runner import EvalOptions
     from lidcam_bench.evaluation.runner import evaluate as run
@@ -69,22 +78,22 @@ def evaluate(
             results = run(
                 localizer,
                 images,
-                out,
+                output,
                 options,
                 progress=lambda done, total: bar.update(task, completed=done, total=total),
             )
         plots = curve_plots(results)
         for name, png in plots.items():
-            write_atomically(out / f"{name}.png", png)
-        write_report(out / "report.html", results, draw_cases(localizer, images, out, cases, options), plots)
-    _print(results, out)
+            write_atomically(output / f"{name}.png", png)
+        write_report(output / "report.html", results, draw_cases(localizer, images, output, cases, options), plots)
+    _print(results, output)
 
 
-def _print(results: dict[str, Any], out: Path) -> None:
+def _print(results: dict[str, Any], output: Path) -> None:
     from rich.table import Table
 
     from lidcam_bench.report.html import score_name
-    from lidcam_rt.cli.console import out as console
+    from lidcam_rt.cli.console import say
 
     for row, entries in results["rows"].items():
         table = Table(box=None, pad_edge=False, header_style="bold", title=row, title_justify="left")
@@ -106,10 +115,10 @@ def _print(results: dict[str, Any], out: Path) -> None:
                 elif metric == "track1":
                     label = f"Track 1 {label}"
                 table.add_row(label, shown, f"{span[0]:.{digits}f} to {span[1]:.{digits}f}" if span else "")
-        console.print(table)
-        console.print()
+        say(table)
+        say()
     for note in results["notes"]:
-        console.print(f"Note: {note}", style="dim")
+        say(f"Note: {note}", style="dim", wrap=True)
     for failure in results["failures"][:5]:
-        console.print(f"Not read: {failure['error']}", style="yellow", markup=False)
-    console.print(str(out / "report.html"), soft_wrap=True, markup=False)
+        say(f"Not read: {failure['error']}", style="yellow")
+    say(str(output / "report.html"))

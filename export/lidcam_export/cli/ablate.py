@@ -80,18 +80,21 @@ def _scored(
 
 
 def ablate(
-    checkpoints: Annotated[list[Path], typer.Argument(help="Folders that `lidcam train` wrote, gap and tap.")],
-    data: Annotated[str, typer.Option(help="NAME:DIR with masks.")],
-    choose: Annotated[str, typer.Option(help="Split on which thresholds are chosen.")] = "val",
-    score: Annotated[str, typer.Option(help="Split that is scored.")] = "test",
+    checkpoints: Annotated[
+        list[Path], typer.Argument(metavar="CHECKPOINTS", help="Folders that `lidcam train` wrote, with gap and tap.")
+    ],
+    data: Annotated[str, typer.Option(metavar="NAME:DIR", help="Data set with masks.")],
+    choose: Annotated[str, typer.Option(metavar="SPLIT", help="Split on which thresholds are chosen.")] = "val",
+    score: Annotated[str, typer.Option(metavar="SPLIT", help="Split that is scored.")] = "test",
     crf: Annotated[bool, typer.Option(help="End with the dense CRF.")] = True,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for table, JSON, plot and artifacts.")] = Path(
-        "ablation"
-    ),
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FOLDER", help="Folder for table, JSON, plot and artifacts.")
+    ] = Path("ablation"),
 ) -> None:
-    """Score CAM, +TAP, +NWC, +PaS, +CRF of checkpoints, exported and run by the runtime, beside a blob.
+    """Score the steps of the talk: CAM, +TAP, +NWC, +PaS, +CRF.
 
-    With several seeds the table gives mean and spread. Results of an earlier call into the same folder are reused.
+    The checkpoints are exported and run by the runtime, beside a blob. With several seeds the table gives mean and
+    spread. The same command again resumes a run that was stopped.
     """
     import dataclasses
     import json
@@ -102,6 +105,7 @@ def ablate(
     import lidcam_rt
     from lidcam_export.ablation.report import plot, steps, summarize, table
     from lidcam_export.ablation.stages import AblationRow
+    from lidcam_rt.cli.console import say
     from lidcam_rt.errors import InputError
     from lidcam_rt.files import output_folder, write_atomically
 
@@ -115,7 +119,7 @@ def ablate(
             seed = int(checkpoint.meta.recipe.get("seed", 0))
             records.append(_scored(checkpoint, splits, output, seed=seed, crf=crf))
             accuracy.setdefault(checkpoint.pooling, []).append(records[-1]["accuracy"])
-            typer.echo(f"{checkpoint.path}: accuracy {records[-1]['accuracy']:.3f}")
+            say(f"{checkpoint.path}: accuracy {records[-1]['accuracy']:.3f}")
         runs = [[AblationRow(**records[0]["blob"])]]
         runs += [[AblationRow(**row) for row in record["rows"]] for record in records]
         summary, changes = summarize(runs), steps(runs)
@@ -134,4 +138,4 @@ def ablate(
         write_atomically(output / "ablation.json", json.dumps(report, indent=1).encode() + b"\n")
         write_atomically(output / "ablation.md", text.encode())
         write_atomically(output / "ablation.png", plot(summary))
-    typer.echo(text)
+    say(text)

@@ -8,28 +8,47 @@ from typing import Annotated
 import typer
 
 from lidcam_export.tensorrt.options import BuildOptions, FlavourName, PasForm, Precision
+from lidcam_rt.cli.console import say
 from lidcam_rt.errors import InputError
 
 __all__ = ["build"]
 
 
 def build(
-    model: Annotated[Path, typer.Argument(help="an artifact made by `lidcam export`")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="the .engine file; a .json sidecar goes beside it")],
-    flavour: Annotated[FlavourName, typer.Option(help="auto: the one that is installed")] = "auto",
-    precision: Annotated[Precision, typer.Option(help="fp16 leaves CAM head and PaS in float32")] = "fp32",
-    batch: Annotated[str, typer.Option(help="SMALLEST,PREFERRED,LARGEST, or one number")] = "1,8,32",
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="Artifact made by `lidcam export`.")],
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output", "-o", metavar="FILE.engine", help="The engine; FILE.engine.json is written beside it."
+        ),
+    ],
+    flavour: Annotated[
+        FlavourName, typer.Option(metavar="NAME", help="tensorrt, tensorrt-rtx, or auto: whichever is installed.")
+    ] = "auto",
+    precision: Annotated[
+        Precision, typer.Option(metavar="NAME", help="fp32 or fp16. CAM head and PaS stay in float32.")
+    ] = "fp32",
+    batch: Annotated[
+        str,
+        typer.Option(metavar="MIN,BEST,MAX", help="Pictures per call: smallest, preferred, largest; or one number."),
+    ] = "1,8,32",
     size: Annotated[
-        str | None, typer.Option(help="input, SIDE or HEIGHTxWIDTH pixels; default: the artifact's")
+        str | None, typer.Option(metavar="HEIGHTxWIDTH", help="Size of the input. [default: the artifact's]")
     ] = None,
     capability: Annotated[
-        str | None, typer.Option(help="compute capabilities, such as 8.9,12.0; default: this machine's GPU")
+        str | None,
+        typer.Option(metavar="LIST", help="Compute capabilities, such as 8.9,12.0. [default: that of this GPU]"),
     ] = None,
-    pas: Annotated[PasForm, typer.Option(help="standard operators, or the kernel baked into the engine")] = "body",
-    workspace: Annotated[int | None, typer.Option(help="limit of the builder's scratch memory, MiB")] = None,
-    force: Annotated[bool, typer.Option("--force", help="build even if the output is up to date")] = False,
+    pas: Annotated[
+        PasForm,
+        typer.Option(metavar="FORM", help="body (standard operators) or plugin (kernel baked into the engine)."),
+    ] = "body",
+    workspace: Annotated[
+        int | None, typer.Option(metavar="MIB", help="Limit of the builder's scratch memory in MiB.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Build even if the output is up to date.")] = False,
 ) -> None:
-    """Build an engine of TensorRT or TensorRT for RTX from an artifact."""
+    """Build a TensorRT engine from an artifact."""
     from lidcam_export.cli.export import parse_size
     from lidcam_export.tensorrt.builder import build_engine
 
@@ -49,17 +68,17 @@ def build(
     )
     image = spec.profile["image"]
     counts = ", ".join(f"{number} {name}" for name, number in sorted(spec.built.items()))
-    typer.echo(
+    say(
         f"{output}: {'built' if built_now else 'up to date'}, {spec.engine_bytes / 1e6:.1f} MB, {spec.flavour} "
         f"{spec.version} for compute capability {', '.join(spec.compute_capability)}"
     )
-    typer.echo(
+    say(
         f"{spec.precision}, convolutions as built: {counts} (read from the {spec.evidence}); PaS: {spec.pas}; image "
         f"{image.min} to {image.max}, best at {image.opt}"
     )
     if spec.half_check is not None:
         check = spec.half_check
-        typer.echo(
+        say(
             f"fp16 against fp32 (ONNX Runtime, CPU): logits {check['logits']:.1e}, CAM {check['cam']:.1e} (relative), "
             f"map {check['map']:.0f} of 255, mask {check['mask_flipped']:.1e} of pixels"
         )

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from lidcam_export.options import InputType, Pooling
+from lidcam_rt.cli.console import say
 from lidcam_rt.errors import InputError
 from lidcam_rt.pas.options import Interpolation, Mode, Precision, Where
 
@@ -16,32 +17,44 @@ def export(
     source: Annotated[
         str,
         typer.Argument(
-            help="checkpoint folder, timm:NAME, cam:vgg16, python:PACKAGE.MODULE:FUNCTION or zoo:efficientnet_lite0"
+            metavar="SOURCE",
+            help="Checkpoint folder, timm:NAME, cam:vgg16, python:PACKAGE.MODULE:FUNCTION or zoo:efficientnet_lite0.",
         ),
     ],
-    output: Annotated[Path, typer.Option("-o", "--output", help="the .onnx file to write")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE.onnx", help="The artifact to write.")],
     weights: Annotated[
-        Path | None, typer.Option(help="state dict of the network (.pth, .safetensors); without it they are random")
+        Path | None,
+        typer.Option(metavar="FILE", help="State dict (.pth, .safetensors). Without it the weights are random."),
     ] = None,
-    size: Annotated[str | None, typer.Option(help="input, SIDE or HEIGHTxWIDTH pixels")] = None,
-    stride: Annotated[int | None, typer.Option(help="pixels per cell of the map: 32 or 16")] = None,
-    pooling: Annotated[Pooling | None, typer.Option(help="how the logits are pooled")] = None,
-    tap_threshold: Annotated[float | None, typer.Option(help="share of a channel's maximum")] = None,
-    nwc: Annotated[bool | None, typer.Option("--nwc/--no-nwc", help="clamp negative weights")] = None,
-    percentile: Annotated[float | None, typer.Option(help="of PaS, 0 to 100")] = None,
-    theta: Annotated[float | None, typer.Option(help="of PaS, 0 to 1")] = None,
-    mode: Annotated[Mode, typer.Option(help="of PaS")] = "threshold",
-    pas_precision: Annotated[Precision, typer.Option(help="percentile of the map's bytes or of its values")] = "uint8",
-    pas_where: Annotated[Where, typer.Option(help="map that the percentile is taken of")] = "resized",
-    pas_interpolation: Annotated[Interpolation, typer.Option(help="how the map is resized")] = "cubic",
-    top_k: Annotated[int, typer.Option(help="maps per picture")] = 1,
-    classes: Annotated[Path | None, typer.Option(help="text file, a class name per line")] = None,
-    input_dtype: Annotated[InputType, typer.Option(help="uint8 pictures, or normalised float32")] = "uint8",
+    size: Annotated[str | None, typer.Option(metavar="HEIGHTxWIDTH", help="Size of the input, or SIDE.")] = None,
+    stride: Annotated[int | None, typer.Option(metavar="PIXELS", help="Pixels per cell of the map: 32 or 16.")] = None,
+    pooling: Annotated[Pooling | None, typer.Option(metavar="NAME", help="gap or tap.")] = None,
+    tap_threshold: Annotated[
+        float | None, typer.Option(metavar="SHARE", help="TAP: share of a channel's maximum.")
+    ] = None,
+    nwc: Annotated[bool | None, typer.Option("--nwc/--no-nwc", help="Clamp negative weights.")] = None,
+    percentile: Annotated[float | None, typer.Option(metavar="PERCENT", help="PaS: 0 to 100.")] = None,
+    theta: Annotated[float | None, typer.Option(metavar="SHARE", help="PaS: 0 to 1.")] = None,
+    mode: Annotated[Mode, typer.Option(metavar="NAME", help="PaS: threshold or normalize.")] = "threshold",
+    pas_precision: Annotated[
+        Precision, typer.Option(metavar="NAME", help="PaS: percentile of bytes or of values: uint8 or float.")
+    ] = "uint8",
+    pas_where: Annotated[
+        Where, typer.Option(metavar="NAME", help="PaS: percentile of which map: resized or raw.")
+    ] = "resized",
+    pas_interpolation: Annotated[
+        Interpolation, typer.Option(metavar="NAME", help="PaS: how the map is resized: cubic or linear.")
+    ] = "cubic",
+    top_k: Annotated[int, typer.Option(metavar="COUNT", help="Maps per picture.")] = 1,
+    classes: Annotated[Path | None, typer.Option(metavar="FILE", help="Text file with a class name per line.")] = None,
+    input_dtype: Annotated[InputType, typer.Option(metavar="NAME", help="uint8 or float32.")] = "uint8",
     labels_input: Annotated[
-        bool, typer.Option("--labels-input/--no-labels-input", help="input for classes to localize")
+        bool, typer.Option("--labels-input/--no-labels-input", help="Input for classes to localize.")
     ] = True,
-    dynamic_size: Annotated[bool, typer.Option("--dynamic-size/--fixed-size", help="free height and width")] = True,
-    weights_license: Annotated[str | None, typer.Option(help="recorded in the manifest")] = None,
+    dynamic_size: Annotated[bool, typer.Option("--dynamic-size/--fixed-size", help="Free height and width.")] = True,
+    weights_license: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="Licence of the weights, for the manifest.")
+    ] = None,
 ) -> None:
     """Export a trained classifier as a localization artifact."""
     from lidcam_export.exporter import export_artifact
@@ -77,11 +90,11 @@ def export(
         ),
         weights=weights,
     )
-    typer.echo(
+    say(
         f"{output}: {len(manifest.class_names)} classes, input {manifest.input.height}x{manifest.input.width}, stride "
         f"{manifest.cam.stride}, {'free' if manifest.input.dynamic_size else 'fixed'} size"
     )
-    typer.echo(
+    say(
         f"against PyTorch, {agreement.pictures}: logits {agreement.logits:.1e}, CAM {agreement.cam:.1e} (relative), "
         f"map {agreement.map} of 255, mask {agreement.mask_flipped:.1e} of pixels"
     )

@@ -11,19 +11,29 @@ __all__ = ["analyze"]
 
 
 def analyze(
-    checkpoint: Annotated[Path, typer.Argument(help="Folder that `lidcam train` wrote.")],
-    images: Annotated[list[Path], typer.Option("--images", help="Pictures or folders; repeatable.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the plots.")] = Path("analysis"),
-    masks: Annotated[Path | None, typer.Option(help="Folder of masks with the same names (PNG).")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="At most so many pictures.")] = 20,
+    checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="Folder that `lidcam train` wrote.")],
+    images: Annotated[
+        list[Path], typer.Option("--images", metavar="PATH", help="A picture or a folder; may be given several times.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FOLDER", help="Folder for the plots.")] = Path(
+        "analysis"
+    ),
+    masks: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Folder of masks with the same names (PNG).")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, metavar="COUNT", help="Use the first COUNT pictures only.")] = 20,
 ) -> None:
-    """Draw the talk's phenomena P1 to P3: activation area, signs of the weights, sorted map values."""
+    """Draw the phenomena P1 to P3 of the talk.
+
+    These are the activation area, the signs of the weights, and the sorted values of the map.
+    """
     import json
 
     import numpy as np
     import torch
     from lidcam_bench.data.records import Record
 
+    from lidcam_rt.cli.console import note, say
     from lidcam_rt.errors import DataError, ImageError
     from lidcam_rt.files import output_folder, write_atomically
     from lidcam_training.checkpoint import load_checkpoint
@@ -50,7 +60,7 @@ def analyze(
         for file in files[:limit]:
             picture = read_picture(Record(file, ()), meta.size[0], meta.interpolation)
             if picture is None:
-                typer.echo(f"skipped, unreadable: {file}", err=True)
+                note(f"skipped, unreadable: {file}")
                 continue
             mask_file = masks / f"{file.stem}.png" if masks else None
             mask = Record(file, (), mask=mask_file).read_mask() if mask_file and mask_file.exists() else None
@@ -60,9 +70,7 @@ def analyze(
             found = measure_phenomena(
                 read.model, tensor, label, mask=mask, percentile=meta.percentile, theta=meta.theta
             )
-            write_atomically(
-                output / f"{file.stem}.png", draw_phenomena(found, picture, meta.class_names[label])
-            )
+            write_atomically(output / f"{file.stem}.png", draw_phenomena(found, picture, meta.class_names[label]))
             rows.append(
                 {
                     "image": str(file),
@@ -76,4 +84,4 @@ def analyze(
                 }
             )
         write_atomically(output / "analysis.json", json.dumps(rows, indent=1).encode())
-    typer.echo(f"{len(rows)} pictures: {output}")
+    say(f"{len(rows)} pictures: {output}")

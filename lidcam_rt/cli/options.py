@@ -1,0 +1,60 @@
+"""Options and arguments that several verbs of the command line share, each spelled and explained once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = [
+    "Background",
+    "Backend",
+    "BatchSize",
+    "Data",
+    "Device",
+    "JsonFlag",
+    "Limit",
+    "Model",
+    "OutputFolder",
+    "Quiet",
+    "Score",
+    "Split",
+    "Verbose",
+]
+
+Model = Annotated[
+    Path,
+    typer.Argument(metavar="MODEL", help="Artifact made by `lidcam export`, or engine made by `lidcam build`."),
+]
+OutputFolder = Annotated[
+    Path,
+    typer.Option(
+        "--output", "-o", metavar="FOLDER", help="Folder for the results. The same command again resumes there."
+    ),
+]
+Data = Annotated[
+    str,
+    typer.Option(
+        metavar="DATA",
+        help="DIR with images/ and masks/ or labelmaps/, labels.csv or labels.json; coco:FILE.json[,IMAGES_DIR]; or "
+        "NAME:DIR for a data set that an installed package reads, such as clutter-fashion:DIR.",
+    ),
+]
+Split = Annotated[str, typer.Option(metavar="SPLIT", help="Split of NAME:DIR.")]
+Limit = Annotated[int | None, typer.Option(min=1, metavar="COUNT", help="Use the first COUNT pictures only.")]
+BatchSize = Annotated[
+    int | None,
+    typer.Option(min=1, metavar="COUNT", help="Pictures per call of the network. [default: 1 on the CPU, 8 on a GPU]"),
+]
+Backend = Annotated[str, typer.Option(metavar="NAME", help="Engine: auto, onnxruntime or tensorrt.")]
+Device = Annotated[str, typer.Option(metavar="DEVICE", help="auto, cpu, cuda or cuda:INDEX.")]
+Score = Annotated[float, typer.Option(metavar="SCORE", help="Track 1: lowest score of a class that is drawn.")]
+Background = Annotated[
+    str, typer.Option(metavar="RULE", help="Track 1: background score of a pixel: mask, constant or power.")
+]
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+#: Options of every verb: `lidcam_rt.cli.main` adds them.
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only, and results that were asked for.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say what is loaded, and why.")]
