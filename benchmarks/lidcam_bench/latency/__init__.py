@@ -1,0 +1,1 @@
+"""Latency, throughput, memory and energy of a localizer, per stage and per engine."""
