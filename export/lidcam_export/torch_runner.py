@@ -14,6 +14,7 @@ from lidcam_export.exporter import manifest_of
 from lidcam_export.graph.localization import LocalizationGraph
 from lidcam_export.options import ExportOptions
 from lidcam_export.sources.source import load_source
+from lidcam_rt.errors import InputError
 from lidcam_rt.localizer import Localizer
 from lidcam_rt.pas import pas_reference
 
@@ -21,10 +22,28 @@ __all__ = ["TorchBackend", "open_checkpoint"]
 
 
 class TorchBackend:
-    """The network in PyTorch float32 on the CPU, PaS by the numpy reference."""
+    """The network in PyTorch float32 on the CPU, PaS by the numpy reference. A `lidcam_rt.backends.Backend`.
+
+    Args:
+        graph: the network with its manifest.
+    """
 
     def __init__(self, graph: LocalizationGraph) -> None:
-        self._graph = graph
+        self._graph: LocalizationGraph | None = graph
+        manifest, spec = graph.manifest, graph.manifest.input
+        self._inputs = [_described("image", spec.dtype, spec.height, spec.width, 3)]
+        if manifest.labels_input:
+            self._inputs.append(_described("labels", "int64", manifest.top_k))
+        k, size = manifest.top_k, (spec.height, spec.width)
+        self._outputs = [
+            _described("logits", "float32", len(manifest.class_names)),
+            _described("class_ids", "int64", k),
+            _described("scores", "float32", k),
+            _described("cam", "float32", k, "map_height", "map_width"),
+            _described("map8", "uint8", k, *size),
+            _described("mask", "uint8", k, *size),
+            _described("threshold", "float32", k),
+        ]
 
     @property
     def name(self) -> str:
@@ -36,6 +55,16 @@ class TorchBackend:
         """`cpu`."""
         return "cpu"
 
+    @property
+    def inputs(self) -> list[dict[str, Any]]:
+        """Name, dtype and shape of each input."""
+        return self._inputs
+
+    @property
+    def outputs(self) -> list[dict[str, Any]]:
+        """The same of each output."""
+        return self._outputs
+
     @torch.inference_mode()
     def run(
         self,
@@ -43,10 +72,17 @@ class TorchBackend:
         labels: npt.NDArray[np.int64] | None,
         outputs: Sequence[str],
     ) -> dict[str, npt.NDArray[Any]]:
-        """Run a batch, uint8 [N, H, W, 3]; outputs as those of an artifact."""
+        """Run a batch, uint8 [N, H, W, 3]; outputs as those of an artifact.
+
+        Raises:
+            InputError: the backend is closed.
+        """
+        graph = self._graph
+        if graph is None:
+            raise InputError("this backend is closed; open the checkpoint again")
         given = () if labels is None else (torch.from_numpy(labels),)
-        logits, class_ids, scores, cam, _ = (value.numpy() for value in self._graph(torch.tensor(image), *given))
-        maps = pas_reference(cam, (image.shape[1], image.shape[2]), self._graph.manifest.pas)
+        logits, class_ids, scores, cam, _ = (value.numpy() for value in graph(torch.tensor(image), *given))
+        maps = pas_reference(cam, (image.shape[1], image.shape[2]), graph.manifest.pas)
         results: dict[str, npt.NDArray[Any]] = {
             "logits": logits,
             "class_ids": class_ids,
@@ -63,7 +99,12 @@ class TorchBackend:
         return self, 1
 
     def close(self) -> None:
-        """Nothing to free: the network is garbage collected."""
+        """Free the network."""
+        self._graph = None
+
+
+def _described(name: str, dtype: str, *shape: int | str) -> dict[str, Any]:
+    return {"name": name, "dtype": dtype, "shape": ["batch", *shape]}
 
 
 def open_checkpoint(path: Path) -> Localizer:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -27,6 +27,16 @@ class Backend(Protocol):
     @property
     def device(self) -> str:
         """Where it runs: `cpu`, or `cuda:INDEX`."""
+        ...
+
+    @property
+    def inputs(self) -> Sequence[Mapping[str, Any]]:
+        """Name, dtype and shape of each input; a free side has a name or is -1."""
+        ...
+
+    @property
+    def outputs(self) -> Sequence[Mapping[str, Any]]:
+        """The same of each output."""
         ...
 
     def run(
