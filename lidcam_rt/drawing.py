@@ -1,54 +1,67 @@
-"""Overlays, and the files of a result: written whole or not at all."""
+"""Pictures of results: overlays, and their encoding. Arrays in, arrays or bytes out."""
 
 from __future__ import annotations
-
-import contextlib
-import json
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from lidcam_rt.errors import InputError, OutputError
-from lidcam_rt.files import make_folder, safe_name, write_atomically
 
-if TYPE_CHECKING:
-    from lidcam_rt.results import Localization
-
-__all__ = ["encode", "overlay", "save"]
+__all__ = ["encode", "overlay"]
 
 _OUTLINE, _BOX = (255, 255, 255), (40, 230, 120)
 _BAND = 512
 
 
-def overlay(result: Localization, *, alpha: float = 0.5) -> npt.NDArray[np.uint8]:
-    """See `Localization.overlay`."""
+def overlay(
+    image: npt.NDArray[np.uint8],
+    map8: npt.NDArray[np.uint8],
+    mask: npt.NDArray[np.bool_],
+    *,
+    box: tuple[int, int, int, int] | None = None,
+    text: str = "",
+    alpha: float = 0.5,
+) -> npt.NDArray[np.uint8]:
+    """A picture with a map, the outline of a mask, a box and a label drawn on it.
+
+    Args:
+        image: uint8 [height, width, 3] RGB.
+        map8: uint8 [height, width], shown in colours.
+        mask: bool [height, width], shown by its outline.
+        box: (x0, y0, x1, y1), x1 and y1 one past the last pixel.
+        text: the label, written at the box; empty: none.
+        alpha: weight of the map's colours, 0 to 1.
+
+    Returns:
+        uint8 [height, width, 3] RGB.
+
+    Raises:
+        InputError: alpha is not between 0 and 1.
+    """
     import cv2
 
     if not 0.0 <= alpha <= 1.0:
         raise InputError(f"alpha must be between 0 and 1, got {alpha!r}")
-    if result.image is None:
-        raise InputError("the picture was not kept: call the localizer with keep_image=True")
-    canvas = np.empty_like(result.image)
+    canvas = np.empty_like(image)
     for top in range(0, canvas.shape[0], _BAND):  # in bands: the blend is in float32
         rows = slice(top, top + _BAND)
-        colours = cv2.applyColorMap(result.map[rows], cv2.COLORMAP_TURBO)[..., ::-1]
+        colours = cv2.applyColorMap(map8[rows], cv2.COLORMAP_TURBO)[..., ::-1]
         # The map's own value is its opacity, so that what it does not point at stays visible as it is.
-        weight = (result.map[rows].astype(np.float32) * np.float32(alpha / 255.0))[..., None]
-        blended = result.image[rows].astype(np.float32)
+        weight = (map8[rows].astype(np.float32) * np.float32(alpha / 255.0))[..., None]
+        blended = image[rows].astype(np.float32)
         blended += (colours.astype(np.float32) - blended) * weight
         canvas[rows] = np.rint(blended).astype(np.uint8)
 
-    width, height = result.size
+    height, width = mask.shape
     line = max(1, round(min(width, height) / 240))
-    contours, _ = cv2.findContours(result.mask.view(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+    contours, _ = cv2.findContours(mask.view(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
     cv2.drawContours(canvas, contours, -1, (0, 0, 0), line + 2, cv2.LINE_AA)
     cv2.drawContours(canvas, contours, -1, _OUTLINE, line, cv2.LINE_AA)
-    if result.box is not None:
-        x0, y0, x1, y1 = result.box
+    if box is not None:
+        x0, y0, x1, y1 = box
         cv2.rectangle(canvas, (x0, y0), (x1 - 1, y1 - 1), _BOX, line + 1)
-    _label(canvas, f"{result.class_name} {result.score:.0%}", result.box, line)
+    if text:
+        _label(canvas, text, box, line)
     return canvas
 
 
@@ -89,30 +102,3 @@ def encode(pixels: npt.NDArray[np.uint8], suffix: str) -> bytes:
     if not ok:
         raise OutputError(f"a picture of {pixels.shape[1]}x{pixels.shape[0]} cannot be encoded as {suffix}")
     return bytes(data)
-
-
-def save(result: Localization, folder: Path, name: str | None) -> dict[str, Path]:
-    """See `Localization.save`."""
-    make_folder(folder)
-    stem = safe_name(name if name is not None else Path(result.path).stem if result.path else "localization")
-    files: dict[str, tuple[str, bytes]] = {
-        "mask": (f"{stem}_mask.png", encode(result.mask.astype(np.uint8) * np.uint8(255), ".png")),
-        "map": (f"{stem}_map.png", encode(result.map, ".png")),
-    }
-    if result.image is not None:
-        files["overlay"] = (f"{stem}_overlay.jpg", encode(overlay(result), ".jpg"))
-    text = json.dumps(
-        {**result.to_dict(), "files": {kind: file for kind, (file, _) in files.items()}}, indent=1
-    )
-    files["json"] = (f"{stem}.json", text.encode() + b"\n")
-    written: dict[str, Path] = {}
-    try:
-        for kind, (file, data) in files.items():
-            write_atomically(folder / file, data)
-            written[kind] = folder / file
-    except BaseException:
-        for path in written.values():
-            with contextlib.suppress(OSError):
-                path.unlink()
-        raise
-    return written

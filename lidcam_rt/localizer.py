@@ -7,26 +7,21 @@ import threading
 from collections.abc import Generator, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, overload
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING
 
 from lidcam_rt.artifact import Manifest
 from lidcam_rt.backends import Backend, open_backend
 from lidcam_rt.backends.engine_file import manifest_of
 from lidcam_rt.errors import InputError
-from lidcam_rt.image import MAX_PIXELS, ImageSource, describe, network_input, read_image
-from lidcam_rt.pipeline import Prepared, localizations, wanted_classes
+from lidcam_rt.image import MAX_PIXELS, ImageSource, describe
+from lidcam_rt.pipeline import Pipeline
 from lidcam_rt.results import Failure, Localization
 
 if TYPE_CHECKING:
-    from lidcam_rt.crf.localization import MapRefiner
+    from lidcam_rt.crf.localization import Refine
     from lidcam_rt.crf.options import CrfOptions
 
-__all__ = ["Localizer", "Prepared", "load"]
-
-_OUTPUTS = ("logits", "class_ids", "map8", "threshold")
+__all__ = ["Localizer", "load"]
 
 
 def load(
@@ -49,8 +44,8 @@ def load(
 
     Raises:
         ArtifactError: the file is missing, damaged, not a lidcam artifact, or of a newer schema.
-        BackendError: backend or device cannot be had here.
-        InputError: an argument is none that is known.
+        BackendError: the backend or device is not available here.
+        InputError: an argument is not recognised.
     """
     manifest = manifest_of(path)
     if isinstance(max_pixels, bool) or not isinstance(max_pixels, int) or max_pixels < 1:
@@ -74,12 +69,11 @@ class Localizer:
     def __init__(
         self, backend: Backend, manifest: Manifest, *, path: Path | None = None, max_pixels: int = MAX_PIXELS
     ) -> None:
-        self._backend: Backend | None = backend
+        self._pipeline: Pipeline | None = Pipeline(manifest, backend, max_pixels=max_pixels)
         self._manifest = manifest
         self._lock = threading.Lock()
         self._description = f"{backend.name} on {backend.device}"
         self.path = path
-        self.max_pixels = max_pixels
 
     @property
     def manifest(self) -> Manifest:
@@ -92,18 +86,25 @@ class Localizer:
         return self._manifest.class_names
 
     @property
+    def pipeline(self) -> Pipeline:
+        """The steps of a localization, for those who arrange them in their own way (evaluation, serving).
+
+        Raises:
+            InputError: the localizer is closed.
+        """
+        pipeline = self._pipeline
+        if pipeline is None:
+            raise InputError("this Localizer is closed: load the artifact again, or use it inside its `with` block")
+        return pipeline
+
+    @property
     def backend(self) -> Backend:
         """The engine.
 
         Raises:
             InputError: the localizer is closed.
         """
-        backend = self._backend
-        if backend is None:
-            raise InputError(
-                "this Localizer is closed: load the artifact again, or use it inside its `with` block"
-            )
-        return backend
+        return self.pipeline.backend
 
     @property
     def device(self) -> str:
@@ -113,14 +114,14 @@ class Localizer:
     @property
     def closed(self) -> bool:
         """Whether `close` was called."""
-        return self._backend is None
+        return self._pipeline is None
 
     def __repr__(self) -> str:
         state = "closed" if self.closed else self._description
         return f"<Localizer {self.path.name if self.path else ''} ({state}, {len(self.class_names)} classes)>"
 
     def __enter__(self) -> Localizer:
-        _ = self.backend
+        _ = self.pipeline
         return self
 
     def __exit__(
@@ -131,18 +132,17 @@ class Localizer:
     def close(self) -> None:
         """Free the engine. May be called twice; calls that are under way in other threads end normally."""
         with self._lock:
-            backend, self._backend = self._backend, None
-        del backend  # the last user frees it: another thread may be inside run()
+            pipeline, self._pipeline = self._pipeline, None
+        del pipeline  # the last user frees the engine: another thread may be inside run()
 
     def __call__(
         self,
         image: ImageSource,
         *,
-        labels: Sequence[int] | None = None,
+        labels: Sequence[int] | int | None = None,
         top_k: int | None = None,
         keep_image: bool = True,
-        crf: CrfOptions | str | None = None,
-        crf_size: str = "network",
+        refine: Refine | CrfOptions | str | None = None,
     ) -> Localization:
         """Localize in one picture.
 
@@ -154,45 +154,19 @@ class Localizer:
             top_k: predicted classes to localize, 1 to the artifact's top_k; the best is the result, the
                 rest are in its `others`. By default 1.
             keep_image: keep the picture in the result, for `overlay`.
-            crf: refine map, mask and box by the picture with a dense CRF: a preset (psa, irn, deeplab, example) or
-                CrfOptions. The PaS threshold is where foreground and background tie
+            refine: refine map, mask and box by the picture with a dense CRF: a preset (psa, irn, deeplab, example),
+                which works at the network's size, a preset at the picture's size (`psa@original`), CrfOptions, or
+                `lidcam_rt.crf.Refine`. Foreground and background tie at the PaS threshold
                 (`lidcam_rt.crf.foreground_probability`).
-            crf_size: `network` or `original`, see `lidcam_rt.crf.MapRefiner`.
 
         Raises:
             ImageError: the picture cannot be read.
-            InputError: labels, top_k or crf are out of range, or the localizer is closed.
+            InputError: labels, top_k or refine are out of range, or the localizer is closed.
             BackendError: the engine failed.
         """
-        backend = self.backend
-        wanted, refiner = self.check_labels(labels, top_k), _refiner(crf, crf_size)
-        return self.run(backend, [self.prepare(image, keep_image=keep_image, refiner=refiner)], [wanted], refiner)[0]
-
-    @overload
-    def batch(
-        self,
-        images: Iterable[ImageSource],
-        *,
-        labels: Sequence[Sequence[int] | int | None] | None = ...,
-        top_k: int | None = ...,
-        keep_image: bool = ...,
-        on_error: Literal["raise"] = ...,
-        crf: CrfOptions | str | None = ...,
-        crf_size: str = ...,
-    ) -> list[Localization]: ...
-
-    @overload
-    def batch(
-        self,
-        images: Iterable[ImageSource],
-        *,
-        labels: Sequence[Sequence[int] | int | None] | None = ...,
-        top_k: int | None = ...,
-        keep_image: bool = ...,
-        on_error: Literal["yield"],
-        crf: CrfOptions | str | None = ...,
-        crf_size: str = ...,
-    ) -> list[Localization | Failure]: ...
+        pipeline, how = self.pipeline, _refine(refine)
+        wanted = pipeline.wanted(labels, top_k)
+        return pipeline.localize([pipeline.prepare(image, keep_image=keep_image, refine=how)], [wanted], how)[0]
 
     def batch(
         self,
@@ -201,49 +175,39 @@ class Localizer:
         labels: Sequence[Sequence[int] | int | None] | None = None,
         top_k: int | None = None,
         keep_image: bool = True,
-        on_error: Literal["raise", "yield"] = "raise",
-        crf: CrfOptions | str | None = None,
-        crf_size: str = "network",
-    ) -> Any:
-        """Localize in several pictures with one call of the network.
+        refine: Refine | CrfOptions | str | None = None,
+    ) -> list[Localization]:
+        """Localize in several pictures with one call of the network: all of them, or none.
+
+        `stream` goes on after a picture that cannot be read.
 
         Args:
             images: the pictures, of any sizes.
             labels: per picture its class ids, one class id, or None for the predicted ones.
-            top_k: as in `__call__`.
-            keep_image: as in `__call__`.
-            on_error: `raise` the error of a picture that cannot be read, or `yield` a Failure in its place.
-            crf: as in `__call__`.
-            crf_size: as in `__call__`.
+            top_k: as in a call.
+            keep_image: as in a call.
+            refine: as in a call.
 
         Returns:
-            One Localization (or Failure) per picture, in order; an empty list for no pictures.
+            One Localization per picture, in order; an empty list for no pictures.
+
+        Raises:
+            ImageError: a picture cannot be read; the message says which.
+            InputError: as in a call, or labels does not have one entry per picture.
+            BackendError: the engine failed.
         """
-        _check_on_error(on_error)
-        backend, refiner = self.backend, _refiner(crf, crf_size)
+        pipeline, how = self.pipeline, _refine(refine)
         sources = _listed(images)
         if labels is not None and len(labels) != len(sources):
-            raise InputError(
-                f"labels must have one entry per picture: {len(labels)} for {len(sources)} pictures"
-            )
-        wanted = [
-            self.check_labels(None if labels is None else labels[i], top_k) for i in range(len(sources))
-        ]
-        results: list[Localization | Failure | None] = [None] * len(sources)
-        prepared, places = [], []
-        for i, source in enumerate(sources):
+            raise InputError(f"labels must have one entry per picture: {len(labels)} for {len(sources)} pictures")
+        wanted = [pipeline.wanted(entry, top_k) for entry in (labels if labels is not None else [None] * len(sources))]
+        prepared = []
+        for number, source in enumerate(sources):
             try:
-                prepared.append(self.prepare(source, keep_image=keep_image, refiner=refiner))
-                places.append(i)
+                prepared.append(pipeline.prepare(source, keep_image=keep_image, refine=how))
             except InputError as error:
-                if on_error == "raise":
-                    raise
-                results[i] = Failure(describe(source), error)
-        if prepared:
-            found = self.run(backend, prepared, [wanted[i] for i in places], refiner)
-            for i, result in zip(places, found, strict=True):
-                results[i] = result
-        return results
+                raise type(error)(f"images[{number}]: {error}") from error
+        return pipeline.localize(prepared, wanted, how) if prepared else []
 
     def stream(
         self,
@@ -253,11 +217,9 @@ class Localizer:
         batch_size: int | None = None,
         top_k: int | None = None,
         keep_image: bool = True,
-        on_error: Literal["raise", "yield"] = "raise",
+        refine: Refine | CrfOptions | str | None = None,
         ahead: int = 4,
         workers: int | None = None,
-        crf: CrfOptions | str | None = None,
-        crf_size: str = "network",
     ) -> Generator[Localization | Failure, None, None]:
         """Localize in a stream of pictures: decoding, network and post-processing overlap; order is kept.
 
@@ -269,113 +231,49 @@ class Localizer:
             labels: as in `batch`, read along with `images`.
             batch_size: pictures per call of the network; by default 1 on the CPU, where larger batches were
                 measured slower (benchmarks/README.md), and 8 on a GPU.
-            top_k: as in `__call__`.
-            keep_image: as in `__call__`.
-            on_error: `raise` the error of the first picture that cannot be read, after the results
-                before it; or `yield` a Failure in its place and go on.
+            top_k: as in a call.
+            keep_image: as in a call.
+            refine: as in a call; several pictures are refined at once.
             ahead: batches that are read ahead of the one being given out.
             workers: threads for decoding and post-processing; by default one per usable core.
-            crf: as in `__call__`; the CRFs of several pictures run at once.
-            crf_size: as in `__call__`.
+
+        Yields:
+            One result per picture: a Localization, or a Failure with the error where a picture cannot be read.
+
+        Raises:
+            InputError: an argument is out of range, labels end before the pictures do, or the localizer is closed.
+            BackendError: the engine failed.
         """
         from lidcam_rt.stream import run_stream
 
-        _check_on_error(on_error)
         for name, value, low in (("batch_size", batch_size, 1), ("ahead", ahead, 0), ("workers", workers, 1)):
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < low):
                 raise InputError(f"{name} must be a whole number of at least {low}, got {value!r}")
-        self.check_labels(None, top_k)
+        pipeline, how = self.pipeline, _refine(refine)
+        pipeline.wanted(None, top_k)
         if batch_size is None:
             batch_size = 1 if self.device == "cpu" else 8
         if isinstance(images, (str, bytes, os.PathLike)):
             raise InputError(f"stream takes an iterable of pictures, got {describe(images)}: use [picture]")
         return run_stream(
-            self,
+            pipeline,
             images,
             labels=labels,
             batch_size=batch_size,
             top_k=top_k,
             keep_image=keep_image,
-            on_error=on_error,
+            refine=how,
             ahead=ahead,
             workers=workers,
-            refiner=_refiner(crf, crf_size),
         )
 
-    # The steps, for those who arrange them in their own way (stream, evaluation, serving).
 
-    def check_labels(self, labels: Sequence[int] | int | None, top_k: int | None) -> tuple[int, ...]:
-        """What the graph's input `labels` gets for one picture, one entry per localization wanted.
-
-        Raises:
-            InputError: a class id is out of range, there are more than the artifact's top_k, or it takes
-                none.
-        """
-        return wanted_classes(self._manifest, labels, top_k)
-
-    def prepare(
-        self, image: ImageSource, *, keep_image: bool = True, refiner: MapRefiner | None = None
-    ) -> Prepared:
-        """Decode a picture and make its network input. What `refiner` will need of the picture is kept.
-
-        Raises:
-            ImageError: the picture cannot be read.
-        """
-        picture = read_image(image, max_pixels=self.max_pixels)
-        path = describe(image) if isinstance(image, (str, os.PathLike)) else None
-        if path is None and isinstance(name := getattr(image, "filename", None), str) and name:
-            path = name
-        size = (picture.shape[1], picture.shape[0])
-        array = network_input(picture, self._manifest.input)
-        keep_picture = keep_image or (refiner is not None and refiner.size == "original")
-        return Prepared(path, size, picture if keep_picture else None, array, keep_image)
-
-    def forward(
-        self, backend: Backend, prepared: Sequence[Prepared], wanted: Sequence[tuple[int, ...]]
-    ) -> dict[str, npt.NDArray[Any]]:
-        """Run the network on prepared pictures."""
-        labels = None
-        if self._manifest.labels_input:
-            labels = np.full((len(prepared), self._manifest.top_k), -1, np.int64)
-            for row, ids in zip(labels, wanted, strict=True):
-                row[: len(ids)] = ids
-        stacked: Any = np.stack([entry.array for entry in prepared])
-        return backend.run(stacked, labels, _OUTPUTS)
-
-    def finish(
-        self,
-        entry: Prepared,
-        outputs: dict[str, npt.NDArray[Any]],
-        row: int,
-        count: int,
-        refiner: MapRefiner | None = None,
-    ) -> Localization:
-        """Post-process row `row` of the network's outputs into `count` localizations at original size."""
-        return localizations(self._manifest, entry, outputs, row, count, refiner)
-
-    def run(
-        self,
-        backend: Backend,
-        prepared: Sequence[Prepared],
-        wanted: Sequence[tuple[int, ...]],
-        refiner: MapRefiner | None = None,
-    ) -> list[Localization]:
-        """`forward`, then `finish` of each."""
-        outputs = self.forward(backend, prepared, wanted)
-        return [self.finish(entry, outputs, i, len(wanted[i]), refiner) for i, entry in enumerate(prepared)]
-
-
-def _refiner(crf: CrfOptions | str | None, size: str) -> MapRefiner | None:
-    if crf is None and size == "network":
+def _refine(value: Refine | CrfOptions | str | None) -> Refine | None:
+    if value is None:
         return None  # nothing of the CRF is imported
-    from lidcam_rt.crf.localization import MapRefiner
+    from lidcam_rt.crf.localization import Refine
 
-    return MapRefiner.of(crf, size)
-
-
-def _check_on_error(on_error: str) -> None:
-    if on_error not in ("raise", "yield"):
-        raise InputError(f"on_error must be raise or yield, got {on_error!r}")
+    return Refine.of(value)
 
 
 def _listed(images: Iterable[ImageSource]) -> list[ImageSource]:

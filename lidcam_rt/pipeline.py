@@ -1,24 +1,46 @@
-"""The steps of one localization: the classes that are wanted, a prepared picture, outputs made into results."""
+"""The life of a picture: prepare it, run the network on a batch, finish each result.
+
+`Pipeline` is what the Localizer, the stream, the Segmenter, evaluation and comparison share, so that there is one
+place where inputs are made and one where outputs become results.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from lidcam_rt.artifact import Manifest
+from lidcam_rt.backends.base import Backend
 from lidcam_rt.boxes import largest_box
 from lidcam_rt.errors import BackendError, InputError
-from lidcam_rt.image import RgbImage, to_original_size
+from lidcam_rt.image import (
+    MAX_PIXELS,
+    ImageSource,
+    RgbImage,
+    describe,
+    network_input,
+    network_pixels,
+    placement,
+    read_image,
+    to_original_size,
+)
 from lidcam_rt.results import ClassScore, Localization
 
 if TYPE_CHECKING:
-    from lidcam_rt.crf.localization import MapRefiner
+    from lidcam_rt.crf.localization import Refine
 
-__all__ = ["Prepared", "localizations", "wanted_classes"]
+__all__ = ["OUTPUTS", "Outputs", "Pipeline", "Prepared"]
+
+#: The outputs of the graph that a localization is made of.
+OUTPUTS = ("logits", "class_ids", "map8", "threshold")
+_TOP = 5
+
+Outputs: TypeAlias = dict[str, npt.NDArray[Any]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -26,7 +48,7 @@ class Prepared:
     """A decoded picture and its network input.
 
     Attributes:
-        path: its name for results, or None for pictures from memory.
+        path: its name in results, or None for pictures from memory.
         size: (width, height) in pixels.
         picture: uint8 [H, W, 3], or None where it is not kept.
         array: network input without its batch dimension.
@@ -40,116 +62,208 @@ class Prepared:
     keep_image: bool = True
 
 
-def wanted_classes(manifest: Manifest, labels: Sequence[int] | int | None, top_k: int | None) -> tuple[int, ...]:
-    """What the graph's input `labels` gets for one picture, one entry per localization wanted.
+class Pipeline:
+    """The steps of an artifact on an engine. May be used from several threads at once.
 
     Args:
-        manifest: the artifact's.
-        labels: class ids, one class id, or None for the predicted classes (-1 each).
-        top_k: how many predicted classes; by default 1.
-
-    Raises:
-        InputError: a class id is out of range, there are more than the artifact's top_k, or it takes none.
+        manifest: the artifact's manifest.
+        backend: the engine that runs it.
+        max_pixels: pictures of more pixels are refused.
     """
-    most = manifest.top_k
-    if labels is None:
-        count = 1 if top_k is None else top_k
-        if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= most:
+
+    def __init__(self, manifest: Manifest, backend: Backend, *, max_pixels: int = MAX_PIXELS) -> None:
+        self.manifest = manifest
+        self.backend = backend
+        self.max_pixels = max_pixels
+
+    def for_streams(self) -> tuple[Pipeline, int]:
+        """This pipeline on the engine's form for many pictures, and how many threads should call its `run`."""
+        backend, threads = self.backend.for_streams()
+        return Pipeline(self.manifest, backend, max_pixels=self.max_pixels), threads
+
+    def wanted(self, labels: Sequence[int] | int | None = None, top_k: int | None = None) -> tuple[int, ...]:
+        """What the graph's input `labels` gets for one picture, one entry per localization wanted.
+
+        Args:
+            labels: class ids, one class id, or None for the predicted classes (-1 each).
+            top_k: how many predicted classes; by default 1.
+
+        Raises:
+            InputError: a class id is out of range, there are more than the artifact's top_k, or it takes none.
+        """
+        limit = self.manifest.top_k
+        if labels is None:
+            count = 1 if top_k is None else top_k
+            if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= limit:
+                raise InputError(
+                    f"top_k must be 1 to {limit} for this artifact, got {count!r}; export it with a larger --top-k"
+                )
+            return (-1,) * count
+        if not self.manifest.labels_input:
+            raise InputError("this artifact takes no labels; export it with the labels input")
+        ids = _class_ids(labels)
+        if not 1 <= len(ids) <= limit:
             raise InputError(
-                f"top_k must be 1 to {most} for this artifact, got {count!r}; "
-                "export it with a larger --top-k"
+                f"1 to {limit} labels per picture for this artifact, got {len(ids)}; "
+                "export it with a larger --top-k, or call once per label"
             )
-        return (-1,) * count
-    if not manifest.labels_input:
-        raise InputError("this artifact takes no labels; export it with the labels input")
-    try:
-        ids = (
-            (int(labels),)
-            if isinstance(labels, (int, np.integer))
-            else tuple(_class_id(v) for v in labels)
-        )
-    except TypeError:
-        raise InputError(f"labels must be class ids (whole numbers), got {labels!r}") from None
-    if not 1 <= len(ids) <= most:
-        raise InputError(
-            f"1 to {most} labels per picture for this artifact, got {len(ids)}; "
-            "export it with a larger --top-k, or call once per label"
-        )
-    for class_id in ids:
-        if not 0 <= class_id < len(manifest.class_names):
-            raise InputError(
-                f"label {class_id} is out of range: "
-                f"the artifact has classes 0 to {len(manifest.class_names) - 1}"
+        classes = len(self.manifest.class_names)
+        for class_id in ids:
+            if not 0 <= class_id < classes:
+                raise InputError(f"label {class_id} is out of range: the artifact has classes 0 to {classes - 1}")
+        return ids
+
+    def prepare(self, image: ImageSource, *, keep_image: bool = True, refine: Refine | None = None) -> Prepared:
+        """Decode a picture and make its network input.
+
+        Args:
+            image: the picture.
+            keep_image: whether the result gets the picture.
+            refine: how the result will be refined; the picture is kept for it where it needs it.
+
+        Raises:
+            ImageError: the picture cannot be read.
+        """
+        picture = read_image(image, max_pixels=self.max_pixels)
+        path = describe(image) if isinstance(image, (str, os.PathLike)) else None
+        if path is None and isinstance(name := getattr(image, "filename", None), str) and name:
+            path = name
+        size = (picture.shape[1], picture.shape[0])
+        array = network_input(picture, self.manifest.input)
+        keep_picture = keep_image or (refine is not None and refine.size == "original")
+        return Prepared(path, size, picture if keep_picture else None, array, keep_image)
+
+    def run(
+        self,
+        prepared: Sequence[Prepared],
+        wanted: Sequence[tuple[int, ...]] | None = None,
+        outputs: Sequence[str] = OUTPUTS,
+    ) -> Outputs:
+        """Run the network on prepared pictures.
+
+        Args:
+            prepared: the pictures, at least one.
+            wanted: of `wanted`, for each; None: the predicted classes.
+            outputs: names of the outputs of the graph that are needed.
+
+        Returns:
+            The outputs by name, each with a row per picture.
+
+        Raises:
+            BackendError: the engine failed.
+        """
+        labels = None
+        if self.manifest.labels_input:
+            labels = np.full((len(prepared), self.manifest.top_k), -1, np.int64)
+            for row, ids in zip(labels, wanted or [()] * len(prepared), strict=True):
+                row[: len(ids)] = ids
+        stacked: Any = np.stack([entry.array for entry in prepared])
+        return self.backend.run(stacked, labels, outputs)
+
+    def finish(
+        self, entry: Prepared, outputs: Outputs, row: int = 0, count: int = 1, refine: Refine | None = None
+    ) -> Localization:
+        """Post-process a row of the network's outputs into localizations at original size.
+
+        Args:
+            entry: the picture of that row.
+            outputs: at least those of `OUTPUTS`: logits float32 [N, classes], class_ids int64 [N, K], map8 uint8
+                [N, K, H, W], threshold float32 [N, K].
+            row: 0 to N - 1.
+            count: 1 to K; the first is returned, the rest are its `others`.
+            refine: refine map, mask and box with a dense CRF.
+
+        Raises:
+            BackendError: the logits are not finite.
+            InputError: a picture that was not kept is to be refined at its original size.
+        """
+        scores = self._scores(entry, outputs["logits"][row])
+        names = self.manifest.class_names
+        best = np.argsort(-scores, kind="stable")[:_TOP]
+        topk = tuple(ClassScore(int(i), names[int(i)], float(scores[i])) for i in best)
+        plain: list[Localization] = []
+        for rank in range(count):
+            class_id, threshold = int(outputs["class_ids"][row, rank]), float(outputs["threshold"][row, rank])
+            full = to_original_size(outputs["map8"][row, rank], entry.size, self.manifest.input)
+            level = int(np.floor(threshold))  # map > threshold, in whole numbers
+            mask = full > np.uint8(level) if 0 <= level < 255 else np.full(full.shape, level < 0, np.bool_)
+            plain.append(
+                Localization(
+                    class_id=class_id,
+                    class_name=names[class_id],
+                    score=float(scores[class_id]),
+                    topk=topk,
+                    box=largest_box(mask),
+                    mask=mask,
+                    map=full,
+                    threshold=threshold,
+                    path=entry.path,
+                    image=entry.picture if entry.keep_image else None,
+                )
             )
-    return ids
+        plain[0] = replace(plain[0], others=tuple(plain[1:]))
+        if refine is None:
+            return plain[0]
+        refined = [self._refined(p, outputs["map8"][row, rank], entry, refine) for rank, p in enumerate(plain)]
+        return replace(refined[0], others=tuple(refined[1:]))
 
+    def localize(
+        self, prepared: Sequence[Prepared], wanted: Sequence[tuple[int, ...]], refine: Refine | None = None
+    ) -> list[Localization]:
+        """`run`, then `finish` of each row."""
+        outputs = self.run(prepared, wanted)
+        return [self.finish(entry, outputs, i, len(wanted[i]), refine) for i, entry in enumerate(prepared)]
 
-def localizations(
-    manifest: Manifest,
-    entry: Prepared,
-    outputs: dict[str, npt.NDArray[Any]],
-    row: int,
-    count: int,
-    refiner: MapRefiner | None = None,
-) -> Localization:
-    """Post-process row `row` of the network's outputs into `count` localizations at original size.
-
-    Args:
-        manifest: the artifact's.
-        entry: the picture of that row.
-        outputs: logits float32 [N, classes], class_ids int64 [N, K], map8 uint8 [N, K, H, W], threshold float32 [N, K].
-        row: 0 to N - 1.
-        count: 1 to K; the first is returned, the rest are its `others`.
-        refiner: applies the dense CRF.
-
-    Raises:
-        BackendError: the logits are not finite.
-    """
-    logits = outputs["logits"][row].astype(np.float64)
-    if not np.isfinite(logits).all():
-        raise BackendError(
-            f"{entry.path or 'the picture'}: the network gave NaN or infinite scores. Check the weights "
-            "that were exported"
-        )
-    if manifest.task == "multilabel":
-        scores = 1.0 / (1.0 + np.exp(-logits))
-    else:
-        scores = np.exp(logits - logits.max())
+    def _scores(self, entry: Prepared, row: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+        logits = row.astype(np.float64)
+        if not np.isfinite(logits).all():
+            raise BackendError(
+                f"{entry.path or 'the picture'}: the network gave NaN or infinite scores. Check the weights that "
+                "were exported"
+            )
+        if self.manifest.task == "multilabel":
+            return np.asarray(1.0 / (1.0 + np.exp(-logits)))
+        scores: npt.NDArray[np.float64] = np.exp(logits - logits.max())
         scores /= scores.sum()
-    best = np.argsort(-scores, kind="stable")[: min(5, scores.size)]
-    topk = tuple(ClassScore(int(i), manifest.class_names[int(i)], float(scores[i])) for i in best)
-    found: list[Localization] = []
-    for rank in reversed(range(count)):
-        class_id = int(outputs["class_ids"][row, rank])
-        threshold = float(outputs["threshold"][row, rank])
-        full = to_original_size(outputs["map8"][row, rank], entry.size, manifest.input)
-        level = int(np.floor(threshold))  # map > threshold, in whole numbers
-        mask = full > np.uint8(level) if 0 <= level < 255 else np.full(full.shape, level < 0, np.bool_)
-        found.append(
-            Localization(
-                class_id=class_id,
-                class_name=manifest.class_names[class_id],
-                score=float(scores[class_id]),
-                topk=topk,
-                box=largest_box(mask),
-                mask=mask,
-                map=full,
-                threshold=threshold,
-                path=entry.path,
-                image=entry.picture if entry.keep_image else None,
-                others=tuple(reversed(found)) if rank == 0 else (),
-            )
+        return scores
+
+    def _refined(
+        self, plain: Localization, map8: npt.NDArray[np.uint8], entry: Prepared, refine: Refine
+    ) -> Localization:
+        """A localization with its map refined; it keeps the plain one as `unrefined`."""
+        spec, level = self.manifest.input, int(np.floor(plain.threshold))
+        if refine.size == "original":
+            if entry.picture is None:
+                raise InputError("refining at the original size needs the picture: give `refine` to `prepare` too")
+            full = refine.apply(entry.picture, plain.map, level)
+        else:
+            place = placement(entry.size, spec)
+            inside = np.s_[: place.height, : place.width]
+            refined = np.zeros_like(map8)
+            refined[inside] = refine.apply(network_pixels(entry.array, spec)[inside], map8[inside], level)
+            full = to_original_size(refined, entry.size, spec)
+        mask = full > np.uint8(refine.level)
+        return replace(
+            plain,
+            box=largest_box(mask),
+            mask=mask,
+            map=full,
+            threshold=float(refine.level),
+            crf=refine.to_dict(),
+            unrefined=plain,
         )
-    if refiner is None:
-        return found[-1]
-    refined = [
-        refiner.localization(plain, outputs["map8"][row, rank], entry, manifest.input)
-        for rank, plain in enumerate(reversed(found))
-    ]
-    return replace(refined[0], others=tuple(refined[1:]))
 
 
-def _class_id(value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-        raise TypeError
-    return int(value)
+def _class_ids(labels: Sequence[int] | int) -> tuple[int, ...]:
+    """Class ids as a tuple.
+
+    Raises:
+        InputError: they are not whole numbers.
+    """
+    try:
+        values: list[Any] = [labels] if isinstance(labels, (int, np.integer)) else list(labels)
+    except TypeError:
+        values = [None]
+    if any(isinstance(value, bool) or not isinstance(value, (int, np.integer)) for value in values):
+        raise InputError(f"labels must be class ids (whole numbers), got {labels!r}")
+    return tuple(int(value) for value in values)

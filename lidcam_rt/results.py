@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-if TYPE_CHECKING:
-    from lidcam_rt.crf.localization import MapRefiner
+from lidcam_rt.errors import InputError
 
 __all__ = ["Box", "ClassScore", "Failure", "Localization"]
 
@@ -57,8 +59,8 @@ class Localization:
             kept.
         others: localizations of further classes of the same picture (artifacts exported with top_k > 1,
             or several labels).
-        crf: what refined `map`, `mask` and `box`, or None. `map` is then 255 times the foreground's probability
-            and `threshold` 127.
+        crf: the options of the CRF that refined `map`, `mask` and `box` (`lidcam_rt.crf.Refine.to_dict`), or None.
+            `map` is then 255 times the foreground's probability and `threshold` 127.
         unrefined: this localization before the CRF, or None.
     """
 
@@ -73,7 +75,7 @@ class Localization:
     path: str | None = None
     image: npt.NDArray[np.uint8] | None = field(default=None, repr=False)
     others: tuple[Localization, ...] = field(default=(), repr=False)
-    crf: MapRefiner | None = None
+    crf: Mapping[str, Any] | None = None
     unrefined: Localization | None = field(default=None, repr=False)
 
     @property
@@ -96,7 +98,7 @@ class Localization:
             "topk": [entry.to_dict() for entry in self.topk],
         }
         if self.crf is not None:
-            out["crf"] = self.crf.to_dict()
+            out["crf"] = dict(self.crf)
         if self.others:
             out["others"] = [
                 {k: v for k, v in other.to_dict().items() if k not in ("image", "width", "height", "topk", "crf")}
@@ -114,11 +116,14 @@ class Localization:
             uint8 [height, width, 3] RGB.
 
         Raises:
-            InputError: the picture was not kept (`keep_image=False`).
+            InputError: the picture was not kept (`keep_image=False`), or alpha is not between 0 and 1.
         """
         from lidcam_rt.drawing import overlay
 
-        return overlay(self, alpha=alpha)
+        if self.image is None:
+            raise InputError("the picture was not kept: call the localizer with keep_image=True")
+        text = f"{self.class_name} {self.score:.0%}"
+        return overlay(self.image, self.map, self.mask, box=self.box, text=text, alpha=alpha)
 
     def save(self, folder: str | Path, *, name: str | None = None) -> dict[str, Path]:
         """Write overlay, mask, map and a JSON file; all or nothing.
@@ -133,9 +138,32 @@ class Localization:
         Raises:
             OutputError: a file cannot be written; those of this call that were written are removed.
         """
-        from lidcam_rt.drawing import save
+        from lidcam_rt.drawing import encode
+        from lidcam_rt.files import make_folder, safe_name, write_atomically
 
-        return save(self, Path(folder), name)
+        target = Path(folder)
+        make_folder(target)
+        stem = safe_name(name if name is not None else Path(self.path).stem if self.path else "localization")
+        files: dict[str, tuple[str, bytes]] = {
+            "mask": (f"{stem}_mask.png", encode(self.mask.astype(np.uint8) * np.uint8(255), ".png")),
+            "map": (f"{stem}_map.png", encode(self.map, ".png")),
+        }
+        if self.image is not None:
+            files["overlay"] = (f"{stem}_overlay.jpg", encode(self.overlay(), ".jpg"))
+        names = {kind: file for kind, (file, _) in files.items()}
+        text = json.dumps({**self.to_dict(), "files": names}, indent=1) + "\n"
+        files["json"] = (f"{stem}.json", text.encode())
+        written: dict[str, Path] = {}
+        try:
+            for kind, (file, data) in files.items():
+                write_atomically(target / file, data)
+                written[kind] = target / file
+        except BaseException:
+            for path in written.values():
+                with contextlib.suppress(OSError):
+                    path.unlink()
+            raise
+        return written
 
 
 @dataclass(frozen=True, slots=True)

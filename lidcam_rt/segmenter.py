@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,10 @@ from lidcam_rt.errors import InputError, OutputError
 from lidcam_rt.image import ImageSource
 from lidcam_rt.localizer import Localizer
 from lidcam_rt.results import ClassScore, Localization
+
+if TYPE_CHECKING:
+    from lidcam_rt.crf import CrfOptions, DenseCRF, Refine
+    from lidcam_rt.pipeline import Prepared
 
 __all__ = ["SegmentOptions", "Segmentation", "Segmenter"]
 
@@ -28,18 +32,19 @@ class SegmentOptions:
     """How class maps become a label map. Maps are in 0..1 (the artifact's map8 / 255).
 
     Attributes:
-        score: least score of a predicted class that is drawn (sigmoid of a multilabel artifact, softmax of a
+        score: lowest score of a predicted class that is drawn (sigmoid of a multilabel artifact, softmax of a
             localization one). The best class is drawn whatever its score, unless `empty`.
         empty: leave a picture without a class of that score all background.
-        background: what a class has to beat.
+        background: the background score.
             `mask`: the artifact's own PaS threshold t_c, class by class: a pixel is of the class with the highest
                 map_c / t_c, if that is above 1. (PaS, ECCV 2020: the percentile is the standard, not the maximum.)
             `constant`: `level` (irn: 0.15); the class with the highest map wins.
             `power`: (1 - max_c map_c) ** `alpha` (psa 4 and 32, SEAM 24).
         level: for `constant`, 0 to 1.
         alpha: for `power`, above 0.
-        crf: preset (psa, irn, deeplab, example) or options of the dense CRF that refines the probabilities
-            (scores over their sum) at the picture's size; None: none.
+        refine: refine the probabilities (scores over their sum) with a dense CRF over all classes: a preset (psa, irn,
+            deeplab, example), CrfOptions, or `lidcam_rt.crf.Refine`. It always works at the picture's size. None: no
+            CRF.
 
     Raises:
         InputError: a value is out of its range.
@@ -50,9 +55,10 @@ class SegmentOptions:
     background: Literal["mask", "constant", "power"] = "mask"
     level: float = 0.15
     alpha: float = 4.0
-    crf: Any = None
+    refine: Refine | CrfOptions | str | None = None
 
     def __post_init__(self) -> None:
+        _crf_of(self.refine)
         if not 0 <= self.score <= 1 or not 0 <= self.level <= 1:
             raise InputError(f"score and level lie in 0..1, got {self.score!r} and {self.level!r}")
         if not self.alpha > 0:
@@ -163,11 +169,7 @@ class Segmenter:
         if len(ids) >= IGNORED and classes is not None:
             raise InputError(f"a label map has 8 bits: at most {IGNORED - 1} classes, got {len(ids)}")
         self._label = {class_id: label for label, class_id in enumerate(ids, start=1) if class_id >= 0}
-        self._crf: Any = None
-        if self.options.crf is not None:
-            from lidcam_rt.crf import DenseCRF
-
-            self._crf = DenseCRF(self.options.crf)
+        self._crf = _crf_of(self.options.refine)
 
     def __call__(
         self, image: ImageSource, *, labels: Sequence[int] | None = None, keep_image: bool = True
@@ -187,36 +189,44 @@ class Segmenter:
         """
         if labels is not None and not labels:
             raise InputError("no labels: give the picture's class ids, or None for the predicted ones")
-        engine, keep = self.localizer, keep_image or self._crf is not None
-        if labels is None:
-            found = engine(image, top_k=engine.manifest.top_k, keep_image=keep)
-        else:
-            found = engine(image, labels=list(labels)[: engine.manifest.top_k], keep_image=keep)
-        out = self.complete(image, found, labels=labels)
-        return out if keep_image else Segmentation(out.labels, out.classes, out.indices, out.path)
+        pipeline = self.localizer.pipeline
+        limit = pipeline.manifest.top_k
+        wanted = pipeline.wanted(None, limit) if labels is None else pipeline.wanted(list(labels)[:limit])
+        prepared = pipeline.prepare(image, keep_image=keep_image or self._crf is not None)
+        result = self._complete(lambda: prepared, pipeline.localize([prepared], [wanted])[0], labels)
+        return result if keep_image else replace(result, image=None)
 
-    def complete(self, image: ImageSource, found: Localization, *, labels: Sequence[int] | None = None) -> Segmentation:
-        """As a call, of a localization that was made already; classes whose maps are not in it are localized.
+    def complete(
+        self, image: ImageSource, localization: Localization, *, labels: Sequence[int] | None = None
+    ) -> Segmentation:
+        """As a call, from a localization that was made already; classes whose maps are not in it are localized.
 
         Args:
             image: the picture.
-            found: of it, with `others`, and with its picture kept where a CRF is wanted.
+            localization: of it, with `others`, and with its picture kept where a CRF is wanted.
             labels: as in a call.
         """
-        maps = {entry.class_id: entry for entry in (found, *found.others)}
+        return self._complete(lambda: self.localizer.pipeline.prepare(image, keep_image=False), localization, labels)
+
+    def _complete(
+        self, prepare: Callable[[], Prepared], localization: Localization, labels: Sequence[int] | None
+    ) -> Segmentation:
+        pipeline = self.localizer.pipeline
+        maps = {entry.class_id: entry for entry in (localization, *localization.others)}
         if labels is None:
-            wanted = self._predicted(found, maps)
+            wanted = self._predicted(localization, maps)
         else:
             wanted = [class_id for class_id in dict.fromkeys(int(v) for v in labels) if class_id in self._label]
         missing = [class_id for class_id in wanted if class_id not in maps]
-        most = self.localizer.manifest.top_k
-        for start in range(0, len(missing), most):
-            more = self.localizer(image, labels=missing[start : start + most], keep_image=False)
-            maps |= {entry.class_id: entry for entry in (more, *more.others)}
-        return self.compose([maps[class_id] for class_id in wanted], found)
+        if missing:
+            prepared, limit = prepare(), pipeline.manifest.top_k
+            for start in range(0, len(missing), limit):
+                more = pipeline.localize([prepared], [pipeline.wanted(missing[start : start + limit])])[0]
+                maps |= {entry.class_id: entry for entry in (more, *more.others)}
+        return self.compose([maps[class_id] for class_id in wanted], localization)
 
-    def _predicted(self, found: Localization, maps: dict[int, Localization]) -> list[int]:
-        scores = {entry.class_id: entry.score for entry in found.topk}
+    def _predicted(self, localization: Localization, maps: dict[int, Localization]) -> list[int]:
+        scores = {entry.class_id: entry.score for entry in localization.topk}
         scores |= {entry.class_id: entry.score for entry in maps.values()}
         ranked = sorted((i for i in scores if i in self._label), key=lambda i: (-scores[i], i))
         if not self.localizer.manifest.labels_input:
@@ -224,18 +234,18 @@ class Segmenter:
         chosen = [i for i in ranked if scores[i] >= self.options.score]
         return chosen if chosen or self.options.empty else ranked[:1]
 
-    def compose(self, entries: Sequence[Localization], found: Localization) -> Segmentation:
+    def compose(self, entries: Sequence[Localization], localization: Localization) -> Segmentation:
         """The label map of these localizations of one picture.
 
         Args:
             entries: one per class, of one picture.
-            found: any localization of that picture, for its name, size and pixels.
+            localization: any localization of that picture, for its name, size and pixels.
 
         Raises:
             InputError: the maps differ in size, a label does not fit into 8 bits, or the picture was not kept
                 although a CRF is wanted.
         """
-        if any(entry.map.shape != found.map.shape for entry in entries):
+        if any(entry.map.shape != localization.map.shape for entry in entries):
             raise InputError("these localizations are of pictures of different sizes")
         entries = sorted(entries, key=lambda entry: (-entry.score, entry.class_id))
         labels = [self._label[entry.class_id] for entry in entries]
@@ -245,17 +255,17 @@ class Segmenter:
                     f"class {entry.class_name} would be label {label}: a label map has 8 bits, 254 classes at most. "
                     "Use an artifact of fewer classes, or in Python give the Segmenter `classes`"
                 )
-        out = np.zeros(found.map.shape, np.uint8)
+        out = np.zeros(localization.map.shape, np.uint8)
         if entries:
             scores = self._scores(entries)
             if self._crf is not None:
-                if found.image is None:
+                if localization.image is None:
                     raise InputError("the CRF needs the picture: localize with keep_image=True")
                 total = np.maximum(scores.sum(0, keepdims=True), _TINY)
-                scores = self._crf.refine(found.image, scores / total)
+                scores = self._crf.refine(localization.image, scores / total)
             out = np.array([0, *labels], np.uint8)[scores.argmax(0)]
         chosen = tuple(ClassScore(entry.class_id, entry.class_name, entry.score) for entry in entries)
-        return Segmentation(out, chosen, tuple(labels), found.path, found.image)
+        return Segmentation(out, chosen, tuple(labels), localization.path, localization.image)
 
     def _scores(self, entries: Sequence[Localization]) -> npt.NDArray[np.float32]:
         """Scores of background and classes, float32 [1 + classes, height, width]; ties go to the background."""
@@ -274,6 +284,15 @@ class Segmenter:
         else:
             out[0] = (1 - maps.max(0)) ** np.float32(self.options.alpha)
         return out
+
+
+def _crf_of(refine: Refine | CrfOptions | str | None) -> DenseCRF | None:
+    if refine is None:
+        return None
+    from lidcam_rt.crf import DenseCRF, Refine
+
+    how = Refine.of(refine)
+    return None if how is None else DenseCRF(how.options)
 
 
 def _palette() -> npt.NDArray[np.uint8]:

@@ -18,9 +18,8 @@ from lidcam_rt.image import ImageSource, describe
 from lidcam_rt.results import Failure, Localization
 
 if TYPE_CHECKING:
-    from lidcam_rt.crf.localization import MapRefiner
-    from lidcam_rt.localizer import Localizer
-    from lidcam_rt.pipeline import Prepared
+    from lidcam_rt.crf.localization import Refine
+    from lidcam_rt.pipeline import Pipeline, Prepared
 
 __all__ = ["run_stream"]
 
@@ -29,20 +28,19 @@ _Job: TypeAlias = "tuple[str, tuple[int, ...], Future[Prepared]]"
 
 
 def run_stream(
-    localizer: Localizer,
+    pipeline: Pipeline,
     images: Iterable[ImageSource],
     *,
     labels: Iterable[Sequence[int] | int | None] | None,
     batch_size: int,
     top_k: int | None,
     keep_image: bool,
-    on_error: str,
+    refine: Refine | None,
     ahead: int,
     workers: int | None,
-    refiner: MapRefiner | None = None,
 ) -> Generator[_Result, None, None]:
     """See `Localizer.stream`."""
-    backend, networks = localizer.backend.for_streams()
+    pipeline, networks = pipeline.for_streams()
     pool = ThreadPoolExecutor(workers or usable_cores(), thread_name_prefix="lidcam-decode")
     network = ThreadPoolExecutor(networks, thread_name_prefix="lidcam-network")
 
@@ -57,11 +55,9 @@ def run_stream(
                 results[i] = Failure(name, error)
         if prepared:
             wanted = [jobs[i][1] for i in places]
-            outputs = localizer.forward(backend, prepared, wanted)
+            outputs = pipeline.run(prepared, wanted)
             for row, i in enumerate(places):
-                results[i] = pool.submit(
-                    localizer.finish, prepared[row], outputs, row, len(wanted[row]), refiner
-                )
+                results[i] = pool.submit(pipeline.finish, prepared[row], outputs, row, len(wanted[row]), refine)
         return [entry for entry in results if entry is not None]
 
     def read(count: int) -> list[_Job]:
@@ -71,8 +67,8 @@ def run_stream(
                 image = next(pictures)
             except StopIteration:
                 break
-            wanted = localizer.check_labels(_next_label(), top_k)
-            future = pool.submit(localizer.prepare, image, keep_image=keep_image, refiner=refiner)
+            wanted = pipeline.wanted(_next_label(), top_k)
+            future = pool.submit(pipeline.prepare, image, keep_image=keep_image, refine=refine)
             jobs.append((describe(image), wanted, future))
         return jobs
 
@@ -101,12 +97,7 @@ def run_stream(
             entries = deque(running.popleft().result())
             while entries:  # emptied as it is given out, so that a result is freed when its user lets it go
                 entry = entries.popleft()
-                if not isinstance(entry, Failure):
-                    yield entry.result()
-                elif on_error == "yield":
-                    yield entry
-                else:
-                    raise entry.error
+                yield entry if isinstance(entry, Failure) else entry.result()
                 del entry
     finally:
         for batch in running:

@@ -61,11 +61,11 @@ def main() -> None:
         spec = localizer.manifest.input
         for record in open_data(given.data, "test").records[: given.limit]:
             truth = record.read_mask() == 1
-            picture = localizer.prepare(record.image).picture
+            picture = localizer.pipeline.prepare(record.image).picture
             if given.crop is not None:
                 picture, truth = cut(picture, truth, given.crop)
-            entry = localizer.prepare(picture)
-            outputs = localizer.forward(localizer.backend, [entry], [(-1,)])
+            entry = localizer.pipeline.prepare(picture)
+            outputs = localizer.pipeline.run([entry])
             small, level = outputs["map8"][0, 0], int(outputs["threshold"][0, 0])
             full = to_original_size(small, entry.size, spec)
 

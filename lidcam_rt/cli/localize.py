@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lidcam_rt.cli.crf import Crf, CrfSize
-from lidcam_rt.cli.options import Backend, BatchSize, Device, Model, OutputFolder
+from lidcam_rt.cli.options import Backend, BatchSize, Device, Model, OutputFolder, RefinePreset
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -44,8 +43,7 @@ def localize(
     max_pixels: Annotated[
         int, typer.Option(min=1, metavar="COUNT", help="Refuse pictures of more pixels.")
     ] = 89_478_485,
-    crf: Crf = None,
-    crf_size: CrfSize = "network",
+    refine: RefinePreset = None,
 ) -> None:
     """Localize the main object of pictures.
 
@@ -63,13 +61,13 @@ def localize(
     from lidcam_rt.cli.console import note, print_error, progress, say
     from lidcam_rt.cli.pictures import Pictures
     from lidcam_rt.cli.sources import find_images
-    from lidcam_rt.crf.localization import MapRefiner
+    from lidcam_rt.crf import Refine
     from lidcam_rt.files import file_sha256
     from lidcam_rt.localizer import load
     from lidcam_rt.results import Failure
     from lidcam_rt.runs import RunFolder
 
-    refiner = MapRefiner.of(crf, crf_size)
+    how = Refine.of(refine)
     manifest = manifest_of(model)
     paths = find_images(images)
     settings = {
@@ -79,14 +77,14 @@ def localize(
         "overlay": overlay,
         "map": save_map,
         "max_pixels": max_pixels,
-        "crf": None if refiner is None else refiner.to_dict(),
+        "crf": None if how is None else how.to_dict(),
     }
     with (
         load(model, backend=backend, device=device, threads=threads, max_pixels=max_pixels) as localizer,
         RunFolder(output, {"run": "localize", **settings}, ignored=("artifact",)) as folder,
     ):
         pictures = Pictures(folder)
-        localizer.check_labels(None, top_k)
+        localizer.pipeline.wanted(None, top_k)
         todo = [path for path in paths if not pictures.is_done(path)]
         skipped = len(paths) - len(todo)
         if skipped:
@@ -103,9 +101,7 @@ def localize(
             batch_size=batch_size,
             top_k=top_k,
             keep_image=overlay,
-            on_error="yield",
-            crf=crf,
-            crf_size=crf_size,
+            refine=how,
         )
         try:
             with progress() as bar:

@@ -150,8 +150,4 @@ def main(argv: list[str] | None = None) -> None:
     set it shows its traceback. Ctrl-C exits with 130.
     """
     arguments = sys.argv[1:] if argv is None else argv
-    if "--crf" in arguments:
-        from lidcam_rt.cli.crf import with_preset
-
-        arguments = with_preset(arguments)
     build_app(only=arguments[0] if arguments else None)(args=arguments, prog_name="lidcam")

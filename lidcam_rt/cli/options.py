@@ -18,6 +18,7 @@ __all__ = [
     "Model",
     "OutputFolder",
     "Quiet",
+    "RefinePreset",
     "Score",
     "Split",
     "Verbose",
@@ -52,6 +53,16 @@ Device = Annotated[str, typer.Option(metavar="DEVICE", help="auto, cpu, cuda or 
 Score = Annotated[float, typer.Option(metavar="SCORE", help="Track 1: lowest score of a class that is drawn.")]
 Background = Annotated[
     str, typer.Option(metavar="RULE", help="Track 1: background score of a pixel: mask, constant or power.")
+]
+RefinePreset = Annotated[
+    str | None,
+    typer.Option(
+        "--refine",
+        metavar="PRESET",
+        help="Refine maps, masks and boxes by the picture with a dense CRF: psa, irn, deeplab or example; psa-fast and "
+        "so on leave pydensecrf's rounding for speed. The CRF works on the network's input, or with @original, as in "
+        "psa@original, on the picture itself.",
+    ),
 ]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 

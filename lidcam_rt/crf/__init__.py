@@ -1,7 +1,7 @@
 """Dense CRF (Krahenbuhl and Koltun, NIPS 2011) on the permutohedral lattice."""
 
 from lidcam_rt.crf.dense import DenseCRF, refine
-from lidcam_rt.crf.localization import MapRefiner, foreground_probability
+from lidcam_rt.crf.localization import Refine, foreground_probability
 from lidcam_rt.crf.options import PRESETS, BilateralTerm, CrfOptions, GaussianTerm, preset
 
 __all__ = [
@@ -10,7 +10,7 @@ __all__ = [
     "CrfOptions",
     "DenseCRF",
     "GaussianTerm",
-    "MapRefiner",
+    "Refine",
     "foreground_probability",
     "preset",
     "refine",

@@ -1,10 +1,11 @@
-"""The dense CRF on a localization map: from a PaS map and its threshold to a mask with the picture's edges."""
+"""The dense CRF on a localization map: from a PaS map and its threshold to a map with the picture's edges."""
 
 from __future__ import annotations
 
+import json
 import math
-from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -12,17 +13,10 @@ import numpy.typing as npt
 from lidcam_rt.crf.options import CrfOptions, preset
 from lidcam_rt.errors import InputError
 
-if TYPE_CHECKING:
-    from lidcam_rt.artifact import InputSpec
-    from lidcam_rt.pipeline import Prepared
-    from lidcam_rt.results import Localization
+__all__ = ["Refine", "foreground_probability"]
 
-__all__ = ["SIZES", "MapRefiner", "foreground_probability"]
+Size = Literal["network", "original"]
 
-#: Where the CRF works: on the network's input, or on the picture itself.
-SIZES = ("network", "original")
-#: A refined map is 255 times the foreground's probability: above 127 it is 0.5 or more.
-_HALF = 127
 _CLIP = 1e-5
 
 
@@ -55,43 +49,69 @@ def foreground_probability(level: int) -> npt.NDArray[np.float64]:
 
 
 @dataclass(frozen=True, slots=True)
-class MapRefiner:
-    """Refines localization maps by their picture with a dense CRF of two labels. Made by `of`.
+class Refine:
+    """How localization maps are refined by their picture: a dense CRF of two labels, at one of two sizes.
+
+    Wherever `refine=` is taken, the name of a preset (`"psa"`, `"psa@original"`) or `CrfOptions` will do too.
 
     Attributes:
-        options: of the CRF. Its sxy are pixels of the size it works at.
+        crf: preset (psa, irn, deeplab, example; psa-fast and so on) or options of the CRF. Its sxy are pixels of the
+            size it works at.
         size: `network`: on the network's input and the map as it leaves the network; the refined map is then brought
-            to the picture's size as any map is. `original`: on the picture; its cost grows with the picture.
-        preset: name of the preset, or None where options were given.
+            to the picture's size as any map is. `original`: on the picture; the cost grows with the picture.
+
+    Raises:
+        InputError: no such preset or size.
     """
 
-    options: CrfOptions
-    size: str = "network"
-    preset: str | None = None
+    #: A refined map is 255 times the foreground's probability; its mask is where it is above this: 0.5 or more.
+    level: ClassVar[int] = 127
+
+    crf: CrfOptions | str = "psa"
+    size: Size = "network"
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.crf, (str, CrfOptions)):
+            raise InputError(f"crf must be the name of a preset or CrfOptions, got {type(self.crf).__name__}")
+        preset(self.crf)
+        if self.size not in get_args(Size):
+            raise InputError(f"size must be one of {', '.join(get_args(Size))}, got {self.size!r}")
 
     @classmethod
-    def of(cls, crf: CrfOptions | str | None, size: str = "network") -> MapRefiner | None:
-        """The refiner that a user asked for, or None for None.
+    def of(cls, value: Refine | CrfOptions | str | None) -> Refine | None:
+        """What a user gave for `refine=`: None, a preset with or without `@SIZE`, `CrfOptions`, or a `Refine`.
 
         Raises:
-            InputError: no such preset or size.
+            InputError: no such preset or size, or something else.
         """
-        if size not in SIZES:
-            raise InputError(f"crf_size must be one of {', '.join(SIZES)}, got {size!r}")
-        if crf is None:
-            return None
-        if not isinstance(crf, (str, CrfOptions)):
-            raise InputError(f"crf must be the name of a preset, CrfOptions or None, got {type(crf).__name__}")
-        return cls(preset(crf), size, crf if isinstance(crf, str) else None)
+        if value is None or isinstance(value, Refine):
+            return value
+        if isinstance(value, CrfOptions):
+            return cls(value)
+        if not isinstance(value, str):
+            raise InputError(
+                f"refine must be a preset such as psa or psa@original, CrfOptions, Refine or None, got "
+                f"{type(value).__name__}"
+            )
+        name, at, size = value.partition("@")
+        return cls(name, size) if at else cls(name)  # type: ignore[arg-type]  # checked by the class
+
+    @property
+    def preset(self) -> str | None:
+        """Name of the preset, or None where options were given."""
+        return self.crf if isinstance(self.crf, str) else None
+
+    @property
+    def options(self) -> CrfOptions:
+        """The CRF's options."""
+        return preset(self.crf)
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values that JSON takes and gives back unchanged."""
-        options = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self.options).items()}
+        options = json.loads(json.dumps(asdict(self.options)))
         return {"preset": self.preset, "size": self.size, **options}
 
-    def refine(
-        self, picture: npt.NDArray[np.uint8], map8: npt.NDArray[np.uint8], level: int
-    ) -> npt.NDArray[np.uint8]:
+    def apply(self, picture: npt.NDArray[np.uint8], map8: npt.NDArray[np.uint8], level: int) -> npt.NDArray[np.uint8]:
         """Refine one map.
 
         Args:
@@ -100,7 +120,7 @@ class MapRefiner:
             level: the map's mask is `map8 > level`. A mask that is empty or full stays so.
 
         Returns:
-            uint8 [H, W], round(255 P(foreground)): the mask is above 127.
+            uint8 [H, W], round(255 P(foreground)): the mask is above `Refine.level`.
 
         Raises:
             InputError: a dtype or shape is not as above.
@@ -116,36 +136,3 @@ class MapRefiner:
         q = DenseCRF(self.options).infer(np.ascontiguousarray(picture), np.take(energies, map8, axis=1))
         refined: npt.NDArray[np.uint8] = np.rint(np.float32(255) * q[1]).astype(np.uint8)
         return refined
-
-    def localization(
-        self, found: Localization, map8: npt.NDArray[np.uint8], entry: Prepared, spec: InputSpec
-    ) -> Localization:
-        """The refined form of a localization, which it keeps as `unrefined`.
-
-        Args:
-            found: without a CRF.
-            map8: uint8 [height, width], its map as the network gave it.
-            entry: its picture.
-            spec: the manifest's input.
-
-        Raises:
-            InputError: the size is `original` and the picture was not kept.
-        """
-        from lidcam_rt.boxes import largest_box
-        from lidcam_rt.image import network_pixels, placement, to_original_size
-
-        level = int(np.floor(found.threshold))
-        if self.size == "original":
-            if entry.picture is None:
-                raise InputError("a CRF at the original size needs the picture: pass the refiner to `prepare` too")
-            full = self.refine(entry.picture, found.map, level)
-        else:
-            place = placement(entry.size, spec)
-            inside = np.s_[: place.height, : place.width]
-            refined = np.zeros_like(map8)
-            refined[inside] = self.refine(network_pixels(entry.array, spec)[inside], map8[inside], level)
-            full = to_original_size(refined, entry.size, spec)
-        mask = full > np.uint8(_HALF)
-        return replace(
-            found, box=largest_box(mask), mask=mask, map=full, threshold=float(_HALF), crf=self, unrefined=found
-        )

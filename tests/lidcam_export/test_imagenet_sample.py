@@ -29,7 +29,7 @@ def test_500_photos(tmp_path):
     same, overlaps = 0, []
     with lidcam_rt.load(tmp_path / "lite0.onnx") as localizer, torch.inference_mode():
         for photo, got in zip(photos, localizer.stream(photos), strict=True):
-            entry = localizer.prepare(photo)
+            entry = localizer.pipeline.prepare(photo)
             logits, ids, _, cam, _ = graph(torch.tensor(entry.array)[None], torch.full((1, 1), -1))
             pas = pas_reference(cam.numpy(), entry.array.shape[:2])
             mask = to_original_size(pas.map[0, 0], entry.size, manifest.input) > pas.threshold[0, 0]

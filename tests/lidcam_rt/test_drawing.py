@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from lidcam_rt import drawing
+from lidcam_rt import files
 from lidcam_rt.errors import InputError, OutputError
 
 
@@ -27,7 +27,7 @@ def test_save_writes_what_the_result_says(localizer, tmp_path):
 
 def test_save_is_all_or_nothing(localizer, tmp_path, monkeypatch):
     result = localizer(artifacts.picture("red"))
-    real, calls = drawing.write_atomically, []
+    real, calls = files.write_atomically, []
 
     def fails_late(path, data):
         calls.append(path)
@@ -35,7 +35,7 @@ def test_save_is_all_or_nothing(localizer, tmp_path, monkeypatch):
             raise OutputError("full")
         real(path, data)
 
-    monkeypatch.setattr(drawing, "write_atomically", fails_late)
+    monkeypatch.setattr(files, "write_atomically", fails_late)
     with pytest.raises(OutputError, match="full"):
         result.save(tmp_path)
     assert len(calls) == 3 and list(tmp_path.iterdir()) == []

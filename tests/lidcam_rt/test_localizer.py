@@ -146,15 +146,17 @@ def test_stream_keeps_order_and_equals_calls(localizer, batch_size):
 
 def test_stream_yields_failures_in_place(localizer):
     items = [artifacts.picture("red"), b"rubbish", artifacts.picture("blue"), "no/such.jpg"]
-    results = list(localizer.stream(items, batch_size=2, on_error="yield"))
+    results = list(localizer.stream(items, batch_size=2))
     assert [type(r) for r in results] == [lidcam_rt.Localization, Failure, lidcam_rt.Localization, Failure]
     assert results[3].path == "no/such.jpg" and "no such file" in str(results[3].error)
-    seen = []
-    with pytest.raises(ImageError):
-        for result in localizer.stream(items, batch_size=4):
-            seen.append(result.class_name)
-    assert seen == ["red"]
-    assert isinstance(localizer.batch(items, on_error="yield")[1], Failure)
+    assert isinstance(results[1].error, ImageError)
+
+
+def test_batch_raises_and_names_the_picture(localizer):
+    with pytest.raises(ImageError, match=r"images\[1\]: <7 bytes>"):
+        localizer.batch([artifacts.picture("red"), b"rubbish", "no/such.jpg"])
+    with pytest.raises(ImageError, match=r"images\[0\]: no/such.jpg: no such file"):
+        localizer.batch(["no/such.jpg"])
 
 
 def _threads():
@@ -195,7 +197,7 @@ def test_stream_ends_its_threads_on_errors(localizer):
 
 
 @pytest.mark.parametrize(
-    "option", [{"batch_size": 0}, {"ahead": -1}, {"workers": 0}, {"on_error": "skip"}, {"top_k": 9}]
+    "option", [{"batch_size": 0}, {"ahead": -1}, {"workers": 0}, {"top_k": 9}, {"refine": 3}]
 )
 def test_stream_checks_its_options_at_once(localizer, option):
     with pytest.raises(InputError, match=next(iter(option))):

@@ -101,7 +101,7 @@ def test_labels_of_another_order_of_classes(multilabel, picture):
 
 def test_the_crf_gets_scores_over_their_sum(multilabel, picture):
     with lidcam_rt.load(multilabel) as localizer:
-        options = SegmentOptions(background="constant", crf="psa")
+        options = SegmentOptions(background="constant", refine="psa")
         found = Segmenter(localizer, options)(picture, labels=[RED, BLUE], keep_image=False)
         maps = [localizer(picture, labels=[entry.class_id]).map / np.float32(255) for entry in found.classes]
         scores = np.stack([np.full(maps[0].shape, 0.15, np.float32), *maps]).astype(np.float32)
@@ -132,7 +132,7 @@ def test_what_is_saved_is_what_was_found(multilabel, picture, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"score": 2}, {"level": -1}, {"alpha": 0}, {"background": "none"}, {"crf": "no such"}]
+    "wrong", [{"score": 2}, {"level": -1}, {"alpha": 0}, {"background": "none"}, {"refine": "no such"}]
 )
 def test_wrong_options_get_a_message(localizer, wrong):
     with pytest.raises(InputError):

@@ -22,7 +22,7 @@ model, *paths = sys.argv[1:]
 with lidcam_rt.load(model) as localizer:
     def run(count):
         pictures = itertools.islice(itertools.cycle(paths), count)
-        for result in localizer.stream(pictures, on_error="yield"):
+        for result in localizer.stream(pictures):
             del result
         gc.collect()
         return resident_mb()

@@ -7,7 +7,6 @@ from typing import Annotated, Any
 
 import typer
 
-from lidcam_rt.cli.crf import Crf, CrfSize
 from lidcam_rt.cli.options import (
     Backend,
     Background,
@@ -17,6 +16,7 @@ from lidcam_rt.cli.options import (
     Limit,
     Model,
     OutputFolder,
+    RefinePreset,
     Score,
     Split,
 )
@@ -42,8 +42,7 @@ def evaluate(
     device: Device = "auto",
     score: Score = 0.5,
     background: Background = "mask",
-    crf: Crf = None,
-    crf_size: CrfSize = "network",
+    refine: RefinePreset = None,
     cases: Annotated[int, typer.Option(min=0, metavar="COUNT", help="Best and worst pictures in the report.")] = 6,
 ) -> None:
     """Score an artifact on a data set.
@@ -67,9 +66,8 @@ def evaluate(
         replicates=replicates,
         limit=limit,
         batch_size=batch_size,
-        segment=SegmentOptions(score=score, background=background, crf=crf),  # type: ignore[arg-type]
-        crf=crf,
-        crf_size=crf_size,
+        segment=SegmentOptions(score=score, background=background, refine=refine),  # type: ignore[arg-type]
+        refine=refine,
     )
     images = open_data(data, split)
     with load(model, backend=backend, device=device) as localizer:

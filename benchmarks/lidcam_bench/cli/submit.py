@@ -7,8 +7,7 @@ from typing import Annotated
 
 import typer
 
-from lidcam_rt.cli.crf import Crf, CrfSize
-from lidcam_rt.cli.options import Backend, Background, BatchSize, Device, Score
+from lidcam_rt.cli.options import Backend, Background, BatchSize, Device, RefinePreset, Score
 
 __all__ = ["submit"]
 
@@ -28,8 +27,7 @@ def submit(
     ] = None,
     score: Score = 0.5,
     background: Background = "mask",
-    crf: Crf = None,
-    crf_size: CrfSize = "network",
+    refine: RefinePreset = None,
     batch_size: BatchSize = None,
     backend: Backend = "auto",
     device: Device = "auto",
@@ -58,9 +56,8 @@ def submit(
                 files,
                 output,
                 track=track,
-                segment=SegmentOptions(score=score, background=background, crf=crf),  # type: ignore[arg-type]
-                crf=crf,
-                crf_size=crf_size,
+                segment=SegmentOptions(score=score, background=background, refine=refine),  # type: ignore[arg-type]
+                refine=refine,
                 batch_size=batch_size,
                 progress=lambda done, total: bar.update(task, completed=done, total=total),
             )

@@ -16,6 +16,7 @@ from lidcam_bench.data.sets import EvalRecord
 from lidcam_bench.evaluation.metric_set import Board, truth_boxes
 from lidcam_rt.errors import DataError, ImageError, InputError, LidcamError, MissingExtraError
 from lidcam_rt.localizer import Localizer, load
+from lidcam_rt.pipeline import OUTPUTS
 from lidcam_rt.results import Localization
 
 __all__ = ["Comparison", "Runner", "Tolerance", "compare", "open_runner"]
@@ -29,7 +30,7 @@ class Runner(Protocol):
         """In the order of the logits."""
 
     def __call__(self, image: Path) -> tuple[Localization, npt.NDArray[Any], npt.NDArray[Any] | None]:
-        """Localization, logits [classes] and the raw activation map [h, w] (None: not to be had)."""
+        """Localization, logits [classes] and the raw activation map [h, w] (None if unavailable)."""
 
 
 class _LocalizerRunner:
@@ -41,16 +42,12 @@ class _LocalizerRunner:
         self.name = f"{localizer.backend.name} on {localizer.device}"
 
     def __call__(self, image: Path) -> tuple[Localization, npt.NDArray[Any], npt.NDArray[Any] | None]:
-        engine = self.localizer
-        entry = engine.prepare(image, keep_image=False)
-        labels = None
-        if engine.manifest.labels_input:
-            labels = np.full((1, engine.manifest.top_k), -1, np.int64)
-        has = {entry["name"] for entry in getattr(engine.backend, "outputs", ())}  # an engine may be built without
-        names = ("logits", "class_ids", "map8", "threshold", *(["cam"] if not has or "cam" in has else []))
-        outputs = engine.backend.run(entry.array[None], labels, names)
-        cam = outputs.get("cam")
-        return engine.finish(entry, outputs, 0, 1), outputs["logits"][0], None if cam is None else cam[0, 0]
+        pipeline = self.localizer.pipeline
+        prepared = pipeline.prepare(image, keep_image=False)
+        has_cam = any(entry["name"] == "cam" for entry in pipeline.backend.outputs)  # an engine may be built without
+        outputs = pipeline.run([prepared], outputs=(*OUTPUTS, "cam") if has_cam else OUTPUTS)
+        cam = outputs["cam"][0, 0] if has_cam else None
+        return pipeline.finish(prepared, outputs), outputs["logits"][0], cam
 
 
 def open_runner(path: str | os.PathLike[str], *, backend: str = "auto", device: str = "auto") -> Runner:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from lidcam_bench.data.sets import EvalSet
 from lidcam_rt.artifact import Manifest
-from lidcam_rt.crf.localization import MapRefiner
+from lidcam_rt.crf import Refine
 
 if TYPE_CHECKING:
     from lidcam_bench.evaluation.runner import EvalOptions
@@ -56,13 +56,13 @@ def notes(
             "Some pictures have several classes: the truth for maps and boxes is all their objects together; for "
             "the ground-truth class it is the first class's own objects where the masks tell them apart."
         )
-    refiner = MapRefiner.of(options.crf, options.crf_size)
-    if refiner is not None:
+    refine = Refine.of(options.refine)
+    if refine is not None:
         yield (
-            f"Maps, masks and boxes are those after a dense CRF ({refiner.preset or 'own options'}, at "
-            f"{refiner.size} size): a map is the foreground's probability, and its own threshold is 127."
+            f"Maps, masks and boxes are those after a dense CRF ({refine.preset or 'own options'}, at "
+            f"{refine.size} size): a map is the foreground's probability, and its own threshold is 127."
         )
-    if "track1" in options.metrics and options.segment.crf is not None:
+    if "track1" in options.metrics and options.segment.refine is not None:
         yield "Label maps are refined at original size by a dense CRF of all their classes."
     yield (
         "Peaks and best thresholds are chosen on the very pictures that are scored. Boxes and maps are compared at "

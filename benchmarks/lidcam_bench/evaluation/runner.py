@@ -20,8 +20,7 @@ from lidcam_bench.evaluation.metric_set import GROUPS, Board, blob, differences,
 from lidcam_bench.evaluation.notes import NO_CLASS, notes, some, swapped_hint
 from lidcam_bench.evaluation.state import SavedSums
 from lidcam_bench.metrics import LocalizationAccuracy
-from lidcam_rt.crf.localization import MapRefiner
-from lidcam_rt.crf.options import CrfOptions
+from lidcam_rt.crf import CrfOptions, Refine
 from lidcam_rt.errors import DataError, InputError
 from lidcam_rt.files import file_sha256
 from lidcam_rt.localizer import Localizer
@@ -48,8 +47,7 @@ class EvalOptions:
         save_every: least number of pictures between two saved states (fewer saves where they take over 5% of the
             time).
         segment: how label maps are made, for track1 (with a CRF of their own).
-        crf: preset or options of the dense CRF that refines maps, masks and boxes; None: none.
-        crf_size: `network` or `original`, see `lidcam_rt.crf.MapRefiner`.
+        refine: how maps, masks and boxes are refined, as in a call of the Localizer; None: not at all.
     """
 
     metrics: tuple[str, ...] = ("track3", "wsol")
@@ -59,18 +57,30 @@ class EvalOptions:
     batch_size: int | None = None
     save_every: int = 20
     segment: SegmentOptions = field(default_factory=SegmentOptions)
-    crf: CrfOptions | str | None = None
-    crf_size: str = "network"
+    refine: Refine | CrfOptions | str | None = None
 
     def __post_init__(self) -> None:
         unknown = [name for name in self.metrics if name not in GROUPS]
         if unknown or not self.metrics:
             raise InputError(f"metrics are some of {', '.join(GROUPS)}, got {', '.join(self.metrics) or 'none'}")
-        MapRefiner.of(self.crf, self.crf_size)
+        Refine.of(self.refine)
         for name in ("batch_size", "save_every", "limit"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InputError(f"{name} must be at least 1, got {value}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """All that results depend on, as plain values; `crf` and `crf_size` say how maps are refined."""
+        refine, of_labels = Refine.of(self.refine), Refine.of(self.segment.refine)
+        segment = asdict(self.segment)
+        del segment["refine"]
+        segment["crf"] = None if of_labels is None else asdict(of_labels)["crf"]
+        options = {k: v for k, v in asdict(self).items() if k not in ("save_every", "refine")}
+        return options | {
+            "segment": segment,
+            "crf": None if refine is None else refine.to_dict(),
+            "crf_size": "network" if refine is None else refine.size,
+        }
 
 
 def class_map(model: tuple[str, ...], data: tuple[str, ...]) -> tuple[int, ...] | None:
@@ -155,14 +165,12 @@ class _Run:
         names = [PREDICTED, *([KNOWN] if options.gt_known else []), BASELINE]
         labels = min(len(data.class_names) + 1, 255)
         self.boards = {name: Board(options.metrics, options.replicates, labels) for name in names}
-        refiner = MapRefiner.of(options.crf, options.crf_size)
         self.identity = {
             "version": __version__,
             "model": _digest(localizer.path),
             "backend": f"{localizer.backend.name} on {localizer.device}",
             "data": fingerprint(data),
-            "options": {k: v for k, v in asdict(options).items() if k != "save_every"}
-            | {"crf": None if refiner is None else refiner.to_dict()},
+            "options": options.to_dict(),
         }
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
@@ -185,7 +193,7 @@ class _Run:
         self, records: Sequence[EvalRecord], batch_size: int, stack: ExitStack
     ) -> Iterator[tuple[EvalRecord, tuple[Localization | Failure, Localization | Failure | None]]]:
         """Each record with the localization of its predicted class, and of its true one where that is wanted."""
-        keep = self.options.segment.crf is not None and self.segmenter is not None
+        keep = self.options.segment.refine is not None and self.segmenter is not None
         most = self.localizer.manifest.top_k if self.segmenter is not None else 1
 
         def stream(**more: Any) -> Any:
@@ -193,11 +201,13 @@ class _Run:
                 closing(
                     self.localizer.stream(
                         [record.image for record in records],
-                        batch_size=batch_size, keep_image=keep, on_error="yield", crf=self.options.crf,
-                        crf_size=self.options.crf_size, **more,
+                        batch_size=batch_size,
+                        keep_image=keep,
+                        refine=self.options.refine,
+                        **more,
                     )
                 )
-            )  # fmt: skip
+            )
 
         predicted = stream(top_k=most)
         if not self.options.gt_known:

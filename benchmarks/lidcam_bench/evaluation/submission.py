@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from lidcam_rt.crf import CrfOptions, Refine
 from lidcam_rt.drawing import encode
 from lidcam_rt.errors import DataError, InputError
 from lidcam_rt.files import replacing
@@ -34,8 +35,7 @@ def write_submission(
     *,
     track: int,
     segment: SegmentOptions | None = None,
-    crf: Any = None,
-    crf_size: str = "network",
+    refine: Refine | CrfOptions | str | None = None,
     batch_size: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
@@ -50,8 +50,7 @@ def write_submission(
         out: the .zip.
         track: 1 or 3.
         segment: how label maps are made, for Track 1 (with a CRF of their own).
-        crf: preset or options of the dense CRF that refines maps, for Track 3.
-        crf_size: of `Localizer`.
+        refine: how maps are refined, for Track 3; as in a call of the Localizer.
         batch_size: pictures per network call; None: 1 on the CPU, 8 on a GPU.
         progress: called with (done, all).
 
@@ -66,11 +65,9 @@ def write_submission(
     stream = localizer.stream(
         images,
         top_k=localizer.manifest.top_k if segmenter else 1,
-        keep_image=segmenter is not None and segmenter.options.crf is not None,
-        on_error="yield",
+        keep_image=segmenter is not None and segmenter.options.refine is not None,
         batch_size=batch_size,
-        crf=crf if track == 3 else None,
-        crf_size=crf_size,
+        refine=refine if track == 3 else None,
     )
     with closing(stream), replacing(out) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
         for done, (path, result) in enumerate(zip(images, stream, strict=True), start=1):

@@ -65,7 +65,7 @@ def draw_cases(
             wrong = {"True": ", class right", "False": ", class wrong"}.get(row.get("top1_cls", ""), "")
             answer = f"{row['class']} ({float(row['score']):.2f}{wrong})"
             caption = f"{row['file']}: {answer}, mask IoU {float(row['mask_iou']):.2f}"
-            localized = localizer(data.records[i].image, crf=options.crf, crf_size=options.crf_size)
+            localized = localizer(data.records[i].image, refine=options.refine)
             large, mask = _enlarged(localized, data.records[i].read_mask())
             cases.append(Case(heading, about, caption, _jpeg(_outline(large.overlay(), mask))))
     if "track1" in options.metrics and (classes := class_map(localizer.class_names, data.class_names)) is not None:

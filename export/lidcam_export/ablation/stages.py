@@ -110,15 +110,16 @@ def find_maps(localizer: Localizer, images: EvalSet, *, batch: int = 32) -> Foun
     labels = np.array([record.labels[0] if record.labels else -1 for record in images.records], np.int64)
     if (labels < 0).any():
         raise DataError(f"{images.records[int(labels.argmin())].image} has no class; the ablation needs one")
+    pipeline = localizer.pipeline
     cams, ranked = [], []
     for start in range(0, len(labels), batch):
         part = images.records[start : start + batch]
         try:
-            pixels: Any = np.stack([localizer.prepare(record.image, keep_image=False).array for record in part])
+            prepared = [pipeline.prepare(record.image, keep_image=False) for record in part]
         except InputError as error:
             raise DataError(f"{error}; the ablation needs every picture") from error
-        given = np.tile(labels[start : start + batch, None], (1, localizer.manifest.top_k))
-        outputs = localizer.backend.run(pixels, given, ("logits", "cam"))
+        wanted = [pipeline.wanted(int(label)) for label in labels[start : start + batch]]
+        outputs = pipeline.run(prepared, wanted, ("logits", "cam"))
         cams.append(outputs["cam"][:, 0])
         ranked.append(outputs["logits"].argmax(1))
     return Found(images.records, labels, localizer.manifest.input, np.concatenate(cams), np.concatenate(ranked))

@@ -168,7 +168,11 @@ class Shaky:
     name, device = "shaky 1.0", "cpu"
 
     def __init__(self, engine):
-        self.engine, self.calls = engine, 0
+        self.engine, self.calls, self.inputs = engine, 0, engine.inputs
+
+    @property
+    def outputs(self):
+        return [entry for entry in self.engine.outputs if entry["name"] != "cam" or self.calls < 3]
 
     def run(self, image, labels, outputs):
         found = dict(self.engine.run(image, labels, outputs))
@@ -177,7 +181,7 @@ class Shaky:
         if self.calls == 1:  # another class
             swapped = found["class_ids"][:, ::-1]
             found |= self.engine.run(image, np.ascontiguousarray(swapped), outputs) | {"logits": -found["logits"]}
-        return {name: found[name] for name in outputs if name != "cam" or self.calls < 4}
+        return {name: found[name] for name in outputs}
 
 
 def test_an_engine_that_differs_is_told_in_each_measure(localizer, folder):

@@ -1,4 +1,4 @@
-"""`--crf` of localize and eval."""
+"""`--refine` of localize and eval."""
 
 import json
 import os
@@ -11,8 +11,7 @@ import pytest
 from lidcam_bench.evaluation import EvalOptions, evaluate, open_data, runner
 from PIL import Image
 
-from lidcam_rt.cli.crf import with_preset
-from lidcam_rt.crf import PRESETS, MapRefiner
+from lidcam_rt.crf import PRESETS, Refine
 from lidcam_rt.errors import InputError, OutputError
 from lidcam_rt.segmenter import SegmentOptions
 
@@ -26,34 +25,6 @@ def lidcam(*arguments):
     return done
 
 
-@pytest.mark.parametrize(
-    ("given", "expected"),
-    [
-        ("localize m.onnx a.jpg --crf -o out", "localize m.onnx a.jpg --crf psa -o out"),
-        ("localize m.onnx a.jpg --crf", "localize m.onnx a.jpg --crf psa"),
-        ("localize m.onnx --crf a.jpg", "localize m.onnx --crf psa a.jpg"),
-        ("localize --crf m.onnx a.jpg", "localize --crf psa m.onnx a.jpg"),
-        ("localize --crf - m.onnx", "localize --crf psa - m.onnx"),
-        ("localize --crf here m.onnx", "localize --crf psa here m.onnx"),
-        ("localize --crf *.jpg", "localize --crf psa *.jpg"),
-        ("localize --crf deeplab m.onnx", "localize --crf deeplab m.onnx"),
-        ("localize --crf deeplap m.onnx", "localize --crf deeplap m.onnx"),
-        ("localize --crf psa-fast m.onnx", "localize --crf psa-fast m.onnx"),
-        ("localize --crf psa-fats m.onnx", "localize --crf psa-fats m.onnx"),
-        ("localize --crf psa-there m.onnx", "localize --crf psa psa-there m.onnx"),
-        ("localize --crf my-photos", "localize --crf psa my-photos"),
-        ("localize --crf=irn m.onnx", "localize --crf=irn m.onnx"),
-        ("localize m.onnx -- --crf", "localize m.onnx -- --crf"),
-        ("localize --crf --crf-size original", "localize --crf psa --crf-size original"),
-    ],
-)
-def test_the_value_may_be_left_out(tmp_path, monkeypatch, given, expected):
-    (tmp_path / "here").mkdir()
-    (tmp_path / "psa-there").mkdir()
-    monkeypatch.chdir(tmp_path)
-    assert with_preset(given.split()) == expected.split()
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     return artifacts.data_set(tmp_path_factory.mktemp("data") / "colours", 6, noise=9)
@@ -61,24 +32,24 @@ def folder(tmp_path_factory):
 
 def test_localize(model, localizer, folder, tmp_path):
     out, pictures = tmp_path / "o", folder / "images"
-    assert lidcam("localize", model, pictures, "-o", out, "--crf", "--map").returncode == 0
+    assert lidcam("localize", model, pictures, "-o", out, "--refine", "psa", "--map").returncode == 0
     document = json.loads((out / "results.json").read_text())
-    assert document["crf"] == MapRefiner.of("psa").to_dict()
+    assert document["crf"] == Refine("psa").to_dict()
     for record in document["results"]:
         assert record["crf"] == document["crf"] and record["threshold"] == 127
-        expected = localizer(record["image"], crf="psa")
+        expected = localizer(record["image"], refine="psa")
         found = np.asarray(Image.open(out / record["files"]["map"]))
         assert np.array_equal(found, expected.map) and record["box"] == list(expected.box)
-    again = lidcam("localize", model, pictures, "-o", out, "--crf", "psa", "--map")
+    again = lidcam("localize", model, pictures, "-o", out, "--refine", "psa", "--map")
     assert again.returncode == 0 and "6 of 6 pictures are done already" in again.stderr
     for other, says in (
         (["--map"], "crf was psa, is none"),
-        (["--map", "--crf", "irn"], "crf preset was \"psa\", is \"irn\"; crf bilateral_sxy was 80.0, is 50.0"),
-        (["--map", "--crf", "--crf-size", "original"], "crf size was \"network\", is \"original\""),
+        (["--map", "--refine", "irn"], "crf preset was \"psa\", is \"irn\"; crf bilateral_sxy was 80.0, is 50.0"),
+        (["--map", "--refine", "psa@original"], "crf size was \"network\", is \"original\""),
     ):
         refused = lidcam("localize", model, pictures, "-o", out, *other)
         assert refused.returncode == 6 and says in refused.stderr.replace("\n", " ")
-    wrong = lidcam("localize", model, pictures, "-o", tmp_path / "p", "--crf", "deeplap")
+    wrong = lidcam("localize", model, pictures, "-o", tmp_path / "p", "--refine", "deeplap")
     assert wrong.returncode == 2 and "deeplab" in wrong.stderr and not (tmp_path / "p").exists()
 
 
@@ -95,26 +66,26 @@ def test_a_run_from_before_the_option_is_resumed(model, folder, tmp_path):
 def test_eval(localizer, folder, tmp_path):
     data = open_data(str(folder))
     plain = evaluate(localizer, data, tmp_path / "plain", EvalOptions(replicates=0))
-    options = EvalOptions(replicates=0, crf="psa", metrics=("track3", "wsol"))
+    options = EvalOptions(replicates=0, refine="psa", metrics=("track3", "wsol"))
     found = evaluate(localizer, data, tmp_path / "crf", options)
     for measure, score in (("track3", "peak_iou"), ("pxap", "pxap")):
         values = [r["rows"]["predicted class"][measure]["scores"][score] for r in (plain, found)]
         assert values[1] > values[0]
     assert found["rows"]["predicted class"]["track3"]["scores"]["peak_iou"] > 0.95
-    assert found["identity"]["options"]["crf"] == MapRefiner.of("psa").to_dict()
+    assert found["identity"]["options"]["crf"] == Refine("psa").to_dict()
     assert any("dense CRF (psa" in note for note in found["notes"])
     assert not any("CRF" in note for note in plain["notes"])
     for other in (None, "irn", PRESETS["irn"]):
         with pytest.raises(OutputError, match="options crf"):
-            evaluate(localizer, data, tmp_path / "crf", EvalOptions(replicates=0, crf=other))
+            evaluate(localizer, data, tmp_path / "crf", EvalOptions(replicates=0, refine=other))
     with pytest.raises(InputError, match="psa"):
-        EvalOptions(crf="nope")
+        EvalOptions(refine="nope")
 
 
 def test_eval_stopped_and_resumed(localizer, folder, tmp_path, monkeypatch):
     options = EvalOptions(
-        metrics=("track3", "wsol", "track1"), replicates=5, save_every=2, batch_size=2, crf="psa", crf_size="original",
-        segment=SegmentOptions(crf="psa"),
+        metrics=("track3", "wsol", "track1"), replicates=5, save_every=2, batch_size=2, refine="psa@original",
+        segment=SegmentOptions(refine="psa"),
     )  # fmt: skip
     data = open_data(str(folder))
     evaluate(localizer, data, tmp_path / "whole", options)
@@ -138,7 +109,7 @@ def test_eval_stopped_and_resumed(localizer, folder, tmp_path, monkeypatch):
 def test_eval_command(model, folder, tmp_path):
     pytest.importorskip("matplotlib")
     command = ["eval", model, "--data", folder, "--metrics", "track3,track1", "--replicates", "0", "--limit", "3"]
-    assert lidcam(*command, "--crf", "-o", tmp_path / "o").returncode == 0
+    assert lidcam(*command, "--refine", "psa", "-o", tmp_path / "o").returncode == 0
     page = (tmp_path / "o" / "report.html").read_text()
     assert "dense CRF (psa, at network size)" in page and "refined at original size" in page
     refused = lidcam(*command, "-o", tmp_path / "o")

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import lidcam_rt
 from lidcam_rt.boxes import largest_box
-from lidcam_rt.crf import CrfOptions, DenseCRF, MapRefiner, foreground_probability
+from lidcam_rt.crf import CrfOptions, DenseCRF, GaussianTerm, Refine, foreground_probability, preset
 from lidcam_rt.errors import InputError
 from lidcam_rt.image import network_pixels, read_image, to_original_size
 
@@ -42,16 +42,16 @@ def test_fixed_alphas_are_psas():
 def test_without_pairwise_terms_the_mask_stays(level, seed):
     rng = np.random.default_rng(seed)
     map8 = rng.integers(0, 256, (9, 11)).astype(np.uint8)
-    refined = MapRefiner(NOTHING).refine(np.zeros((9, 11, 3), np.uint8), map8, level)
+    refined = Refine(NOTHING).apply(np.zeros((9, 11, 3), np.uint8), map8, level)
     assert np.array_equal(refined > 127, map8.astype(int) > level)
 
 
 def test_empty_and_full_masks_stay():
     picture = artifacts.picture("red")
-    refiner = MapRefiner.of("psa")
+    refine = Refine("psa")
     for value, level, all_of in ((0, 0, 0), (7, 3, 255), (3, 3, 0), (0, -1, 255), (255, 255, 0)):
         map8 = np.full(picture.shape[:2], value, np.uint8)
-        assert (refiner.refine(picture, map8, level) == all_of).all()
+        assert (refine.apply(picture, map8, level) == all_of).all()
 
 
 def test_a_coarse_map_takes_the_edges_of_the_picture():
@@ -70,7 +70,7 @@ def test_a_coarse_map_takes_the_edges_of_the_picture():
     def iou(mask):
         return (mask & truth).sum() / (mask | truth).sum()
 
-    refined = MapRefiner.of("psa", "original").refine(picture, map8, level) > 127
+    refined = Refine("psa", "original").apply(picture, map8, level) > 127
     assert iou(map8 > level) < 0.75 and iou(refined) > 0.97
 
 
@@ -83,7 +83,7 @@ def noisy():
 @pytest.mark.parametrize("size", ["network", "original"])
 def test_localizer(localizer, noisy, size):
     plain = localizer(noisy)
-    found = localizer(noisy, crf="psa", crf_size=size)
+    found = localizer(noisy, refine=f"psa@{size}")
     assert np.array_equal(found.unrefined.map, plain.map) and found.unrefined.box == plain.box
     assert (found.class_id, found.score, found.topk) == (plain.class_id, plain.score, plain.topk)
     assert found.threshold == 127 and np.array_equal(found.mask, found.map > found.threshold)
@@ -96,8 +96,8 @@ def test_localizer(localizer, noisy, size):
     if size == "original":
         pixels, map8 = noisy, plain.map
     else:
-        entry = localizer.prepare(noisy)
-        outputs = localizer.forward(localizer.backend, [entry], [(-1,)])
+        entry = localizer.pipeline.prepare(noisy)
+        outputs = localizer.pipeline.run([entry])
         pixels, map8 = entry.array, outputs["map8"][0, 0]
     q = DenseCRF("psa").refine(pixels, np.stack([1 - p[map8], p[map8]]))[1]
     expected = to_original_size(np.rint(255 * q).astype(np.uint8), entry.size, localizer.manifest.input) if (
@@ -107,11 +107,11 @@ def test_localizer(localizer, noisy, size):
 
 def test_results_say_so(localizer, noisy, tmp_path):
     options = CrfOptions(iterations=3)
-    plain, named, own = localizer(noisy), localizer(noisy, crf="irn"), localizer(noisy, crf=options)
+    plain, named, own = localizer(noisy), localizer(noisy, refine="irn"), localizer(noisy, refine=options)
     assert plain.crf is None and plain.unrefined is None and "crf" not in plain.to_dict()
     crf = named.to_dict()["crf"]
     assert crf["preset"] == "irn" and crf["size"] == "network" and crf["bilateral_srgb"] == 5
-    assert own.crf.options == options and own.to_dict()["crf"]["preset"] is None
+    assert own.crf == Refine(options).to_dict() and own.to_dict()["crf"]["preset"] is None
     assert json.loads(json.dumps(own.to_dict())) == own.to_dict()
     files = named.save(tmp_path)
     assert json.loads(files["json"].read_text())["crf"] == crf
@@ -119,29 +119,29 @@ def test_results_say_so(localizer, noisy, tmp_path):
 
 def test_batch_stream_and_call_agree(localizer, noisy):
     small = noisy[10:80, 20:130]
-    calls = [localizer(picture, crf="psa", top_k=2, keep_image=False) for picture in (noisy, small)]
+    calls = [localizer(picture, refine="psa", top_k=2, keep_image=False) for picture in (noisy, small)]
     assert all(len(c.others) == 1 and c.others[0].crf and c.others[0].unrefined and c.image is None for c in calls)
     for size in ("network", "original"):
-        calls = [localizer(picture, crf="psa", crf_size=size, top_k=2) for picture in (noisy, small)]
-        batch = localizer.batch([noisy, small], crf="psa", crf_size=size, top_k=2, keep_image=False)
-        stream = list(localizer.stream([noisy, small], crf="psa", crf_size=size, top_k=2, keep_image=False))
+        calls = [localizer(picture, refine=Refine("psa", size), top_k=2) for picture in (noisy, small)]
+        batch = localizer.batch([noisy, small], refine=f"psa@{size}", top_k=2, keep_image=False)
+        stream = list(localizer.stream([noisy, small], refine=f"psa@{size}", top_k=2, keep_image=False))
         for a, b, c in zip(calls, batch, stream, strict=True):
             assert a.image is not None and b.image is None and c.image is None
             for x, y, z in zip((a, *a.others), (b, *b.others), (c, *c.others), strict=True):
                 assert np.array_equal(x.map, y.map) and np.array_equal(x.map, z.map)
-                assert x.crf == y.crf == z.crf == MapRefiner.of("psa", size)
+                assert x.crf == y.crf == z.crf == Refine("psa", size).to_dict()
 
 
 @pytest.mark.parametrize("options", [{"dtype": "float32"}, {"resize": "letterbox"}])
 def test_other_inputs(tmp_path, noisy, options):
     with lidcam_rt.load(artifacts.build(tmp_path / "m.onnx", **options)) as localizer:
-        found = localizer(noisy, crf="psa")
-        entry = localizer.prepare(noisy)
+        found = localizer(noisy, refine="psa")
+        entry = localizer.pipeline.prepare(noisy)
         if "dtype" in options:
             with lidcam_rt.load(artifacts.build(tmp_path / "n.onnx")) as other:
                 pixels = network_pixels(entry.array, localizer.manifest.input)
-                assert np.array_equal(pixels, other.prepare(noisy).array)
-                assert np.array_equal(found.map, other(noisy, crf="psa").map)
+                assert np.array_equal(pixels, other.pipeline.prepare(noisy).array)
+                assert np.array_equal(found.map, other(noisy, refine="psa").map)
         x0, y0, x1, y1 = found.box
         assert abs(x0 - 40) <= 3 and abs(y0 - 24) <= 3 and abs(x1 - 104) <= 3 and abs(y1 - 72) <= 3
 
@@ -151,21 +151,38 @@ def test_a_real_photo_of_any_size(localizer):
 
     picture = read_image(data.astronaut()[:301, :211])
     for size in ("network", "original"):
-        found = localizer(picture, crf="deeplab", crf_size=size)
+        found = localizer(picture, refine=f"deeplab@{size}")
         assert found.map.shape == (301, 211) and found.map.dtype == np.uint8
 
 
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ({"crf": "nope"}, "psa"),
-        ({"crf": True}, "preset"),
-        ({"crf": ["psa"]}, "preset"),
-        ({"crf": "psa", "crf_size": "half"}, "network, original"),
-        ({"crf_size": "half"}, "network, original"),
+        ({"refine": "nope"}, "psa"),
+        ({"refine": ""}, "psa"),
+        ({"refine": True}, "preset"),
+        ({"refine": ["psa"]}, "preset"),
+        ({"refine": "psa@half"}, "network, original"),
+        ({"refine": "psa@"}, "network, original"),
+        ({"refine": "@original"}, "psa"),
     ],
 )
 def test_mistakes(localizer, noisy, arguments, says):
     for call in (localizer, lambda p, **k: localizer.batch([p], **k), lambda p, **k: localizer.stream([p], **k)):
         with pytest.raises(InputError, match=says):
             call(noisy, **arguments)
+
+
+def test_every_form_of_refine():
+    options = CrfOptions(iterations=3, terms=(GaussianTerm((2, 3), 1.0),))
+    assert Refine.of(None) is None
+    assert Refine.of("psa") == Refine() == Refine.of("psa@network") == Refine("psa", "network")
+    assert Refine.of("irn-fast@original") == Refine("irn-fast", "original")
+    assert Refine.of(options) == Refine(options) and Refine.of(Refine(options, "original")).size == "original"
+    assert (Refine.of("irn").preset, Refine(options).preset) == ("irn", None)
+    assert Refine.of("irn").options == preset("irn") and Refine(options).options == options
+    for refine in (Refine("psa"), Refine(options)):
+        assert json.loads(json.dumps(refine.to_dict())) == refine.to_dict()
+    for wrong in ({"crf": 3}, {"crf": "nope"}, {"size": "half"}, {"size": None}):
+        with pytest.raises(InputError):
+            Refine(**wrong)
