@@ -10,8 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from lidcam_rt.artifact import Manifest
-from lidcam_rt.backends import Backend, open_backend
-from lidcam_rt.backends.engine_file import manifest_of
+from lidcam_rt.backends import Backend, manifest_of, open_backend
 from lidcam_rt.errors import InputError
 from lidcam_rt.image import MAX_PIXELS, ImageSource, describe
 from lidcam_rt.pipeline import Pipeline

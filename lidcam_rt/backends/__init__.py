@@ -1,23 +1,143 @@
-"""Engines that run an artifact: one file per engine, found by name."""
+"""Engines that run an artifact: a registry of what each can do, and the choice among them.
+
+A new engine is one file with an `open_backend` (see `base.Opener`) and one entry of `BACKENDS`.
+"""
 
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import os
-from typing import cast
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
-from lidcam_rt.artifact import Manifest
-from lidcam_rt.backends.base import Backend, Opener
-from lidcam_rt.backends.engine_file import ENGINE_SUFFIX
+from lidcam_rt.backends.base import Backend, Opener, parse_device
 from lidcam_rt.errors import InputError
 
-__all__ = ["BACKENDS", "Backend", "open_backend"]
+if TYPE_CHECKING:
+    from lidcam_rt.artifact import Manifest
 
-#: Module of each backend; it has a function `open_backend` (see `base.Opener`).
-BACKENDS: dict[str, str] = {
-    "onnxruntime": "lidcam_rt.backends.onnxruntime",
-    "tensorrt": "lidcam_rt.backends.tensorrt",
-}
+__all__ = ["BACKENDS", "Backend", "Engine", "manifest_of", "open_backend"]
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """What is known of an engine before it is loaded.
+
+    Attributes:
+        name: what `backend=` takes.
+        module: has `open_backend` (see `base.Opener`).
+        suffix: of the files that it loads.
+        made_by: the verb of `lidcam` that makes such a file.
+        devices: kinds of devices that it runs on.
+        precisions: arithmetic that it can be asked for, or that its files may have.
+        imports: packages that bring it; any one of them will do.
+        extra: of lidcam-rt, which installs them; None: they come with lidcam-rt itself.
+        priority: among installed engines that load a file and run on the device, `auto` takes the highest.
+        manifest: `module:function` that reads the manifest of its files.
+    """
+
+    name: str
+    module: str
+    suffix: str
+    made_by: str
+    devices: tuple[str, ...]
+    precisions: tuple[str, ...]
+    imports: tuple[str, ...]
+    extra: str | None
+    priority: int
+    manifest: str = "lidcam_rt.artifact:read_manifest"
+
+    @property
+    def installed(self) -> bool:
+        """Whether one of its packages is there; none of them is imported."""
+        return any(_is_there(name) for name in self.imports)
+
+
+#: Every engine. The priorities are those of measurements: benchmarks/README.md.
+BACKENDS: tuple[Engine, ...] = (
+    Engine(
+        name="onnxruntime",
+        module="lidcam_rt.backends.onnxruntime",
+        suffix=".onnx",
+        made_by="lidcam export",
+        devices=("cpu", "cuda"),
+        precisions=("fp32",),
+        imports=("onnxruntime",),
+        extra=None,
+        priority=20,
+    ),
+    Engine(
+        name="tensorrt",
+        module="lidcam_rt.backends.tensorrt",
+        suffix=".engine",
+        made_by="lidcam build",
+        devices=("cuda",),
+        precisions=("fp32", "fp16"),
+        imports=("tensorrt", "tensorrt_rtx"),
+        extra="tensorrt",
+        priority=30,
+        manifest="lidcam_rt.backends.engine_file:engine_manifest",
+    ),
+)
+
+
+def _is_there(name: str) -> bool:
+    if name in sys.modules:
+        return sys.modules[name] is not None
+    return importlib.util.find_spec(name) is not None
+
+
+def _loading(path: str | os.PathLike[str]) -> tuple[Engine, ...]:
+    """The engines that load a file, by its suffix; whatever no other engine claims is taken for an artifact."""
+    suffix = Path(path).suffix.lower()
+    return tuple(entry for entry in BACKENDS if entry.suffix == suffix) or tuple(
+        entry for entry in BACKENDS if entry.suffix == ".onnx"
+    )
+
+
+def manifest_of(path: str | os.PathLike[str]) -> Manifest:
+    """The manifest of an artifact, or of an engine by its sidecar; neither is loaded.
+
+    Raises:
+        ArtifactError: the file or the engine's sidecar is missing or cannot be used.
+    """
+    module, _, function = _loading(path)[0].manifest.partition(":")
+    return cast("Manifest", getattr(importlib.import_module(module), function)(path))
+
+
+def choose(path: str | os.PathLike[str], *, backend: str = "auto", device: str = "auto") -> Engine:
+    """The engine that a file is run by.
+
+    Args:
+        path: the artifact, or an engine that `lidcam build` made of one.
+        backend: a name of BACKENDS, or `auto`: the highest priority among the installed engines that load the file and
+            run on the device.
+        device: `auto`, `cpu`, `cuda` or `cuda:INDEX`.
+
+    Raises:
+        InputError: backend or device is not recognised, or does not go with the file.
+    """
+    kind, _ = parse_device(device)
+    names = [entry.name for entry in BACKENDS]
+    if backend != "auto" and backend not in names:
+        raise InputError(f"backend must be one of auto, {', '.join(names)}, got {backend!r}")
+    fitting = _loading(path)
+    name = Path(path).name
+    if backend != "auto":
+        named = BACKENDS[names.index(backend)]
+        if named not in fitting:
+            raise InputError(f"{name}: {backend} loads {named.suffix} files: make one with `{named.made_by}`")
+        fitting = (named,)
+    on_device = [entry for entry in fitting if kind == "auto" or kind in entry.devices]
+    if not on_device:
+        devices = sorted({known for entry in fitting for known in entry.devices})
+        runs = " or ".join(entry.name for entry in fitting)
+        raise InputError(f"{name}: {runs} runs it on {' or '.join(devices)}, device {device} was asked for")
+    by_priority = sorted(on_device, key=lambda entry: -entry.priority)
+    return next((entry for entry in by_priority if entry.installed), by_priority[0])
 
 
 def open_backend(
@@ -33,20 +153,16 @@ def open_backend(
     Args:
         path: the artifact, or an engine that `lidcam build` made of one.
         manifest: its manifest.
-        backend: a name of BACKENDS, or `auto`: TensorRT for engines, ONNX Runtime for artifacts.
+        backend: see `choose`.
         device: `auto`, `cpu`, `cuda` or `cuda:INDEX`.
         threads: threads of one call on the CPU; 0: one per usable core.
 
     Raises:
-        InputError: backend, device or threads is none that is known.
+        InputError: backend, device or threads is not recognised, or does not go with the file.
         BackendError: the engine cannot run it here, or would run it elsewhere than asked for.
+        MissingExtraError: the engine is not installed.
         ArtifactError: the engine refuses the file.
     """
-    engine = os.fspath(path).endswith(ENGINE_SUFFIX)
-    name = ("tensorrt" if engine else "onnxruntime") if backend == "auto" else backend
-    if name not in BACKENDS:
-        raise InputError(f"backend must be one of auto, {', '.join(BACKENDS)}, got {backend!r}")
-    if engine and name != "tensorrt":
-        raise InputError(f"{os.fspath(path)} is an engine of TensorRT: {name} runs the artifact it was built from")
-    opener = cast(Opener, importlib.import_module(BACKENDS[name]).open_backend)
+    engine = choose(path, backend=backend, device=device)
+    opener = cast(Opener, importlib.import_module(engine.module).open_backend)
     return opener(path, manifest, device=device, threads=threads)

@@ -14,11 +14,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from lidcam_rt.artifact import Manifest, read_manifest
+from lidcam_rt.artifact import Manifest
 from lidcam_rt.errors import ArtifactError, RebuildError
 from lidcam_rt.files import file_sha256, make_folder, write_atomically
 
-__all__ = ["ENGINE_SUFFIX", "EngineSpec", "Profile", "TensorSpec", "cache_key", "check_engine", "manifest_of",
+__all__ = ["ENGINE_SUFFIX", "EngineSpec", "Profile", "TensorSpec", "cache_key", "check_engine", "engine_manifest",
            "read_sidecar", "sidecar_path", "write_engine"]  # fmt: skip
 
 ENGINE_SUFFIX = ".engine"
@@ -173,15 +173,13 @@ def read_sidecar(engine: str | os.PathLike[str]) -> EngineSpec:
         raise RebuildError(f"{path}: invalid ({where}: {first['msg']}); {again}") from None
 
 
-def manifest_of(path: str | os.PathLike[str]) -> Manifest:
-    """The manifest of an artifact, or of an engine by its sidecar; neither is loaded.
+def engine_manifest(path: str | os.PathLike[str]) -> Manifest:
+    """The manifest of the artifact that an engine was built from, by the engine's sidecar; the engine is not loaded.
 
     Raises:
-        ArtifactError: the file or the engine's sidecar is missing or cannot be used.
+        ArtifactError: there is no sidecar, or it cannot be used.
     """
-    if os.fspath(path).endswith(ENGINE_SUFFIX):
-        return read_sidecar(path).read_manifest(path)
-    return read_manifest(path)
+    return read_sidecar(path).read_manifest(path)
 
 
 def check_engine(

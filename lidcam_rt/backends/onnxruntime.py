@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lidcam_rt.artifact import Manifest
-from lidcam_rt.backends.base import parse_device, usable_cores
+from lidcam_rt.backends.base import Opener, parse_device, usable_cores
 from lidcam_rt.errors import ArtifactError, BackendError, InputError
 
 __all__ = ["OrtBackend", "open_backend"]
@@ -254,3 +254,6 @@ def _check_graph(session: Any, manifest: Manifest, path: str | os.PathLike[str])
             + (f"; outputs {', '.join(sorted(missing))} are missing" if missing else "")
             + "). Export it again"
         )
+
+
+_: Opener = open_backend  # checked by mypy

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lidcam_rt.artifact import Manifest
-from lidcam_rt.backends.base import parse_device
+from lidcam_rt.backends.base import Opener, parse_device
 from lidcam_rt.backends.engine_file import ENGINE_SUFFIX, EngineSpec, check_engine, read_sidecar
 from lidcam_rt.device.runtime import CudaRuntime, open_runtime
 from lidcam_rt.errors import BackendError, InputError, MissingExtraError, RebuildError
@@ -285,3 +285,6 @@ def open_backend(
     cuda.use()
     engine, runtime, logger = _load(trt, path, spec)
     return TensorRTBackend(engine, spec, cuda, runtime, logger)
+
+
+_: Opener = open_backend  # checked by mypy

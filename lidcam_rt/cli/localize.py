@@ -57,7 +57,7 @@ def localize(
     import json
 
     from lidcam_rt import __version__
-    from lidcam_rt.backends.engine_file import manifest_of
+    from lidcam_rt.backends import manifest_of
     from lidcam_rt.cli.console import note, print_error, progress, say
     from lidcam_rt.cli.pictures import Pictures
     from lidcam_rt.cli.sources import find_images

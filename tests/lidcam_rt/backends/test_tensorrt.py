@@ -256,11 +256,11 @@ def test_what_is_missing_is_named(engine, artifact, monkeypatch):
     with pytest.raises(MissingExtraError, match=r"lidcam-rt\[tensorrt\]"):
         lidcam_rt.load(engine)
     manifest = read_manifest(artifact)
-    with pytest.raises(InputError, match=r"lidcam build tiny\.onnx"):
+    with pytest.raises(InputError, match=r"tensorrt loads \.engine files: make one with `lidcam build`"):
         lidcam_rt.load(artifact, backend="tensorrt")
-    with pytest.raises(InputError, match="onnxruntime runs the artifact"):
+    with pytest.raises(InputError, match=r"onnxruntime loads \.onnx files"):
         lidcam_rt.load(engine, backend="onnxruntime")
-    with pytest.raises(InputError, match="runs on a GPU"):
+    with pytest.raises(InputError, match="tensorrt runs it on cuda, device cpu"):
         lidcam_rt.load(engine, device="cpu")
     with pytest.raises(RebuildError, match="manifest"):
         open_backend(engine, manifest.model_copy(update={"top_k": 2}))
