@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 import pydensecrf.densecrf as peer
 from lidcam_rt._kernels import crf as kernels
+from lidcam_rt._kernels import isa
 from skimage import data, transform
 
 from lidcam_rt.crf import PRESETS, CrfOptions, DenseCRF
@@ -208,7 +209,7 @@ def main() -> None:
     given = parser.parse_args()
     path = RESULTS / "crf_2core_epyc.json"
     report = json.loads(path.read_text()) if path.exists() else {}
-    report["machine"] = f"{platform.machine()}, kernels {kernels.isa()}"
+    report["machine"] = f"{platform.machine()}, kernels {isa()}"
     if given.check:
         report["check"] = check(tuple(given.photos), tuple(given.labels))
     elif given.memory:

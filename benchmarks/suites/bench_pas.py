@@ -77,7 +77,7 @@ def floor_us(batch):
 def record(name, times, extra):
     """Medians and spread of the peers, appended to the results file."""
     found = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    found["machine"] = f"{platform.machine()}, {os.cpu_count()} cores, instruction set {_kernels.pas.isa()}"
+    found["machine"] = f"{platform.machine()}, {os.cpu_count()} cores, instruction set {_kernels.isa()}"
     found["versions"] = {"opencv": cv2.__version__, "numpy": np.__version__, "onnxruntime": ort.__version__}
     found["command"] = "python -m pytest benchmarks/suites/bench_pas.py -s"
     summary = {
@@ -161,14 +161,14 @@ def test_the_two_forms_in_onnxruntime(benchmark, precision):
     assert ratio >= 4
 
 
-@pytest.mark.parametrize("isa", ["avx2", "base"])
+@pytest.mark.parametrize("isa", ["avx2", "baseline"])
 def test_older_processors(benchmark, isa):
     """The same kernels kept to older instruction sets, against the same peer (OpenCV keeps its own)."""
     script = (
         "import sys; sys.path.insert(0, 'benchmarks/suites'); import bench_pas as b, statistics as s; "
         "b.cv2.setNumThreads(1); "
         "c = b.made(1); t = b.interleaved({'theirs': lambda: b.released(c[0, 0]), 'ours': lambda: b.ours(c)}, 300); "
-        "print(b._kernels.pas.isa(), s.median(t['theirs']) * 1e6, s.median(t['ours']) * 1e6)"
+        "print(b._kernels.isa(), s.median(t['theirs']) * 1e6, s.median(t['ours']) * 1e6)"
     )
     environment = os.environ | {"LIDCAM_ISA": isa}
     answer = benchmark.pedantic(

@@ -4,9 +4,7 @@
 #include <cstdlib>
 #include <cstring>
 
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
+#include "cpu/bytes.h"
 
 namespace lidcam::components {
 namespace {
@@ -19,61 +17,6 @@ int root(std::vector<Run>& runs, int i) {
   return i;
 }
 
-// One bit per byte of a row, set where the byte is not 0; the bits beyond the row are 0.
-void pack_row(const uint8_t* row, int width, uint64_t* words) {
-  int x = 0, i = 0;
-  for (; x + 64 <= width; x += 64, ++i) {
-#if defined(__SSE2__)
-    const __m128i zero = _mm_setzero_si128();
-    uint64_t word = 0;
-    for (int k = 0; k < 4; ++k) {
-      const __m128i v = _mm_loadu_si128(reinterpret_cast<const __m128i*>(row + x + 16 * k));
-      word |= uint64_t(uint32_t(_mm_movemask_epi8(_mm_cmpeq_epi8(v, zero)))) << (16 * k);
-    }
-    words[i] = ~word;
-#else
-    uint64_t word = 0;
-    for (int k = 0; k < 64; ++k) word |= uint64_t(row[x + k] != 0) << k;
-    words[i] = word;
-#endif
-  }
-  if (x < width) {
-    uint64_t word = 0;
-    int k = 0;
-#if defined(__SSE2__)
-    for (; x + k + 16 <= width; k += 16) {
-      const __m128i v = _mm_loadu_si128(reinterpret_cast<const __m128i*>(row + x + k));
-      word |= uint64_t(~uint32_t(_mm_movemask_epi8(_mm_cmpeq_epi8(v, _mm_setzero_si128()))) & 0xFFFF) << k;
-    }
-#endif
-    for (; x + k < width; ++k) word |= uint64_t(row[x + k] != 0) << k;
-    words[i] = word;
-  }
-}
-
-#if defined(__x86_64__)
-__attribute__((target("avx512f,avx512bw"))) void pack_row_avx512(const uint8_t* row, int width, uint64_t* words) {
-  int x = 0, i = 0;
-  for (; x + 64 <= width; x += 64) {
-    const __m512i v = _mm512_loadu_si512(row + x);
-    words[i++] = _mm512_test_epi8_mask(v, v);
-  }
-  if (x < width) {
-    const __m512i v = _mm512_maskz_loadu_epi8(~0ull >> (64 - (width - x)), row + x);
-    words[i] = _mm512_test_epi8_mask(v, v);
-  }
-}
-
-const bool has_avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw");
-#endif
-
-void pack(const uint8_t* row, int width, uint64_t* words) {
-#if defined(__x86_64__)
-  if (has_avx512) return pack_row_avx512(row, width, words);
-#endif
-  pack_row(row, width, words);
-}
-
 constexpr int kDx[8] = {-1, -1, 0, 1, 1, 1, 0, -1};  // clockwise on the screen, from the left
 constexpr int kDy[8] = {0, -1, -1, -1, 0, 1, 1, 1};
 
@@ -84,10 +27,11 @@ const std::vector<Component>& Finder::find(const uint8_t* mask, int height, int 
   components_.clear();
   size_t above = 0, above_end = 0;
   const int words = (width + 63) / 64;
+  const cpu::ByteKernels& kernels = cpu::byte_kernels();
   bits_.resize(words);
   edges_.resize(size_t(width) + 2);
   for (int y = 0; y < height; ++y) {
-    pack(mask + size_t(y) * width, width, bits_.data());
+    kernels.row_at_least(mask + size_t(y) * width, width, 1, bits_.data());
     // Where the row changes: begins and ends of runs in turn.
     int* edge = edges_.data();
     uint64_t last = 0;
@@ -163,11 +107,11 @@ int Finder::largest(const uint8_t* mask, int height, int width, bool by_pixels) 
     if (const int64_t other = measure(components_[i], true); other > bound) best = i, bound = other;
   if (by_pixels) return best;
   const int traced = best;
-  int64_t most = measure(components_[best], false);
+  int64_t largest = measure(components_[best], false);
   for (int i = n - 1; i >= 0; --i) {
-    if (i == traced || measure(components_[i], true) < most) continue;
+    if (i == traced || measure(components_[i], true) < largest) continue;
     const int64_t area = measure(components_[i], false);
-    if (area > most || (area == most && i > best)) best = i, most = area;
+    if (area > largest || (area == largest && i > best)) best = i, largest = area;
   }
   return best;
 }

@@ -23,7 +23,7 @@ struct Term {
   float weight;        // of a number as compat
   int compat;          // Compat; where an array begins among the words:
   int array;
-  int before, after;   // whether values are normalised before the splat, after the slice
+  int before, after;  // whether values are normalised before the splat, after the slice
 };
 
 struct Args {
@@ -33,7 +33,7 @@ struct Args {
   int capacity;  // vertices that a term may have
   int slots;     // of the hash table: a power of two, more than capacity
   int shared_bytes;
-  int channels;  // of a table, at most
+  int channels;  // largest number in a table
   int numbers;   // whether each compat is a number
   int lists;     // the word at which the labels present begin, their number before them; -1 where all are
   int list;      // words from an image's labels to the next image's; 0: all have the same
@@ -57,16 +57,16 @@ struct Place {
 
 LIDCAM_BOTH constexpr Place place(int64_t pixels, int64_t capacity, int64_t slots, int channels) {
   Place p{};
-  p.keys = 0;                                             // uint64 [slots]
-  p.ids = p.keys + 8 * slots;                             // int32 [slots], vertex of a slot
-  p.row = p.ids + 4 * slots;                              // int32 [6, pixels], table rows
-  p.weight = p.row + 4 * kCorners * pixels;               // float [6, pixels], barycentric
-  p.norm = p.weight + 4 * kCorners * pixels;              // float [pixels]
-  p.first = p.norm + 4 * pixels;                          // float [capacity + 1, channels], and once more
+  p.keys = 0;                                 // uint64 [slots]
+  p.ids = p.keys + 8 * slots;                 // int32 [slots], vertex of a slot
+  p.row = p.ids + 4 * slots;                  // int32 [6, pixels], table rows
+  p.weight = p.row + 4 * kCorners * pixels;   // float [6, pixels], barycentric
+  p.norm = p.weight + 4 * kCorners * pixels;  // float [pixels]
+  p.first = p.norm + 4 * pixels;              // float [capacity + 1, channels], and once more
   p.second = p.first + 4 * (capacity + 1) * channels;
   p.wide = (p.second + 4 * (capacity + 1) * channels + 7) / 8 * 8;  // int64 [capacity + 1]
-  p.counts = p.wide + 8 * (capacity + 1);                 // int32: vertices; most weight of a vertex; 2 changes
-  p.neighbor = p.counts + 16;                             // int32 [6, 2, capacity], table rows
+  p.counts = p.wide + 8 * (capacity + 1);  // int32: vertices; largest weight of a vertex; 2 changes
+  p.neighbor = p.counts + 16;              // int32 [6, 2, capacity], table rows
   p.bytes = (p.neighbor + 4 * 2 * kCorners * capacity + 15) / 16 * 16;
   return p;
 }

@@ -1,4 +1,4 @@
-// Ids for the keys of a plane's lattice, by place.
+// Ids for the simplices and vertices of a lattice over x and y, looked up by position in an array.
 #pragma once
 #include <algorithm>
 #include <cmath>
@@ -8,14 +8,14 @@
 
 namespace lidcam::crf {
 
-// In place of Table where the features are a picture's x and y alone: a place for each key there can be, which is two
-// to three times as many as there are.
+// Replaces Table where the features are a picture's x and y alone. It has an entry for every key that is possible, two
+// to three times as many as occur.
 class Grid {
  public:
   using Codec = Narrow<2>;
   using Key = uint64_t;
 
-  // What the bases of remainder-0 vertices can be, two further ones on each side.
+  // The possible bases of remainder-0 vertices, with a margin of two on each side.
   struct Bounds {
     int64_t low[2], size[2];
     // `across`, `down`: the largest features times the lattice's scale; the smallest are 0.
@@ -28,40 +28,40 @@ class Grid {
     int64_t cells() const { return size[0] * size[1]; }
   };
 
-  // At most `most` keys will be inserted.
-  Grid(const Bounds& bounds, bool simplices, size_t most) : bounds_(bounds), simplices_(simplices) {
+  // At most `limit` keys will be inserted.
+  Grid(const Bounds& bounds, bool simplices, size_t limit) : bounds_(bounds), simplices_(simplices) {
     const size_t places = size_t(bounds.cells()) * (simplices ? 6 : 1);
     ids_.allocate(places);
     std::memset(ids_.data(), 0, places * 4);
-    keys_.allocate(std::min(most, places) + kBlock);
+    keys_.allocate(std::min(limit, places) + kBlock);
     for (int first = 0; first < 3; ++first)
       for (int second = 0; second < 3; ++second)
         order_[first + 8 * second] = uint8_t(2 * first + second - (second > first));
   }
-  // As Table's.
-  void insert(const Key* keys, int count, int32_t add, int32_t* out, int stride) {
+  // Same as Table::insert.
+  void insert(const Key* keys, int count, int32_t* out, int stride) {
     alignas(64) int64_t place[kBlock];
     places(keys, count, place);
     int32_t size = size_;
     for (int i = 0; i < count; ++i) {
       uint64_t id = uint32_t(ids_[place[i]]), fresh = id == 0;
-      __asm__("" : "+r"(fresh));  // a branch would be guessed wrong
+      __asm__("" : "+r"(fresh));  // keeps the compiler from a branch, which would be mispredicted
       id += uint64_t(uint32_t(size + 1)) & -fresh;
       ids_[place[i]] = int32_t(id);
       keys_[size] = keys[i];
       size += int32_t(fresh);
-      out[i * stride] = int32_t(id) + (add - 1);
+      out[i * stride] = int32_t(id) - 1;
     }
     size_ = size;
   }
-  void find(const Key* keys, int count, int32_t* found) const {
+  void find(const Key* keys, int count, int32_t* ids) const {
     alignas(64) int64_t place[kBlock];
     places(keys, count, place);
-    for (int i = 0; i < count; ++i) found[i] = ids_[place[i]];
+    for (int i = 0; i < count; ++i) ids[i] = ids_[place[i]];
   }
   int32_t size() const { return size_; }
   const Key* keys() const { return keys_.data(); }
-  bool outside() const { return outside_; }  // whether a simplex was beyond the bounds: its id means nothing then
+  bool outside() const { return outside_; }  // whether any simplex lay outside the bounds: its id is then invalid
 
  private:
   void places(const Key* keys, int count, int64_t* place) const {
@@ -69,8 +69,8 @@ class Grid {
     const uint64_t x0 = bounds_.low[0] + offset, y0 = bounds_.low[1] + offset;
     const uint64_t width = bounds_.size[0], height = bounds_.size[1], origin = y0 * width + x0;
     for (int i = 0; i < count; ++i)
-      place[i] = int64_t(uint64_t(uint32_t((keys[i] >> Codec::kBits) & mask)) * uint32_t(width) + (keys[i] & mask) -
-                         origin);
+      place[i] =
+          int64_t(uint64_t(uint32_t((keys[i] >> Codec::kBits) & mask)) * uint32_t(width) + (keys[i] & mask) - origin);
     if (!simplices_) return;
     // Corners and their neighbours are at most two from a simplex.
     bool out = false;
@@ -85,10 +85,10 @@ class Grid {
   Bounds bounds_;
   bool simplices_;
   mutable bool outside_ = false;
-  Buffer<int32_t> ids_;  // plus 1; 0: none
+  Buffer<int32_t> ids_;  // id + 1, or 0 for none
   Buffer<Key> keys_;
   int32_t size_ = 0;
-  uint8_t order_[64] = {};  // of the ranks of a simplex, 0 to 5
+  uint8_t order_[64] = {};  // maps the ranks of a simplex to 0..5
 };
 
 }  // namespace lidcam::crf

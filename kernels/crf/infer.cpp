@@ -4,7 +4,9 @@
 #include <mutex>
 #include <stdexcept>
 
+#include "crf/build_lattice.h"
 #include "crf/kernels.h"
+#include "crf/mean_field.h"
 
 namespace lidcam::crf {
 namespace {
@@ -16,10 +18,10 @@ struct Key {
   float x, y;
   Normalization normalization;
   bool folded;
-  const Kernels* kernels;  // equal bits, but a test that switches must not be served from the cache
+  cpu::Isa isa;  // equal bits, but a test that switches must not be served from the cache
   bool operator==(const Key& o) const {
     return height == o.height && width == o.width && x == o.x && y == o.y && normalization == o.normalization &&
-           folded == o.folded && kernels == o.kernels;
+           folded == o.folded && isa == o.isa;
   }
 };
 
@@ -43,7 +45,7 @@ Cache& cache() {
 
 std::shared_ptr<Lattice> spatial(const Features& features, Normalization normalization, bool folded) {
   const Key key{features.height, features.width, features.deviation[0], features.deviation[1], normalization,
-                folded, &kernels()};
+                folded,          cpu::isa()};
   Cache& c = cache();
   {
     std::lock_guard<std::mutex> guard(c.mutex);

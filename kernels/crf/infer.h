@@ -1,8 +1,9 @@
 // A dense CRF over one image: lattices from the image, spatial ones from a cache, then mean field.
 #pragma once
+#include <memory>
 #include <vector>
 
-#include "crf/mean_field.h"
+#include "crf/lattice.h"
 
 namespace lidcam::crf {
 

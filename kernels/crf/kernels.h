@@ -1,12 +1,15 @@
-// The inner loops. They are compiled once per instruction set from one source and give the same bits on each:
-// the sums have a fixed order and nothing is contracted.
+// The inner loops, compiled once per instruction set from kernels.cpp. Every set gives the same bits, since sums have a
+// fixed order and nothing is contracted; only ManyFastKernels of AVX-512 fuse products and sums.
 #pragma once
+#include "cpu/isa.h"
 #include "crf/lattice.h"
 
 namespace lidcam::crf {
 
 constexpr int kBlock = 64;  // points that are located at once
-constexpr int kRows = 512;   // pixels of a block with any number of labels, at most
+constexpr int kRows = 512;  // largest number of pixels in a block of rows
+
+// --- Building a lattice
 
 // Simplices of kBlock points: remainder-0 corner divided by (dimension + 1), order of the coordinates.
 struct Located {
@@ -32,56 +35,69 @@ LIDCAM_INLINE uint64_t hash_tag(uint64_t hash, int shift) {
 // The high bit of bytes that are zero; of the bytes above the lowest such, perhaps also of others.
 LIDCAM_INLINE uint64_t zero_bytes(uint64_t word) { return (word - kEachByte) & ~word & (kEachByte << 7); }
 
-// One pairwise term while mean field runs.
-struct Field {
-  const Lattice* lattice = nullptr;
-  float weight = 0;               // of Potts, two labels
-  const float* factor = nullptr;  // of the message of each label, [width]
-  float *values = nullptr, *spare = nullptr;  // vertex tables: sliced from, splatted to
-};
-
-struct FastKernels;
-struct TileKernels;
-
-struct Kernels {
-  const char* name;
-  const FastKernels& fast;   // fast.h
-  const TileKernels& tiles;  // tiles.h
-
-  // points: [dimension][kBlock] features times the lattice's scale. records: [kBlock, stride],
-  // weights and a norm of 1 are written, and up to two floats behind them.
+struct LatticeKernels {
+  // points: [dimension][kBlock] features times the lattice's scale. records: [kBlock, stride]; weights and a norm of 1
+  // are written, and up to two floats behind them.
   void (*locate)(int dimension, const float (*points)[kBlock], Located& out, float* records);
   // kBlock keys: the id plus 1; 0 where there is none; -1 where the first bucket does not tell.
-  void (*look_up)(const Slots& t, const uint64_t* keys, int32_t* found);
+  void (*look_up)(const Slots& t, const uint64_t* keys, int32_t* ids);
   // The packed keys of the corners of kBlock simplices, [dimension + 1][kBlock].
   void (*corners)(int dimension, const uint64_t* simplices, uint64_t (*keys)[kBlock]);
-  bool (*finite)(const float* values, size_t count);
-
   // Normalisation. table: [vertices + 1].
   void (*splat_ones)(const Lattice& t, float* table);
   float* (*blur)(const Lattice& t, float* table, float* spare);
-  void (*norms)(const Lattice& t, const float* rows, bool root, float* record);  // rows: of pairs, see expand_pairs
-
-  // Two labels. Tables: [vertices + 1, 2]; q, energy: [count, 2] of the pixels from `first` on.
-  void (*splat_pairs)(const Lattice& t, const float* q, int64_t first, int64_t count, float* table);
-  // Of dimensions 2 and 5.
-  void (*splat_two)(const Lattice& t, const Lattice& u, const float* q, int64_t first, int64_t count, float* table,
-                    float* other);
-  float* (*blur_pairs)(const Lattice& t, float* table, float* spare);
   void (*expand_pairs)(const Lattice& t, const float* table, float* rows);  // to rows of 4 or 8 pairs
-  void (*slice_pairs)(const Lattice& t, const float* rows, float weight, int64_t first, int64_t count, float* energy);
-  void (*softmax_pairs)(float* rows, int64_t count);
-  float (*moved)(const float* a, const float* b, int64_t count);
+  void (*norms)(const Lattice& t, const float* rows, bool root, float* record);
+};
 
-  // Any number of labels, in rows of `width` floats, a multiple of 8. Tables (of vertices + 1 rows) and blocks of
-  // pixels (of `block` rows) are cut in parts of 16 labels, the last one of 8 where that is enough; see many.inc. Of a
-  // block the first `count` rows are pixels, from `first` on.
-  // rows: energy plus the messages; they may be the same.
-  void (*slice_many)(const Field* fields, size_t terms, const float* energy, int width, int block, int64_t first,
-                     int count, float* rows);
-  void (*splat_many)(const Field* fields, size_t terms, const float* q, int width, int block, int64_t first, int count);
-  void (*softmax)(float* rows, int labels, int width, int block, int count);  // in place, block <= kRows
-  float* (*blur_many)(const Lattice& t, float* table, float* spare, int width);
+// --- Two labels, pydensecrf's order of sums
+
+struct TwoExactKernels {
+  // Tables: [vertices + 1, 2]; q, energy: [count, 2] of the pixels from `first` on.
+  void (*splat)(const Lattice& t, const float* q, int64_t first, int64_t count, float* table);
+  // For lattices of dimensions 2 and 5 together.
+  void (*splat_both)(const Lattice& t, const Lattice& u, const float* q, int64_t first, int64_t count, float* table,
+                     float* other);
+  float* (*blur)(const Lattice& t, float* table, float* spare);
+  void (*slice)(const Lattice& t, const float* rows, float weight, int64_t first, int64_t count, float* energy);
+  void (*softmax)(float* rows, int64_t count);
+};
+
+// --- Two labels, sums in the fastest order: one channel (Q0 - Q1), folded lattices (fold.h)
+
+constexpr int kFastBlock = 64;  // pixels at once; arrays of pixels are padded to a multiple of it
+// A record's last float is the simplex, moved to where integers are ordinary floats: the vectors hold it as one.
+constexpr uint32_t kSimplexBits = 0x20000000u;
+
+// A term while mean field runs. Dimension 2: weights of 3 corners, rows of 4 floats; dimension 5: 6 corners, 8 floats.
+// lines: [simplices, 2, 4 or 8], per simplex what is sliced from its corners and what was splatted to them. Null where
+// few pixels share a simplex: they then slice from the table and splat to the spare one.
+struct FastTerm {
+  const Lattice* lattice = nullptr;
+  const float* records = nullptr;                              // of the lattice
+  float weight = 1;                                            // of Potts
+  float *lines = nullptr, *table = nullptr, *spare = nullptr;  // tables: [vertices + 1], zero at first
+};
+
+struct TwoFastKernels {
+  // z: [count], a multiple of 16. Either term may be null.
+  void (*slice)(const FastTerm* spatial, const FastTerm* bilateral, int64_t first, int count, float* z);  // z += K s
+  void (*splat)(const FastTerm* spatial, const FastTerm* bilateral, int64_t first, int count, const float* s);
+  // What was splatted, blurred, times the weight, to where it is sliced from; room for the next splat.
+  void (*message)(FastTerm& t);
+  // Records of lattice.h, [count, D + 3], to those used here, of 4 or 8 floats; may be in place where D is 5.
+  void (*convert)(int dimension, const float* in, int count, float* out);
+  // Weights of [count] records times root / sqrt(sum + 1e-20).
+  void (*scale)(int dimension, const float* sums, float root, int count, float* records);
+  void (*differences)(const float* z, int count, float* s);                // Q0 - Q1
+  void (*probabilities)(const float* z, int count, float* q0, float* q1);  // Q0, Q1
+};
+
+// --- Any number of labels: rows of `width` floats, a multiple of 8
+
+// Tables (of vertices + 1 rows) and blocks of pixels (of `block` rows) are cut in parts of 16 labels, the last one of 8
+// where that is enough; see rows.inc. Of a block the first `count` rows are pixels.
+struct RowKernels {
   // Rows times compat [labels, width]. scratch: [2, width].
   void (*compatibility)(float* table, int64_t rows, int labels, int width, const float* compat, float* scratch);
   // in: [labels, stride] planes; out: a block, the rest of a row `padding`; sign times the value.
@@ -90,13 +106,66 @@ struct Kernels {
   void (*separate)(const float* in, int width, int labels, int block, int count, int64_t stride, float* out);
 };
 
-const Kernels& kernels();
-// "avx512", "avx2", "baseline" or "auto"; false where this machine or build lacks it.
-bool use_kernels(const char* name);
+// --- Any number of labels, pydensecrf's order of sums
 
-extern const Kernels kBaseline;
-#if defined(LIDCAM_CRF_X86)
-extern const Kernels kAvx2, kAvx512;
-#endif
+// One pairwise term while mean field runs.
+struct Field {
+  const Lattice* lattice = nullptr;
+  float weight = 0;                           // of Potts, two labels
+  const float* factor = nullptr;              // of the message of each label, [width]
+  float *values = nullptr, *spare = nullptr;  // vertex tables: sliced from, splatted to
+};
+
+struct ManyExactKernels {
+  // rows: energy plus the messages to the pixels from `first` on; energy and rows may be the same.
+  void (*slice)(const Field* fields, size_t terms, const float* energy, int width, int block, int64_t first, int count,
+                float* rows);
+  void (*splat)(const Field* fields, size_t terms, const float* q, int width, int block, int64_t first, int count);
+  void (*softmax)(float* rows, int labels, int width, int block, int count);  // in place, block <= kRows
+  float* (*blur)(const Lattice& t, float* table, float* spare, int width);
+};
+
+// --- Any number of labels, sums in the fastest order
+
+// The picture is cut in tiles, and each term takes the pixels of a tile simplex by simplex: what is sliced from and
+// splatted to a simplex stays in registers, and a tile's vertices stay in the cache. Pixels lie tile by tile, `block`
+// slots per tile.
+struct TileTerm {
+  int corners = 0;
+  size_t vertices = 0;
+  const float* weights = nullptr;             // [slots, corners] in the term's order, times the norm before the splat
+  const float* ratios = nullptr;              // [slots] of the weights for slicing to these; null where all are 1
+  const uint16_t* slots = nullptr;            // [slots] within the tile; null for the first term, whose order they have
+  float *values = nullptr, *spare = nullptr;  // tables: sliced from, splatted to
+};
+
+struct Tile {              // for one term
+  int64_t first;           // slot of its first pixel
+  int runs;                // groups of pixels in one simplex
+  const int32_t* lengths;  // [runs]
+  const int32_t* corners;  // [runs, corners] table rows
+};
+
+struct ManyFastKernels {
+  // rows: energy plus the message; they may be the same.
+  void (*slice)(const TileTerm& t, const Tile& tile, int width, int block, const float* energy, float* rows);
+  void (*splat)(const TileTerm& t, const Tile& tile, int width, int block, const float* rows);
+  void (*softmax)(float* rows, int width, int block, int count);
+  // Blurs and multiplies by factor [width].
+  float* (*blur)(const Lattice& t, float* table, float* spare, int width, const float* factor);
+};
+
+struct Kernels {
+  LatticeKernels lattice;
+  TwoExactKernels two_exact;
+  TwoFastKernels two_fast;
+  RowKernels rows;
+  ManyExactKernels many_exact;
+  ManyFastKernels many_fast;
+  bool (*finite)(const float* values, size_t count);
+  float (*moved)(const float* a, const float* b, int64_t count);  // the largest difference
+};
+
+LIDCAM_KERNEL_TABLE(Kernels, kernels)
 
 }  // namespace lidcam::crf

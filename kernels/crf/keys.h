@@ -1,4 +1,4 @@
-// How the simplices and vertices of a lattice are named.
+// Keys of the simplices and vertices of a lattice.
 #pragma once
 #include <cstdint>
 
@@ -11,21 +11,21 @@ namespace lidcam::crf {
 // every coordinate and takes D + 1 from coordinate j: k grows by one and base[j] falls by one. (Coordinate D is
 // implied.) Corner k + 1 of a simplex is the neighbour of corner k in the direction whose rank is D - k.
 
-// All of it in one word.
+// A key in one word.
 template <int D>
 struct Narrow {
   using Key = uint64_t;
   static constexpr int kBits = (64 - 3 * D) / D < 20 ? (64 - 3 * D) / D : 20;
   static constexpr Key kRest = Key(1) << (kBits * D);
-  static constexpr Key ones() {  // 1 in the field of every coordinate
+  static constexpr Key ones() {  // a 1 in the field of every coordinate
     Key all = 0;
     for (int j = 0; j < D; ++j) all |= Key(1) << (kBits * j);
     return all;
   }
   static Key simplex(const Located& at, int p) { return at.key[p]; }
-  // Of kBlock simplices.
-  static void corners(const Key* simplices, Key (*keys)[kBlock]) { kernels().corners(D, simplices, keys); }
-  // Of a vertex of remainder k.
+  // Keys of the corners of kBlock simplices.
+  static void corners(const Key* simplices, Key (*keys)[kBlock]) { kernels().lattice.corners(D, simplices, keys); }
+  // The neighbour of a vertex of remainder k.
   static Key up(Key vertex, int k, int direction) {
     if (direction < D) vertex -= Key(1) << (kBits * direction);
     return k == D ? vertex - D * kRest + ones() : vertex + kRest;
@@ -57,7 +57,7 @@ struct Wide {
   }
   static void corners(const Key* simplices, Key (*keys)[kBlock]) {
     for (int i = 0; i < kBlock; ++i) {
-      int with_rank[8];  // direction of each rank; the implied coordinate has the one left over
+      int with_rank[8];  // direction of each rank; the implied coordinate has the remaining one
       for (int r = 0; r <= D; ++r) with_rank[r] = D;
       for (int j = 0; j < D; ++j) with_rank[(simplices[i].rest >> (3 * j)) & 7] = j;
       keys[0][i] = simplices[i];

@@ -19,11 +19,16 @@ struct Memory {
   unsigned long long* wide;
 
   __device__ Memory(unsigned char* m, const Place& p)
-      : keys(reinterpret_cast<Key*>(m + p.keys)), ids(reinterpret_cast<int*>(m + p.ids)),
-        row(reinterpret_cast<int*>(m + p.row)), counts(reinterpret_cast<int*>(m + p.counts)),
-        neighbor(reinterpret_cast<int*>(m + p.neighbor)), weight(reinterpret_cast<float*>(m + p.weight)),
-        norm(reinterpret_cast<float*>(m + p.norm)), first(reinterpret_cast<float*>(m + p.first)),
-        second(reinterpret_cast<float*>(m + p.second)), wide(reinterpret_cast<unsigned long long*>(m + p.wide)) {}
+      : keys(reinterpret_cast<Key*>(m + p.keys)),
+        ids(reinterpret_cast<int*>(m + p.ids)),
+        row(reinterpret_cast<int*>(m + p.row)),
+        counts(reinterpret_cast<int*>(m + p.counts)),
+        neighbor(reinterpret_cast<int*>(m + p.neighbor)),
+        weight(reinterpret_cast<float*>(m + p.weight)),
+        norm(reinterpret_cast<float*>(m + p.norm)),
+        first(reinterpret_cast<float*>(m + p.first)),
+        second(reinterpret_cast<float*>(m + p.second)),
+        wide(reinterpret_cast<unsigned long long*>(m + p.wide)) {}
 };
 
 // A vertex: its remainder, and for each direction but the last the coordinate divided by D + 1.
@@ -31,9 +36,9 @@ template <int D>
 struct Codec {
   static constexpr int kBits = 61 / D < 20 ? 61 / D : 20;
   static constexpr int kOffset = 1 << (kBits - 1);
-  static constexpr Key kOnes = D == 2 ? Key(1) | Key(1) << kBits
-                                      : Key(1) | Key(1) << kBits | Key(1) << (2 * kBits) | Key(1) << (3 * kBits) |
-                                            Key(1) << (4 * kBits);
+  static constexpr Key kOnes =
+      D == 2 ? Key(1) | Key(1) << kBits
+             : Key(1) | Key(1) << kBits | Key(1) << (2 * kBits) | Key(1) << (3 * kBits) | Key(1) << (4 * kBits);
   // Direction j adds one to all coordinates and takes D + 1 from coordinate j.
   __device__ static Key up(Key vertex, int j) {
     if (j < D) vertex -= Key(1) << (kBits * j);
@@ -98,8 +103,7 @@ __device__ void locate(const float* point, Key* key, float* weight) {
   for (int k = 0; k <= D; ++k) {
     key[k] = Key(k) << (Codec<D>::kBits * D);
 #pragma unroll
-    for (int j = 0; j < D; ++j)
-      key[k] += Key(base[j] - (rank[j] > D - k) + Codec<D>::kOffset) << (Codec<D>::kBits * j);
+    for (int j = 0; j < D; ++j) key[k] += Key(base[j] - (rank[j] > D - k) + Codec<D>::kOffset) << (Codec<D>::kBits * j);
   }
 }
 
@@ -157,12 +161,12 @@ __device__ void connect(const Memory& m, const Args& args, int i) {
   if (i < pixels)
     for (int k = 0; k <= D; ++k) m.row[int64_t(k) * pixels + i] = m.ids[m.row[int64_t(k) * pixels + i]] + 1;
   if (i >= args.slots || m.keys[i] == kEmpty) return;
-  const int own = m.ids[i];
+  const int id = m.ids[i];
   for (int j = 0; j <= D; ++j) {
     const int other = find(m, args, Codec<D>::up(m.keys[i], j));
     if (other < 0) continue;
-    m.neighbor[int64_t(2 * j) * args.capacity + own] = other + 1;
-    m.neighbor[int64_t(2 * j + 1) * args.capacity + other] = own + 1;
+    m.neighbor[int64_t(2 * j) * args.capacity + id] = other + 1;
+    m.neighbor[int64_t(2 * j + 1) * args.capacity + other] = id + 1;
   }
 }
 

@@ -3,20 +3,19 @@
 #include <algorithm>
 #include <cstring>
 
-
 namespace lidcam::crf {
 namespace {
 
-constexpr int kAcross = 32;                      // pixels of a tile's line, at most
+constexpr int kAcross = 32;                        // largest number of pixels in a line of a tile
 constexpr int kRegionAcross = 4, kRegionDown = 8;  // tiles
 
-// The length of the parts of `whole` if they are as even as can be and at most `most`.
-int even_part(int64_t whole, int most) {
-  const int64_t parts = (whole + most - 1) / most;
+// The length of the parts of `whole` if they are as even as possible and at most `limit` long.
+int even_part(int64_t whole, int limit) {
+  const int64_t parts = (whole + limit - 1) / limit;
   return int((whole + parts - 1) / parts);
 }
 
-// Row `from` of one block to row `to` of another.
+// Copies row `from` of one block to row `to` of another.
 void move_row(const float* in, int from, float* out, int to, int width, int block) {
   int part = 0;
   for (; part + 16 <= width; part += 16)
@@ -29,7 +28,7 @@ void move_row(const float* in, int from, float* out, int to, int width, int bloc
 bool ManyFast::fits(int labels, int64_t pixels) { return size_t(labels + 7) * size_t(pixels) <= kStoredRows; }
 
 ManyFast::ManyFast(const float* unary, int labels, int64_t pixels, int line, const std::vector<Term>& given, bool keep)
-    : run_(kernels().tiles),
+    : run_(kernels().many_fast),
       labels_(labels),
       width_((labels + 7) / 8 * 8),
       line_(line),
@@ -44,7 +43,7 @@ ManyFast::ManyFast(const float* unary, int labels, int64_t pixels, int line, con
       planes_(size_t(block_) * width_),
       scratch_(size_t(width_) * 2) {
   const int64_t lines = n_ / line_;
-  // Tiles of one neighbourhood follow one another: they share vertices.
+  // Neighbouring tiles are processed one after another, since they share vertices.
   const int high = kRegionDown * down_, wide = kRegionAcross * across_;
   for (int64_t top = 0; top < lines; top += high)
     for (int left = 0; left < line_; left += wide)
@@ -52,17 +51,18 @@ ManyFast::ManyFast(const float* unary, int labels, int64_t pixels, int line, con
         for (int x = left; x < std::min(line_, left + wide); x += across_)
           patches_.push_back({y * line_ + x, std::min(across_, line_ - x), int(std::min<int64_t>(down_, lines - y))});
   std::vector<Term> terms = given;
-  std::stable_sort(terms.begin(), terms.end(), [](const Term& a, const Term& b) {
-    return a.lattice->dimension > b.lattice->dimension;
-  });
+  std::stable_sort(terms.begin(), terms.end(),
+                   [](const Term& a, const Term& b) { return a.lattice->dimension > b.lattice->dimension; });
   for (const Term& t : terms) lattices_.push_back(t.lattice.get());
   order_.allocate(patches_.size() * block_);
   for (size_t i = 0; i < terms.size(); ++i) {
-    Buffer<int32_t> seen(size_t(lattices_[i]->simplices) * 2);  // per simplex: the last tile, its group there
+    Buffer<int32_t> seen(size_t(lattices_[i]->simplices) *
+                         2);  // per simplex: the last tile that had it, its group in that tile
     seen.fill(-1);
     const int corners = lattices_[i]->corners;
-    corners == 3 ? serve<3>(terms[i], i, seen.data())
-    : corners == 6 ? serve<6>(terms[i], i, seen.data()) : serve<0>(terms[i], i, seen.data());
+    corners == 3   ? serve<3>(terms[i], i, seen.data())
+    : corners == 6 ? serve<6>(terms[i], i, seen.data())
+                   : serve<0>(terms[i], i, seen.data());
   }
   load(unary);
   if (keep) {
@@ -71,7 +71,7 @@ ManyFast::ManyFast(const float* unary, int labels, int64_t pixels, int line, con
   }
 }
 
-// Puts the pixels of each tile together by simplex, larger groups first: the lengths of loops can then be foreseen.
+// Sorts the pixels of each tile by simplex, larger groups first, which makes the lengths of loops predictable.
 template <int K>
 void ManyFast::serve(const Term& given, size_t i, int32_t* seen) {
   const Lattice& t = *given.lattice;
@@ -159,20 +159,20 @@ void ManyFast::load(const float* unary) {
       for (int y = 0; y < patch.height; ++y)
         std::memcpy(planes_.data() + l * block_ + y * patch.width, unary + l * n_ + patch.pixel + int64_t(y) * line_,
                     size_t(patch.width) * 4);
-    kernels().interleave(planes_.data(), block_, labels_, count, -1.0f, kPadding, width_, block_, rows_.data());
+    kernels().rows.interleave(planes_.data(), block_, labels_, count, -1.0f, kPadding, width_, block_, rows_.data());
     float* energy = energy_.data() + b * block_ * width_;
     const uint16_t* order = order_.data() + b * block_;
     for (int p = 0; p < count; ++p) move_row(rows_.data(), order[p], energy, p, width_, block_);
   }
 }
 
-// The marginals in rows_ to q [labels, n].
+// Writes the marginals in rows_ to q [labels, n].
 void ManyFast::write(size_t b, float* q) {
   const Patch& patch = patches_[b];
   const int count = patch.width * patch.height;
   const uint16_t* order = order_.data() + b * block_;
   for (int p = 0; p < count; ++p) move_row(rows_.data(), p, sorted_.data(), order[p], width_, block_);
-  kernels().separate(sorted_.data(), width_, labels_, block_, count, block_, planes_.data());
+  kernels().rows.separate(sorted_.data(), width_, labels_, block_, count, block_, planes_.data());
   for (int l = 0; l < labels_; ++l)
     for (int y = 0; y < patch.height; ++y)
       std::memcpy(q + l * n_ + patch.pixel + int64_t(y) * line_, planes_.data() + l * block_ + y * patch.width,
@@ -189,7 +189,7 @@ Tile ManyFast::tile(size_t i, size_t b) const {
 float ManyFast::step(bool first, float* q) {
   if (!q)
     for (TileTerm& f : terms_) std::fill_n(f.spare, (f.vertices + 1) * width_, 0.0f);
-  float most = 0;
+  float change = 0;
   for (size_t b = 0; b < patches_.size(); ++b) {
     const Patch& patch = patches_[b];
     const int count = patch.width * patch.height;
@@ -202,13 +202,13 @@ float ManyFast::step(bool first, float* q) {
         run_.slice(terms_[i], tile(i, b), width_, block_, i ? rows : energy, rows);
     run_.softmax(rows, width_, block_, count);
     if (!kept_.empty())
-      most = std::max(most, keep_rows(rows, kept_.data() + b * block_ * width_, width_, block_, count));
+      change = std::max(change, keep_rows(rows, kept_.data() + b * block_ * width_, width_, block_, count));
     if (q)
       write(b, q);
     else
       for (size_t i = 0; i < terms_.size(); ++i) run_.splat(terms_[i], tile(i, b), width_, block_, rows);
   }
-  return most;
+  return change;
 }
 
 void ManyFast::message() {
@@ -218,7 +218,8 @@ void ManyFast::message() {
     if (run_.blur(*lattices_[i], f.spare, f.values, width_, compat.factor.data()) != f.values)
       std::swap(f.values, f.spare);
     if (!compat.matrix.empty())
-      kernels().compatibility(f.values, int64_t(f.vertices) + 1, labels_, width_, compat.matrix.data(), scratch_.data());
+      kernels().rows.compatibility(f.values, int64_t(f.vertices) + 1, labels_, width_, compat.matrix.data(),
+                                   scratch_.data());
   }
 }
 

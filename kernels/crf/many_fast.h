@@ -1,8 +1,10 @@
-// Mean field for any number of labels with sums in the order that is fastest; see tiles.h.
+// Mean field for any number of labels with sums in the fastest order, tile by tile (see ManyFastKernels): near
+// pydensecrf's result, not to the bit.
 #pragma once
-#include "crf/mean_field.h"
+#include <vector>
+
 #include "crf/rows.h"
-#include "crf/tiles.h"
+#include "crf/term.h"
 
 namespace lidcam::crf {
 
@@ -14,7 +16,7 @@ class ManyFast {
   // Whether what is kept for each pixel is small enough.
   static bool fits(int labels, int64_t pixels);
 
-  // As ManyLabels.
+  // See mean_field.cpp.
   float step(bool first, float* q);
   void message();
 
@@ -26,7 +28,7 @@ class ManyFast {
     Buffer<int32_t> lengths, corners;  // of all runs
     std::vector<int64_t> runs;         // [tiles + 1], the first run of each tile
   };
-  struct Patch {  // a tile of the picture
+  struct Patch {    // a tile of the picture
     int64_t pixel;  // its first
     int width, height;
   };
@@ -36,10 +38,10 @@ class ManyFast {
   void load(const float* unary);
   void write(size_t index, float* q);
 
-  const TileKernels& run_;
+  const ManyFastKernels& run_;
   const int labels_, width_, line_, across_, down_, block_;
   const int64_t n_;
-  std::vector<const Lattice*> lattices_;  // of the terms, those of most dimensions first
+  std::vector<const Lattice*> lattices_;  // of the terms, those of higher dimension first
   std::vector<Store> stores_;
   std::vector<TileTerm> terms_;
   std::vector<Patch> patches_;

@@ -6,8 +6,8 @@ extern __shared__ __align__(16) unsigned char lidcam_crf_shared[];
 namespace lidcam::crf::cuda {
 
 __device__ inline unsigned char* memory_of(unsigned char* memory, const Args& args, int64_t image, int term) {
-  return memory + (image * args.terms + term) * place(int64_t(args.height) * args.width, args.capacity, args.slots,
-                                                      args.channels).bytes;
+  return memory + (image * args.terms + term) *
+                      place(int64_t(args.height) * args.width, args.capacity, args.slots, args.channels).bytes;
 }
 
 // Arrays that all images share.
@@ -33,9 +33,11 @@ extern "C" __global__ void __launch_bounds__(512)
   const int64_t i = blockIdx.y / args.terms, pixels = int64_t(args.height) * args.width;
   if (p >= (pixels + 3) / 4 * 4) return;
   const Memory m(memory_of(memory, args, i, term), place(pixels, args.capacity, args.slots, args.channels));
-  const uint8_t* own = image + 3 * i * pixels;
-  if (args.term[term].dimension == 2) add_pixel<2>(m, args, args.term[term], own, p);
-  else add_pixel<5>(m, args, args.term[term], own, p);
+  const uint8_t* rgb = image + 3 * i * pixels;
+  if (args.term[term].dimension == 2)
+    add_pixel<2>(m, args, args.term[term], rgb, p);
+  else
+    add_pixel<5>(m, args, args.term[term], rgb, p);
 }
 
 // Grid: x over pixels and slots; y over images and terms.
@@ -43,8 +45,10 @@ extern "C" __global__ void __launch_bounds__(512) lidcam_crf_neighbours(Args arg
   const int term = blockIdx.y % args.terms, k = blockIdx.x * blockDim.x + threadIdx.x;
   const Memory m(memory_of(memory, args, blockIdx.y / args.terms, term),
                  place(int64_t(args.height) * args.width, args.capacity, args.slots, args.channels));
-  if (args.term[term].dimension == 2) connect<2>(m, args, k);
-  else connect<5>(m, args, k);
+  if (args.term[term].dimension == 2)
+    connect<2>(m, args, k);
+  else
+    connect<5>(m, args, k);
 }
 
 template <class Team>

@@ -84,33 +84,34 @@ struct MeanField {
         if (keep) keep_one(p, one, sliced, moved);
         continue;
       }
-      float most = -3.402823466e38f, sum = 0.0f;
+      float peak = -3.402823466e38f, sum = 0.0f;
       for (int l = 0; l < labels; ++l) {
         const int64_t at = int64_t(label(l)) * pixels + p;
         float energy = -unary[at];
         for (int t = 0; sliced && t < args.terms; ++t) energy = energy + slice(field[t], p, l);
         q[at] = energy;
-        most = energy > most ? energy : most;
+        peak = energy > peak ? energy : peak;
       }
       for (int l = 0; l < labels; ++l) {
         const int64_t at = int64_t(label(l)) * pixels + p;
-        const float e = expf(q[at] - most);
+        const float e = expf(q[at] - peak);
         q[at] = e;
         sum = sum + e;
       }
       for (int l = 0; l < labels; ++l) {
         const int64_t at = int64_t(label(l)) * pixels + p;
         const float share = q[at] / sum;
-        if (last) q[at] = share;
+        if (last)
+          q[at] = share;
         else
           for (int t = 0; t < args.terms; ++t) splat(field[t], p, l, share);
         if (keep) keep_one(int64_t(l) * pixels + p, share, sliced, moved);
       }
     }
     if (!keep || !sliced) return;
-    int most = __float_as_int(moved);
-    for (int lanes = 16; lanes > 0; lanes /= 2) most = max(most, __shfl_xor_sync(0xffffffffu, most, lanes));
-    if (threadIdx.x % 32 == 0) atomicMax(&change[number % 2], most);
+    int largest = __float_as_int(moved);
+    for (int lanes = 16; lanes > 0; lanes /= 2) largest = max(largest, __shfl_xor_sync(0xffffffffu, largest, lanes));
+    if (threadIdx.x % 32 == 0) atomicMax(&change[number % 2], largest);
   }
   __device__ void keep_one(int64_t at, float now, bool compare, float& moved) const {
     if (compare) moved = fmaxf(moved, fabsf(now - kept[at]));
@@ -119,8 +120,10 @@ struct MeanField {
   // Labels that are not present have probability 0.
   __device__ void leave_out(int p) const {
     for (int l = 0, i = 0; l < args.labels; ++l) {
-      if (i < labels && present[i] == l) ++i;
-      else q[int64_t(l) * pixels + p] = 0.0f;
+      if (i < labels && present[i] == l)
+        ++i;
+      else
+        q[int64_t(l) * pixels + p] = 0.0f;
     }
   }
 
@@ -134,8 +137,10 @@ struct MeanField {
     for (int64_t i = thread; i < n; i += threads) {
       const int v = int(i / channels), c = int(i - int64_t(v) * channels), a = up[v], b = down[v];
       float result;
-      if (j == 0) result = read(v + 1, c) + 0.5f * (read(a, c) + read(b, c));
-      else result = from[i + channels] + 0.5f * (from[int64_t(a) * channels + c] + from[int64_t(b) * channels + c]);
+      if (j == 0)
+        result = read(v + 1, c) + 0.5f * (read(a, c) + read(b, c));
+      else
+        result = from[i + channels] + 0.5f * (from[int64_t(a) * channels + c] + from[int64_t(b) * channels + c]);
       to[i + channels] = result;
     }
     // Row 0 of the table that the next direction reads.
@@ -161,9 +166,7 @@ struct MeanField {
         Field& f = field[t];
         if (j > f.dimension) continue;
         const int* table = reinterpret_cast<const int*>(f.fixed);
-        blur_direction(f, j, width, [&](int row, int c) {
-          return float(table[int64_t(row) * width + c]) * f.inverse;
-        });
+        blur_direction(f, j, width, [&](int row, int c) { return float(table[int64_t(row) * width + c]) * f.inverse; });
       }
       team.sync();
     }
@@ -238,7 +241,7 @@ struct MeanField {
     for (int t = 0; t < args.terms; ++t) {
       Field& f = field[t];
       f.inverse = 1.0f / 1073741824.0f;
-      for (int most = memory[t].counts[1]; most > 0; most /= 2) f.inverse = 2.0f * f.inverse;
+      for (int weight = memory[t].counts[1]; weight > 0; weight /= 2) f.inverse = 2.0f * f.inverse;
       f.scale = 1.0f / f.inverse;
     }
   }
@@ -262,26 +265,38 @@ __device__ void mean_field(const Team& team, const Args& args, const float* unar
                            unsigned char* shared) {
   const int pixels = args.height * args.width, labels = present ? present[0] : args.labels;
   const Place where = place(pixels, args.capacity, args.slots, args.channels);
-  Memory memories[kMaxTerms] = {{memory, where}, {memory + where.bytes, where}, {memory + 2 * where.bytes, where},
+  Memory memories[kMaxTerms] = {{memory, where},
+                                {memory + where.bytes, where},
+                                {memory + 2 * where.bytes, where},
                                 {memory + 3 * where.bytes, where}};
-  MeanField<Team> m{team, args, unary, q, kept, memories[0].counts + 2, present ? present + 1 : nullptr, labels,
-                    pixels, channels(labels, args.numbers), int(team.rank() * blockDim.x + threadIdx.x),
-                    int(team.size() * blockDim.x), {}};
+  MeanField<Team> m{team,
+                    args,
+                    unary,
+                    q,
+                    kept,
+                    memories[0].counts + 2,
+                    present ? present + 1 : nullptr,
+                    labels,
+                    pixels,
+                    channels(labels, args.numbers),
+                    int(team.rank() * blockDim.x + threadIdx.x),
+                    int(team.size() * blockDim.x),
+                    {}};
   bool fits = true;
   int64_t left = team.size() == 1 ? args.shared_bytes : 0;
   for (int t = 0; t < args.terms; ++t) {
-    const Memory& own = memories[t];
+    const Memory& in = memories[t];
     const Term& term = args.term[t];
-    const int vertices = own.counts[0];
+    const int vertices = in.counts[0];
     fits = fits && vertices <= args.capacity;
     const int64_t bytes = 4 * (int64_t(vertices) + 1) * m.width;
     const bool near = fits && 2 * bytes <= left;
-    m.field[t] = {near ? reinterpret_cast<float*>(shared) : own.first,
-                  near ? reinterpret_cast<float*>(shared + bytes) : own.second,
-                  own.neighbor,
-                  own.row,
-                  own.weight,
-                  own.norm,
+    m.field[t] = {near ? reinterpret_cast<float*>(shared) : in.first,
+                  near ? reinterpret_cast<float*>(shared + bytes) : in.second,
+                  in.neighbor,
+                  in.row,
+                  in.weight,
+                  in.norm,
                   term.compat == kNumber ? nullptr : compat + term.array,
                   vertices,
                   term.dimension,

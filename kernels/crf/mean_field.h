@@ -1,16 +1,10 @@
 // Mean field inference of a dense CRF (Krahenbuhl and Koltun, NIPS 2011).
 #pragma once
-#include <memory>
 #include <vector>
 
-#include "crf/lattice.h"
+#include "crf/term.h"
 
 namespace lidcam::crf {
-
-struct Term {
-  std::shared_ptr<const Lattice> lattice;
-  std::vector<float> compat;  // 1 value: Potts weight; L: diagonal; L * L: matrix (symmetric)
-};
 
 // unary: [labels, pixels] negative log probabilities; q: [labels, pixels]. Runs at most `iterations`, stops when no q
 // moved by more than tolerance (0: never). line: 0 for sums in pydensecrf's order, else the pixels of a line of the

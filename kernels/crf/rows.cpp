@@ -17,13 +17,13 @@ void Compat::set(const std::vector<float>& compat, int labels, int width) {
 }
 
 float keep_rows(const float* now, float* kept, int width, int block, int count) {
-  float most = 0;
+  float change = 0;
   for (int part = 0; part < width; part += 16, now += 16 * block, kept += 16 * block) {
     const int64_t used = int64_t(count) * std::min(16, width - part);
-    most = std::max(most, kernels().moved(now, kept, used));
+    change = std::max(change, kernels().moved(now, kept, used));
     std::copy_n(now, used, kept);
   }
-  return most;
+  return change;
 }
 
 }  // namespace lidcam::crf

@@ -1,4 +1,4 @@
-// A hash table from the names of simplices or vertices to ids that count from 0 in order of insertion.
+// A hash table from the keys of simplices or vertices to ids that count from 0 in order of insertion.
 #pragma once
 #include <cstring>
 #include <stdexcept>
@@ -8,9 +8,9 @@
 
 namespace lidcam::crf {
 
-// Buckets of eight slots: a word with a byte of each key's hash (0: free; taken slots come first), and the ids. Most
-// look-ups are answered by the word, a block of them at once: half of a lattice's miss, in no order that a processor
-// could guess.
+// A bucket has eight slots: one word with a byte of each key's hash (0 where free; used slots come first), and eight
+// ids. The word answers most look-ups, a block of them at once and without branches: half of a lattice's look-ups miss,
+// in an order that no processor can predict.
 template <typename Codec>
 class Table {
  public:
@@ -22,15 +22,15 @@ class Table {
     reset(bits);
     keys_.allocate(limit_ + kBlock);
   }
-  // The ids of the first `count` of kBlock keys plus `add`; what is not there is inserted. out: every `stride`.
-  void insert(const Key* keys, int count, int32_t add, int32_t* out, int stride) {
+  // The ids of the first `count` of kBlock keys; what is not there is inserted. out: every `stride`.
+  void insert(const Key* keys, int count, int32_t* out, int stride) {
     if (size_t(size_) + kBlock > limit_) grow();
-    alignas(64) int32_t found[kBlock];
-    look(keys, count, found);
-    for (int i = 0; i < count; ++i) out[i * stride] = found[i] + (add - 1);
+    alignas(64) int32_t ids[kBlock];
+    look(keys, count, ids);
+    for (int i = 0; i < count; ++i) out[i * stride] = ids[i] - 1;
     // New keys, often several times the same one, are looked up again without branches.
     int32_t size = size_;
-    for (int i = 0, n = select(found, count, 1), late; i < n; i = late + 1) {
+    for (int i = 0, n = select(ids, count, 1), late; i < n; i = late + 1) {
       for (late = i; late < n; ++late) {
         const Key& key = keys[selected_[late]];
         const uint64_t hash = Codec::hash(key), word = words_[hash >> shift_], tag = hash_tag(hash, shift_);
@@ -38,47 +38,47 @@ class Table {
         const int at = __builtin_ctzll(places | uint64_t(1) << 63) >> 3;
         int32_t* slot = &ids_[8 * (hash >> shift_) + at];
         uint64_t fresh = same == 0;
-        __asm__("" : "+r"(fresh));  // a branch would be guessed wrong
+        __asm__("" : "+r"(fresh));  // keeps the compiler from a branch, which would be mispredicted
         const int32_t known = *slot & (int32_t(fresh) - 1), id = known + (size & -int32_t(fresh));
         keys_[size] = key;
         if (__builtin_expect((places == 0) | !(keys_[id] == key), 0)) break;
         *slot = id;
         words_[hash >> shift_] = word | (fresh * tag) << (8 * at);
         size += int32_t(fresh);
-        out[selected_[late] * stride] = id + add;
+        out[selected_[late] * stride] = id;
       }
       size_ = size;
-      if (late < n) out[selected_[late] * stride] = insert_one(keys[selected_[late]]) + add;
+      if (late < n) out[selected_[late] * stride] = insert_one(keys[selected_[late]]);
       size = size_;
     }
   }
   // The ids of the first `count` of kBlock keys plus 1, or 0.
-  void find(const Key* keys, int count, int32_t* found) {
-    look(keys, count, found);
-    for (int i = 0, n = select(found, count, 0); i < n; ++i) found[selected_[i]] = find_one(keys[selected_[i]]);
+  void find(const Key* keys, int count, int32_t* ids) {
+    look(keys, count, ids);
+    for (int i = 0, n = select(ids, count, 0); i < n; ++i) ids[selected_[i]] = find_one(keys[selected_[i]]);
   }
   int32_t size() const { return size_; }
-  // There are always kBlock keys to read.
+  // At least kBlock keys can be read from here.
   const Key* keys() const { return keys_.data(); }
 
  private:
-  static constexpr int kMean = 4;  // at most, keys per bucket
+  static constexpr int kMean = 4;  // largest mean number of keys per bucket
 
-  void look(const Key* keys, int count, int32_t* found) const {
+  void look(const Key* keys, int count, int32_t* ids) const {
     if constexpr (std::is_same_v<Key, uint64_t>)
-      kernels().look_up({words_.data(), ids_.data(), keys_.data(), shift_}, keys, found);
+      kernels().lattice.look_up({words_.data(), ids_.data(), keys_.data(), shift_}, keys, ids);
     else
-      for (int i = 0; i < count; ++i) found[i] = find_one(keys[i]);
+      for (int i = 0; i < count; ++i) ids[i] = find_one(keys[i]);
   }
-  int select(const int32_t* found, int count, int32_t below) {  // to selected_
+  int select(const int32_t* ids, int count, int32_t below) {  // to selected_
     int n = 0;
     for (int i = 0; i < count; ++i) {
       selected_[n] = i;
-      n += found[i] < below;
+      n += ids[i] < below;
     }
     return n;
   }
-  // Visits the places of a hash until visit(place) is true; returns that, or ~ the first free place.
+  // Visits the places of a hash until visit(place) is true. Returns that place, or ~p for the first free place p.
   template <typename Visit>
   int64_t walk(uint64_t hash, Visit&& visit) const {
     for (size_t b = hash >> shift_;; b = (b + 1) & mask_) {
@@ -130,7 +130,7 @@ class Table {
   }
   Buffer<uint64_t> words_;
   Buffer<int32_t> ids_;
-  Buffer<Key> keys_;  // of the ids
+  Buffer<Key> keys_;  // key of each id
   size_t mask_ = 0, limit_ = 0;
   int shift_ = 0;
   int32_t size_ = 0;

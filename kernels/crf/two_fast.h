@@ -1,26 +1,23 @@
-// Mean field of two labels over folded lattices: see fast.h.
+// Mean field of two labels with sums in the fastest order, one channel (Q0 - Q1), over folded lattices (fold.h): near
+// pydensecrf's result, not to the bit.
 #pragma once
-#include "crf/fast.h"
-#include "crf/mean_field.h"
+#include <vector>
+
+#include "crf/fold.h"
+#include "crf/term.h"
 
 namespace lidcam::crf {
-
-// Folds the norm into a lattice of dimension 2 or 5 that was built and not normalised.
-void fold_lattice(Lattice& t, bool symmetric);
-
-struct FastMemory {  // of one FastTerm
-  Buffer<float> lines, table, spare;
-  FastTerm serve(const Lattice& t, const float* records, float weight);
-};
 
 class TwoFast {
  public:
   TwoFast(const float* unary, int64_t pixels, const std::vector<Term>& terms, bool keep);
-  float step(bool first, float* q);  // as of the models in mean_field.cpp
+
+  // See mean_field.cpp.
+  float step(bool first, float* q);
   void message();
 
  private:
-  const FastKernels& run_;
+  const TwoFastKernels& run_;
   const int64_t n_;
   std::vector<FastTerm> spatial_, bilateral_;
   std::vector<FastMemory> memory_;

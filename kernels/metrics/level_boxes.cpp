@@ -1,12 +1,10 @@
 #include "metrics/level_boxes.h"
 
-#include "metrics/level_tree.h"
-
 #include <algorithm>
 #include <cstddef>
-#if defined(__SSE2__)
-#include <emmintrin.h>
-#endif
+
+#include "cpu/bytes.h"
+#include "metrics/level_tree.h"
 
 // Per level: the foreground as runs, joined over rows with 8 neighbours. The contour area of a component without holes
 // is local: between two rows that share n columns of a pair of runs there are n - 1 full cells of four pixel centres,
@@ -26,11 +24,11 @@ struct Part {  // a component, at its root
   int32_t x0, y0, x1, y1;
   int64_t strips;  // twice the area of the cells between its runs
   int64_t pixels;
-  int32_t first;   // its first run in reading order
-  bool outside;    // background: touches the frame
+  int32_t first;  // its first run in reading order
+  bool outside;   // background: touches the frame
 };
 
-// Components of runs. They are numbered in reading order of their first runs, and the least number is the root.
+// Components of runs. They are numbered in reading order of their first runs, and the smallest number is the root.
 struct Forest {
   std::vector<int32_t> label;  // of each run: a component
   std::vector<int32_t> parent;
@@ -83,8 +81,8 @@ struct Forest {
 };
 
 // Joins runs of neighbouring rows. reach 1: 8 neighbours, 0: 4. Returns the number of closed loops.
-int32_t join_rows(const std::vector<Run>& runs, const std::vector<int32_t>& row_start, int height, int width,
-                  int reach, Forest& forest) {
+int32_t join_rows(const std::vector<Run>& runs, const std::vector<int32_t>& row_start, int height, int width, int reach,
+                  Forest& forest) {
   forest.label.resize(runs.size());
   forest.parent.clear();
   forest.parts.clear();
@@ -169,22 +167,8 @@ class Levels {
     return {x0, y0, std::min(x1 + 1, width_ - 1), std::min(y1 + 1, height_ - 1)};
   }
 
-  uint64_t word(const uint8_t* p, int n, int level) const {
-    uint64_t bits = 0;
-    int i = 0;
-#if defined(__SSE2__)
-    const __m128i least = _mm_set1_epi8(static_cast<char>(level + 1));
-    for (; i + 16 <= n; i += 16) {
-      const __m128i v = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p + i));
-      const auto m = static_cast<uint32_t>(_mm_movemask_epi8(_mm_cmpeq_epi8(_mm_max_epu8(v, least), v)));
-      bits |= uint64_t{m} << i;
-    }
-#endif
-    for (; i < n; ++i) bits |= uint64_t(p[i] > level) << i;
-    return bits;
-  }
-
   void extract(int level) {
+    const cpu::ByteKernels& kernels = cpu::byte_kernels();
     runs_.clear();
     row_start_.assign(size_t(height_) + 2, 0);
     for (int y = 0; y < height_; ++y) {
@@ -202,7 +186,8 @@ class Levels {
           continue;
         }
         const int n = std::min(64, width_ - 64 * k);
-        const uint64_t bits = word(line + 64 * k, n, level);
+        uint64_t bits;  // of pixels above the level; no word is mixed at level 255
+        kernels.row_at_least(line + 64 * k, n, static_cast<uint8_t>(level + 1), &bits);
         uint64_t edges = bits ^ (bits << 1 | uint64_t(open >= 0));
         while (edges) {
           const int i = __builtin_ctzll(edges);
@@ -259,8 +244,7 @@ class Levels {
       const int32_t gap = before_[forest_.parts[c].first];
       if (forest_.parent[c] != c || gap < 0) continue;
       const Part& around = ground_.parts[ground_.root_of_run(gap)];
-      if (!around.outside)
-        forest_.parts[forest_.root_of_run(left_[around.first])].strips += forest_.parts[c].strips;
+      if (!around.outside) forest_.parts[forest_.root_of_run(left_[around.first])].strips += forest_.parts[c].strips;
     }
   }
 

@@ -11,11 +11,11 @@ struct LevelBox {
 };
 
 struct LevelResult {
-  LevelBox largest;         // of the contour of the largest area; zeros where nothing is above the level
-  int64_t twice_area = 0;   // twice that area (polygon through the centres of the boundary pixels)
-  double iou_largest = 0;   // best IoU of `largest` with a ground-truth box (inclusive pixels)
-  double iou_all = 0;       // best IoU over all contours, holes and islands included
-  int32_t contours = 0;     // number of contours, holes included
+  LevelBox largest;        // of the contour of the largest area; zeros where nothing is above the level
+  int64_t twice_area = 0;  // twice that area (polygon through the centres of the boundary pixels)
+  double iou_largest = 0;  // best IoU of `largest` with a ground-truth box (inclusive pixels)
+  double iou_all = 0;      // best IoU over all contours, holes and islands included
+  int32_t contours = 0;    // number of contours, holes included
 };
 
 // Best IoU of a box with a ground-truth box, inclusive pixels.

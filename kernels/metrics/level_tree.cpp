@@ -251,8 +251,8 @@ class Tree {
     reset();
     sort(filled_);
     const int32_t around[8] = {-pitch_ - 1, -pitch_, -pitch_ + 1, -1, 1, pitch_ - 1, pitch_, pitch_ + 1};
-    int64_t most = -1;
-    std::vector<int32_t> largest;  // roots that had the area `most`
+    int64_t area = -1;
+    std::vector<int32_t> largest;  // roots that had this area
     for (int level = count_ - 1; level >= 0; --level) {
       for (int32_t k = start_[level + 1]; k < start_[level + 2]; ++k) {
         const int32_t p = order_[k];
@@ -282,18 +282,18 @@ class Tree {
         // Each of the four blocks of 2x2 around the pixel that has two or three others now gains half a cell.
         for (const unsigned block : {0x0bu, 0x16u, 0x68u, 0xd0u})
           node_[r].area += __builtin_popcount(there & block) >= 2;
-        if (node_[r].area > most) {
-          most = node_[r].area;
+        if (node_[r].area > area) {
+          area = node_[r].area;
           largest.clear();
         }
-        if (node_[r].area == most) largest.push_back(r);
+        if (node_[r].area == area) largest.push_back(r);
       }
       if (largest.empty()) continue;
       // Of equal areas the one whose first pixel comes last, which OpenCV lists first.
       size_t kept = 0;
       int32_t chosen = -1;
       for (const int32_t r : largest) {
-        if (parent_[r] != r || node_[r].area != most || seen_[r] == level) continue;
+        if (parent_[r] != r || node_[r].area != area || seen_[r] == level) continue;
         seen_[r] = level;
         largest[kept++] = r;
         if (chosen < 0 || node_[r].first > node_[chosen].first) chosen = r;
@@ -301,7 +301,7 @@ class Tree {
       largest.resize(kept);
       const Node& n = node_[chosen];
       out[level].largest = clipped(n.x0, n.y0, n.x1, n.y1);
-      out[level].twice_area = most;
+      out[level].twice_area = area;
     }
   }
 

@@ -11,11 +11,16 @@
 
 #include <stdexcept>
 
+#include "crf/build_lattice.h"
+#include "crf/filter.h"
 #include "crf/infer.h"
 #include "crf/kernels.h"
+#include "crf/mean_field.h"
+#include "python/arrays.h"
 
 namespace nb = nanobind;
 using namespace lidcam::crf;
+using lidcam::python::new_array;
 
 namespace {
 
@@ -27,12 +32,6 @@ using LatticeTerm = std::pair<std::shared_ptr<Lattice>, Compat>;
 using ImageTerm = std::tuple<std::vector<float>, Compat, int>;
 
 constexpr size_t kPixels = size_t(1) << 30;
-
-float* result(size_t count, nb::capsule& owner) {
-  auto* block = new float[count + 1];
-  owner = nb::capsule(block, [](void* p) noexcept { delete[] static_cast<float*>(p); });
-  return block;
-}
 
 Normalization normalization_of(int value) {
   if (value < 0 || value > 3) throw std::invalid_argument("normalization is 0 to 3");
@@ -64,7 +63,8 @@ std::shared_ptr<Lattice> bind_lattice(Planes features, int normalization, bool w
 
 std::shared_ptr<Lattice> bind_image_lattice(std::optional<Image> image, int64_t height, int64_t width,
                                             const std::vector<float>& deviations, int normalization) {
-  if (height < 1 || width < 1 || height > int64_t(kPixels) || width > int64_t(kPixels) || height * width > int64_t(kPixels))
+  if (height < 1 || width < 1 || height > int64_t(kPixels) || width > int64_t(kPixels) ||
+      height * width > int64_t(kPixels))
     throw std::invalid_argument("a CRF needs 1 to 2^30 pixels");
   if (image && (int64_t(image->shape(0)) != height || int64_t(image->shape(1)) != width))
     throw std::invalid_argument("the image has another size");
@@ -78,13 +78,12 @@ nb::object bind_filter(const std::shared_ptr<Lattice>& lattice, Planes values) {
   if (!lattice || size_t(lattice->pixels) != pixels)
     throw std::invalid_argument("values have another number of pixels than the lattice");
   if (channels > (1 << 16)) throw std::invalid_argument("more than 65536 channels");
-  nb::capsule owner;
-  float* out = result(channels * pixels, owner);
+  auto result = new_array<float>({channels, pixels});
   {
     nb::gil_scoped_release release;
-    filter(*lattice, values.data(), int(channels), out);
+    filter(*lattice, values.data(), int(channels), result.data());
   }
-  return nb::cast(nb::ndarray<nb::numpy, float>(out, {channels, pixels}, owner));
+  return nb::cast(result);
 }
 
 nb::tuple bind_mean_field(Planes unary, const std::vector<LatticeTerm>& pairs, int iterations, float tolerance) {
@@ -97,15 +96,14 @@ nb::tuple bind_mean_field(Planes unary, const std::vector<LatticeTerm>& pairs, i
     check_compat(compat, labels);
     terms.push_back({lattice, compat});
   }
-  nb::capsule owner;
-  float* q = result(labels * pixels, owner);
+  auto q = new_array<float>({labels, pixels});
   int done;
   {
     nb::gil_scoped_release release;
     if (!kernels().finite(unary.data(), labels * pixels)) throw std::invalid_argument("unary holds NaN or infinity");
-    done = mean_field(unary.data(), int(labels), int64_t(pixels), terms, iterations, tolerance, q);
+    done = mean_field(unary.data(), int(labels), int64_t(pixels), terms, iterations, tolerance, q.data());
   }
-  return nb::make_tuple(nb::ndarray<nb::numpy, float>(q, {labels, pixels}, owner), done);
+  return nb::make_tuple(q, done);
 }
 
 nb::tuple bind_infer(std::optional<Image> image, Energies unary, const std::vector<ImageTerm>& given, int iterations,
@@ -120,15 +118,14 @@ nb::tuple bind_infer(std::optional<Image> image, Energies unary, const std::vect
     check_compat(compat, labels);
     terms.push_back({deviation, compat, normalization_of(normalization)});
   }
-  nb::capsule owner;
-  float* q = result(labels * height * width, owner);
+  auto q = new_array<float>({labels, height, width});
   int done;
   {
     nb::gil_scoped_release release;
     done = infer(image ? image->data() : nullptr, int(height), int(width), unary.data(), int(labels), terms, iterations,
-                 tolerance, q, fast);
+                 tolerance, q.data(), fast);
   }
-  return nb::make_tuple(nb::ndarray<nb::numpy, float>(q, {labels, height, width}, owner), done);
+  return nb::make_tuple(q, done);
 }
 
 }  // namespace
@@ -142,10 +139,11 @@ void bind_crf(nb::module_& parent) {
       .def_ro("simplices", &Lattice::simplices)
       .def_ro("wide", &Lattice::wide)
       .def_prop_ro("nbytes", &Lattice::bytes);
-  m.def("lattice", &bind_lattice, nb::arg("features"), nb::arg("normalization") = 3, nb::arg("wide") = false,
-        "A lattice over features.\n\nArgs:\n    features: float32 [N, D], divided by their deviations; D is 1 to 7.\n"
-        "    normalization: 0 none, 1 before, 2 after, 3 symmetric.\n    wide: use wide keys even where packed ones fit."
-        "\n\nRaises:\n    ValueError: a feature is not finite or too large.");
+  m.def(
+      "lattice", &bind_lattice, nb::arg("features"), nb::arg("normalization") = 3, nb::arg("wide") = false,
+      "A lattice over features.\n\nArgs:\n    features: float32 [N, D], divided by their deviations; D is 1 to 7.\n"
+      "    normalization: 0 none, 1 before, 2 after, 3 symmetric.\n    wide: use wide keys even where packed ones fit."
+      "\n\nRaises:\n    ValueError: a feature is not finite or too large.");
   m.def("image_lattice", &bind_image_lattice, nb::arg("image").none(), nb::arg("height"), nb::arg("width"),
         nb::arg("deviations"), nb::arg("normalization") = 3,
         "The lattice of a Gaussian or bilateral term.\n\nArgs:\n    image: uint8 [H, W, 3]; None for a Gaussian.\n"
@@ -179,11 +177,4 @@ void bind_crf(nb::module_& parent) {
         return d;
       },
       "dict: lattices, bytes, hits and misses of the cache of spatial lattices.");
-  m.def("isa", [] { return kernels().name; }, "str: the instruction set whose kernels run.");
-  m.def(
-      "use_isa",
-      [](const std::string& name) {
-        if (!use_kernels(name.c_str())) throw std::invalid_argument("this machine or build has no kernels for " + name);
-      },
-      nb::arg("name"), "Run the kernels of avx512, avx2, baseline or auto. For tests: all give the same bits.");
 }

@@ -5,8 +5,9 @@ import threading
 import numpy as np
 import pytest
 from lattice_reference import Kernel, image_features, mean_field, scene, softmax
-from lidcam_rt._kernels import crf
+from lidcam_rt._kernels import crf, use_isa
 
+from lidcam_rt import _kernels
 from lidcam_rt.crf import BilateralTerm, CrfOptions, DenseCRF, GaussianTerm
 from lidcam_rt.crf.options import NORMALIZATIONS
 from lidcam_rt.errors import InputError
@@ -15,7 +16,7 @@ from lidcam_rt.errors import InputError
 @pytest.fixture(autouse=True)
 def fastest():
     yield
-    crf.use_isa("auto")
+    use_isa("auto")
 
 
 def features(count, dimension, seed=0, scale=3.0):
@@ -72,10 +73,10 @@ def test_instruction_sets_give_the_same_bits(isa, labels):
     options = CrfOptions(iterations=4, terms=(GaussianTerm(5.0, 1.0, "before"),))
     expected = DenseCRF(options).infer(image, unary)
     try:
-        crf.use_isa(isa)
+        use_isa(isa)
     except ValueError:
         pytest.skip(f"no {isa} here")
-    assert crf.isa() == isa
+    assert _kernels.isa() == isa
     assert np.array_equal(DenseCRF(options).infer(image, unary), expected)
 
 
@@ -240,7 +241,7 @@ def test_tolerance(labels):
         (lambda: crf.mean_field(features(2, 9), [], -1), "iterations"),
         (lambda: crf.mean_field(features(2, 9), [], 1, float("nan")), "tolerance"),
         (lambda: crf.infer(None, np.full((2, 3, 4), np.inf, np.float32), [], 1), "unary"),
-        (lambda: crf.use_isa("mmx"), "mmx"),
+        (lambda: use_isa("mmx"), "mmx"),
     ],
 )
 def test_bindings_refuse(call, says):

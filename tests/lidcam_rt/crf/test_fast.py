@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lattice_reference import in_float64, scene, softmax
-from lidcam_rt._kernels import crf
+from lidcam_rt._kernels import crf, use_isa
 
 from lidcam_rt.crf import PRESETS, BilateralTerm, CrfOptions, DenseCRF, GaussianTerm, preset
 from lidcam_rt.errors import InputError
@@ -18,7 +18,7 @@ from lidcam_rt.errors import InputError
 @pytest.fixture(autouse=True)
 def fastest():
     yield
-    crf.use_isa("auto")
+    use_isa("auto")
 
 
 MORE = CrfOptions(
@@ -91,7 +91,7 @@ def test_instruction_sets_give_the_same_bits(isa, name):
     unary[:, :5] *= 30  # saturated
     expected = DenseCRF(OTHERS[name]).infer(image, unary)
     try:
-        crf.use_isa(isa)
+        use_isa(isa)
     except ValueError:
         pytest.skip(f"no {isa} here")
     assert np.array_equal(DenseCRF(OTHERS[name]).infer(image, unary), expected)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lattice_reference import in_float64, scene, softmax
-from lidcam_rt._kernels import crf
+from lidcam_rt._kernels import use_isa
 
 from lidcam_rt.crf import BilateralTerm, CrfOptions, DenseCRF, GaussianTerm, preset
 
@@ -15,7 +15,7 @@ from lidcam_rt.crf import BilateralTerm, CrfOptions, DenseCRF, GaussianTerm, pre
 @pytest.fixture(autouse=True)
 def fastest():
     yield
-    crf.use_isa("auto")
+    use_isa("auto")
 
 
 def general(labels, iterations=3):
@@ -74,7 +74,7 @@ def test_instruction_sets_agree(isa, labels):
     unary[:, :5] *= 30  # saturated
     expected = DenseCRF(general(labels)).infer(image, unary)
     try:
-        crf.use_isa(isa)
+        use_isa(isa)
     except ValueError:
         pytest.skip(f"no {isa} here")
     np.testing.assert_allclose(DenseCRF(general(labels)).infer(image, unary), expected, rtol=0, atol=1e-5)
@@ -95,7 +95,7 @@ def test_threads_give_the_same_bits():
 def test_exponential(isa):
     """Without steps the marginals are the softmax itself. Differences of these energies are exact."""
     try:
-        crf.use_isa(isa)
+        use_isa(isa)
     except ValueError:
         pytest.skip(f"no {isa} here")
     unary = (np.random.default_rng(0).integers(0, 2**17, (8, 64, 64)) / 4096).astype(np.float32)

@@ -8,8 +8,9 @@
 #include <stdexcept>
 #include <vector>
 
+#include "crf/build_lattice.h"
+#include "crf/filter.h"
 #include "crf/infer.h"
-#include "crf/kernels.h"
 
 using namespace lidcam::crf;
 
@@ -23,8 +24,13 @@ struct Dice {
 };
 
 float strange(Dice& dice) {
-  const float values[] = {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity(),
-                          -std::numeric_limits<float>::infinity(), 1e30f, -1e30f, 1e-40f, 0.0f};
+  const float values[] = {std::numeric_limits<float>::quiet_NaN(),
+                          std::numeric_limits<float>::infinity(),
+                          -std::numeric_limits<float>::infinity(),
+                          1e30f,
+                          -1e30f,
+                          1e-40f,
+                          0.0f};
   return values[dice.whole(0, 6)];
 }
 
@@ -69,8 +75,8 @@ int fuzz_images(unsigned seed, Dice& dice) {
   const float tolerance = dice.once_in(3) ? dice.real(0, 0.5f) : 0.0f;
   try {
     const bool with_image = !dice.once_in(10);
-    infer(with_image ? image.data() : nullptr, height, width, unary.data(), labels, terms, iterations, tolerance, q.data(),
-          dice.once_in(2));
+    infer(with_image ? image.data() : nullptr, height, width, unary.data(), labels, terms, iterations, tolerance,
+          q.data(), dice.once_in(2));
     if (!odd && !distributions(q, labels, pixels)) return fail(seed, "Q is no distribution");
   } catch (const std::invalid_argument&) {
   }

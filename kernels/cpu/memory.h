@@ -5,12 +5,12 @@
 #include <type_traits>
 #include <utility>
 
-// Inlined always: the instruction sets' own files use these, and the linker must not share one copy.
-#define LIDCAM_INLINE __attribute__((always_inline)) inline
+#include "cpu/isa.h"
 
-namespace lidcam::crf {
+namespace lidcam::cpu {
 
-// Blocks of at least `bytes`, aligned to 64. The pool keeps at most 64 free blocks of 256 MiB in all.
+// Blocks of at least `bytes`, aligned to 64. The pool keeps up to 64 free blocks, of 256 MiB in all, and none that are
+// smaller than 32 KiB.
 void* take_block(size_t bytes, size_t* granted);
 void give_block(void* block, size_t granted) noexcept;
 
@@ -63,4 +63,4 @@ class Buffer {
   size_t size_ = 0, granted_ = 0;
 };
 
-}  // namespace lidcam::crf
+}  // namespace lidcam::cpu

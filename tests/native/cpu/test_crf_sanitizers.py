@@ -6,19 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-
-KERNELS = Path(__file__).parents[3] / "kernels"
-SOURCES = [
-    "lattice",
-    "mean_field",
-    "many_fast",
-    "many_labels", "rows",
-    "two_fast",
-    "infer",
-    "buffer",
-    "dispatch",
-    "kernels_baseline",
-]
+from sources import KERNELS, sources
 
 
 def test_fuzz(tmp_path):
@@ -30,10 +18,11 @@ def test_fuzz(tmp_path):
     empty = [compiler, *flags, str(tmp_path / "empty.cpp"), "-o", str(tmp_path / "empty")]
     if subprocess.run(empty, capture_output=True).returncode or subprocess.run([tmp_path / "empty"]).returncode:
         pytest.skip("the compiler has no sanitizers")
-    fuzzer = KERNELS.parent / "tests" / "native" / "crf_fuzz.cpp"
-    files = [*(str(KERNELS / "crf" / f"{name}.cpp") for name in SOURCES), str(fuzzer)]
+    command = [compiler, *flags, "-w", f"-I{KERNELS}", "-pthread"]
+    files = [str(path) for path, _, _ in sources("cpu", "crf")]
     program = tmp_path / "fuzz"
-    subprocess.run([compiler, *flags, "-w", f"-I{KERNELS}", *files, "-o", str(program)], check=True)
+    fuzzer = str(Path(__file__).with_name("crf_fuzz.cpp"))
+    subprocess.run([*command, "-DLIDCAM_TARGET=baseline", *files, fuzzer, "-o", str(program)], check=True)
     done = subprocess.run([program, "0", "3000"], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout == "3000 seeds\n"

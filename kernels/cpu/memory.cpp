@@ -1,4 +1,4 @@
-#include "crf/buffer.h"
+#include "cpu/memory.h"
 
 #include <cstdlib>
 #include <mutex>
@@ -8,11 +8,12 @@
 #include <sys/mman.h>
 #endif
 
-namespace lidcam::crf {
+namespace lidcam::cpu {
 namespace {
 
 constexpr size_t kHuge = size_t(2) << 20;
 constexpr size_t kBlocks = 64, kBytes = size_t(256) << 20;
+constexpr size_t kSmall = size_t(32) << 10;  // up to this size, blocks are left to malloc
 
 struct Block {
   void* block;
@@ -58,8 +59,8 @@ void* take_block(size_t bytes, size_t* granted) {
   const size_t size = round_up(bytes == 0 ? 1 : bytes);
   if (size < bytes) throw std::bad_alloc();
   *granted = size;
-  Pool& p = pool();
-  {
+  if (size > kSmall) {
+    Pool& p = pool();
     std::lock_guard<std::mutex> guard(p.mutex);
     for (size_t i = p.count; i-- > 0;)
       if (p.free[i].bytes == size) {
@@ -80,6 +81,7 @@ void* take_block(size_t bytes, size_t* granted) {
 }
 
 void give_block(void* block, size_t granted) noexcept {
+  if (granted <= kSmall) return std::free(block);
   Pool& p = pool();
   void* dropped[kBlocks];
   size_t drops = 0;
@@ -105,4 +107,4 @@ void give_block(void* block, size_t granted) noexcept {
 
 #endif
 
-}  // namespace lidcam::crf
+}  // namespace lidcam::cpu

@@ -1,15 +1,15 @@
-#include "crf/lattice.h"
+#include "crf/build_lattice.h"
 
 #include <cmath>
 #include <cstring>
 #include <stdexcept>
 #include <vector>
 
+#include "crf/fold.h"
 #include "crf/grid.h"
 #include "crf/kernels.h"
 #include "crf/keys.h"
 #include "crf/table.h"
-#include "crf/two_fast.h"
 
 namespace lidcam::crf {
 namespace {
@@ -36,8 +36,7 @@ class Points {
   void fill(int64_t first, int count, float (*out)[kBlock]) const {
     if (f_.rows) {
       for (int p = 0; p < count; ++p)
-        for (int i = 0; i < f_.dimension; ++i)
-          out[i][p] = checked(f_.rows[(first + p) * f_.dimension + i]) * scale_[i];
+        for (int i = 0; i < f_.dimension; ++i) out[i][p] = checked(f_.rows[(first + p) * f_.dimension + i]) * scale_[i];
     } else {
       int64_t y = first / f_.width;
       int x = int(first % f_.width);
@@ -76,7 +75,7 @@ class Points {
 template <typename Codec, typename Ids>
 bool find_simplices(Lattice& t, const Points& points, Ids& simplices) {
   using Key = typename Codec::Key;
-  const Kernels& run = kernels();
+  const LatticeKernels& run = kernels().lattice;
   const int d = t.dimension, stride = t.stride;
   const int64_t n = t.pixels;
   constexpr bool narrow = std::is_same_v<Key, uint64_t>;
@@ -90,7 +89,7 @@ bool find_simplices(Lattice& t, const Points& points, Ids& simplices) {
     if (narrow && !at.narrow) return false;
     alignas(64) Key keys[kBlock];
     for (int p = 0; p < kBlock; ++p) keys[p] = Codec::simplex(at, p);
-    simplices.insert(keys, count, 0, reinterpret_cast<int32_t*>(record) + stride - 1, stride);
+    simplices.insert(keys, count, reinterpret_cast<int32_t*>(record) + stride - 1, stride);
   }
   // What lies past the end is read together with the last pixels, never used: it must name a simplex.
   std::memset(t.record.data() + n * stride, 0, size_t(kBlock) * stride * 4);
@@ -103,7 +102,7 @@ bool find_simplices(Lattice& t, const Points& points, Ids& simplices) {
     alignas(64) Key keys[kBlock];
     for (int p = 0; p < kBlock; ++p) keys[p] = Codec::simplex(at, p);
     int32_t id;
-    simplices.insert(keys, 1, 0, &id, 1);
+    simplices.insert(keys, 1, &id, 1);
   }
   return true;
 }
@@ -119,8 +118,7 @@ void connect(Lattice& t, const Ids& simplices, std::vector<Ids>& vertices) {
     alignas(64) Key keys[D + 1][kBlock];
     const int32_t count = s - i < kBlock ? s - i : kBlock;
     Codec::corners(simplices.keys() + i, keys);
-    for (int k = 0; k <= D; ++k)
-      vertices[k].insert(keys[k], count, 0, t.corner.data() + size_t(i) * (D + 1) + k, D + 1);
+    for (int k = 0; k <= D; ++k) vertices[k].insert(keys[k], count, t.corner.data() + size_t(i) * (D + 1) + k, D + 1);
   }
   int64_t first[D + 2] = {0};
   for (int k = 0; k <= D; ++k) first[k + 1] = first[k] + vertices[k].size();
@@ -136,19 +134,19 @@ void connect(Lattice& t, const Ids& simplices, std::vector<Ids>& vertices) {
   for (int k = 0; k <= D; ++k) {
     const int next = k == D ? 0 : k + 1;
     Ids &from = vertices[k], &to = vertices[next];
-    const int32_t own = int32_t(first[k]) + 1, other = int32_t(first[next]);
+    const int32_t base = int32_t(first[k]) + 1, other = int32_t(first[next]);
     for (int j = 0; j <= D; ++j) {
       int32_t *up = t.neighbor.data() + 2 * m * j, *down = up + m;
       for (int32_t i = 0; i < from.size(); i += kBlock) {
         const int32_t count = from.size() - i < kBlock ? from.size() - i : kBlock;
         alignas(64) Key wanted[kBlock];
-        alignas(64) int32_t found[kBlock];
+        alignas(64) int32_t ids[kBlock];
         for (int b = 0; b < kBlock; ++b) wanted[b] = Codec::up(from.keys()[i + b], k, j);
-        to.find(wanted, count, found);
-        for (int b = 0; b < count; ++b) found[b] = found[b] > 0 ? found[b] + other : 0;
-        std::memcpy(up + own - 1 + i, found, size_t(count) * 4);
-        for (int b = 0; b < count; ++b) down[found[b] - 1] = own + i + b;  // of 0: up[m - 1], which is mended below
-        last[j] = found[count - 1];
+        to.find(wanted, count, ids);
+        for (int b = 0; b < count; ++b) ids[b] = ids[b] > 0 ? ids[b] + other : 0;
+        std::memcpy(up + base - 1 + i, ids, size_t(count) * 4);
+        for (int b = 0; b < count; ++b) down[ids[b] - 1] = base + i + b;  // of 0: up[m - 1], which is mended below
+        last[j] = ids[count - 1];
       }
     }
   }
@@ -198,7 +196,7 @@ void normalise(Lattice& t, Normalization kind) {
   t.before = kind == Normalization::symmetric || kind == Normalization::before;
   t.after = kind == Normalization::symmetric || kind == Normalization::after;
   if (kind == Normalization::none) return;
-  const Kernels& run = kernels();
+  const LatticeKernels& run = kernels().lattice;
   Buffer<float> table(size_t(t.vertices) + 1), spare(size_t(t.vertices) + 1);
   table.fill(0);
   run.splat_ones(t, table.data());
@@ -211,12 +209,7 @@ void normalise(Lattice& t, Normalization kind) {
 
 }  // namespace
 
-size_t Lattice::bytes() const {
-  return record.bytes() + corner.bytes() + neighbor.bytes();
-}
-
-std::shared_ptr<Lattice> make_lattice(const Features& features, Normalization normalization, bool wide,
-                                      bool folded) {
+std::shared_ptr<Lattice> make_lattice(const Features& features, Normalization normalization, bool wide, bool folded) {
   if (features.dimension < 1 || features.dimension > kMaxDimension)
     throw std::invalid_argument("a pairwise term has 1 to 7 features per pixel");
   if (features.pixels < 1 || features.pixels > (int64_t(1) << 30))

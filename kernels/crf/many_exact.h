@@ -1,16 +1,18 @@
-// Mean field for any number of labels and any compatibility: a pixel's and a vertex's values lie together, in rows.
+// Mean field for any number of labels and any compatibility, sums in the order of pydensecrf. The values of a pixel,
+// and of a vertex, lie together in a row.
 #pragma once
-#include "crf/mean_field.h"
+#include <vector>
+
 #include "crf/rows.h"
+#include "crf/term.h"
 
 namespace lidcam::crf {
 
-class ManyLabels {
+class ManyExact {
  public:
-  ManyLabels(const float* unary, int labels, int64_t pixels, const std::vector<Term>& terms, bool keep);
+  ManyExact(const float* unary, int labels, int64_t pixels, const std::vector<Term>& terms, bool keep);
 
-  // Marginals from the unary energies and, unless it is the first time, the messages. Splats them, or writes them to
-  // q [labels, n] where that is not null. Returns the largest change where changes are kept.
+  // See mean_field.cpp.
   float step(bool first, float* q);
   void message();
 
@@ -20,7 +22,7 @@ class ManyLabels {
     Buffer<float> values, spare;
     Compat compat;
   };
-  const Kernels& run_;
+  const ManyExactKernels& run_;
   const float* unary_;
   const int labels_, width_, block_;
   const int64_t n_;

@@ -1,7 +1,7 @@
-"""Throws right and wrong arguments at a given build of the compiled module: `python fuzz.py MODULE`.
+"""Throws right and wrong arguments at a given build of the compiled module: `python pas_fuzz.py MODULE`.
 
-Run under AddressSanitizer by test_sanitizers.py. Ends with status 0 if every wrong call was refused by a Python error
-and every right one gave the reference's bits.
+Run under AddressSanitizer by test_pas_sanitizers.py. Ends with status 0 if every wrong call was refused by a Python
+error and every right one gave the reference's bits.
 """
 
 from __future__ import annotations
@@ -85,7 +85,8 @@ def wrong_calls(module, rng, count):
         ]
         sides = pick([(5, 5), (pick(numbers), 5), (5, pick(numbers))])
         shares = pick([(98.0, 0.35), (pick(numbers), 0.35), (98.0, pick(numbers))])
-        rest = (False, pick([True, False, None]), False, pick([True, 1]), pick([1, 2, -1, 2**31, None]))
+        words = ("threshold", pick(["uint8", "float", None]), pick(["raw", "resized", "rim"]), pick(["cubic", 1]))
+        rest = (*words, pick([1, 2, -1, 2**31, None]))
         calls.append(lambda sides=sides, shares=shares, rest=rest: module.pas.pas(pick(arrays), *sides, *shares, *rest))
         try:
             pick(calls)()
@@ -101,7 +102,7 @@ def main(path):
     rng = np.random.default_rng(0)
     right_calls(rng, 250)
     refused = wrong_calls(module, rng, 1500)
-    print(f"{module.pas.isa()}: right calls equal, {refused} of 1500 wrong calls refused")
+    print(f"{module.isa()}: right calls equal, {refused} of 1500 wrong calls refused")
     return 0 if refused > 800 else 1
 
 

@@ -1,10 +1,11 @@
-#include "crf/many_labels.h"
+#include "crf/many_exact.h"
 
 #include <algorithm>
 
 namespace lidcam::crf {
-ManyLabels::ManyLabels(const float* unary, int labels, int64_t pixels, const std::vector<Term>& terms, bool keep)
-    : run_(kernels()),
+
+ManyExact::ManyExact(const float* unary, int labels, int64_t pixels, const std::vector<Term>& terms, bool keep)
+    : run_(kernels().many_exact),
       unary_(unary),
       labels_(labels),
       width_((labels + 7) / 8 * 8),
@@ -38,16 +39,16 @@ ManyLabels::ManyLabels(const float* unary, int labels, int64_t pixels, const std
   }
 }
 
-int ManyLabels::load(int64_t from, float* energy) const {
+int ManyExact::load(int64_t from, float* energy) const {
   const int count = int(std::min<int64_t>(block_, n_ - from));
-  run_.interleave(unary_ + from, n_, labels_, count, -1.0f, kPadding, width_, block_, energy);
+  kernels().rows.interleave(unary_ + from, n_, labels_, count, -1.0f, kPadding, width_, block_, energy);
   return count;
 }
 
-float ManyLabels::step(bool first, float* q) {
+float ManyExact::step(bool first, float* q) {
   if (!q)
     for (Field& f : fields_) std::fill_n(f.spare, (size_t(f.lattice->vertices) + 1) * width_, 0.0f);
-  float most = 0;
+  float change = 0;
   for (int64_t from = 0; from < n_; from += block_) {
     const int count = int(std::min<int64_t>(block_, n_ - from));
     float* energy = energy_.data() + (stored_ ? from * width_ : 0);
@@ -55,26 +56,26 @@ float ManyLabels::step(bool first, float* q) {
     if (first || fields_.empty())
       std::copy_n(energy, block_ * width_, q_.data());
     else
-      run_.slice_many(fields_.data(), fields_.size(), energy, width_, block_, from, count, q_.data());
+      run_.slice(fields_.data(), fields_.size(), energy, width_, block_, from, count, q_.data());
     run_.softmax(q_.data(), labels_, width_, block_, count);
     if (!kept_.empty())
-      most = std::max(most, keep_rows(q_.data(), kept_.data() + from * width_, width_, block_, count));
+      change = std::max(change, keep_rows(q_.data(), kept_.data() + from * width_, width_, block_, count));
     if (q)
-      run_.separate(q_.data(), width_, labels_, block_, count, n_, q + from);
+      kernels().rows.separate(q_.data(), width_, labels_, block_, count, n_, q + from);
     else
-      run_.splat_many(fields_.data(), fields_.size(), q_.data(), width_, block_, from, count);
+      run_.splat(fields_.data(), fields_.size(), q_.data(), width_, block_, from, count);
   }
-  return most;
+  return change;
 }
 
 // A matrix acts on the vertices: it commutes with slicing, and there are fewer vertices than pixels.
-void ManyLabels::message() {
+void ManyExact::message() {
   for (size_t i = 0; i < fields_.size(); ++i) {
     Field& f = fields_[i];
-    if (run_.blur_many(*f.lattice, f.spare, f.values, width_) != f.values) std::swap(f.values, f.spare);
+    if (run_.blur(*f.lattice, f.spare, f.values, width_) != f.values) std::swap(f.values, f.spare);
     if (!stores_[i].compat.matrix.empty())
-      run_.compatibility(f.values, int64_t(f.lattice->vertices) + 1, labels_, width_, stores_[i].compat.matrix.data(),
-                         scratch_.data());
+      kernels().rows.compatibility(f.values, int64_t(f.lattice->vertices) + 1, labels_, width_,
+                                   stores_[i].compat.matrix.data(), scratch_.data());
   }
 }
 

@@ -13,30 +13,29 @@ import sysconfig
 from pathlib import Path
 
 import pytest
+from sources import KERNELS, sources
 
-ROOT = Path(__file__).parents[3]
-KERNELS = ROOT / "kernels"
 MODULE = """
 #include <nanobind/nanobind.h>
+#include "cpu/isa.h"
 void bind_components(nanobind::module_& parent);
 void bind_pas(nanobind::module_& parent);
-NB_MODULE(_kernels, m) { bind_components(m); bind_pas(m); }
+NB_MODULE(_kernels, m) { bind_components(m); bind_pas(m); m.def("isa", &lidcam::cpu::isa_name); }
 """
 SANITIZE = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer"]
 COMMON = ["-std=c++17", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off", f"-I{KERNELS}"]
-FLAGS = {"loops_avx2.cpp": ["-mavx2"], "loops_avx512.cpp": ["-mavx512f", "-mavx512bw", "-mpopcnt"]}
 
 
-def compile_all(sources, folder):
+def compile_all(jobs, folder):
     """Object files; two compilers run at a time."""
-    jobs, objects = [], []
-    for source, flags in sources:
-        objects.append(folder / f"{source.stem}.o")
-        if len(jobs) == 2:
-            finish(jobs.pop(0))
+    running, objects = [], []
+    for source, name, flags in jobs:
+        objects.append(folder / name)
+        if len(running) == 2:
+            finish(running.pop(0))
         command = ["g++", "-c", str(source), "-o", str(objects[-1]), *COMMON, *flags]
-        jobs.append(subprocess.Popen(command, stderr=subprocess.PIPE, text=True))
-    for job in jobs:
+        running.append(subprocess.Popen(command, stderr=subprocess.PIPE, text=True))
+    for job in running:
         finish(job)
     return [str(path) for path in objects]
 
@@ -58,13 +57,14 @@ def module(tmp_path_factory):
     include = Path(nanobind.include_dir())
     python = [f"-I{include}", f"-I{sysconfig.get_path('include')}"]
     combined = [f"-I{include.parent / 'ext' / 'robin_map' / 'include'}", "-fno-strict-aliasing", "-O0"]
-    sources = [(Path(nanobind.source_dir()) / "nb_combined.cpp", python + combined)]
-    sources += [(folder / "module.cpp", ["-O0", *python])]
+    jobs = [(Path(nanobind.source_dir()) / "nb_combined.cpp", "nanobind.o", python + combined)]
+    jobs += [(folder / "module.cpp", "module.o", ["-O0", *python])]
     checked = ["-O1", *SANITIZE]
-    sources += [(KERNELS / "python" / f"bind_{name}.cpp", checked + python) for name in ("pas", "components")]
-    sources += [(KERNELS / "components" / "components.cpp", checked)]
-    sources += [(path, checked + FLAGS.get(path.name, [])) for path in sorted((KERNELS / "pas").glob("*.cpp"))]
-    objects = compile_all(sources, folder)
+    for name in ("pas", "components"):
+        jobs.append((KERNELS / "python" / f"bind_{name}.cpp", f"bind_{name}.o", checked + python))
+    subjects = sources("cpu", "components", "pas", isas=("baseline", "avx2", "avx512"))
+    jobs += [(path, name, checked + flags) for path, name, flags in subjects]
+    objects = compile_all(jobs, folder)
     target = folder / f"_kernels{sysconfig.get_config_var('EXT_SUFFIX')}"
     subprocess.run(["g++", "-shared", *SANITIZE, *objects, "-o", str(target), "-lpthread"], check=True, timeout=120)
     return target
@@ -80,9 +80,9 @@ def environment(**more):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("isa", ["avx512", "avx2", "base"])
+@pytest.mark.parametrize("isa", ["avx512", "avx2", "baseline"])
 def test_right_and_wrong_calls(module, isa):
-    command = [sys.executable, "-W", "ignore", str(Path(__file__).with_name("fuzz.py")), str(module)]
+    command = [sys.executable, "-W", "ignore", str(Path(__file__).with_name("pas_fuzz.py")), str(module)]
     result = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment(LIDCAM_ISA=isa))
     assert result.returncode == 0, result.stdout[-1000:] + result.stderr[-4000:]
     assert "right calls equal" in result.stdout

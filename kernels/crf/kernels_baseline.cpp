@@ -1,3 +1,0 @@
-#define LIDCAM_ISA kBaseline
-#define LIDCAM_ISA_NAME "baseline"
-#include "crf/kernels_body.inc"
