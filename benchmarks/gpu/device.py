@@ -218,22 +218,15 @@ class CpuLauncher:
         """One."""
         return [{"ordinal": 0, "name": "CPU", "major": 0, "minor": 0, "processors": 1, "shared_limit": 0}]
 
-    def pas(self, cam, count, h, w, height, width, percentile, theta, normalize, floats, raw, linear, map_, mask,
-            threshold, stream):  # fmt: skip
+    def pas(self, cam, count, h, w, height, width, percentile, theta, mode, precision, where, interpolation, map_,
+            mask, threshold, stream):  # fmt: skip
         """See kernels/python/bind_cuda.cpp."""
         from lidcam_rt.pas import PasOptions, pas
 
         found = pas(
             _memory(cam, (count, 1, h, w), np.float32),
             (height, width),
-            PasOptions(
-                percentile,
-                theta,
-                "normalize" if normalize else "threshold",
-                "float" if floats else "uint8",
-                "raw" if raw else "resized",
-                "linear" if linear else "cubic",
-            ),
+            PasOptions(percentile, theta, mode, precision, where, interpolation),
         )
         _memory(map_, (count, 1, height, width), np.uint8)[...] = found.map
         _memory(mask, (count, 1, height, width), np.uint8)[...] = found.mask

@@ -67,7 +67,8 @@ struct Driver {
   template <class F>
   bool find(F& function, const char* name, bool needed = true) {
     function = reinterpret_cast<F>(dlsym(library, name));
-    if (!function && needed && reason.empty()) reason = std::string("libcuda.so.1 has no ") + name + ": the driver is too old";
+    if (!function && needed && reason.empty())
+      reason = std::string("libcuda.so.1 has no ") + name + ": the driver is too old";
     return function != nullptr;
   }
   std::string describe(Result result) const {
@@ -220,11 +221,12 @@ void* function(Image image, const char* kernel) {
       modules.erase(key);
       check(result, "cuModuleLoadData (a driver older than the compiler that built these kernels may refuse them)");
     }
-    for (auto it = functions.begin(); it != functions.end();) it = it->first.first == module ? functions.erase(it) : ++it;
+    for (auto it = functions.begin(); it != functions.end();)
+      it = it->first.first == module ? functions.erase(it) : ++it;
   }
-  void*& found = functions[{module, kernel}];
-  if (!found) check(d.module_function(&found, module, kernel), "cuModuleGetFunction");
-  return found;
+  void*& handle = functions[{module, kernel}];
+  if (!handle) check(d.module_function(&handle, module, kernel), "cuModuleGetFunction");
+  return handle;
 }
 
 void launch(void* function, const Launch& how, void** arguments) {

@@ -1,4 +1,5 @@
-// NVIDIA's driver API, found at run time: nothing here needs CUDA to compile, load or answer "there is none".
+// NVIDIA's driver API, loaded at run time: CUDA is needed neither to compile this nor to run it where there is no
+// device.
 #pragma once
 #include <cstddef>
 #include <cstdint>

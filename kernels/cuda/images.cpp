@@ -2,9 +2,9 @@
 
 // kernels/cuda/CMakeLists.txt gives the paths where nvcc was found.
 #ifdef LIDCAM_PAS_FATBIN
-#define LIDCAM_EMBED(name, path)                                                                \
+#define LIDCAM_EMBED(name, path)                                                               \
   asm(".pushsection .rodata,\"a\"\n.balign 64\n" #name "_begin:\n.incbin \"" path "\"\n" #name \
-      "_end:\n.byte 0\n.popsection\n");                                                         \
+      "_end:\n.byte 0\n.popsection\n");                                                        \
   extern "C" __attribute__((visibility("hidden"))) const char name##_begin[], name##_end[]
 
 LIDCAM_EMBED(lidcam_fatbin_pas, LIDCAM_PAS_FATBIN);

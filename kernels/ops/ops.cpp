@@ -15,8 +15,8 @@ std::mutex mutex;
 OrtStatus* domain_of(const OrtApi* api, OrtCustomOpDomain** domain) {
   static auto* const domains = new std::map<const OrtApi*, OrtCustomOpDomain*>;
   const std::lock_guard<std::mutex> guard(mutex);
-  if (const auto found = domains->find(api); found != domains->end()) {
-    *domain = found->second;
+  if (const auto entry = domains->find(api); entry != domains->end()) {
+    *domain = entry->second;
     return nullptr;
   }
   if (OrtStatus* status = api->CreateCustomOpDomain("lidcam", domain)) return status;
@@ -35,7 +35,8 @@ RegisterCustomOps(OrtSessionOptions* options, const OrtApiBase* base) noexcept {
   if (!api) {
     // GetApi(1) is in every version; only its error function is used.
     const OrtApi* oldest = base->GetApi(1);
-    return oldest ? oldest->CreateStatus(ORT_NOT_IMPLEMENTED, "lidcam operators need onnxruntime 1.17 or newer") : nullptr;
+    return oldest ? oldest->CreateStatus(ORT_NOT_IMPLEMENTED, "lidcam operators need onnxruntime 1.17 or newer")
+                  : nullptr;
   }
   try {
     OrtCustomOpDomain* domain = nullptr;

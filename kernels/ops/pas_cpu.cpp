@@ -4,13 +4,14 @@
 
 #include "ops/ops.h"
 #include "ops/pas_node.h"
+#include "pas/pas.h"
 
 namespace lidcam::ops {
 namespace {
 
 struct Work {
   const PasCall* call;
-  const pas::Options* options;
+  const pas::PasOptions* options;
   std::atomic<bool> out_of_memory{false};
 };
 

@@ -2,7 +2,7 @@
 #include <exception>
 #include <string>
 
-#include "cuda/launch.h"
+#include "cuda/launch_pas.h"
 #include "ops/ops.h"
 #include "ops/pas_node.h"
 

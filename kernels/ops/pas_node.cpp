@@ -1,8 +1,9 @@
 #include "ops/pas_node.h"
 
 #include <algorithm>
-#include <cstdio>
 #include <new>
+#include <stdexcept>
+#include <string>
 #include <string_view>
 
 #include "ops/ops.h"
@@ -20,32 +21,39 @@ struct Shape {
 
 OrtStatus* refuse(const OrtApi& api, const char* text) { return api.CreateStatus(ORT_INVALID_ARGUMENT, text); }
 
-OrtStatus* read_choice(const OrtApi& api, const OrtKernelInfo* info, const char* name, const char* no, const char* yes,
-                       bool* chosen) {
-  char text[32] = {};
-  size_t size = sizeof text;
-  char message[160];
-  std::snprintf(message, sizeof message, "lidcam::PaS: attribute %s must be a string, '%s' or '%s'", name, no, yes);
-  if (OrtStatus* status = api.KernelInfoGetAttribute_string(info, name, text, &size)) {
-    api.ReleaseStatus(status);
-    return refuse(api, message);
-  }
-  const std::string_view value(text, size - 1);  // size counts the final zero byte
-  *chosen = value == yes;
-  return *chosen || value == no ? nullptr : refuse(api, message);
+OrtStatus* refuse_attribute(const OrtApi& api, const std::string& requirement) {
+  return refuse(api, ("lidcam::PaS: attribute " + requirement).c_str());
 }
 
-OrtStatus* read_number(const OrtApi& api, const OrtKernelInfo* info, const char* name, float most, double* value) {
-  float number = 0;
-  OrtStatus* status = api.KernelInfoGetAttribute_float(info, name, &number);
-  if (!status && number >= 0 && number <= most) {  // false for NaN
-    *value = number;
-    return nullptr;
+OrtStatus* read(const OrtApi& api, const OrtKernelInfo* info, const pas::NumberAttribute& attribute,
+                pas::PasOptions* options) {
+  float value = 0;
+  if (OrtStatus* status = api.KernelInfoGetAttribute_float(info, attribute.name, &value)) {
+    api.ReleaseStatus(status);
+    return refuse_attribute(api, pas::requirement(attribute) + " (a float)");
   }
-  if (status) api.ReleaseStatus(status);
-  char message[160];
-  std::snprintf(message, sizeof message, "lidcam::PaS: attribute %s must be a float from 0 to %g", name, double(most));
-  return refuse(api, message);
+  try {
+    pas::set(*options, attribute, value);
+    return nullptr;
+  } catch (const std::invalid_argument& error) {
+    return refuse_attribute(api, error.what());
+  }
+}
+
+OrtStatus* read(const OrtApi& api, const OrtKernelInfo* info, const pas::ChoiceAttribute& attribute,
+                pas::PasOptions* options) {
+  char text[32] = {};
+  size_t size = sizeof text;
+  if (OrtStatus* status = api.KernelInfoGetAttribute_string(info, attribute.name, text, &size)) {
+    api.ReleaseStatus(status);
+    return refuse_attribute(api, pas::requirement(attribute) + " (a string)");
+  }
+  try {
+    pas::set(*options, attribute, std::string_view(text, size - 1));  // size counts the final zero byte
+    return nullptr;
+  } catch (const std::invalid_argument& error) {
+    return refuse_attribute(api, error.what());
+  }
 }
 
 OrtStatus* read_shape(const OrtApi& api, const OrtValue* value, Shape* shape) {
@@ -65,22 +73,21 @@ OrtStatus* output(const OrtApi& api, OrtKernelContext* context, size_t index, co
   return api.GetTensorMutableData(value, data);
 }
 
-OrtStatus* read_attributes(const OrtApi& api, const OrtKernelInfo* info, pas::Options* options) {
+OrtStatus* read_attributes(const OrtApi& api, const OrtKernelInfo* info, pas::PasOptions* options) {
   size_t inputs = 0, outputs = 0;
   if (OrtStatus* status = api.KernelInfo_GetInputCount(info, &inputs)) return status;
   if (OrtStatus* status = api.KernelInfo_GetOutputCount(info, &outputs)) return status;
-  if (inputs != 2 || outputs != 3) return refuse(api, "lidcam::PaS takes cam and like and gives map, mask and threshold");
-  OrtStatus* status = read_number(api, info, "percentile", 100.0f, &options->percentile);
-  if (!status) status = read_number(api, info, "theta", 1.0f, &options->theta);
-  if (!status) status = read_choice(api, info, "mode", "threshold", "normalize", &options->normalize);
-  if (!status) status = read_choice(api, info, "precision", "uint8", "float", &options->float_precision);
-  if (!status) status = read_choice(api, info, "where", "resized", "raw", &options->raw);
-  if (!status) status = read_choice(api, info, "interpolation", "cubic", "linear", &options->linear);
-  return status;
+  if (inputs != 2 || outputs != 3)
+    return refuse(api, "lidcam::PaS takes cam and like and gives map, mask and threshold");
+  for (const pas::NumberAttribute& attribute : pas::kNumbers)
+    if (OrtStatus* status = read(api, info, attribute, options)) return status;
+  for (const pas::ChoiceAttribute& attribute : pas::kChoices)
+    if (OrtStatus* status = read(api, info, attribute, options)) return status;
+  return nullptr;
 }
 
 OrtStatus* create(const OrtCustomOp*, const OrtApi* api, const OrtKernelInfo* info, void** kernel) noexcept {
-  pas::Options options;
+  pas::PasOptions options;
   if (OrtStatus* status = read_attributes(*api, info, &options)) return status;
   *kernel = new (std::nothrow) PasKernel{api, options};
   return *kernel ? nullptr : api->CreateStatus(ORT_FAIL, "lidcam::PaS: out of memory");

@@ -4,7 +4,7 @@
 
 #include <cstdint>
 
-#include "pas/pas.h"
+#include "pas/options.h"
 
 namespace lidcam::ops {
 
@@ -21,11 +21,11 @@ struct PasCall {
 // A node of a session: what KernelComputeV2 is given.
 struct PasKernel {
   const OrtApi* api;
-  pas::Options options;
+  pas::PasOptions options;
 };
 
-// Fills the schema, and makes and frees a PasKernel from the node's attributes (all of percentile, theta, mode, precision,
-// where and interpolation must be there); the caller adds KernelComputeV2 and the execution provider.
+// Fills the schema, and makes and frees a PasKernel from the node's attributes (all of percentile, theta, mode,
+// precision, where and interpolation must be there); the caller adds KernelComputeV2 and the execution provider.
 void fill_schema(OrtCustomOp& op);
 
 // Checks the inputs' shapes and allocates the outputs.

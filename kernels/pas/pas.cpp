@@ -1,10 +1,11 @@
 #include "pas/pas.h"
 
 #include <algorithm>
-#include <atomic>
 #include <cmath>
 #include <cstring>
-#include <thread>
+
+#include "cpu/float_mode.h"
+#include "cpu/threads.h"
 
 namespace lidcam::pas {
 namespace {
@@ -58,8 +59,10 @@ Bytes ranked_bytes(const uint8_t* map, int64_t n, const Rank& r) {
       guess = (first + last) / 2;
       int64_t below, at_most;
       loop.count(map, kSample, stride, guess, &below, &at_most);
-      if (double(at_most) > share * double(kSample * kBlock)) last = guess;
-      else first = guess + 1;
+      if (double(at_most) > share * double(kSample * kBlock))
+        last = guess;
+      else
+        first = guess + 1;
     }
     guess = first;
   }
@@ -84,20 +87,20 @@ Bytes ranked_bytes(const uint8_t* map, int64_t n, const Rank& r) {
 
 double byte_standard(const uint8_t* map, int64_t n, double percentile) {
   const Rank r = rank_of(percentile, n);
-  const Bytes found = ranked_bytes(map, n, r);
-  return double(found.low * kScale + (found.next - found.low) * r.remainder) / double(kScale);
+  const Bytes bytes = ranked_bytes(map, n, r);
+  return double(bytes.low * kScale + (bytes.next - bytes.low) * r.remainder) / double(kScale);
 }
 
 // A percentile of x - low. Bytes rise with it, so only the values of the two bytes around the percentile are ordered.
 float float_standard(const float* x, int64_t n, float low, const uint8_t* map, double percentile,
                      std::vector<float>& values) {
   const Rank r = rank_of(percentile, n);
-  const Bytes found = ranked_bytes(map, n, r);
+  const Bytes bytes = ranked_bytes(map, n, r);
   int64_t below = 0;
   values.clear();
   for (int64_t i = 0; i < n; ++i) {
-    below += map[i] < found.low;
-    if (map[i] == found.low || map[i] == found.next) values.push_back(x[i] - low);
+    below += map[i] < bytes.low;
+    if (map[i] == bytes.low || map[i] == bytes.next) values.push_back(x[i] - low);
   }
   const int64_t at = r.low - below, next = r.next - below;
   std::nth_element(values.begin(), values.begin() + at, values.end());
@@ -133,12 +136,14 @@ void Taps::make(int in, int out, bool is_linear) {
       span.source[k] = int(std::clamp<int64_t>(base + k - (is_linear ? 0 : 1), 0, in - 1));
       weight[size_t(k) * out + i] = float(ws[k]);
     }
-    if (!spans.empty() && std::equal(span.source, span.source + taps, spans.back().source)) spans.back().end = int(i) + 1;
-    else spans.push_back(span);
+    if (!spans.empty() && std::equal(span.source, span.source + taps, spans.back().source))
+      spans.back().end = int(i) + 1;
+    else
+      spans.push_back(span);
   }
 }
 
-void pas_map(const float* cam, int h, int w, int height, int width, const Options& options, Workspace& space,
+void pas_map(const float* cam, int h, int w, int height, int width, const PasOptions& options, Workspace& space,
              uint8_t* map, uint8_t* mask, float* threshold) {
   const int64_t n = int64_t(height) * width, n_raw = int64_t(h) * w;
   const auto nothing = [&] {
@@ -146,11 +151,11 @@ void pas_map(const float* cam, int h, int w, int height, int width, const Option
     std::memset(mask, 0, n);
     *threshold = 0;
   };
-  float most = 0, first = cam[0];
+  float largest = 0, first = cam[0];
   bool even = true;
   for (int64_t i = 0; i < n_raw; ++i) {
     if (!std::isfinite(cam[i])) return nothing();
-    most = std::max(most, std::fabs(cam[i]));
+    largest = std::max(largest, std::fabs(cam[i]));
     even = even && cam[i] == first;
   }
   if (even) return nothing();
@@ -174,27 +179,29 @@ void pas_map(const float* cam, int h, int w, int height, int width, const Option
     loop.down(rows, down.spans.data(), int(down.spans.size()), down.taps, down.weight.data(), height, width,
               space.resized.data(), &low, &high);
   };
-  if (in_bytes && !options.normalize && most < 1e30f) {
-    const auto [least, greatest] = std::minmax_element(cam, cam + n_raw);
+  if (in_bytes && !options.normalize && largest < 1e30f) {
+    const auto [lowest, highest] = std::minmax_element(cam, cam + n_raw);
     const auto place = [&](const float* cell) {
       const int64_t y = (cell - cam) / w, x = (cell - cam) % w;
       return Place{int((2 * y + 1) * height / (2 * h)), int((2 * x + 1) * width / (2 * w))};
     };
-    const Place places[2] = {place(least), place(greatest)};
+    const Place places[2] = {place(lowest), place(highest)};
     loop.extremes(rows, down.spans.data(), int(down.spans.size()), down.taps, down.weight.data(), height, width, places,
                   &low, &high);
-    if (!(high - low > kLeastRange && high - low < kMostRange)) resize_down();
+    if (!(high - low > kMinRange && high - low < kMaxRange)) resize_down();
   } else {
     resize_down();
   }
-  if (x && most > 1e37f && overflows(x, n)) return nothing();
+  if (x && largest > 1e37f && overflows(x, n)) return nothing();
   const float range = high - low;
   if (!std::isfinite(range) || range == 0) return nothing();
 
   const double theta64 = std::nearbyint(options.theta * 1e6) / 1e6;
-  if (x) loop.to_bytes(x, n, low, range, map);
-  else loop.down_bytes(rows, down.spans.data(), int(down.spans.size()), down.taps, down.weight.data(), height, width, low,
-                       range, map);
+  if (x)
+    loop.to_bytes(x, n, low, range, map);
+  else
+    loop.down_bytes(rows, down.spans.data(), int(down.spans.size()), down.taps, down.weight.data(), height, width, low,
+                    range, map);
   double standard_bytes = 0;
   float standard;
   if (in_bytes) {
@@ -239,20 +246,13 @@ void pas_map(const float* cam, int h, int w, int height, int width, const Option
   }
 }
 
-void pas_batch(const float* cam, int64_t count, int h, int w, int height, int width, const Options& options,
+void pas_batch(const float* cam, int64_t count, int h, int w, int height, int width, const PasOptions& options,
                int threads, uint8_t* map, uint8_t* mask, float* threshold) {
-  std::atomic<int64_t> next{0};
-  const auto work = [&] {
+  const int64_t n = int64_t(height) * width;
+  cpu::for_each(count, threads, [&](int64_t i) {
     thread_local Workspace space;
-    const int64_t n = int64_t(height) * width;
-    for (int64_t i; (i = next.fetch_add(1)) < count;)
-      pas_map(cam + i * h * w, h, w, height, width, options, space, map + i * n, mask + i * n, threshold + i);
-  };
-  const int64_t extra = std::min<int64_t>(threads, count) - 1;
-  std::vector<std::thread> pool;
-  for (int64_t t = 0; t < extra; ++t) pool.emplace_back(work);
-  work();
-  for (auto& thread : pool) thread.join();
+    pas_map(cam + i * h * w, h, w, height, width, options, space, map + i * n, mask + i * n, threshold + i);
+  });
 }
 
 }  // namespace lidcam::pas

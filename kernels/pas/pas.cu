@@ -5,15 +5,15 @@ using namespace lidcam::pas::cuda;
 
 extern __shared__ __align__(16) unsigned char lidcam_pas_shared[];
 
-extern "C" __global__ void __launch_bounds__(512) lidcam_pas(const float* cam, Args args, uint8_t* map, uint8_t* mask,
-                                                             float* threshold) {
+extern "C" __global__ void __launch_bounds__(512)
+    lidcam_pas(const float* cam, Args args, uint8_t* map, uint8_t* mask, float* threshold) {
   const int64_t i = blockIdx.x, n = int64_t(args.height) * args.width;
   pas_map<uint8_t>(Block{}, cam + i * args.h * args.w, args, map + i * n, mask + i * n, threshold + i,
                    lidcam_pas_shared);
 }
 
-extern "C" __global__ void __launch_bounds__(512) lidcam_pas_cluster(const float* cam, Args args, uint8_t* map,
-                                                                     uint8_t* mask, float* threshold) {
+extern "C" __global__ void __launch_bounds__(512)
+    lidcam_pas_cluster(const float* cam, Args args, uint8_t* map, uint8_t* mask, float* threshold) {
 #if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
   const Cluster team;
   const int64_t i = blockIdx.x / team.size(), n = int64_t(args.height) * args.width;

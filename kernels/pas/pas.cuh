@@ -1,32 +1,15 @@
 // PaS on the GPU: one launch per batch, a block or a cluster of blocks per map, no workspace in global memory.
-// The definition is lidcam_rt/pas/reference.py; this gives the same bits. The resized map is never stored: every pass
-// walks down the columns and makes each value again from four row values held in registers.
+// The definition is lidcam_rt/pas/reference.py; this gives the same bits.
 // Compile with -fmad=false.
 #pragma once
 #include <cstdint>
 
-#include "cuda/scan.cuh"
 #include "cuda/team.cuh"
 #include "pas/pas_args.h"
+#include "pas/percentile.cuh"
+#include "pas/resize.cuh"
 
 namespace lidcam::pas::cuda {
-
-constexpr int kBins = 2048, kCopies = 8, kColumns = 4;
-constexpr int64_t kScale = 100000;
-
-// Weights and first source of one output of one axis; source k is clamp(base + k - 1). Linear: outer weights are 0.
-struct Tap {
-  float weight[4];
-  int base;
-};
-
-struct Scratch {
-  float low[32], high[32], team_low, team_high;
-  uint32_t sums[32], least[32], team_least;
-  uint32_t bin[2], below[2], inside[2];
-};
-
-static_assert(sizeof(Scratch) + kBins * sizeof(uint32_t) <= kFixedBytes && sizeof(Tap) == kTapBytes, "pas_args.h");
 
 using lidcam::cuda::Block;
 #if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
@@ -34,114 +17,6 @@ using lidcam::cuda::Cluster;
 #endif
 
 __device__ inline bool finite(float v) { return fabsf(v) <= 3.402823466e38f; }
-
-__host__ __device__ inline int common_divisor(int a, int b) {
-  while (b) {
-    const int c = a % b;
-    a = b;
-    b = c;
-  }
-  return a;
-}
-
-// One axis. Outputs `period` apart have equal weights and sources `step` apart: the table holds one period, and only
-// these few weights are evaluated in float64.
-struct Axis {
-  int n_in, n_out, period, step;
-  bool linear;
-  const Tap* table;
-
-  __device__ Axis(int in, int out, bool is_linear) : n_in(in), n_out(out), linear(is_linear), table(nullptr) {
-    const int divisor = common_divisor(in, out);
-    period = out / divisor;
-    step = in / divisor;
-  }
-  // A call, not inlined: it is rare, and six sweeps would each hold a copy.
-  __device__ __noinline__ Tap make(int i) const {
-    const int64_t numerator = (2 * int64_t(i) + 1) * n_in - n_out, denominator = 2 * int64_t(n_out);
-    int64_t base = numerator / denominator;
-    if (numerator - base * denominator < 0) --base;
-    const double t = double(numerator - base * denominator) / double(denominator);
-    if (linear) return {{0.0f, float(1.0 - t), float(t), 0.0f}, int(base)};
-    const double a = -0.75, u = t + 1.0, v = 1.0 - t, z = 2.0 - t;
-    return {{float(((a * u - 5.0 * a) * u + 8.0 * a) * u - 4.0 * a), float(((a + 2.0) * t - (a + 3.0)) * t * t + 1.0),
-             float(((a + 2.0) * v - (a + 3.0)) * v * v + 1.0), float(((a * z - 5.0 * a) * z + 8.0 * a) * z - 4.0 * a)},
-            int(base)};
-  }
-  // Output `phase` of the period, moved by `shift` sources.
-  __device__ Tap tap(int phase, int shift) const {
-    Tap t = table ? table[phase] : make(phase);
-    t.base += shift;
-    return t;
-  }
-};
-
-struct Resizer {
-  Axis across, down;
-  const float* cam;  // [h, w], in shared memory where it fits
-
-  __device__ float row_value(int row, const Tap& t) const {
-    const float* in = cam + int64_t(row) * across.n_in;
-    const int last = across.n_in - 1;
-    float v = in[min(max(t.base - 1, 0), last)] * t.weight[0];
-    v = v + in[min(max(t.base, 0), last)] * t.weight[1];
-    v = v + in[min(max(t.base + 1, 0), last)] * t.weight[2];
-    v = v + in[min(max(t.base + 2, 0), last)] * t.weight[3];
-    return v;
-  }
-
-  // visit(y, x, n, v): v[0..n) are the values at (y, x..x+n), every value of rows [begin, end) once.
-  template <class Visit>
-  __device__ void sweep(int begin, int end, Visit visit) const {
-    const int groups = (across.n_out + kColumns - 1) / kColumns;
-    const int parts = max(1, min(int(blockDim.x) / groups, end - begin));
-#pragma unroll 1
-    for (int item = threadIdx.x; item < groups * parts; item += blockDim.x) {
-      const int part = item / groups, x = (item - part * groups) * kColumns, n = min(kColumns, across.n_out - x);
-      int phases[kColumns], shifts[kColumns];
-#pragma unroll
-      for (int c = 0; c < kColumns; ++c) {
-        const int column = min(x + c, across.n_out - 1), turn = column / across.period;
-        phases[c] = column - turn * across.period;
-        shifts[c] = turn * across.step;
-      }
-      float rows[4][kColumns] = {};
-      int y = begin + int(int64_t(end - begin) * part / parts);
-      const int stop = begin + int(int64_t(end - begin) * (part + 1) / parts);
-      int turn = y / down.period, phase = y - turn * down.period, held = -8;
-#pragma unroll 1
-      for (; y < stop; ++y) {
-        const Tap t = down.tap(phase, turn * down.step);
-        held = max(held, t.base - 4);
-#pragma unroll 1
-        while (held < t.base) {
-          ++held;
-          const int row = min(max(held + 2, 0), down.n_in - 1);
-#pragma unroll
-          for (int c = 0; c < kColumns; ++c) {
-            rows[0][c] = rows[1][c];
-            rows[1][c] = rows[2][c];
-            rows[2][c] = rows[3][c];
-            rows[3][c] = row_value(row, across.tap(phases[c], shifts[c]));
-          }
-        }
-        float v[kColumns];
-#pragma unroll
-        for (int c = 0; c < kColumns; ++c) {
-          v[c] = rows[0][c] * t.weight[0];
-          v[c] = v[c] + rows[1][c] * t.weight[1];
-          v[c] = v[c] + rows[2][c] * t.weight[2];
-          v[c] = v[c] + rows[3][c] * t.weight[3];
-        }
-        visit(y, x, n, v);
-        if (++phase == down.period) {
-          phase = 0;
-          ++turn;
-        }
-      }
-    }
-  }
-};
 
 // Bytes as uint8, or as words (float32 or int32) for engines without byte outputs.
 template <class T>
@@ -154,7 +29,9 @@ struct Plane {
     T v[4];
   };
   __device__ Plane(T* p, int w, int flags)
-      : data(p), width(w), wide(w % 4 == 0 && reinterpret_cast<uintptr_t>(p) % sizeof(Four) == 0),
+      : data(p),
+        width(w),
+        wide(w % 4 == 0 && reinterpret_cast<uintptr_t>(p) % sizeof(Four) == 0),
         integers(flags & kIntegers) {}
   __device__ T encode(int value) const {
     if (sizeof(T) == 1 || integers) return T(value);
@@ -193,113 +70,10 @@ struct Plane {
   }
 };
 
-struct Rank {
-  uint32_t low, next;
-  int remainder;  // between the two, in 1 / kScale
-};
-
-__device__ inline Rank rank_of(int percentile_milli, int64_t n) {
-  const int64_t position = int64_t(percentile_milli) * (n - 1), low = position / kScale;
-  return {uint32_t(low), uint32_t(low + 1 < n ? low + 1 : n - 1), int(position - low * kScale)};
-}
-
-// For two ranks: the bin that holds each, how many values lie below that bin, how many in it. All threads call it;
-// count(bin) may read other blocks. The blocks of the team have met when it returns.
-template <class Team, class Count>
-__device__ void locate(const Team& team, Scratch* s, int bins, uint32_t first_rank, uint32_t second_rank, Count count) {
-  const int per = (bins + blockDim.x - 1) / blockDim.x, first = threadIdx.x * per;
-  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-  uint32_t own = 0;
-  for (int b = first; b < min(first + per, bins); ++b) own += count(b);
-  const uint32_t up_to = lidcam::cuda::warp_inclusive_sum(own);
-  if (lane == 31) s->sums[warp] = up_to;
-  __syncthreads();
-  uint32_t before = up_to - own;
-  for (int i = 0; i < warp; ++i) before += s->sums[i];
-  for (int r = 0; r < 2; ++r) {
-    const uint32_t rank = r ? second_rank : first_rank;
-    if (rank < before || rank - before >= own) continue;
-    uint32_t below = before, inside;
-    int b = first;
-    for (; inside = count(b), rank - below >= inside; ++b) below += inside;
-    s->bin[r] = uint32_t(b);
-    s->below[r] = below;
-    s->inside[r] = inside;
-  }
-  team.sync();
-}
-
-// Order of keys = order of floats; both zeros have one key.
-__device__ inline uint32_t key_of(float v) {
-  const uint32_t bits = __float_as_uint(v + 0.0f);
-  return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
-}
-__device__ inline float float_of(uint32_t key) {
-  return __uint_as_float(key & 0x80000000u ? key & 0x7fffffffu : ~key);
-}
-
-// The percentile of floats by radix select: each(f) calls f(value) for the values of this block. Bins are 0 on entry.
-template <class Team, class Each>
-__device__ float float_standard(const Team& team, Scratch* s, uint32_t* bins, Rank rank, Each each) {
-  uint32_t prefix = 0, low = rank.low, inside = 0;
-#pragma unroll 1
-  for (int pass = 0; pass < 3; ++pass) {
-    const int shift = pass == 0 ? 21 : pass == 1 ? 10 : 0, bits = pass == 2 ? 10 : 11;
-    if (pass) {
-      for (int b = threadIdx.x; b < kBins; b += blockDim.x) bins[b] = 0;
-      __syncthreads();
-    }
-    each([&](float v) {
-      const uint32_t key = key_of(v);
-      if (pass == 0 || key >> (shift + bits) == prefix) atomicAdd(&bins[key >> shift & ((1u << bits) - 1)], 1u);
-    });
-    team.sync();
-    locate(team, s, 1 << bits, low, low, [&](int b) {
-      uint32_t total = 0;
-      for (int r = 0; r < team.size(); ++r) total += team.at(bins, r)[b];
-      return total;
-    });
-    prefix = prefix << bits | s->bin[0];
-    low -= s->below[0];
-    inside = s->inside[0];
-  }
-  const float a = float_of(prefix);
-  float b = a;
-  if (rank.next != rank.low && low + 1 >= inside) {
-    uint32_t least = 0xffffffffu;
-    each([&](float v) {
-      const uint32_t key = key_of(v);
-      if (key > prefix) least = min(least, key);
-    });
-    for (int d = 16; d; d /= 2) least = min(least, __shfl_xor_sync(0xffffffffu, least, d));
-    if (threadIdx.x % 32 == 0) s->least[threadIdx.x / 32] = least;
-    __syncthreads();
-    if (threadIdx.x == 0) {
-      for (int i = 1; i < int(blockDim.x / 32); ++i) least = min(least, s->least[i]);
-      s->team_least = least;
-    }
-    team.sync();
-    for (int r = 0; r < team.size(); ++r) least = min(least, *team.at(&s->team_least, r));
-    team.sync_remote();
-    b = float_of(least);
-  }
-  // rem / 100000 in float32 is the float64 quotient rounded: no quotient of these is near enough to a tie.
-  return a + (b - a) * (float(rank.remainder) / float(kScale));
-}
-
-// int(theta P) as in float64, P = numerator / 100000. Only a product that is a whole number needs float64 to tell to
-// which side it is rounded.
-__device__ inline int byte_level(int theta_micro, int64_t numerator) {
-  constexpr int64_t kWhole = kScale * 1000000;
-  const int64_t product = numerator * theta_micro, level = product / kWhole;
-  if (product != level * kWhole) return int(level);
-  return int((double(theta_micro) / 1e6) * (double(numerator) / double(kScale)));
-}
-
 // One map. T: uint8_t, or uint32_t for words. All threads of the team call it; `shared` holds args.shared_bytes.
 template <class T, class Team>
-__device__ void pas_map(const Team& team, const float* cam, const Args& args, T* map_out, T* mask_out,
-                        float* threshold, unsigned char* shared) {
+__device__ void pas_map(const Team& team, const float* cam, const Args& args, T* map_out, T* mask_out, float* threshold,
+                        unsigned char* shared) {
   const int n_raw = args.h * args.w, flags = args.flags;
   const int begin = int(int64_t(args.height) * team.rank() / team.size());
   const int end = int(int64_t(args.height) * (team.rank() + 1) / team.size());

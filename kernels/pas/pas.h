@@ -4,17 +4,9 @@
 #include <vector>
 
 #include "pas/loops.h"
+#include "pas/options.h"
 
 namespace lidcam::pas {
-
-struct Options {
-  double percentile = 98.0;
-  double theta = 0.35;
-  bool normalize = false;
-  bool float_precision = false;
-  bool raw = false;
-  bool linear = false;
-};
 
 // Taps of one axis: tap t of output i reads cell source[t] of its span with weight[t * n + i].
 struct Taps {
@@ -32,11 +24,11 @@ struct Workspace {
 };
 
 // One map [h, w] -> map uint8 [H, W], mask uint8 [H, W] (0 or 1), threshold.
-void pas_map(const float* cam, int h, int w, int height, int width, const Options& options, Workspace& space,
+void pas_map(const float* cam, int h, int w, int height, int width, const PasOptions& options, Workspace& space,
              uint8_t* map, uint8_t* mask, float* threshold);
 
 // `count` maps, on up to `threads` threads.
-void pas_batch(const float* cam, int64_t count, int h, int w, int height, int width, const Options& options,
+void pas_batch(const float* cam, int64_t count, int h, int w, int height, int width, const PasOptions& options,
                int threads, uint8_t* map, uint8_t* mask, float* threshold);
 
 }  // namespace lidcam::pas

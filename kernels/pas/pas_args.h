@@ -17,7 +17,7 @@ struct Args {
   int percentile_milli;  // rint(1000 percentile)
   int theta_micro;       // rint(1000000 theta)
   int flags;
-  int shared_bytes;      // dynamic shared memory of the launch
+  int shared_bytes;  // dynamic shared memory of the launch
 };
 
 // Shared memory, bytes: fixed; per distinct weight of an axis; the map itself. The last two are used where they fit.

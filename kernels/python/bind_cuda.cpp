@@ -2,6 +2,7 @@
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/string_view.h>
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
@@ -11,7 +12,9 @@
 
 #include "crf/lattice.h"
 #include "cuda/images.h"
-#include "cuda/launch.h"
+#include "cuda/launch_boxes.h"
+#include "cuda/launch_crf.h"
+#include "cuda/launch_pas.h"
 
 namespace nb = nanobind;
 using namespace lidcam::cuda;
@@ -46,31 +49,38 @@ void bind_cuda(nb::module_& parent) {
     }
     return all;
   });
-  m.def("pas_ahead_of_time", [](int major) {
-    const AheadOfTime a = pas_ahead_of_time(major);
-    return nb::make_tuple(nb::bytes(a.ptx.data(), a.ptx.size()), a.blocks_per_map);
-  }, nb::arg("major"));
+  m.def(
+      "pas_ahead_of_time",
+      [](int major) {
+        const AheadOfTime a = pas_ahead_of_time(major);
+        return nb::make_tuple(nb::bytes(a.ptx.data(), a.ptx.size()), a.blocks_per_map);
+      },
+      nb::arg("major"));
   // Address, shape, type code, bits and device of an array that offers DLPack only.
-  m.def("look", [](nb::ndarray<> a) {
-    nb::list shape;
-    bool dense = true;
-    int64_t step = 1;
-    for (size_t i = a.ndim(); i-- > 0;) {
-      dense = dense && (a.shape(i) <= 1 || a.stride(i) == step);
-      step *= int64_t(a.shape(i));
-    }
-    for (size_t i = 0; i < a.ndim(); ++i) shape.append(a.shape(i));
-    return nb::make_tuple(reinterpret_cast<uintptr_t>(a.data()), nb::tuple(shape), int(a.dtype().code),
-                          int(a.dtype().bits), a.device_type() == nb::device::cuda::value, dense);
-  }, nb::arg("array"));
-  m.def("pas", [](uintptr_t cam, int64_t count, int h, int w, int height, int width, double percentile, double theta,
-                  bool normalize, bool float_precision, bool raw, bool linear, uintptr_t map, uintptr_t mask,
-                  uintptr_t threshold, uintptr_t stream) {
-    const lidcam::pas::Options options{percentile, theta, normalize, float_precision, raw, linear};
-    nb::gil_scoped_release release;
-    launch_pas(device<void>(stream), device<float>(cam), count, h, w, height, width, options, device<uint8_t>(map),
-               device<uint8_t>(mask), device<float>(threshold));
-  });
+  m.def(
+      "look",
+      [](nb::ndarray<> a) {
+        nb::list shape;
+        bool dense = true;
+        int64_t step = 1;
+        for (size_t i = a.ndim(); i-- > 0;) {
+          dense = dense && (a.shape(i) <= 1 || a.stride(i) == step);
+          step *= int64_t(a.shape(i));
+        }
+        for (size_t i = 0; i < a.ndim(); ++i) shape.append(a.shape(i));
+        return nb::make_tuple(reinterpret_cast<uintptr_t>(a.data()), nb::tuple(shape), int(a.dtype().code),
+                              int(a.dtype().bits), a.device_type() == nb::device::cuda::value, dense);
+      },
+      nb::arg("array"));
+  m.def("pas",
+        [](uintptr_t cam, int64_t count, int h, int w, int height, int width, double percentile, double theta,
+           std::string_view mode, std::string_view precision, std::string_view where, std::string_view interpolation,
+           uintptr_t map, uintptr_t mask, uintptr_t threshold, uintptr_t stream) {
+          const auto options = lidcam::pas::make_options(percentile, theta, mode, precision, where, interpolation);
+          nb::gil_scoped_release release;
+          launch_pas(device<void>(stream), device<float>(cam), count, h, w, height, width, options,
+                     device<uint8_t>(map), device<uint8_t>(mask), device<float>(threshold));
+        });
   m.def("boxes", [](uintptr_t mask, int64_t count, int height, int width, bool by_pixels, uintptr_t boxes,
                     uintptr_t stream) {
     nb::gil_scoped_release release;
@@ -99,7 +109,7 @@ void bind_cuda(nb::module_& parent) {
   m.def("boxes_at_size", [](uintptr_t map, uintptr_t level, int64_t count, int map_height, int map_width, int height,
                             int width, bool by_pixels, uintptr_t boxes, uintptr_t stream) {
     nb::gil_scoped_release release;
-    launch_boxes_at_size(device<void>(stream), device<uint8_t>(map), device<float>(level), count, map_height,
-                         map_width, height, width, by_pixels, device<int32_t>(boxes));
+    launch_boxes_at_size(device<void>(stream), device<uint8_t>(map), device<float>(level), count, map_height, map_width,
+                         height, width, by_pixels, device<int32_t>(boxes));
   });
 }

@@ -1,62 +1,57 @@
 // lidcam_rt._kernels.pas: PaS on the CPU.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
-
-#include <memory>
+#include <nanobind/stl/string_view.h>
 
 #include "pas/pas.h"
-#include "python/pool.h"
+#include "python/arrays.h"
 
 namespace nb = nanobind;
+using lidcam::python::new_array;
 
 namespace {
 
 using Cam = nb::ndarray<const float, nb::shape<-1, -1, -1, -1>, nb::c_contig, nb::device::cpu>;
 
-nb::ndarray<nb::numpy, uint8_t> pooled(size_t n, size_t k, size_t h, size_t w) {
-  struct Block {
-    void* data;
-    size_t bytes;
-  };
-  auto block = std::make_unique<Block>(Block{nullptr, n * k * h * w + 1});
-  block->data = lidcam::Pool::instance().take(block->bytes);
-  auto* data = static_cast<uint8_t*>(block->data);
-  nb::capsule owner(block.release(), [](void* p) noexcept {
-    std::unique_ptr<Block> mine(static_cast<Block*>(p));
-    lidcam::Pool::instance().give(mine->data, mine->bytes);
-  });
-  return nb::ndarray<nb::numpy, uint8_t>(data, {n, k, h, w}, owner);
-}
-
-nb::ndarray<nb::numpy, float> owned(float* data, size_t n, size_t k) {
-  nb::capsule owner(data, [](void* p) noexcept { delete[] static_cast<float*>(p); });
-  return nb::ndarray<nb::numpy, float>(data, {n, k}, owner);
+nb::tuple bind_pas_batch(Cam cam, int height, int width, double percentile, double theta, std::string_view mode,
+                         std::string_view precision, std::string_view where, std::string_view interpolation,
+                         int threads) {
+  const auto options = lidcam::pas::make_options(percentile, theta, mode, precision, where, interpolation);
+  const int64_t sides[4] = {int64_t(cam.shape(2)), int64_t(cam.shape(3)), height, width};
+  for (const int64_t side : sides)
+    if (side < 1 || side > 32768) throw nb::value_error("a side must have 1 to 32768 pixels");
+  const size_t n = cam.shape(0), k = cam.shape(1), h = height, w = width;
+  auto map = new_array<uint8_t>({n, k, h, w}), mask = new_array<uint8_t>({n, k, h, w});
+  auto threshold = new_array<float>({n, k});
+  {
+    nb::gil_scoped_release release;
+    lidcam::pas::pas_batch(cam.data(), int64_t(n * k), int(sides[0]), int(sides[1]), height, width, options, threads,
+                           map.data(), mask.data(), threshold.data());
+  }
+  return nb::make_tuple(map, mask, threshold);
 }
 
 }  // namespace
 
 void bind_pas(nb::module_& parent) {
   nb::module_ m = parent.def_submodule("pas", "Percentile as a standard. Use lidcam_rt.pas.");
-  m.def("pas", [](Cam cam, int height, int width, double percentile, double theta, bool normalize,
-                  bool float_precision, bool raw, bool linear, int threads) {
-    const int64_t sides[4] = {int64_t(cam.shape(2)), int64_t(cam.shape(3)), height, width};
-    for (const int64_t side : sides)
-      if (side < 1 || side > 32768) throw nb::value_error("a side must have 1 to 32768 pixels");
-    if (!(percentile >= 0 && percentile <= 100 && theta >= 0 && theta <= 1))
-      throw nb::value_error("percentile must be 0 to 100 and theta 0 to 1");
-    const size_t n = cam.shape(0), k = cam.shape(1), h = height, w = width;
-    auto map_out = pooled(n, k, h, w);
-    auto mask_out = pooled(n, k, h, w);
-    auto* threshold = new float[n * k + 1];
-    auto threshold_out = owned(threshold, n, k);
-    lidcam::pas::Options options{percentile, theta, normalize, float_precision, raw, linear};
-    {
-      nb::gil_scoped_release release;
-      lidcam::pas::pas_batch(cam.data(), int64_t(n * k), int(cam.shape(2)), int(cam.shape(3)), height, width, options,
-                             threads, map_out.data(), mask_out.data(), threshold);
-    }
-    return nb::make_tuple(map_out, mask_out, threshold_out);
-  }, nb::arg("cam"), nb::arg("height"), nb::arg("width"), nb::arg("percentile"), nb::arg("theta"),
-      nb::arg("normalize"), nb::arg("float_precision"), nb::arg("raw"), nb::arg("linear"), nb::arg("threads"));
-  m.def("isa", [] { return lidcam::pas::loops().name; }, "Instruction set of the loops: base, avx2 or avx512.");
+  m.def("pas", &bind_pas_batch, nb::arg("cam"), nb::arg("height"), nb::arg("width"), nb::arg("percentile"),
+        nb::arg("theta"), nb::arg("mode"), nb::arg("precision"), nb::arg("where"), nb::arg("interpolation"),
+        nb::arg("threads"),
+        "PaS on the CPU.\n\nArgs:\n    cam: float32 [N, K, h, w], C-contiguous.\n    height, width: of the output.\n"
+        "    percentile, theta, mode, precision, where, interpolation: the operator's attributes (docs/operator.md).\n"
+        "    threads: at most this many share the maps.\n\nReturns:\n    map uint8 [N, K, H, W], mask uint8 of that "
+        "shape (0 or 1), threshold float32 [N, K].\n\nRaises:\n    ValueError: a value is out of its range.");
+  m.def(
+      "integer_attributes",
+      [](double percentile, double theta, std::string_view mode, std::string_view precision, std::string_view where,
+         std::string_view interpolation) {
+        const auto options = lidcam::pas::make_options(percentile, theta, mode, precision, where, interpolation);
+        return nb::make_tuple(lidcam::pas::percentile_milli(options), lidcam::pas::theta_micro(options),
+                              lidcam::pas::flags(options));
+      },
+      nb::arg("percentile"), nb::arg("theta"), nb::arg("mode"), nb::arg("precision"), nb::arg("where"),
+      nb::arg("interpolation"),
+      "The attributes as the CUDA kernels take them.\n\nReturns:\n    percentile_milli, theta_micro, flags (see "
+      "kernels/pas/pas_args.h).\n\nRaises:\n    ValueError: a value is out of its range.");
 }

@@ -4,108 +4,78 @@
 // here, since plugins have no uint8 outputs. Uses no symbol of TensorRT's libraries.
 #include <NvInferRuntime.h>
 
-#include <cmath>
 #include <cstring>
 #include <exception>
+#include <iterator>
 #include <string>
+#include <string_view>
 
-#include "cuda/launch.h"
+#include "cuda/launch_pas.h"
+#include "pas/options.h"
 
 namespace {
 
 using namespace nvinfer1;
+using namespace lidcam::pas;
 
 constexpr char kName[] = "PaS", kVersion[] = "1", kNamespace[] = "lidcam";
 ILoggerFinder* logger_finder = nullptr;
 
 void complain(const char* text) {
   ILogger* logger = logger_finder ? logger_finder->findLogger() : nullptr;
-  if (logger) logger->log(ILogger::Severity::kERROR, text);
+  if (logger) logger->log(ILogger::Severity::kERROR, (std::string("PaS: ") + text).c_str());
 }
 
-struct Attributes {
-  float percentile = 98.0f, theta = 0.35f;
-  std::string mode = "threshold", precision = "uint8", where = "resized", interpolation = "cubic";
-
-  // Throws std::invalid_argument for a value that the operator does not have.
-  lidcam::pas::Options options() const {
-    lidcam::pas::Options o;
-    o.percentile = percentile;
-    o.theta = theta;
-    if (!(percentile >= 0 && percentile <= 100) || !(theta >= 0 && theta <= 1))
-      throw std::invalid_argument("PaS: percentile must be 0 to 100 and theta 0 to 1");
-    const auto is = [](const char* name, const std::string& value, const char* yes, const char* no) {
-      if (value != yes && value != no)
-        throw std::invalid_argument(std::string("PaS: ") + name + " must be " + no + " or " + yes + ", got " + value);
-      return value == yes;
-    };
-    o.normalize = is("mode", mode, "normalize", "threshold");
-    o.float_precision = is("precision", precision, "float", "uint8");
-    o.raw = is("where", where, "raw", "resized");
-    o.linear = is("interpolation", interpolation, "linear", "cubic");
-    return o;
-  }
-};
-
-// Fields of the node, and of an engine: the same names and types.
+// Fields of the node, and of an engine: the same names and types. Without options, names and types alone.
 class Fields {
  public:
-  explicit Fields(const Attributes* a = nullptr) {
-    static const Attributes none;
-    const Attributes& from = a ? *a : none;
-    numbers_[0] = from.percentile;
-    numbers_[1] = from.theta;
-    const std::string* texts[] = {&from.mode, &from.precision, &from.where, &from.interpolation};
-    const char* names[] = {"percentile", "theta", "mode", "precision", "where", "interpolation"};
-    for (int i = 0; i < 6; ++i) {
-      if (i < 2) {
-        fields_[i] = PluginField(names[i], a ? &numbers_[i] : nullptr, PluginFieldType::kFLOAT32, 1);
-      } else {
-        texts_[i - 2] = *texts[i - 2];
-        fields_[i] = PluginField(names[i], a ? texts_[i - 2].data() : nullptr, PluginFieldType::kCHAR,
-                                 a ? int32_t(texts_[i - 2].size()) : 0);
-      }
+  explicit Fields(const PasOptions* options = nullptr) {
+    PluginField* field = fields_;
+    for (const NumberAttribute& attribute : kNumbers) {
+      float& number = numbers_[field - fields_];
+      if (options) number = float(options->*attribute.member);
+      *field++ = PluginField(attribute.name, options ? &number : nullptr, PluginFieldType::kFLOAT32, 1);
     }
-    collection_ = {6, fields_};
+    for (const ChoiceAttribute& attribute : kChoices) {
+      const char* text = !options ? nullptr : options->*attribute.member ? attribute.on : attribute.off;
+      *field++ = PluginField(attribute.name, text, PluginFieldType::kCHAR, text ? int32_t(std::strlen(text)) : 0);
+    }
+    collection_ = {kCount, fields_};
   }
   Fields(const Fields&) = delete;
   Fields& operator=(const Fields&) = delete;
   const PluginFieldCollection* get() const { return &collection_; }
 
  private:
-  float numbers_[2];
-  std::string texts_[4];
-  PluginField fields_[6];
+  static constexpr int32_t kCount = int32_t(std::size(kNumbers) + std::size(kChoices));
+  float numbers_[std::size(kNumbers)] = {};
+  PluginField fields_[kCount];
   PluginFieldCollection collection_{};
 };
 
-Attributes read(const PluginFieldCollection* given) {
-  Attributes a;
+// What is not given keeps its default. Throws std::invalid_argument for a value that the operator does not have.
+PasOptions read(const PluginFieldCollection* given) {
+  PasOptions options;
   for (int i = 0; given && i < given->nbFields; ++i) {
     const PluginField& field = given->fields[i];
     if (!field.data || !field.name) continue;
-    const auto number = [&](float& value) {
-      if (field.type == PluginFieldType::kFLOAT32) value = *static_cast<const float*>(field.data);
-      if (field.type == PluginFieldType::kFLOAT64) value = float(*static_cast<const double*>(field.data));
-    };
-    const auto text = [&](std::string& value) {
-      value.assign(static_cast<const char*>(field.data), size_t(field.length < 0 ? 0 : field.length));
-      while (!value.empty() && value.back() == '\0') value.pop_back();
-    };
-    const std::string name = field.name;
-    if (name == "percentile") number(a.percentile);
-    else if (name == "theta") number(a.theta);
-    else if (name == "mode") text(a.mode);
-    else if (name == "precision") text(a.precision);
-    else if (name == "where") text(a.where);
-    else if (name == "interpolation") text(a.interpolation);
+    const std::string_view name = field.name;
+    for (const NumberAttribute& attribute : kNumbers) {
+      if (name != attribute.name) continue;
+      if (field.type == PluginFieldType::kFLOAT32) set(options, attribute, *static_cast<const float*>(field.data));
+      if (field.type == PluginFieldType::kFLOAT64) set(options, attribute, *static_cast<const double*>(field.data));
+    }
+    std::string_view text(static_cast<const char*>(field.data), size_t(field.length < 0 ? 0 : field.length));
+    while (!text.empty() && text.back() == '\0') text.remove_suffix(1);
+    for (const ChoiceAttribute& attribute : kChoices)
+      if (name == attribute.name) set(options, attribute, text);
   }
-  return a;
+  return options;
 }
 
 class Plugin final : public IPluginV3, public IPluginV3OneCore, public IPluginV3OneBuild, public IPluginV3OneRuntime {
  public:
-  explicit Plugin(const Attributes& a) : attributes_(a), options_(a.options()), fields_(&a) {}
+  explicit Plugin(const PasOptions& options) : options_(options), fields_(&options) {}
 
   IPluginCapability* getCapabilityInterface(PluginCapabilityType type) noexcept override {
     switch (type) {
@@ -117,7 +87,7 @@ class Plugin final : public IPluginV3, public IPluginV3OneCore, public IPluginV3
   }
   IPluginV3* clone() noexcept override {
     try {
-      return new Plugin(attributes_);
+      return new Plugin(options_);
     } catch (const std::exception& error) {
       complain(error.what());
       return nullptr;
@@ -140,7 +110,7 @@ class Plugin final : public IPluginV3, public IPluginV3OneCore, public IPluginV3
   int32_t getOutputShapes(const DimsExprs* inputs, int32_t count, const DimsExprs*, int32_t, DimsExprs* outputs,
                           int32_t output_count, IExprBuilder&) noexcept override {
     if (count != 2 || output_count != 3 || inputs[0].nbDims != 4 || inputs[1].nbDims < 2) {
-      complain("PaS: cam must be [N, K, h, w] and the second input image-sized [..., H, W]");
+      complain("cam must be [N, K, h, w] and the second input image-sized [..., H, W]");
       return 1;
     }
     for (int i = 0; i < 2; ++i) {
@@ -182,8 +152,7 @@ class Plugin final : public IPluginV3, public IPluginV3OneCore, public IPluginV3
   const PluginFieldCollection* getFieldsToSerialize() noexcept override { return fields_.get(); }
 
  private:
-  Attributes attributes_;
-  lidcam::pas::Options options_;
+  PasOptions options_;
   Fields fields_;
 };
 

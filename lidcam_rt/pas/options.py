@@ -69,19 +69,13 @@ class PasOptions:
             if not isinstance(value, str) or value not in known:
                 raise InputError(f"{name} must be one of {', '.join(known)}, got {value!r}")
 
-    def kernel_arguments(self) -> tuple[float, float, bool, bool, bool, bool]:
-        """What the compiled kernels take: percentile, theta, normalize, float, raw, linear."""
-        return (
-            self.percentile,
-            self.theta,
-            self.mode == "normalize",
-            self.precision == "float",
-            self.where == "raw",
-            self.interpolation == "linear",
-        )
+    def kernel_arguments(self) -> tuple[float, float, str, str, str, str]:
+        """What the compiled kernels take: all attributes, in their order (kernels/pas/options.h)."""
+        return self.percentile, self.theta, self.mode, self.precision, self.where, self.interpolation
 
     def kernel_integers(self) -> tuple[int, int, int]:
-        """The same as the integers of kernels/pas/pas_args.h: percentile / 1000, theta / 1000000, flags."""
-        percentile, theta, *flags = self.kernel_arguments()
-        bits = sum(1 << bit for bit, flag in enumerate(flags) if flag)
-        return round(percentile * 1000), round(theta * 1_000_000), bits
+        """The same as integers, for kernels in engines: percentile * 1000, theta * 1000000 and flags."""
+        from lidcam_rt._kernels import pas
+
+        milli, micro, flags = pas.integer_attributes(*self.kernel_arguments())
+        return int(milli), int(micro), int(flags)

@@ -39,14 +39,31 @@ def test_wrong_values(wrong, says):
 
 @given(OPTIONS)
 def test_kernels_get_the_same_in_both_forms(options):
-    percentile, theta, *flags = options.kernel_arguments()
-    assert (percentile, theta) == (options.percentile, options.theta)
-    chosen = (options.mode, options.precision, options.where, options.interpolation)
+    assert options.kernel_arguments() == astuple(options)
+    percentile, theta, *chosen = astuple(options)
     second = [values[1] for values in (MODES, PRECISIONS, WHERES, INTERPOLATIONS)]
-    assert flags == [value == other for value, other in zip(chosen, second, strict=True)]
     milli, micro, bits = options.kernel_integers()
     assert abs(milli - 1000 * percentile) <= 0.5 and abs(micro - 1e6 * theta) <= 0.5
-    assert [bool(bits >> i & 1) for i in range(4)] == flags and bits < 16
+    assert [bool(bits >> i & 1) for i in range(4)] == [a == b for a, b in zip(chosen, second, strict=True)]
+    assert bits < 16
+
+
+@pytest.mark.parametrize(
+    ("place", "wrong", "says"),
+    [
+        (0, 100.1, "percentile must be 0 to 100, got 100.1"),
+        (1, float("nan"), "theta must be 0 to 1, got nan"),
+        (2, "max", "mode must be threshold or normalize, got max"),
+        (5, "", "interpolation must be cubic or linear, got "),
+    ],
+)
+def test_the_compiled_parser_refuses_what_python_does(place, wrong, says):
+    given = list(PasOptions().kernel_arguments())
+    given[place] = wrong
+    with pytest.raises(ValueError, match=says):
+        _kernels.pas.integer_attributes(*given)
+    with pytest.raises(ValueError, match=says):
+        _kernels.pas.pas(np.zeros((1, 1, 2, 2), np.float32), 4, 4, *given, 1)
 
 
 @given(OPTIONS)

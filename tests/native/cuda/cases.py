@@ -91,7 +91,7 @@ CRF_ARGS = np.dtype(
 
 
 def crf_args(options: CrfOptions, labels: int, height: int, width: int, capacity: int, present: list[int] | None):
-    """Args of kernels/crf/cuda_args.h, as launch.cpp fills them, and the words behind them."""
+    """Args of kernels/crf/cuda_args.h, as launch_crf.cpp fills them, and the words behind them."""
     args = np.zeros((), CRF_ARGS)
     args["labels"], args["height"], args["width"], args["iterations"] = labels, height, width, options.iterations
     args["capacity"], args["slots"] = capacity, 1 << int(2 * capacity - 1).bit_length()

@@ -1,9 +1,11 @@
 // The CUDA operator of the ONNX Runtime library as a CPU operator, so that it runs over the stand-in driver.
 #define LIDCAM_OPS_PROVIDER "CPUExecutionProvider"
 #include "cuda/driver.cpp"
-#include "cuda/launch.cpp"
+#include "cuda/launch_pas.cpp"
+#include "cuda/launching.cpp"
 #include "ops/pas_cuda.cpp"
 #include "ops/pas_node.cpp"
+#include "pas/options.cpp"
 
 namespace lidcam::cuda {
 

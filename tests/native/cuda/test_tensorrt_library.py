@@ -51,7 +51,8 @@ def library(headers, tmp_path_factory) -> Path:
     embedded = {"PAS_FATBIN": "pas", "COMPONENTS_FATBIN": "components", "CRF_FATBIN": "crf", "AOT_PTX_75": "ptx",
                 "AOT_PTX_90": "ptx"}  # fmt: skip
     definitions = [f'-DLIDCAM_{key}="{place / value}"' for key, value in embedded.items()]
-    sources = ["tensorrt/plugin.cpp", "cuda/driver.cpp", "cuda/launch.cpp", "cuda/images.cpp"]
+    sources = ["tensorrt/plugin.cpp", "pas/options.cpp", "cuda/driver.cpp", "cuda/images.cpp", "cuda/launching.cpp",
+               "cuda/launch_pas.cpp"]  # fmt: skip
     target = place / "liblidcam_tensorrt.so"
     command = [builds.compiler(), "-std=c++17", "-O1", "-Wall", "-Wextra", "-Werror", "-fPIC", "-shared",
                "-fvisibility=hidden", "-Wl,-z,defs", '-DLIDCAM_ARCHITECTURES="none"', *definitions, "-I", str(KERNELS),
@@ -129,7 +130,7 @@ def test_what_tensorrt_does_with_it_gives_the_reference(library, harness, option
         ({"mode": "maximum"}, "mode must be threshold or normalize, got maximum"),
         ({"interpolation": ""}, "interpolation must be cubic or linear"),
         ({"percentile": 101.0}, "percentile must be 0 to 100"),
-        ({"theta": "nan"}, "theta 0 to 1"),
+        ({"theta": "nan"}, "theta must be 0 to 1"),
     ],
 )
 def test_wrong_attributes_are_refused_with_a_message(library, harness, options, says):

@@ -1,2 +1,0 @@
-#define LIDCAM_ISA avx2
-#include "pas/loops.inc"

@@ -1,2 +1,0 @@
-#define LIDCAM_ISA avx512
-#include "pas/loops.inc"

@@ -1,2 +1,0 @@
-#define LIDCAM_ISA base
-#include "pas/loops.inc"

@@ -1,0 +1,123 @@
+// Percentiles on the GPU, of bytes by a histogram and of floats by radix select, over the blocks of a team.
+#pragma once
+#include <cstdint>
+
+#include "cuda/scan.cuh"
+#include "cuda/team.cuh"
+#include "pas/pas_args.h"
+
+namespace lidcam::pas::cuda {
+
+constexpr int kBins = 2048, kCopies = 8;
+constexpr int64_t kScale = 100000;
+
+struct Scratch {
+  float low[32], high[32], team_low, team_high;
+  uint32_t sums[32], smallest[32], team_smallest;
+  uint32_t bin[2], below[2], inside[2];
+};
+
+static_assert(sizeof(Scratch) + kBins * sizeof(uint32_t) <= kFixedBytes, "pas_args.h");
+
+struct Rank {
+  uint32_t low, next;
+  int remainder;  // between the two, in 1 / kScale
+};
+
+__device__ inline Rank rank_of(int percentile_milli, int64_t n) {
+  const int64_t position = int64_t(percentile_milli) * (n - 1), low = position / kScale;
+  return {uint32_t(low), uint32_t(low + 1 < n ? low + 1 : n - 1), int(position - low * kScale)};
+}
+
+// For two ranks: the bin that holds each, how many values lie below that bin, how many in it. All threads call it;
+// count(bin) may read other blocks. The blocks of the team have met when it returns.
+template <class Team, class Count>
+__device__ void locate(const Team& team, Scratch* s, int bins, uint32_t first_rank, uint32_t second_rank, Count count) {
+  const int per = (bins + blockDim.x - 1) / blockDim.x, first = threadIdx.x * per;
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  uint32_t mine = 0;
+  for (int b = first; b < min(first + per, bins); ++b) mine += count(b);
+  const uint32_t up_to = lidcam::cuda::warp_inclusive_sum(mine);
+  if (lane == 31) s->sums[warp] = up_to;
+  __syncthreads();
+  uint32_t before = up_to - mine;
+  for (int i = 0; i < warp; ++i) before += s->sums[i];
+  for (int r = 0; r < 2; ++r) {
+    const uint32_t rank = r ? second_rank : first_rank;
+    if (rank < before || rank - before >= mine) continue;
+    uint32_t below = before, inside;
+    int b = first;
+    for (; inside = count(b), rank - below >= inside; ++b) below += inside;
+    s->bin[r] = uint32_t(b);
+    s->below[r] = below;
+    s->inside[r] = inside;
+  }
+  team.sync();
+}
+
+// Order of keys = order of floats; both zeros have one key.
+__device__ inline uint32_t key_of(float v) {
+  const uint32_t bits = __float_as_uint(v + 0.0f);
+  return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
+}
+__device__ inline float float_of(uint32_t key) { return __uint_as_float(key & 0x80000000u ? key & 0x7fffffffu : ~key); }
+
+// The percentile of floats by radix select: each(f) calls f(value) for the values of this block. Bins are 0 on entry.
+template <class Team, class Each>
+__device__ float float_standard(const Team& team, Scratch* s, uint32_t* bins, Rank rank, Each each) {
+  uint32_t prefix = 0, low = rank.low, inside = 0;
+#pragma unroll 1
+  for (int pass = 0; pass < 3; ++pass) {
+    const int shift = pass == 0 ? 21 : pass == 1 ? 10 : 0, bits = pass == 2 ? 10 : 11;
+    if (pass) {
+      for (int b = threadIdx.x; b < kBins; b += blockDim.x) bins[b] = 0;
+      __syncthreads();
+    }
+    each([&](float v) {
+      const uint32_t key = key_of(v);
+      if (pass == 0 || key >> (shift + bits) == prefix) atomicAdd(&bins[key >> shift & ((1u << bits) - 1)], 1u);
+    });
+    team.sync();
+    locate(team, s, 1 << bits, low, low, [&](int b) {
+      uint32_t total = 0;
+      for (int r = 0; r < team.size(); ++r) total += team.at(bins, r)[b];
+      return total;
+    });
+    prefix = prefix << bits | s->bin[0];
+    low -= s->below[0];
+    inside = s->inside[0];
+  }
+  const float a = float_of(prefix);
+  float b = a;
+  if (rank.next != rank.low && low + 1 >= inside) {
+    uint32_t smallest = 0xffffffffu;
+    each([&](float v) {
+      const uint32_t key = key_of(v);
+      if (key > prefix) smallest = min(smallest, key);
+    });
+    for (int d = 16; d; d /= 2) smallest = min(smallest, __shfl_xor_sync(0xffffffffu, smallest, d));
+    if (threadIdx.x % 32 == 0) s->smallest[threadIdx.x / 32] = smallest;
+    __syncthreads();
+    if (threadIdx.x == 0) {
+      for (int i = 1; i < int(blockDim.x / 32); ++i) smallest = min(smallest, s->smallest[i]);
+      s->team_smallest = smallest;
+    }
+    team.sync();
+    for (int r = 0; r < team.size(); ++r) smallest = min(smallest, *team.at(&s->team_smallest, r));
+    team.sync_remote();
+    b = float_of(smallest);
+  }
+  // rem / 100000 in float32 is the float64 quotient rounded: no quotient of these is near enough to a tie.
+  return a + (b - a) * (float(rank.remainder) / float(kScale));
+}
+
+// int(theta P) as in float64, P = numerator / 100000. Only a product that is a whole number needs float64 to tell to
+// which side it is rounded.
+__device__ inline int byte_level(int theta_micro, int64_t numerator) {
+  constexpr int64_t kWhole = kScale * 1000000;
+  const int64_t product = numerator * theta_micro, level = product / kWhole;
+  if (product != level * kWhole) return int(level);
+  return int((double(theta_micro) / 1e6) * (double(numerator) / double(kScale)));
+}
+
+}  // namespace lidcam::pas::cuda
