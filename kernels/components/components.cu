@@ -23,8 +23,8 @@ extern "C" __global__ void __launch_bounds__(512)
   for (int k = threadIdx.x; k < width + height; k += blockDim.x)
     taps[k] = k < width ? linear_tap(k, map_width, width, true) : linear_tap(k - width, map_height, height, false);
   __syncthreads();
-  const ResizedSource source{map + i * map_height * map_width, map_height, map_width,   height,
-                             width,                            level[i],   taps, taps + width};
+  const ResizedSource source{
+      map + i * map_height * map_width, map_height, map_width, height, width, level[i], taps, taps + width};
   largest_box(source, height, width, by_pixels, boxes + 4 * i, lidcam_boxes_shared, shared_bytes,
               reinterpret_cast<unsigned char*>(taps + width + height));
 }

@@ -180,12 +180,12 @@ __device__ int scan_row(const Source& source, int y, int width, Start start, Sto
     carry = __shfl_sync(0xffffffffu, bits >> (kChunk - 1), 31);
     const uint32_t shifted = bits << 1 | before, all = (1u << kChunk) - 1;
     uint32_t up = bits & ~shifted, down = ~bits & shifted & all;
-    const uint32_t own = uint32_t(__popc(up)) << 16 | uint32_t(__popc(down));
-    const uint32_t up_to = lidcam::cuda::warp_inclusive_sum(own);  // both counts at once: at most 512 each
+    const uint32_t mine = uint32_t(__popc(up)) << 16 | uint32_t(__popc(down));
+    const uint32_t up_to = lidcam::cuda::warp_inclusive_sum(mine);  // both counts at once: at most 512 each
     const uint32_t total = __shfl_sync(0xffffffffu, up_to, 31);
-    int k = starts + int((up_to - own) >> 16);
+    int k = starts + int((up_to - mine) >> 16);
     for (; up; up &= up - 1) start(x + __ffs(int(up)) - 1, k++);
-    k = stops + int((up_to - own) & 0xffff);
+    k = stops + int((up_to - mine) & 0xffff);
     for (; down; down &= down - 1) stop(min(x + __ffs(int(down)) - 1, width), k++);
     starts += int(total >> 16);
     stops += int(total & 0xffff);
@@ -222,12 +222,12 @@ __device__ void largest_box(const Source& source, int height, int width, bool by
   }
   __syncthreads();
   const int per = (height + blockDim.x - 1) / blockDim.x, row = threadIdx.x * per, row_end = min(row + per, height);
-  uint32_t own = 0;
-  for (int y = row; y < row_end; ++y) own += uint32_t(runs.first[y + 1]);
-  const uint32_t up_to = lidcam::cuda::warp_inclusive_sum(own);
+  uint32_t mine = 0;
+  for (int y = row; y < row_end; ++y) mine += uint32_t(runs.first[y + 1]);
+  const uint32_t up_to = lidcam::cuda::warp_inclusive_sum(mine);
   if (lane == 31) s->sums[warp] = up_to;
   __syncthreads();
-  uint32_t before = up_to - own;
+  uint32_t before = up_to - mine;
   for (int i = 0; i < warp; ++i) before += s->sums[i];
   for (int y = row; y < row_end; ++y) {
     before += uint32_t(runs.first[y + 1]);
@@ -250,10 +250,13 @@ __device__ void largest_box(const Source& source, int height, int width, bool by
   runs.gap = runs.left + count + 1;                          // count + 1
   for (int y = warp; y < height; y += warps) {
     const int first = runs.first[y];
-    scan_row(source, y, width, [&](int x, int k) {
-      runs.begin[first + k] = x;
-      runs.left[first + k] = k ? first + k : 0;
-    }, [&](int x, int k) { runs.end[first + k] = x; });
+    scan_row(
+        source, y, width,
+        [&](int x, int k) {
+          runs.begin[first + k] = x;
+          runs.left[first + k] = k ? first + k : 0;
+        },
+        [&](int x, int k) { runs.end[first + k] = x; });
   }
   for (int r = threadIdx.x; r < count; r += blockDim.x) {
     runs.parent[r] = r;
@@ -294,7 +297,8 @@ __device__ void largest_box(const Source& source, int height, int width, bool by
   }
   __syncthreads();
 
-  // Most measure; of equal ones the last by contour, the first by pixels. Never 0: a root sets its own bit.
+  // The run that is the root of the largest component; among equal ones the last by contour, the first by pixels. Never
+  // 0, since the low half holds the root.
   unsigned long long best = 0;
   for (int r = threadIdx.x; r < count; r += blockDim.x) {
     if (runs.parent[r] != r) continue;

@@ -6,8 +6,8 @@
 namespace lidcam::components {
 
 struct Component {
-  int x0, y0, x1, y1;     // half-open box
-  int seed_x, seed_y;     // its first pixel in scan order
+  int x0, y0, x1, y1;  // half-open box
+  int seed_x, seed_y;  // its first pixel in scan order
   int64_t pixels;
 };
 

@@ -15,7 +15,8 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[2]
 KERNELS = ROOT / "kernels"
 STORE = ROOT / "build" / "cuda_on_cpu"
-DEVICE = ["pas/pas.cuh", "components/components.cuh", "components/components.cu", "crf/mean_field.cuh"]
+DEVICE = ["pas/pas.cuh", "pas/percentile.cuh", "components/components.cuh", "components/components.cu",
+          "crf/mean_field.cuh"]  # fmt: skip
 FLAGS = ["-std=c++17", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", "-ffp-contract=off",
          "-fno-extern-tls-init", "-U_FORTIFY_SOURCE", "-fPIC", "-pthread"]  # fmt: skip
 SANITIZED = ["-O0", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
@@ -30,13 +31,13 @@ def compiler() -> str:
 
 def build(name: str, source: str, *extra: str, kernels: Path = KERNELS, shim: bool = True) -> Path:
     """Compile tests/native/cuda/`source` with the kernels of a folder, or give what was built before."""
-    subjects = [kernels / name for name in ("pas", "components", "crf", "cuda", "ops")]
+    subjects = [kernels / name for name in ("pas", "components", "cpu", "crf", "cuda", "ops")]
     folders = [HERE, *(folder for folder in subjects if folder.exists())]
     parts = [p for folder in folders for p in sorted(folder.rglob("*")) if p.suffix in CODE]
     command = [compiler(), *FLAGS, *extra]
     if shim:
-        command += ["-include", "cuda/shim/cuda_on_cpu.h", "-I", str(kernels / "cuda" / "shim")]
-    digest = hashlib.sha256(repr([a for a in command[1:] if a != str(kernels / "cuda" / "shim")]).encode())
+        command += ["-include", "shim/cuda_on_cpu.h", "-I", str(HERE / "shim")]
+    digest = hashlib.sha256(repr([a for a in command[1:] if not a.startswith(str(HERE))]).encode())
     for part in parts:
         digest.update(part.name.encode() + part.read_bytes())
     target = STORE / f"{name}-{digest.hexdigest()[:16]}"

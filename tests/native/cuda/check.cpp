@@ -1,7 +1,7 @@
 // Runs the CUDA kernels through the shim on the cases of a file (cases.py), in several scheduling orders, and compares
 // with the results that the file holds: exit status 1 at the first difference.
-// check FILE [SUBJECT [MUTANT [EVERY]]]: SUBJECT pas, components, crf or all; every EVERY-th case. Built twice: with the
-// sanitizers, and with every barrier behind a switch (LIDCAM_MUTANTS).
+// check FILE [SUBJECT [MUTANT [EVERY]]]: SUBJECT pas, components, crf or all; every EVERY-th case. Built twice: with
+// the sanitizers, and with every barrier behind a switch (LIDCAM_MUTANTS).
 #include <sys/resource.h>
 
 #include <cstdio>
@@ -20,14 +20,14 @@ using Bytes = std::vector<uint8_t>;
 
 struct Case {
   int kind, h, w, height, width, milli, micro, flags, threads, cluster, shared, count;  // as in cases.py
-  std::vector<float> floats;  // kind 0: cam; 2: level
-  Bytes bytes;                // 1: masks; 2: maps
-  Bytes map, mask;            // expected of kind 0
+  std::vector<float> floats;                                                            // kind 0: cam; 2: level
+  Bytes bytes;                                                                          // 1: masks; 2: maps
+  Bytes map, mask;                                                                      // expected of kind 0
   std::vector<float> threshold;
   std::vector<int> boxes;  // expected of kinds 1 and 2
-  on_cpu::CrfArgs crf{};      // kind 3; h is the number of labels
-  std::vector<int> words;     // its arrays and lists; milli of them
-  std::vector<float> q;       // expected; then what the first order gave
+  on_cpu::CrfArgs crf{};   // kind 3; h is the number of labels
+  std::vector<int> words;  // its arrays and lists; milli of them
+  std::vector<float> q;    // expected; then what the first order gave
   bool seen = false;
 };
 
@@ -43,8 +43,8 @@ std::vector<Case> read(const char* path) {
   if (!file) lidcam::shim::fail("no file of cases");
   std::vector<Case> all;
   for (int head[12]; std::fread(head, sizeof head, 1, file) == 1;) {
-    Case c{head[0], head[1], head[2], head[3], head[4], head[5], head[6], head[7], head[8], head[9], head[10], head[11],
-           {}, {}, {}, {}, {}, {}, {}, {}, {}, false};
+    Case c{head[0],  head[1], head[2], head[3], head[4], head[5], head[6], head[7], head[8], head[9], head[10],
+           head[11], {},      {},      {},      {},      {},      {},      {},      {},      {},      false};
     const size_t count = c.count, low = count * c.h * c.w, high = count * c.height * c.width;
     if (c.kind == 3) {
       c.crf = take<on_cpu::CrfArgs>(file, 1)[0];

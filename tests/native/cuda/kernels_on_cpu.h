@@ -1,4 +1,4 @@
-// The CUDA sources, unmodified, compiled for the CPU: include after cuda/shim/cuda_on_cpu.h.
+// The CUDA sources, unmodified, compiled for the CPU: include after shim/cuda_on_cpu.h.
 #pragma once
 #include <string>
 
@@ -24,29 +24,40 @@ using lidcam::shim::Grid;
 using PasArgs = lidcam::pas::cuda::Args;
 
 inline Grid grid(int64_t maps, int threads, int cluster, int shared, int order, uint64_t seed) {
-  return {unsigned(maps * cluster), unsigned(threads), cluster, size_t(shared), kCapacity, lidcam::shim::Order(order),
+  return {unsigned(maps * cluster),
+          unsigned(threads),
+          cluster,
+          size_t(shared),
+          kCapacity,
+          lidcam::shim::Order(order),
           seed};
 }
 
 inline void pas(Grid g, const float* cam, PasArgs args, uint8_t* map, uint8_t* mask, float* threshold) {
-  lidcam::shim::launch(g, [] { return lidcam_pas_shared; }, [=] {
-    if (g.cluster > 1) lidcam_pas_cluster(cam, args, map, mask, threshold);
-    else lidcam_pas(cam, args, map, mask, threshold);
-  });
+  lidcam::shim::launch(
+      g, [] { return lidcam_pas_shared; },
+      [=] {
+        if (g.cluster > 1)
+          lidcam_pas_cluster(cam, args, map, mask, threshold);
+        else
+          lidcam_pas(cam, args, map, mask, threshold);
+      });
 }
 
 inline void pas_aot(Grid g, const float* cam, PasArgs a, uint32_t* map, uint32_t* mask, float* threshold) {
-  lidcam::shim::launch(g, [] { return lidcam_pas_aot_shared; }, [=] {
-    lidcam_pas_aot(cam, nullptr, a.h, a.w, a.height, a.width, a.percentile_milli, a.theta_micro, a.flags,
-                   a.shared_bytes, map, mask, threshold);
-  });
+  lidcam::shim::launch(
+      g, [] { return lidcam_pas_aot_shared; },
+      [=] {
+        lidcam_pas_aot(cam, nullptr, a.h, a.w, a.height, a.width, a.percentile_milli, a.theta_micro, a.flags,
+                       a.shared_bytes, map, mask, threshold);
+      });
 }
 
 inline void boxes(Grid g, const uint8_t* mask, int height, int width, int by_pixels, unsigned char* memory,
                   long long stride, int* out) {
-  lidcam::shim::launch(g, [] { return lidcam_boxes_shared; }, [=] {
-    lidcam_boxes(mask, height, width, by_pixels, int(g.shared), memory, stride, out);
-  });
+  lidcam::shim::launch(
+      g, [] { return lidcam_boxes_shared; },
+      [=] { lidcam_boxes(mask, height, width, by_pixels, int(g.shared), memory, stride, out); });
 }
 
 using CrfArgs = lidcam::crf::cuda::Args;
@@ -54,17 +65,26 @@ using CrfArgs = lidcam::crf::cuda::Args;
 // The kernels that build the lattices, then the one that iterates.
 inline void crf_build(Grid g, const char* kernel, const uint8_t* image, CrfArgs args, unsigned char* memory) {
   const std::string name = kernel;
-  lidcam::shim::launch(g, [] { return lidcam_crf_shared; }, [=] {
-    if (name == "lidcam_crf_clear") lidcam::crf::cuda::lidcam_crf_clear(args, memory);
-    else if (name == "lidcam_crf_vertices") lidcam::crf::cuda::lidcam_crf_vertices(image, args, memory);
-    else lidcam::crf::cuda::lidcam_crf_neighbours(args, memory);
-  });
+  lidcam::shim::launch(
+      g, [] { return lidcam_crf_shared; },
+      [=] {
+        if (name == "lidcam_crf_clear")
+          lidcam::crf::cuda::lidcam_crf_clear(args, memory);
+        else if (name == "lidcam_crf_vertices")
+          lidcam::crf::cuda::lidcam_crf_vertices(image, args, memory);
+        else
+          lidcam::crf::cuda::lidcam_crf_neighbours(args, memory);
+      });
 }
 inline void crf(Grid g, const float* unary, CrfArgs args, unsigned char* memory, float* q, int* status) {
-  lidcam::shim::launch(g, [] { return lidcam_crf_shared; }, [=] {
-    if (g.cluster > 1) lidcam::crf::cuda::lidcam_crf_cluster(unary, args, memory, q, status);
-    else lidcam::crf::cuda::lidcam_crf(unary, args, memory, q, status);
-  });
+  lidcam::shim::launch(
+      g, [] { return lidcam_crf_shared; },
+      [=] {
+        if (g.cluster > 1)
+          lidcam::crf::cuda::lidcam_crf_cluster(unary, args, memory, q, status);
+        else
+          lidcam::crf::cuda::lidcam_crf(unary, args, memory, q, status);
+      });
 }
 
 inline void crf_words(Grid g, lidcam::crf::cuda::Words words, int* to) {
@@ -104,10 +124,12 @@ inline void crf_whole(Grid g, int count, const uint8_t* image, const float* unar
 
 inline void boxes_at_size(Grid g, const uint8_t* map, const float* level, int map_height, int map_width, int height,
                           int width, int by_pixels, unsigned char* memory, long long stride, int* out) {
-  lidcam::shim::launch(g, [] { return lidcam_boxes_shared; }, [=] {
-    lidcam_boxes_at_size(map, level, map_height, map_width, height, width, by_pixels, int(g.shared), memory, stride,
-                         out);
-  });
+  lidcam::shim::launch(
+      g, [] { return lidcam_boxes_shared; },
+      [=] {
+        lidcam_boxes_at_size(map, level, map_height, map_width, height, width, by_pixels, int(g.shared), memory, stride,
+                             out);
+      });
 }
 
 }  // namespace on_cpu

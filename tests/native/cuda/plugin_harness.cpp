@@ -1,6 +1,6 @@
-// Does with the plugin library what TensorRT does with it, on host memory: makes a plugin, asks for its outputs, runs it,
-// stores and restores it. Usage: plugin_harness LIBRARY INPUT OUTPUT PERCENTILE THETA MODE PRECISION WHERE INTERPOLATION
-// INPUT: int32 n, k, h, w, height, width, then float32 cam. OUTPUT: float32 map, mask, threshold.
+// Does with the plugin library what TensorRT does with it, on host memory: makes a plugin, asks for its outputs, runs
+// it, stores and restores it. Usage: plugin_harness LIBRARY INPUT OUTPUT PERCENTILE THETA MODE PRECISION WHERE
+// INTERPOLATION INPUT: int32 n, k, h, w, height, width, then float32 cam. OUTPUT: float32 map, mask, threshold.
 #include <NvInferRuntime.h>
 #include <dlfcn.h>
 
@@ -119,7 +119,8 @@ int main(int count, char** words) {
   REQUIRE(runtime->onShapeChange(inputs, 2, outputs, 3) == 0);
   const void* from[2] = {cam.data(), nullptr};
   void* to[3] = {map.data(), mask.data(), cut.data()};
-  if (runtime->enqueue(inputs, outputs, from, to, nullptr, reinterpret_cast<cudaStream_t>(uintptr_t(64))) != 0) return 4;
+  if (runtime->enqueue(inputs, outputs, from, to, nullptr, reinterpret_cast<cudaStream_t>(uintptr_t(64))) != 0)
+    return 4;
   std::ofstream result(words[3], std::ios::binary);
   for (const auto* values : {&map, &mask, &cut})
     result.write(reinterpret_cast<const char*>(values->data()), std::streamsize(values->size() * 4));

@@ -31,8 +31,8 @@ void run_by_name(const std::string& name, unsigned blocks, unsigned rows, unsign
                 argument<uint8_t*>(a, 3), argument<float*>(a, 4));
   } else if (name == "lidcam_pas_aot") {
     on_cpu::PasArgs args{};
-    int* const fields[] = {&args.h, &args.w, &args.height, &args.width, &args.percentile_milli, &args.theta_micro,
-                           &args.flags, &args.shared_bytes};
+    int* const fields[] = {&args.h,           &args.w,     &args.height,      &args.width, &args.percentile_milli,
+                           &args.theta_micro, &args.flags, &args.shared_bytes};
     for (int i = 0; i < 8; ++i) *fields[i] = argument<int>(a, 2 + i);
     if (args.shared_bytes != int(shared)) std::abort();
     on_cpu::pas_aot(g, argument<const float*>(a, 0), args, argument<uint32_t*>(a, 10), argument<uint32_t*>(a, 11),
@@ -52,14 +52,15 @@ void run_by_name(const std::string& name, unsigned blocks, unsigned rows, unsign
     on_cpu::crf_words(g, argument<lidcam::crf::cuda::Words>(a, 0), argument<int*>(a, 1));
   } else {
     const int i = name == "lidcam_crf_vertices";
-    on_cpu::crf_build(g, name.c_str(), i ? argument<const uint8_t*>(a, 0) : nullptr,
-                      argument<on_cpu::CrfArgs>(a, i), argument<unsigned char*>(a, i + 1));
+    on_cpu::crf_build(g, name.c_str(), i ? argument<const uint8_t*>(a, 0) : nullptr, argument<on_cpu::CrfArgs>(a, i),
+                      argument<unsigned char*>(a, i + 1));
   }
 }
 
-const char* const kNames[] = {"lidcam_pas", "lidcam_pas_cluster", "lidcam_pas_aot", "lidcam_boxes",
-                              "lidcam_boxes_at_size", "lidcam_crf", "lidcam_crf_cluster", "lidcam_crf_clear",
-                              "lidcam_crf_vertices", "lidcam_crf_neighbours", "lidcam_crf_words"};
+const char* const kNames[] = {
+    "lidcam_pas",      "lidcam_pas_cluster", "lidcam_pas_aot",   "lidcam_boxes",        "lidcam_boxes_at_size",
+    "lidcam_crf",      "lidcam_crf_cluster", "lidcam_crf_clear", "lidcam_crf_vertices", "lidcam_crf_neighbours",
+    "lidcam_crf_words"};
 int contexts[2] = {};
 int pointer_device = 0, last_device = -1;
 void* current = nullptr;
@@ -92,8 +93,8 @@ void run_boxes_at_size(const uint8_t* map, const float* level, int count, int ma
                        int width, int by_pixels, int shared, int threads, int o, uint64_t s, int* out) {
   const int64_t stride = lidcam::components::cuda::resized_run_bytes(height, width);
   std::vector<unsigned char> memory(count * stride, 0xff);
-  on_cpu::boxes_at_size(on_cpu::grid(count, threads, 1, shared, o, s), map, level, map_height, map_width, height,
-                        width, by_pixels, memory.data(), stride, out);
+  on_cpu::boxes_at_size(on_cpu::grid(count, threads, 1, shared, o, s), map, level, map_height, map_width, height, width,
+                        by_pixels, memory.data(), stride, out);
 }
 
 int cuInit(unsigned) {
@@ -118,7 +119,11 @@ int cuDeviceGetName(char* name, int size, int) {
   return 0;
 }
 int cuDeviceGetAttribute(int* value, int attribute, int) {
-  *value = attribute == 75 ? major_version : attribute == 76 ? 0 : attribute == 16 ? 132 : attribute == 97 ? 101376 : -1;
+  *value = attribute == 75   ? major_version
+           : attribute == 76 ? 0
+           : attribute == 16 ? 132
+           : attribute == 97 ? 101376
+                             : -1;
   return *value < 0;
 }
 int cuDevicePrimaryCtxRetain(void** context, int device) {
