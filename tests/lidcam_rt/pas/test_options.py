@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import astuple
 
 import artifacts
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lidcam_rt import _kernels
 from lidcam_rt.artifact import DIGEST_KEY, MANIFEST_KEY, Manifest
 from lidcam_rt.errors import ArtifactError, InputError
 from lidcam_rt.pas import PasOptions
