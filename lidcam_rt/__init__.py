@@ -16,43 +16,67 @@ from typing import TYPE_CHECKING, Any
 from lidcam_rt.version import __version__
 
 if TYPE_CHECKING:
+    from lidcam_rt import boxes, crf, device, errors, pas
     from lidcam_rt.artifact import Manifest, read_manifest
+    from lidcam_rt.crf.localization import Refine
+    from lidcam_rt.crf.options import CrfOptions
     from lidcam_rt.errors import LidcamError
     from lidcam_rt.localizer import Localizer, load
-    from lidcam_rt.results import ClassScore, Failure, Localization
+    from lidcam_rt.pas.options import PasOptions
+    from lidcam_rt.pipeline import Pipeline
+    from lidcam_rt.results import Box, ClassScore, Failure, Localization
     from lidcam_rt.segmenter import Segmentation, Segmenter, SegmentOptions
 
 __all__ = [
+    "Box",
     "ClassScore",
+    "CrfOptions",
     "Failure",
     "LidcamError",
     "Localization",
     "Localizer",
     "Manifest",
+    "PasOptions",
+    "Pipeline",
+    "Refine",
     "SegmentOptions",
     "Segmentation",
     "Segmenter",
     "__version__",
+    "boxes",
+    "crf",
+    "device",
+    "errors",
     "load",
+    "pas",
     "read_manifest",
 ]
 
+#: Module of each name.
 _HOME = {
+    "Box": "results",
     "ClassScore": "results",
+    "CrfOptions": "crf.options",
     "Failure": "results",
     "LidcamError": "errors",
     "Localization": "results",
     "Localizer": "localizer",
     "Manifest": "artifact",
+    "PasOptions": "pas.options",
+    "Pipeline": "pipeline",
+    "Refine": "crf.localization",
     "SegmentOptions": "segmenter",
     "Segmentation": "segmenter",
     "Segmenter": "segmenter",
     "load": "localizer",
     "read_manifest": "artifact",
 }
+_MODULES = frozenset({"boxes", "crf", "device", "errors", "pas"})
 
 
 def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f"lidcam_rt.{name}")
     if name in _HOME:
         value = getattr(importlib.import_module(f"lidcam_rt.{_HOME[name]}"), name)
         globals()[name] = value

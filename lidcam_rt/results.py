@@ -125,6 +125,42 @@ class Localization:
         text = f"{self.class_name} {self.score:.0%}"
         return overlay(self.image, self.map, self.mask, box=self.box, text=text, alpha=alpha)
 
+    def to_supervision(self) -> Any:
+        """This localization and its `others` as `supervision.Detections`; needs the extra `supervision`.
+
+        Returns:
+            Detections of those that have a box: xyxy float32 [n, 4] (x1 and y1 one past the last pixel), mask bool
+            [n, height, width] (all of it; the box is that of its largest component), confidence, class_id, and
+            class_name in `data`.
+
+        Raises:
+            MissingExtraError: supervision is not installed.
+        """
+        from lidcam_rt.interop import detections
+
+        return detections((self, *self.others))
+
+    def to_coco(self, *, image_id: int = 0, category_id: int | None = None) -> dict[str, Any]:
+        """An entry of a COCO results file: image_id, category_id, bbox [x, y, width, height], score, segmentation.
+
+        The mask is in run lengths that pycocotools reads, all of it; the box is that of its largest component, four
+        zeros for an empty mask. `others` are further entries: `[r.to_coco() for r in (result, *result.others)]`.
+
+        Args:
+            image_id: of the picture in the data set.
+            category_id: of the class in the data set; by default the model's `class_id`.
+        """
+        from lidcam_rt.interop import coco_result
+
+        category = self.class_id if category_id is None else category_id
+        return coco_result(self.mask, self.box, image_id=image_id, category_id=category, score=self.score)
+
+    def _repr_png_(self) -> bytes | None:
+        """The overlay, for notebooks; None where the picture was not kept."""
+        from lidcam_rt.interop import notebook_png
+
+        return None if self.image is None else notebook_png(self.overlay())
+
     def save(self, folder: str | Path, *, name: str | None = None) -> dict[str, Path]:
         """Write overlay, mask, map and a JSON file; all or nothing.
 

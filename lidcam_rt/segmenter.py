@@ -117,6 +117,36 @@ class Segmentation:
         out[here] = np.rint(out[here] + alpha * (colours - out[here])).astype(np.uint8)
         return out
 
+    def to_coco(self, *, image_id: int = 0, categories: Sequence[int] | None = None) -> list[dict[str, Any]]:
+        """Entries of a COCO results file, one per class that has pixels; the box is that of all of them.
+
+        Args:
+            image_id: of the picture in the data set.
+            categories: category of each of `classes` in the data set; by default the model's `class_id`.
+
+        Raises:
+            InputError: there is not one category per class.
+        """
+        from lidcam_rt.interop import coco_result
+
+        ids = [entry.class_id for entry in self.classes] if categories is None else list(categories)
+        if len(ids) != len(self.classes):
+            raise InputError(f"categories must have one entry per class: {len(ids)} for {len(self.classes)} classes")
+        out = []
+        for label, entry, category in zip(self.indices, self.classes, ids, strict=True):
+            mask = self.labels == label
+            rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+            if rows.size:
+                box = (int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1)
+                out.append(coco_result(mask, box, image_id=image_id, category_id=category, score=entry.score))
+        return out
+
+    def _repr_png_(self) -> bytes | None:
+        """The overlay, for notebooks; None where the picture was not kept."""
+        from lidcam_rt.interop import notebook_png
+
+        return None if self.image is None else notebook_png(self.overlay())
+
     def save(self, folder: str | Path, *, name: str | None = None) -> dict[str, Path]:
         """Write `NAME_labels.png` (8-bit grey, the labels themselves) and `NAME_labels.json`; all or nothing.
 

@@ -37,3 +37,15 @@ def test_every_public_name_is_there():
 
     for name in lidcam_rt.__all__:
         assert getattr(lidcam_rt, name) is not None
+
+
+def test_submodules_are_there_after_a_plain_import():
+    code = (
+        "import lidcam_rt\n"
+        "assert lidcam_rt.errors.InputError and 'lidcam_rt.crf' not in sys.modules\n"
+        "lidcam_rt.crf.Refine('psa'), lidcam_rt.pas.pas, lidcam_rt.boxes.largest_box, lidcam_rt.device\n"
+        "try: lidcam_rt.nothing\n"
+        "except AttributeError: pass"
+    )
+    assert not loaded(code) & {"torch", "cuda", "tensorrt", "onnxruntime", "cv2", "PIL"}
+    assert {"boxes", "crf", "device", "errors", "pas", "load"} <= set(dir(__import__("lidcam_rt")))
