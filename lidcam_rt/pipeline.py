@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lidcam_rt.artifact import Manifest
-from lidcam_rt.backends.base import Backend
+from lidcam_rt.backends.base import Backend, StageHook, unobserved
 from lidcam_rt.boxes import largest_box
 from lidcam_rt.errors import BackendError, InputError
 from lidcam_rt.image import (
@@ -69,17 +69,33 @@ class Pipeline:
         manifest: the artifact's manifest.
         backend: the engine that runs it.
         max_pixels: pictures of more pixels are refused.
+
+    Attributes:
+        stage: entered around each step; see `observe`.
     """
 
     def __init__(self, manifest: Manifest, backend: Backend, *, max_pixels: int = MAX_PIXELS) -> None:
         self.manifest = manifest
         self.backend = backend
         self.max_pixels = max_pixels
+        self.stage: StageHook = unobserved
+
+    def observe(self, stage: StageHook) -> None:
+        """Have a hook entered around each step from now on.
+
+        The steps are `decode`, `preprocess`, `network` (within it those of the backend, where it tells them), `maps`
+        (maps and masks at the picture's size), `crf` and `boxes`; and `compose` of a Segmenter.
+        """
+        self.stage = stage
+        if (observe := getattr(self.backend, "observe", None)) is not None:
+            observe(stage)
 
     def for_streams(self) -> tuple[Pipeline, int]:
         """This pipeline on the engine's form for many pictures, and how many threads should call its `run`."""
         backend, threads = self.backend.for_streams()
-        return Pipeline(self.manifest, backend, max_pixels=self.max_pixels), threads
+        pipeline = Pipeline(self.manifest, backend, max_pixels=self.max_pixels)
+        pipeline.observe(self.stage)
+        return pipeline, threads
 
     def wanted(self, labels: Sequence[int] | int | None = None, top_k: int | None = None) -> tuple[int, ...]:
         """What the graph's input `labels` gets for one picture, one entry per localization wanted.
@@ -124,12 +140,14 @@ class Pipeline:
         Raises:
             ImageError: the picture cannot be read.
         """
-        picture = read_image(image, max_pixels=self.max_pixels)
+        with self.stage("decode"):
+            picture = read_image(image, max_pixels=self.max_pixels)
         path = describe(image) if isinstance(image, (str, os.PathLike)) else None
         if path is None and isinstance(name := getattr(image, "filename", None), str) and name:
             path = name
         size = (picture.shape[1], picture.shape[0])
-        array = network_input(picture, self.manifest.input)
+        with self.stage("preprocess"):
+            array = network_input(picture, self.manifest.input)
         keep_picture = keep_image or (refine is not None and refine.size == "original")
         return Prepared(path, size, picture if keep_picture else None, array, keep_image)
 
@@ -157,8 +175,9 @@ class Pipeline:
             labels = np.full((len(prepared), self.manifest.top_k), -1, np.int64)
             for row, ids in zip(labels, wanted or [()] * len(prepared), strict=True):
                 row[: len(ids)] = ids
-        stacked: Any = np.stack([entry.array for entry in prepared])
-        return self.backend.run(stacked, labels, outputs)
+        with self.stage("network"):
+            stacked: Any = np.stack([entry.array for entry in prepared])
+            return self.backend.run(stacked, labels, outputs)
 
     def finish(
         self, entry: Prepared, outputs: Outputs, row: int = 0, count: int = 1, refine: Refine | None = None
@@ -184,16 +203,19 @@ class Pipeline:
         plain: list[Localization] = []
         for rank in range(count):
             class_id, threshold = int(outputs["class_ids"][row, rank]), float(outputs["threshold"][row, rank])
-            full = to_original_size(outputs["map8"][row, rank], entry.size, self.manifest.input)
             level = int(np.floor(threshold))  # map > threshold, in whole numbers
-            mask = full > np.uint8(level) if 0 <= level < 255 else np.full(full.shape, level < 0, np.bool_)
+            with self.stage("maps"):
+                full = to_original_size(outputs["map8"][row, rank], entry.size, self.manifest.input)
+                mask = full > np.uint8(level) if 0 <= level < 255 else np.full(full.shape, level < 0, np.bool_)
+            with self.stage("boxes"):
+                box = largest_box(mask)
             plain.append(
                 Localization(
                     class_id=class_id,
                     class_name=names[class_id],
                     score=float(scores[class_id]),
                     topk=topk,
-                    box=largest_box(mask),
+                    box=box,
                     mask=mask,
                     map=full,
                     threshold=threshold,
@@ -235,17 +257,23 @@ class Pipeline:
         if refine.size == "original":
             if entry.picture is None:
                 raise InputError("refining at the original size needs the picture: give `refine` to `prepare` too")
-            full = refine.apply(entry.picture, plain.map, level)
+            with self.stage("crf"):
+                full = refine.apply(entry.picture, plain.map, level)
         else:
             place = placement(entry.size, spec)
             inside = np.s_[: place.height, : place.width]
-            refined = np.zeros_like(map8)
-            refined[inside] = refine.apply(network_pixels(entry.array, spec)[inside], map8[inside], level)
-            full = to_original_size(refined, entry.size, spec)
-        mask = full > np.uint8(refine.level)
+            with self.stage("crf"):
+                refined = np.zeros_like(map8)
+                refined[inside] = refine.apply(network_pixels(entry.array, spec)[inside], map8[inside], level)
+            with self.stage("maps"):
+                full = to_original_size(refined, entry.size, spec)
+        with self.stage("maps"):
+            mask = full > np.uint8(refine.level)
+        with self.stage("boxes"):
+            box = largest_box(mask)
         return replace(
             plain,
-            box=largest_box(mask),
+            box=box,
             mask=mask,
             map=full,
             threshold=float(refine.level),

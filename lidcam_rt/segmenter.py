@@ -285,15 +285,18 @@ class Segmenter:
                     f"class {entry.class_name} would be label {label}: a label map has 8 bits, 254 classes at most. "
                     "Use an artifact of fewer classes, or in Python give the Segmenter `classes`"
                 )
-        out = np.zeros(localization.map.shape, np.uint8)
+        out, stage = np.zeros(localization.map.shape, np.uint8), self.localizer.pipeline.stage
         if entries:
-            scores = self._scores(entries)
+            with stage("compose"):
+                scores = self._scores(entries)
             if self._crf is not None:
                 if localization.image is None:
                     raise InputError("the CRF needs the picture: localize with keep_image=True")
-                total = np.maximum(scores.sum(0, keepdims=True), _TINY)
-                scores = self._crf.refine(localization.image, scores / total)
-            out = np.array([0, *labels], np.uint8)[scores.argmax(0)]
+                with stage("crf"):
+                    total = np.maximum(scores.sum(0, keepdims=True), _TINY)
+                    scores = self._crf.refine(localization.image, scores / total)
+            with stage("compose"):
+                out = np.array([0, *labels], np.uint8)[scores.argmax(0)]
         chosen = tuple(ClassScore(entry.class_id, entry.class_name, entry.score) for entry in entries)
         return Segmentation(out, chosen, tuple(labels), localization.path, localization.image)
 

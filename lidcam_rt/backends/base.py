@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
 import numpy as np
@@ -13,11 +14,35 @@ import numpy.typing as npt
 from lidcam_rt.artifact import Manifest
 from lidcam_rt.errors import InputError
 
-__all__ = ["Backend", "Opener", "parse_device", "usable_cores"]
+__all__ = ["Backend", "Opener", "StageHook", "parse_device", "unobserved", "usable_cores"]
+
+_NOTHING = nullcontext()
+
+
+class StageHook(Protocol):
+    """Entered around each step of a localization, for those who time them (`lidcam_bench.latency`)."""
+
+    def __call__(self, name: str, stream: int | None = None) -> AbstractContextManager[object]:
+        """A context manager for one step.
+
+        Args:
+            name: the step's.
+            stream: the device stream that its work is put on, where there is one.
+        """
+        ...
+
+
+def unobserved(name: str, stream: int | None = None) -> AbstractContextManager[object]:
+    """The hook of whoever is not watched: does nothing."""
+    return _NOTHING
 
 
 class Backend(Protocol):
-    """An artifact that is ready to run. `run` may be called from several threads at once."""
+    """An artifact that is ready to run. `run` may be called from several threads at once.
+
+    A backend that can tell its own steps apart has besides a method `observe(stage: StageHook)`, and then enters the
+    hook around `upload`, `graph` and `download`.
+    """
 
     @property
     def name(self) -> str:

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lidcam_rt.artifact import Manifest
-from lidcam_rt.backends.base import Opener, parse_device
+from lidcam_rt.backends.base import Opener, StageHook, parse_device, unobserved
 from lidcam_rt.backends.engine_file import ENGINE_SUFFIX, EngineSpec, check_engine, read_sidecar
 from lidcam_rt.device.runtime import CudaRuntime, open_runtime
 from lidcam_rt.errors import BackendError, InputError, MissingExtraError, RebuildError
@@ -88,6 +88,7 @@ class TensorRTBackend:
         self._busy = 0
         self._closed = False
         self._changed = threading.Condition()
+        self._stage: StageHook = unobserved
 
     @property
     def name(self) -> str:
@@ -177,20 +178,29 @@ class TensorRTBackend:
             for name, array in feeds.items():
                 if not context.set_input_shape(name, tuple(array.shape)):
                     raise BackendError(f"TensorRT refused the shape {array.shape} of {name}")
-                cuda.upload(work.bind(name, array.nbytes), array, work.stream)
+                work.bind(name, array.nbytes)
+            with self._stage("upload", work.stream):
+                for name, array in feeds.items():
+                    cuda.upload(work.buffers[name][0], array, work.stream)
             shapes = {entry.name: tuple(context.get_tensor_shape(entry.name)) for entry in self.spec.outputs}
             for name, shape in shapes.items():
                 if any(side < 0 for side in shape):
                     raise BackendError(f"TensorRT does not know the shape of {name} ({shape})")
                 work.bind(name, int(np.prod(shape, dtype=np.int64)) * self._dtypes[name].itemsize)
-            if not context.execute_async_v3(work.stream):
-                raise BackendError(f"TensorRT failed on a batch of {image.shape[0]}; its log says why")
-            values = {
-                name: cuda.download(work.buffers[name][0], shapes[name], self._dtypes[name], work.stream)
-                for name in outputs
-            }
+            with self._stage("graph", work.stream):
+                if not context.execute_async_v3(work.stream):
+                    raise BackendError(f"TensorRT failed on a batch of {image.shape[0]}; its log says why")
+            with self._stage("download", work.stream):
+                values = {
+                    name: cuda.download(work.buffers[name][0], shapes[name], self._dtypes[name], work.stream)
+                    for name in outputs
+                }
             cuda.wait(work.stream)
         return values
+
+    def observe(self, stage: StageHook) -> None:
+        """Have a hook entered around upload, graph and download; see `lidcam_rt.pipeline.Pipeline.observe`."""
+        self._stage = stage
 
     def for_streams(self) -> tuple[TensorRTBackend, int]:
         """This engine, called by two threads."""

@@ -80,30 +80,37 @@ class Rate(Fact):
     """A ceiling of the machine.
 
     Attributes:
-        value: in the unit of the table it stands in.
+        what: a precision (`fp32`, `bf16`, `fp16`, `int8`), or `copy`.
+        threads: threads on the processor that reached it; 0: a GPU.
+        value: 10^9 operations, or bytes, per second.
         by: library and version that reached it.
-        threads: threads it used.
     """
 
+    what: str
+    threads: int
     value: float
     by: str
-    threads: int
 
 
 class Floor(Fact):
     """What the machine can do, measured in the same run: no network can be faster than its work at these rates.
 
     Attributes:
-        matrix: matrix products, 10^9 operations (a multiply-add is two) per second, by precision.
-        bandwidth: copies of an array beyond all caches, 10^9 bytes read and written per second, by number of threads.
+        matrix: matrix products, in operations (a multiply-add is two); per precision and number of threads the best
+            library that was at hand.
+        bandwidth: copies of an array beyond the caches, in bytes read and written.
         launch_us: the smallest kernel on a GPU, microseconds, or None.
         missing: what could not be measured, and why.
     """
 
-    matrix: dict[str, Rate] = Field(default_factory=dict)
-    bandwidth: dict[str, Rate] = Field(default_factory=dict)
+    matrix: tuple[Rate, ...] = ()
+    bandwidth: tuple[Rate, ...] = ()
     launch_us: float | None = None
     missing: dict[str, str] = Field(default_factory=dict)
+
+    def rate(self, precision: str, threads: int) -> Rate | None:
+        """The matrix rate of a precision with so many threads (0: on the GPU), or None."""
+        return next((entry for entry in self.matrix if (entry.what, entry.threads) == (precision, threads)), None)
 
 
 class ColdStart(Fact):

@@ -1,5 +1,6 @@
 """The TensorRT backend on stand-ins: an "engine" that ONNX Runtime runs on the addresses it is given."""
 
+import contextlib
 import json
 import pickle
 import threading
@@ -305,3 +306,17 @@ def test_the_cache_key_depends_on_all_that_decides():
     }  # fmt: skip
     keys = {cache_key(**{**base, name: value}) for name, value in others.items()} | {cache_key(**base)}
     assert len(keys) == len(others) + 1
+
+
+def test_the_steps_of_a_call_are_told_with_their_stream(engine):
+    backend, _, _ = opened(engine)
+    entered = []
+
+    def stage(name, stream=None):
+        entered.append((name, stream))
+        return contextlib.nullcontext()
+
+    backend.observe(stage)
+    backend.run(*batch(1), ["logits"])
+    assert [name for name, _ in entered] == ["upload", "graph", "download"]
+    assert len({stream for _, stream in entered}) == 1 and entered[0][1] is not None
