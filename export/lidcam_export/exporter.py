@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from lidcam_export.agreement import Agreement, compare_with_pytorch
 from lidcam_export.graph.localization import LocalizationGraph, build_model
-from lidcam_export.graph.operator import OPSET
+from lidcam_export.graph.operator import OPSET, write_out
 from lidcam_export.options import ExportOptions
 from lidcam_export.sources.source import Source, load_source
 from lidcam_rt.artifact import CamSpec, InputSpec, Manifest
@@ -110,6 +110,8 @@ def export_artifact(
     source = load_source(source_text, weights=weights, stride=options.stride)
     manifest = manifest_of(source, options)
     model, manifest, graph = _build(source, manifest)
+    if options.portable:
+        model = write_out(model)
     with replacing(output) as temporary:
         onnx.save(model, str(temporary))
         agreement = compare_with_pytorch(temporary, graph, manifest)

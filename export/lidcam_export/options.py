@@ -35,6 +35,7 @@ class ExportOptions:
         labels_input: give the graph an input for ground-truth classes.
         weights_license: recorded in the manifest.
         dynamic_size: leave height and width free where the network allows.
+        portable: write PaS out in standard operators, for engines that have no model functions.
     """
 
     size: tuple[int, int] | None = None
@@ -54,3 +55,4 @@ class ExportOptions:
     labels_input: bool = True
     weights_license: str | None = None
     dynamic_size: bool = True
+    portable: bool = False

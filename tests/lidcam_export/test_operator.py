@@ -4,6 +4,7 @@ The newest supported version is the one that these tests run in; the oldest is i
 """
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -16,7 +17,17 @@ import onnxruntime as ort
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lidcam_export.graph.operator import OPSET, attach, pas_node, threshold_bounds
+from lidcam_export.graph.body import Body
+from lidcam_export.graph.operator import OPSET, attach, pas_node, write_out
+from lidcam_export.graph.percentile import (
+    WHOLE,
+    Percentile,
+    levels_reached,
+    quotient_of,
+    radix_of,
+    threshold_bounds,
+)
+from lidcam_export.graph.statistics import MAX_SIDE, byte_percentile, rank_of
 from onnx import TensorProto, helper
 
 from lidcam_rt.pas import PasOptions, pas, pas_reference, resize_reference
@@ -181,6 +192,112 @@ def test_bounds_are_those_of_the_float64_product(theta):
     bounds = threshold_bounds(theta)
     for numerator in np.random.default_rng(0).integers(0, 25_500_001, 2000):
         assert (numerator >= bounds).sum() == int(theta * (int(numerator) / 100_000))
+
+
+class Part:
+    """A part of the body as a model of its own: `build(body)` gives the tensors that are wanted of the inputs."""
+
+    def __init__(self, build, **inputs: int):
+        body = Body()
+        self.wanted = build(body)
+        values = [helper.make_tensor_value_info(name, kind, None) for name, kind in inputs.items()]
+        graph = helper.make_graph(body.nodes, "part", values, [])
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=9)
+        inferred = onnx.shape_inference.infer_shapes(model)
+        model.graph.output.extend(v for v in inferred.graph.value_info if v.name not in inputs)
+        self.session = ort.InferenceSession(model.SerializeToString())
+        self.names = [output.name for output in self.session.get_outputs()]
+
+    def __call__(self, **inputs):
+        """The tensors wanted, and all tensors by name."""
+        tensors = dict(zip(self.names, self.session.run(None, inputs), strict=True))
+        return [tensors[name] for name in self.wanted], tensors
+
+
+RANK_PERCENTILES = (0.0, 0.001, 5.0, 37.3, 50.0, 90.0, 97.123, 98.0, 99.999, 100.0)
+
+
+@pytest.mark.parametrize("percentile", RANK_PERCENTILES)
+def test_the_rank_is_exact_and_no_number_leaves_the_exact_range_of_float32(percentile):
+    """For every allowed size; OpenVINO computes int64 in int32, so that larger products gave wrong masks in silence."""
+    names = ("lower", "upper", "mirrored")
+
+    def build(b):
+        rank = rank_of(b, "size", percentile)
+        return [digit for name in names for digit in getattr(rank, name)] + [rank.rest]
+
+    part = Part(build, size=TensorProto.INT64)
+    rng = np.random.default_rng(0)
+    random = np.exp(rng.uniform(0, np.log(MAX_SIDE), (300, 2))).astype(np.int64)
+    edges = [(1, 1), (1, 2), (384, 384), (MAX_SIDE, MAX_SIDE), (MAX_SIDE, 1), (1, MAX_SIDE), (MAX_SIDE - 1,) * 2]
+    for height, width in [*edges, *random.tolist()]:
+        digits, tensors = part(size=np.array([height, width]))
+        lower, upper, mirrored = (64 * int(digits[i]) + int(digits[i + 1]) for i in (0, 2, 4))
+        position, count = round(percentile * 1000) * (height * width - 1), height * width
+        assert (lower, int(digits[6])) == (position // 100_000 + 1, position % 100_000)
+        assert (upper, mirrored) == (lower + 1, count + 1 - lower)
+        assert max(np.abs(value).max() for value in tensors.values()) <= 2**24
+
+
+@pytest.mark.parametrize("percentile", [98.0, 97.123, 37.3, 50.0, 99.999])
+def test_the_percentile_of_bytes_is_rounded_once(percentile):
+    """As np.float32(numerator / 100000) is, for all pairs of levels; numerators go up to 25,500,000 > 2^24."""
+    parts = WHOLE // math.gcd(round(percentile * 1000), WHOLE)
+    radix = radix_of(parts)
+    rng = np.random.default_rng(0)
+    lower = rng.integers(0, 256, 500_000)
+    span = (rng.integers(0, 256, 500_000) * (rng.random(500_000) < 0.5)).clip(max=255 - lower)
+    rest = rng.integers(0, parts, 500_000)
+    high = lower * (parts // radix) + span * (rest // radix)
+    low = span * (rest % radix)
+    shape = (1, -1, 1, 1)
+    inputs = {"high": high.astype(np.float32).reshape(shape), "low": low.astype(np.float32).reshape(shape)}
+    numerator = lower * parts + span * rest
+    assert np.array_equal(numerator, radix * high + low) and (parts < WHOLE or numerator.max() > 2**24)
+    percentile_of = Percentile("high", "low", radix, parts)
+    theta = 0.37
+    part = Part(
+        lambda b: [quotient_of(b, percentile_of), levels_reached(b, percentile_of, theta)],
+        high=TensorProto.FLOAT, low=TensorProto.FLOAT,
+    )  # fmt: skip
+    (quotient, levels), _ = part(**inputs)
+    np.testing.assert_array_equal(quotient.ravel(), (numerator / parts).astype(np.float32))
+    np.testing.assert_array_equal(levels.ravel(), (theta * (numerator / parts)).astype(int))
+
+
+def test_more_pixels_than_float32_counts_are_counted_exactly():
+    """20,001 x 1,001 > 2^24: the rank moves from one level to the next with one pixel."""
+    height, width = 20_001, 1_001
+    levels = np.zeros((1, 1, height, width), np.float32)
+
+    def build(b):
+        return [byte_percentile(b, "levels", rank_of(b, "size", 50.0), 50.0, b("ReduceMin", "levels", b.hw)).high]
+
+    part = Part(build, levels=TensorProto.FLOAT, size=TensorProto.INT64)
+    half = height * width // 2 + 1  # the middle one of an odd number
+    for ones, expected in ((half, 7), (half - 1, 0)):
+        levels[:] = 0
+        levels.reshape(-1)[:ones] = 7
+        (median,), _ = part(levels=levels, size=np.array([height, width]))
+        assert median == expected == np.median(levels)
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=IDS)
+def test_openvino_gives_the_masks_of_the_reference(spec):
+    """Written out. It fuses a product with the division before it, so that a byte in 100,000 may be off by one."""
+    openvino = pytest.importorskip("openvino")
+    core = openvino.Core()
+    network = core.read_model(write_out(model_of(spec)).SerializeToString())
+    compiled = core.compile_model(network, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    for height, width in ((320, 320), (384, 384), (33, 57), (1, 1), (1200, 900)):
+        cam = np.random.default_rng(height).gamma(0.7, 1.0, (1, 2, height, width)).astype(np.float32)
+        cam[0, 1] = np.round(4 * cam[0, 1])
+        results = compiled({"cam": cam, "like": np.zeros((1, 3, height, width), np.float32)})
+        expected = pas_reference(cam, (height, width), spec)
+        assert np.abs(results[0].astype(int) - expected.map).max() <= 1
+        assert (results[0] != expected.map).mean() < 1e-4
+        assert (results[1].astype(bool) != expected.mask).mean() < 1e-5
+        np.testing.assert_allclose(results[2], expected.threshold, rtol=1e-6)
 
 
 @pytest.mark.parametrize("spec", SPECS, ids=IDS)

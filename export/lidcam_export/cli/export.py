@@ -52,6 +52,9 @@ def export(
         bool, typer.Option("--labels-input/--no-labels-input", help="Input for classes to localize.")
     ] = True,
     dynamic_size: Annotated[bool, typer.Option("--dynamic-size/--fixed-size", help="Free height and width.")] = True,
+    portable: Annotated[
+        bool, typer.Option("--portable", help="PaS in standard operators, for engines without model functions.")
+    ] = False,
     weights_license: Annotated[
         str | None, typer.Option(metavar="TEXT", help="Licence of the weights, for the manifest.")
     ] = None,
@@ -87,6 +90,7 @@ def export(
             labels_input=labels_input,
             weights_license=weights_license,
             dynamic_size=dynamic_size,
+            portable=portable,
         ),
         weights=weights,
     )

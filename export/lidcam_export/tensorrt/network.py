@@ -8,9 +8,9 @@ written out, casts are put where they are allowed, and names, dtypes and shapes 
 from __future__ import annotations
 
 import onnx
-from onnx import TensorProto, helper, inliner
+from onnx import TensorProto, helper
 
-from lidcam_export.graph.operator import DOMAIN
+from lidcam_export.graph.operator import DOMAIN, write_out
 from lidcam_rt.errors import ExportError
 
 __all__ = ["cut_pas", "fix_size", "for_tensorrt", "pas_node_of"]
@@ -44,12 +44,9 @@ def fix_size(model: onnx.ModelProto, height: int, width: int) -> onnx.ModelProto
 
 def for_tensorrt(model: onnx.ModelProto) -> onnx.ModelProto:
     """The artifact with its function written out and its uint8 casts where TensorRT allows them."""
-    flat = inliner.inline_local_functions(model) if model.functions else _copy(model)
+    flat = write_out(model)
     _cast_inputs_first(flat.graph)
     _cast_outputs_last(flat.graph)
-    kept = [entry for entry in flat.opset_import if entry.domain != DOMAIN]
-    del flat.opset_import[:]
-    flat.opset_import.extend(kept)
     onnx.checker.check_model(flat)
     return flat
 
