@@ -7,7 +7,7 @@ pytest benchmarks/suites/bench_training.py --benchmark-json=out.json
 import numpy as np
 import pytest
 import torch
-from lidcam_bench.data.records import open_dataset
+from lidcam_bench.data import open_data
 from lidcam_training.data.composite import Composite, write_composites
 from lidcam_training.data.loader import make_loader
 from lidcam_training.models import ClassifierSpec, build_classifier
@@ -25,7 +25,7 @@ def images(tmp_path_factory):
     )
     made = (Composite(image, np.ones((320, 320), bool), i % 10) for i, image in enumerate(noise))
     write_composites(folder, "d", tuple("abcdefghij"), 0, {"train": made})
-    return open_dataset(f"stamps:{folder}", "train")
+    return open_data(f"stamps:{folder}", "train")
 
 
 def loader(images):

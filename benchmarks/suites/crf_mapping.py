@@ -14,7 +14,7 @@ import json
 from pathlib import Path
 
 import numpy as np
-from lidcam_bench.evaluation import open_data
+from lidcam_bench.data import open_data
 
 import lidcam_rt
 from lidcam_rt.crf import PRESETS, DenseCRF, foreground_probability
@@ -60,7 +60,7 @@ def main() -> None:
     with lidcam_rt.load(given.model) as localizer:
         spec = localizer.manifest.input
         for record in open_data(given.data, "test").records[: given.limit]:
-            truth = record.read_mask() == 1
+            truth = record.truth().object_mask() == 1
             picture = localizer.pipeline.prepare(record.image).picture
             if given.crop is not None:
                 picture, truth = cut(picture, truth, given.crop)

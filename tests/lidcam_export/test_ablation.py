@@ -5,10 +5,10 @@ import pytest
 
 pytest.importorskip("torch")
 import cv2
-from lidcam_bench.data.records import ImageSet, Record
+from lidcam_bench.data import ImageSet, MaskFile, Record, open_data
 from lidcam_export.ablation import stages as ablation
 from lidcam_export.ablation.report import steps, summarize, table
-from lidcam_export.ablation.stages import AblationRow, Found, ablate_artifacts, blob_row, choose_threshold, find_maps
+from lidcam_export.ablation.stages import AblationRow, Maps, ablate_artifacts, blob_row, choose_threshold, run_maps
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -38,12 +38,12 @@ def made(tmp_path_factory):
             files = root / f"{name}{index}.png", root / f"{name}{index}_mask.png"
             Image.fromarray(picture).save(files[0])
             Image.fromarray(255 * mask).save(files[1])
-            records.append(Record(files[0], (0,), mask=files[1]))
+            records.append(Record(files[0], (0,), mask=MaskFile(files[1])))
             right[index] = mask + 0.1 * rng.random(mask.shape)
             right[index, rng.integers(0, 32), rng.integers(0, 32)] += 30 * rng.random()
         labels = np.zeros(n, np.int64)
-        noise = Found(records, labels, SPEC, rng.random(right.shape).astype(np.float32), np.arange(n) % 2)
-        return noise, Found(records, labels, SPEC, right, np.arange(n) % 2)
+        noise = Maps(records, labels, SPEC, rng.random(right.shape).astype(np.float32), np.arange(n) % 2)
+        return noise, Maps(records, labels, SPEC, right, np.arange(n) % 2)
 
     return make("few"), make("many", seed=1)
 
@@ -64,7 +64,7 @@ def test_a_peak_outside_the_object_is_what_the_percentile_is_for(made):
 
 def test_the_chosen_threshold_is_the_best_by_a_plain_search(made):
     _, few = made[0]
-    masks = np.stack([record.read_mask() == 1 for record in few.records])
+    masks = np.stack([record.truth().object_mask() == 1 for record in few.records])
 
     def mean_iou(percentile, theta):
         found = pas_reference(few.cam[:, None], (32, 32), PasOptions(percentile, theta)).mask[:, 0]
@@ -81,13 +81,15 @@ def test_scores_against_opencv_and_a_loop(made):
     ious, boxes = [], 0
     for cam, record in zip(many.cam, many.records, strict=True):
         found = pas_reference(cam[None, None], (32, 32), PasOptions(95, 0.4)).mask[0, 0]
-        truth = record.read_mask() == 1
+        truth = record.truth().object_mask() == 1
         ious.append((found & truth).sum() / (found | truth).sum())
         contours, _ = cv2.findContours(found.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
-        x, y, w, h = cv2.boundingRect(max(contours, key=cv2.contourArea))
-        tx, ty, tw, th = cv2.boundingRect(truth.astype(np.uint8))
-        both = max(min(x + w, tx + tw) - max(x, tx), 0) * max(min(y + h, ty + th) - max(y, ty), 0)
-        boxes += both / (w * h + tw * th - both) >= 0.5
+        rectangles = cv2.boundingRect(max(contours, key=cv2.contourArea)), cv2.boundingRect(truth.astype(np.uint8))
+        # the public evaluator's convention: [x, y, min(x + w, W - 1), min(y + h, H - 1)], pixels inclusive
+        a, b = ([x, y, min(x + w, 31), min(y + h, 31)] for x, y, w, h in rectangles)
+        sides = [max(min(a[i + 2], b[i + 2]) - max(a[i], b[i]) + 1, 0) for i in (0, 1)]
+        areas = [(box[2] - box[0] + 1) * (box[3] - box[1] + 1) for box in (a, b)]
+        boxes += sides[0] * sides[1] / (sum(areas) - sides[0] * sides[1]) >= 0.5
     assert row.iou == pytest.approx(np.mean(ious))
     assert row.box == pytest.approx(boxes / len(ious))
 
@@ -112,7 +114,6 @@ def test_mean_spread_and_paired_steps():
 
 def test_command(tmp_path):
     import torch
-    from lidcam_bench.data.records import open_dataset
     from lidcam_training.checkpoint import CheckpointMeta, save_checkpoint
     from lidcam_training.data.composite import Composite, write_composites
     from lidcam_training.models import ClassifierSpec, build_classifier
@@ -146,12 +147,12 @@ def test_command(tmp_path):
 
     # the maps are the artifact's, and the artifact's are the checkpoint's
     artifact = next((out / "artifacts").glob("*-nwc.onnx"))
-    images = open_dataset(data, "test")
+    images = open_data(data, "test")
     with lidcam_rt.load(artifact) as localizer:
-        found = find_maps(localizer, images, batch=3)
+        found = run_maps(localizer, images, batch=3)
         with pytest.raises(DataError, match="no mask"):
             bare = ImageSet("bare", ("a", "b"), tuple(Record(r.image, r.labels) for r in images.records))
-            blob_row(*[find_maps(localizer, bare)] * 2)
+            blob_row(*[run_maps(localizer, bare)] * 2)
     pixels = torch.from_numpy(np.stack([c.image for c in composites])).permute(0, 3, 1, 2).float()
     mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (meta.mean, meta.std))
     with torch.no_grad():

@@ -33,8 +33,8 @@ def test_shell_errors_are_messages_without_traceback(tmp_path, monkeypatch):
     for arguments, words in (
         (["train", "nothing"], "recipe nothing is not there"),
         (["train", "clutter_fashion", "optim.lrr=1"], "optim.lr"),
-        (["train", "clutter_fashion"], "is not there"),
-        (["ablate", "none", "--data", "cub:none"], "not there"),
+        (["train", "clutter_fashion"], "does not exist"),
+        (["ablate", "none", "--data", "cub:none"], "does not exist"),
         (["analyze", "none", "--images", "x"], "checkpoint.json"),
     ):
         result = CliRunner().invoke(build_app(arguments[0]), arguments)

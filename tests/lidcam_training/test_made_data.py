@@ -2,7 +2,7 @@ import filecmp
 
 import numpy as np
 import pytest
-from lidcam_bench.data.records import open_dataset
+from lidcam_bench.data import open_data
 from lidcam_training.data.clutter import make_clutter_fashion
 from lidcam_training.data.composite import paste
 from lidcam_training.data.sources import background_photos, fashion_mnist, read_idx
@@ -44,8 +44,8 @@ def test_splits_do_not_share_backgrounds(tmp_path, sources):
     used = {}
     for split in ("train", "val", "test"):
         used[split] = set()
-        for record in open_dataset(f"clutter-fashion:{tmp_path / 'd'}", split):
-            image, mask = np.asarray(Image.open(record.image)), record.read_mask()
+        for record in open_data(f"clutter-fashion:{tmp_path / 'd'}", split):
+            image, mask = np.asarray(Image.open(record.image)), record.truth().object_mask()
             used[split] |= set(np.unique(image[mask == 0]))
     assert not used["train"] & used["test"]
     assert not used["train"] & used["val"]
@@ -53,13 +53,13 @@ def test_splits_do_not_share_backgrounds(tmp_path, sources):
 
 
 def test_read_back(clutter):
-    images = open_dataset(f"clutter-fashion:{clutter}", "train")
+    images = open_data(f"clutter-fashion:{clutter}", "train")
     assert len(images) == 160
-    mask = images.records[0].read_mask()
+    mask = images.records[0].truth().object_mask()
     assert mask.shape == (32, 32)
     assert set(np.unique(mask)) == {0, 1}
     assert len(images.fingerprint()) == 64
-    assert images.fingerprint() != open_dataset(f"clutter-fashion:{clutter}", "val").fingerprint()
+    assert images.fingerprint() != open_data(f"clutter-fashion:{clutter}", "val").fingerprint()
 
 
 def test_stamps_share_no_cut_out(tmp_path, sources):
@@ -77,8 +77,8 @@ def test_stamps_share_no_cut_out(tmp_path, sources):
     used = {}
     for split in ("train", "val", "test"):
         used[split] = set()
-        for record in open_dataset(f"stamps:{tmp_path / 'd'}", split):
-            image, mask = np.asarray(Image.open(record.image)), record.read_mask()
+        for record in open_data(f"stamps:{tmp_path / 'd'}", split):
+            image, mask = np.asarray(Image.open(record.image)), record.truth().object_mask()
             assert (image[mask == 1][:, 0] > 200).all()
             used[split].add(int(np.median(image[mask == 1][:, 1])))
     assert not used["train"] & used["test"]
@@ -101,10 +101,10 @@ def test_refusals(tmp_path, clutter):
     with pytest.raises(DataError, match="at least 4"):
         background_photos(tmp_path)
     with pytest.raises(DataError, match="NAME:DIR"):
-        open_dataset("nonsense", "train")
-    with pytest.raises(DataError, match="not there"):
-        open_dataset("cub:/nowhere", "train")
+        open_data("nonsense", "train")
+    with pytest.raises(DataError, match="does not exist"):
+        open_data("cub:/nowhere", "train")
     with pytest.raises(DataError, match="lidcam data make"):
-        open_dataset(f"stamps:{tmp_path}", "train")
+        open_data(f"stamps:{tmp_path}", "train")
     with pytest.raises(DataError, match=r"dev\.csv"):
-        open_dataset(f"stamps:{clutter}", "dev")
+        open_data(f"stamps:{clutter}", "dev")

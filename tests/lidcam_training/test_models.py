@@ -128,7 +128,7 @@ def test_packaged_lite0_weights_classify_as_the_package_does():
     skimage = pytest.importorskip("skimage")
     from pathlib import Path
 
-    from lidcam_bench.data.records import Record
+    from lidcam_bench.data import Record
     from lidcam_training.data.loader import read_picture
 
     coffee = read_picture(Record(Path(skimage.__file__).parent / "data" / "coffee.png", ()), 224, "bicubic")

@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from lidcam_bench.data.records import open_dataset
+from lidcam_bench.data import open_data
 from lidcam_training.checkpoint import load_checkpoint
 from lidcam_training.fit import fit
 from lidcam_training.module import ClassifierModule
@@ -94,7 +94,7 @@ def test_recipes_of_real_data_take_a_step(tmp_path, name, layout, more):
 
 def module(clutter, tmp_path, *more):
     chosen = read_recipe("clutter_fashion", [f"data.source=clutter-fashion:{clutter}", *more])
-    return ClassifierModule(chosen, open_dataset(chosen.data.source, "train"), open_dataset(chosen.data.source, "val"),
+    return ClassifierModule(chosen, open_data(chosen.data.source, "train"), open_data(chosen.data.source, "val"),
                             tmp_path)  # fmt: skip
 
 

@@ -40,7 +40,7 @@ class CheckpointMeta:
         nwc: whether the map clamps negative weights.
         recipe: the whole recipe as trained, plain values.
         metrics: scores of the last validation.
-        data_fingerprint: SHA-256 over names, sizes and labels of the training pictures.
+        data_fingerprint: of the training pictures, see `lidcam_bench.data.ImageSet.fingerprint`.
         version: of lidcam_rt.
     """
 

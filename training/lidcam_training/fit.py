@@ -14,7 +14,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from lidcam_bench.data.records import ImageSet, open_dataset
+from lidcam_bench.data import ImageSet, open_data
 from pytorch_lightning.callbacks import Callback, EarlyStopping
 from pytorch_lightning.utilities import rank_zero_only
 
@@ -110,8 +110,8 @@ class _Keeper(Callback):
 def _open(recipe: Recipe, run: Path) -> tuple[ImageSet, ImageSet]:
     import dataclasses
 
-    train = open_dataset(recipe.data.source, recipe.data.train)
-    val = open_dataset(recipe.data.source, recipe.data.val)
+    train = open_data(recipe.data.source, recipe.data.train)
+    val = open_data(recipe.data.source, recipe.data.val)
     if train.class_names != val.class_names:
         raise DataError(f"{train.name} and {val.name} have different classes")
     if recipe.data.limit:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from lidcam_bench.data.records import ImageSet
+from lidcam_bench.data import ImageSet
 from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.nn import functional
@@ -227,12 +227,9 @@ class ClassifierModule(pl.LightningModule):
             with torch.autocast(features.device.type, enabled=False):
                 maps = activation_maps(features.float(), model.head_weight.float(), labels, nwc=nwc)
             for place, record in enumerate(records):
-                mask = record.read_mask()
+                mask = record.truth().object_mask(int(labels[place]))
                 if mask is None:
                     continue
-                if record.mask_values == "classes":
-                    wanted = int(labels[place]) + 1
-                    mask = np.where(mask == 255, 255, mask == wanted).astype(np.uint8)
                 large = functional.interpolate(maps[None, None, place], mask.shape, mode="bilinear")[0, 0]
                 histogram.add(large.cpu().numpy(), mask)
 

@@ -25,7 +25,7 @@ class DataOptions:
     """Pictures and how they become batches.
 
     Attributes:
-        source: NAME:DIR, see `lidcam data info`.
+        source: a data set, see `lidcam_bench.data.open_data`.
         train: split for training.
         val: split for validation.
         size: pixels; pictures are stretched to size x size, and validated so.

@@ -15,7 +15,7 @@ _NAMES = {
     "pictures": "pictures", "unreadable": "pictures not read", "top1_agreement_percent": "same first class, %",
     "logits_max_abs": "logits, largest difference", "cam_max_relative": "CAM, largest difference (share of its range)",
     "mask_iou_mean": "mask IoU, mean", "mask_iou_mean_same_class": "mask IoU, mean where the class is the same",
-    "mask_iou_least": "mask IoU, least", "flipped_percent": "mask pixels that differ, %",
+    "mask_iou_least": "mask IoU, smallest", "flipped_percent": "mask pixels that differ, %",
     "delta track3 peak_iou": "B - A: Track 3 peak IoU", "delta track3_per_image peak_iou": "B - A: peak IoU, mean",
     "delta pxap pxap": "B - A: PxAP", "delta max_box_acc max_box_acc": "B - A: MaxBoxAcc, %",
     "delta max_box_acc_v2 max_box_acc": "B - A: MaxBoxAccV2, %",
@@ -53,7 +53,7 @@ def compare(
     """
     import json
 
-    from lidcam_bench.data.sets import open_data
+    from lidcam_bench.data import open_data
     from lidcam_bench.evaluation.compare import Tolerance, open_runner
     from lidcam_bench.evaluation.compare import compare as run
     from lidcam_rt.cli.console import progress, say
@@ -67,7 +67,7 @@ def compare(
     second = open_runner(b, backend=backend_b, device=device_b)
     with progress() as bar:
         task = bar.add_task("compare", total=None)
-        found = run(
+        result = run(
             first,
             second,
             list(images.records)[:limit],
@@ -76,13 +76,13 @@ def compare(
         )
     if output is not None:
         about: dict[str, Any] = {"a": _about(a, first), "b": _about(b, second), "data": images.name}
-        content = json.dumps({**about, **found.to_dict()}, indent=1, sort_keys=True) + "\n"
+        content = json.dumps({**about, **result.to_dict()}, indent=1, sort_keys=True) + "\n"
         with replacing(output) as temporary:
             temporary.write_text(content, encoding="utf-8")
-    _print(found, f"A: {_about(a, first)['text']}", f"B: {_about(b, second)['text']}")
-    for fault in found.faults:
+    _print(result, f"A: {_about(a, first)['text']}", f"B: {_about(b, second)['text']}")
+    for fault in result.faults:
         say(f"Beyond the tolerance: {fault}", style="red")
-    if found.faults:
+    if result.faults:
         raise typer.Exit(1)
     say("Within the tolerance.")
 
@@ -96,7 +96,7 @@ def _about(path: Path, runner: Any) -> dict[str, Any]:
     return {"file": path.name, "sha256": digest, "engine": name, "text": f"{path.name} ({name})"}
 
 
-def _print(found: Any, *heads: str) -> None:
+def _print(result: Any, *heads: str) -> None:
     from rich.table import Table
 
     from lidcam_rt.cli.console import say
@@ -106,15 +106,15 @@ def _print(found: Any, *heads: str) -> None:
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("measure")
     table.add_column("value", justify="right")
-    for name, value in found.total.items():
+    for name, value in result.total.items():
         table.add_row(_NAMES.get(name, name), "unavailable" if value is None else f"{value:.6g}")
     say(table)
-    rows = sorted((row for row in found.rows if "error" not in row), key=lambda row: row["mask_iou"])
+    rows = sorted((row for row in result.rows if "error" not in row), key=lambda row: row["mask_iou"])
     worst = [row for row in rows[:3] if row["mask_iou"] < 1]
     if worst:
         say("Masks that differ most:")
     for row in worst:
         classes = row["class_a"] if row["same_class"] else f"{row['class_a']} / {row['class_b']}"
         say(f"  {row['file']}: {classes}, mask IoU {row['mask_iou']:.4f}")
-    for row in [row for row in found.rows if "error" in row][:3]:
+    for row in [row for row in result.rows if "error" in row][:3]:
         say(f"  not read: {row['error']}")

@@ -49,8 +49,8 @@ def evaluate(
 
     Writes results.json, images.csv, curves and report.html. The same command again resumes a run that was stopped.
     """
-    from lidcam_bench.data.sets import open_data
-    from lidcam_bench.evaluation.runner import EvalOptions
+    from lidcam_bench.data import open_data
+    from lidcam_bench.evaluation.options import EvalOptions
     from lidcam_bench.evaluation.runner import evaluate as run
     from lidcam_bench.report.cases import draw_cases
     from lidcam_bench.report.html import write_report
@@ -90,7 +90,7 @@ def evaluate(
 def _print(results: dict[str, Any], output: Path) -> None:
     from rich.table import Table
 
-    from lidcam_bench.report.html import score_name
+    from lidcam_bench.metrics.registry import METRICS
     from lidcam_rt.cli.console import say
 
     for row, entries in results["rows"].items():
@@ -99,15 +99,13 @@ def _print(results: dict[str, Any], output: Path) -> None:
         table.add_column("value", justify="right", width=11)
         table.add_column("95% interval", justify="right", width=16)
         for metric, entry in entries.items():
-            for name, value in entry["scores"].items():
-                if name == "max_box_acc@0.5" and metric == "max_box_acc":
-                    continue
-                span = entry["intervals_95"][name]
-                digits = 0 if name == "peak_threshold" else 3 if name == "peak_iou" else 1
+            for score in METRICS[metric].scores:
+                name, digits = score.name, score.digits
+                value, span = entry["scores"][name], entry["intervals_95"][name]
                 shown = "not counted" if value is None else f"{value:.{digits}f}"
                 if value is None and name in ("top5_loc", "gt_known_loc"):
                     shown = "--gt-known"
-                label = score_name(metric, name)
+                label = score.title
                 if name in ("peak_threshold", "foreground_percent") or "@" in name:
                     label = f"  {label}"
                 elif metric == "track1":

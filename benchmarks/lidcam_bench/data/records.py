@@ -1,23 +1,105 @@
-"""What every data set is here: a list of records; and how one is opened by name."""
+"""The one data model: a record per picture, its decoded ground truth, and a set of records.
+
+Boxes are half-open everywhere: x0, y0, x1, y1 in whole pixels of the upright picture, x1 and y1 one past the last
+pixel. The metrics that follow another convention convert at their own border (`lidcam_bench.metrics.evaluator_box`).
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
+from lidcam_bench.data.masks import IGNORED, MaskSource, upright_size
 from lidcam_rt.errors import DataError
+from lidcam_rt.results import Box
 
-__all__ = ["ImageSet", "Record", "dataset_readers", "expect", "open_dataset"]
+__all__ = ["ImageSet", "Record", "Truth"]
 
-#: x0, y0, x1, y1 in pixels, x1 and y1 one past the last pixel
-Box = tuple[int, int, int, int]
+
+@dataclass(frozen=True, eq=False)
+class Truth:
+    """The ground truth of one picture, its mask decoded.
+
+    Attributes:
+        image: the picture's file, for messages.
+        size: (width, height) of the picture in pixels.
+        labels: class indices; empty where unknown.
+        boxes: half-open boxes as annotated; may be empty.
+        pixels: uint8 [height, width]: 0 background, 255 ignored, and else class index + 1 where `by_class`, 1 where
+            not; None without a mask.
+        by_class: whether `pixels` tells the classes apart.
+    """
+
+    image: Path
+    size: tuple[int, int]
+    labels: tuple[int, ...]
+    boxes: tuple[Box, ...]
+    pixels: npt.NDArray[np.uint8] | None = field(repr=False)
+    by_class: bool
+
+    def object_mask(self, label: int | None = None) -> npt.NDArray[np.uint8] | None:
+        """The objects as a mask.
+
+        Args:
+            label: only the objects of this class, where the mask tells classes apart; None: all objects together.
+
+        Returns:
+            uint8 [height, width]: 1 object, 0 background, 255 ignored. None without a mask, or where a mask of
+            classes has no pixel of `label`.
+        """
+        if self.pixels is None or not self.by_class:
+            return self.pixels
+        if label is None:
+            return np.where((self.pixels > 0) & (self.pixels < IGNORED), 1, self.pixels).astype(np.uint8)
+        mask = np.where(self.pixels == IGNORED, IGNORED, self.pixels == label + 1).astype(np.uint8)
+        return mask if (mask == 1).any() else None
+
+    def label_map(self) -> npt.NDArray[np.uint8] | None:
+        """Class index + 1, 0 background, 255 ignored: uint8 [height, width].
+
+        None without a mask, and where the mask does not tell which of several classes its object is.
+        """
+        if self.pixels is None or self.by_class:
+            return self.pixels
+        if len(self.labels) != 1 or self.labels[0] >= IGNORED - 1:
+            return None
+        return np.where(self.pixels == 1, np.uint8(self.labels[0] + 1), self.pixels).astype(np.uint8)
+
+    def object_boxes(self, label: int | None = None) -> list[Box]:
+        """The boxes as annotated; without any, the one around the mask's object.
+
+        Args:
+            label: of a picture with several classes, the box around this class's own pixels, where the mask tells
+                them apart; None: all objects.
+
+        Raises:
+            DataError: an annotated box reaches out of the picture.
+        """
+        width, height = self.size
+        for box in self.boxes:
+            if box[2] > width or box[3] > height:
+                raise DataError(
+                    f"{self.image}: box {tuple(box)} reaches out of the picture, which has {width}x{height} pixels. "
+                    "Boxes are x0, y0, x1, y1 in pixels of the upright picture, x1 and y1 one past the last pixel"
+                )
+        if label is not None and self.by_class and len(self.labels) > 1:
+            mask = self.object_mask(label)
+            return [] if mask is None else _around(mask)
+        if self.boxes:
+            return list(self.boxes)
+        mask = self.object_mask()
+        return [] if mask is None else _around(mask)
+
+
+def _around(mask: npt.NDArray[np.uint8]) -> list[Box]:
+    """The half-open box around the object's pixels; empty without any."""
+    rows, columns = np.flatnonzero((mask == 1).any(1)), np.flatnonzero((mask == 1).any(0))
+    return [(int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1)] if rows.size else []
 
 
 @dataclass(frozen=True)
@@ -25,51 +107,31 @@ class Record:
     """One picture of a data set.
 
     Attributes:
-        image: file.
-        labels: class indices; one for a single-label set, any number for a multi-label one.
-        boxes: ground truth in pixels of the picture, x1 and y1 one past the last pixel.
-        mask: file of the mask, or None.
-        mask_values: how the mask is read: `foreground` (above 127 is the object), `nonzero`, or `classes`
-            (class index + 1, 0 background, 255 ignored).
-        transpose_mask: the mask is stored with width and height swapped.
+        image: its file.
+        labels: class indices: one for a single-label set, any number for a multi-label one, none where unknown.
+        boxes: half-open ground-truth boxes in pixels of the upright picture.
+        mask: where its pixels' truth comes from, or None.
     """
 
     image: Path
-    labels: tuple[int, ...]
+    labels: tuple[int, ...] = ()
     boxes: tuple[Box, ...] = ()
-    mask: Path | None = None
-    mask_values: str = "foreground"
-    transpose_mask: bool = False
+    mask: MaskSource | None = None
 
-    def read_mask(self) -> npt.NDArray[np.uint8] | None:
-        """uint8 [height, width]: 1 the object (or class index + 1), 0 background, 255 ignored; None without
-        one.
+    def truth(self, size: tuple[int, int] | None = None) -> Truth:
+        """The ground truth, its mask decoded and checked.
+
+        Args:
+            size: (width, height) of the upright picture, if the caller knows it; else it is read from the file.
 
         Raises:
-            DataError: the mask is missing, unreadable or of another size than the picture.
+            DataError: the mask is missing, damaged, not of a form that is understood, or of another size than the
+                picture.
         """
-        if self.mask is None:
-            return None
-        try:
-            with Image.open(self.mask) as file:
-                values = np.asarray(file if file.mode in ("L", "P") else file.convert("L"))
-            with Image.open(self.image) as file:
-                size = (file.height, file.width)
-        except OSError as error:
-            raise DataError(f"mask {self.mask} of {self.image} cannot be read: {error}") from error
-        if self.transpose_mask and values.shape != size:
-            values = values.T
-        if values.shape != size:
-            raise DataError(
-                f"mask {self.mask} has (height, width) {values.shape}, its picture {self.image} has {size}: "
-                "they must be equal"
-            )
-        if self.mask_values == "classes":
-            return values.astype(np.uint8)
-        ignored = (values == 255) & (self.mask_values == "nonzero")
-        return np.where(ignored, 255, values > (127 if self.mask_values == "foreground" else 0)).astype(
-            np.uint8
-        )
+        if size is None:
+            size = upright_size(self.image)
+        pixels = None if self.mask is None else self.mask.read(self.image, size)
+        return Truth(self.image, size, self.labels, self.boxes, pixels, self.mask is not None and self.mask.by_class)
 
 
 @dataclass(frozen=True)
@@ -78,7 +140,7 @@ class ImageSet:
 
     Attributes:
         name: for messages and reports, for example `clutter-fashion/test`.
-        class_names: in the order of the label indices.
+        class_names: in the order of the label indices; empty where unknown.
         records: its pictures.
         multilabel: whether a picture may have several labels.
     """
@@ -91,59 +153,23 @@ class ImageSet:
     def __len__(self) -> int:
         return len(self.records)
 
-    def __iter__(self):  # type: ignore[no-untyped-def]
+    def __iter__(self) -> Iterator[Record]:
         return iter(self.records)
 
     def fingerprint(self) -> str:
-        """SHA-256 over names, sizes in bytes and labels of the pictures, and the class names."""
+        """SHA-256 over the class names, and over name, size in bytes, labels, boxes and mask of every picture."""
         digest = hashlib.sha256("\n".join(self.class_names).encode())
         for record in self.records:
-            size = record.image.stat().st_size if record.image.exists() else -1
-            digest.update(f"{record.image.name} {size} {record.labels}\n".encode())
+            files = (record.image, *(() if record.mask is None else record.mask.files))
+            sizes = [_bytes(path) for path in files]
+            digest.update(f"{record.image.name} {sizes} {record.labels} {record.boxes}\n".encode())
+            for shape in () if record.mask is None else record.mask.shapes:
+                digest.update(repr(shape).encode())
         return digest.hexdigest()
 
 
-def expect(path: Path, layout: str) -> Path:
-    """The path, if it is there.
-
-    Raises:
-        DataError: it is not; the message gives the path and the layout expected.
-    """
-    if not path.exists():
-        raise DataError(f"{path} is missing. Expected layout:\n{layout.strip()}")
-    return path
-
-
-def dataset_readers() -> dict[str, Callable[[Path, str], ImageSet]]:
-    """Readers by name, from the entry points of the group `lidcam.datasets`, loaded when called."""
-
-    def lazy(entry: EntryPoint) -> Callable[[Path, str], ImageSet]:
-        return lambda folder, split: entry.load()(folder, split)
-
-    return {entry.name: lazy(entry) for entry in entry_points(group="lidcam.datasets")}
-
-
-def open_dataset(source: str, split: str) -> ImageSet:
-    """Open a split of a data set.
-
-    Args:
-        source: `NAME:DIR`, for example `cub:/data/CUB_200_2011`.
-        split: `train`, `val` or `test`, as the set has them.
-
-    Raises:
-        DataError: unknown name, missing folder or file, empty split.
-    """
-    name, found, folder = source.partition(":")
-    readers = dataset_readers()
-    if not found or name not in readers:
-        raise DataError(
-            f"data {source!r}: give NAME:DIR with NAME one of {', '.join(sorted(readers))}, for example "
-            "clutter-fashion:data/clutter"
-        )
-    path = Path(folder).expanduser()
-    if not path.is_dir():
-        raise DataError(f"data {source!r}: the folder {path} is not there")
-    images = readers[name](path, split)
-    if not images.records:
-        raise DataError(f"data {source!r}: the split {split!r} has no picture")
-    return images
+def _bytes(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return -1

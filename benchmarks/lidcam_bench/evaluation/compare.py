@@ -12,8 +12,9 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from lidcam_bench.data.sets import EvalRecord
-from lidcam_bench.evaluation.metric_set import Board, truth_boxes
+from lidcam_bench.data.records import Record
+from lidcam_bench.evaluation.metric_set import MetricSet
+from lidcam_bench.metrics.sample import Sample
 from lidcam_rt.errors import DataError, ImageError, InputError, LidcamError, MissingExtraError
 from lidcam_rt.localizer import Localizer, load
 from lidcam_rt.pipeline import OUTPUTS
@@ -87,11 +88,11 @@ def open_runner(path: str | os.PathLike[str], *, backend: str = "auto", device: 
 
 @dataclass(frozen=True, slots=True)
 class Tolerance:
-    """What is let pass.
+    """How far two runners may differ.
 
     Attributes:
-        top1: least share of pictures with the same first class, percent.
-        mask_iou: least mean IoU of the two masks, 0 to 1.
+        top1: smallest share of pictures with the same first class, percent.
+        mask_iou: smallest mean IoU of the two masks, 0 to 1.
         flipped: largest share of pixels whose mask differs, percent.
         metric: largest absolute difference of a metric, in its own unit (IoU 0 to 1; others 0 to 100).
     """
@@ -102,20 +103,20 @@ class Tolerance:
     metric: float = 0.5
 
     def __post_init__(self) -> None:
-        for name, most in (("top1", 100), ("mask_iou", 1), ("flipped", 100), ("metric", 100)):
-            if not 0 <= getattr(self, name) <= most:
-                raise InputError(f"the tolerance {name} lies in 0..{most}, got {getattr(self, name)}")
+        for name, limit in (("top1", 100), ("mask_iou", 1), ("flipped", 100), ("metric", 100)):
+            if not 0 <= getattr(self, name) <= limit:
+                raise InputError(f"the tolerance {name} lies in 0..{limit}, got {getattr(self, name)}")
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What `compare` found.
+    """The result of `compare`.
 
     Attributes:
         rows: per picture: file, classes, logits and CAM differences, mask_iou, flipped pixels, and with ground truth
-            the differences of its own peak IoU, PxAP and best box IoU (b minus a).
+            the differences of the picture's peak IoU, PxAP and best box IoU (b minus a).
         total: over all pictures, by name.
-        faults: what is beyond the tolerance; empty: nothing.
+        faults: what is beyond the tolerance, in words; empty if nothing is.
     """
 
     rows: list[dict[str, Any]]
@@ -130,25 +131,27 @@ class Comparison:
 def compare(
     a: Runner,
     b: Runner,
-    records: Sequence[EvalRecord],
+    records: Sequence[Record],
     tolerance: Tolerance | None = None,
     *,
     progress: Callable[[int, int], None] | None = None,
 ) -> Comparison:
-    """Run both on every picture and hold the results against each other. `a` is the reference.
+    """Run both on every picture and compare the results. `a` is the reference.
 
     Where the two predict different classes, their maps are of different classes, and mask and CAM differences are
     counted all the same, since that is what a user gets; `mask_iou_mean_same_class` leaves those pictures out.
     Differences of the CAM are relative to the reference map's range.
 
     Raises:
-        InputError: the two have other classes.
+        InputError: the two have different classes.
         DataError: no picture could be read by both, or a mask or box does not fit its picture.
     """
     limits = tolerance or Tolerance()
     if a.class_names != b.class_names:
-        raise InputError(f"the two have other classes ({len(a.class_names)} and {len(b.class_names)}, or other names)")
-    boards = [Board(("track3", "wsol"), 0, 1) for _ in range(2)]
+        raise InputError(
+            f"the two have different classes ({len(a.class_names)} and {len(b.class_names)}, or different names)"
+        )
+    metrics = [MetricSet(("track3", "wsol"), 0, 1) for _ in range(2)]
     rows: list[dict[str, Any]] = []
     pixels = flipped = 0
     for number, record in enumerate(records):
@@ -173,16 +176,15 @@ def compare(
             "mask_iou": 1 - differ / union if union else 1.0,
             "flipped_percent": 100 * differ / one.mask.size,
         }
-        mask = record.read_mask()
-        if mask is not None and mask.shape != one.map.shape:
-            raise DataError(f"{record.image}: (height, width) {one.map.shape}, its mask {mask.shape}: must be equal")
-        boxes = truth_boxes(record.boxes, mask, one.size, str(record.image))
-        own = [
-            board.update(str(number), result.map, mask, boxes) for board, result in zip(boards, (one, two), strict=True)
+        truth = record.truth(one.size)
+        mask, boxes = truth.object_mask(), truth.object_boxes()
+        numbers = [
+            metric_set.count(Sample(str(number), one.size, result.map, mask, boxes))
+            for metric_set, result in zip(metrics, (one, two), strict=True)
         ]
         for name in ("peak_iou", "pxap", "best_box_iou"):
-            if own[0].get(name) is not None and own[1].get(name) is not None:
-                row[f"delta_{name}"] = own[1][name] - own[0][name]
+            if numbers[0].get(name) is not None and numbers[1].get(name) is not None:
+                row[f"delta_{name}"] = numbers[1][name] - numbers[0][name]
         rows.append(row)
     if progress:
         progress(len(records), len(records))
@@ -202,35 +204,35 @@ def compare(
         "mask_iou_least": min(row["mask_iou"] for row in good),
         "flipped_percent": 100 * flipped / pixels,
     }
-    total |= _deltas(boards)
+    total |= _deltas(*metrics)
     return Comparison(rows, total, _beyond(total, limits))
 
 
-def _deltas(boards: list[Board]) -> dict[str, float | None]:
-    out: dict[str, float | None] = {}
-    for name, metric in boards[0].metrics.items():
-        other = boards[1].metrics[name].scores()
+def _deltas(a: MetricSet, b: MetricSet) -> dict[str, float | None]:
+    deltas: dict[str, float | None] = {}
+    for name, metric in a.metrics.items():
+        other = b.metrics[name].scores()
         for score, value in metric.scores().items():
             theirs = other[score]
             if value is not None and theirs is not None and score in ("peak_iou", "pxap", "max_box_acc"):
-                out[f"delta {name} {score}"] = theirs - value
-    return out
+                deltas[f"delta {name} {score}"] = theirs - value
+    return deltas
 
 
 def _beyond(total: dict[str, float | None], limits: Tolerance) -> list[str]:
     faults = []
-    for name, bound, least in (
+    for name, bound, at_least in (
         ("top1_agreement_percent", limits.top1, True),
         ("mask_iou_mean", limits.mask_iou, True),
         ("flipped_percent", limits.flipped, False),
     ):
         value = total[name]
-        if value is None or not (value >= bound if least else value <= bound):
-            faults.append(f"{name} is {value:.6g}, {'at least' if least else 'at most'} {bound:g} is let pass")
+        if value is None or not (value >= bound if at_least else value <= bound):
+            faults.append(f"{name} is {value:.6g}, the limit is {'at least' if at_least else 'at most'} {bound:g}")
     for name, value in total.items():
         bound = limits.metric / 100 if name.endswith("peak_iou") else limits.metric
         if name.startswith("delta") and value is not None and not abs(value) <= bound:
-            faults.append(f"{name} is {value:+.6g}, {bound:g} is let pass")
+            faults.append(f"{name} is {value:+.6g}, the limit is {bound:g}")
     if total["unreadable"]:
         faults.append(f"{total['unreadable']:.0f} pictures could not be compared")
     return faults

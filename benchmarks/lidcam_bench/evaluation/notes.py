@@ -1,26 +1,21 @@
-"""What a report says in words: about the data, the classes and the conventions."""
+"""What a report says in words about the data, the classes and the conventions."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from lidcam_bench.data.sets import EvalSet
+from lidcam_bench.data.records import ImageSet
+from lidcam_bench.evaluation.options import NO_CLASS, EvalOptions
 from lidcam_rt.artifact import Manifest
 from lidcam_rt.crf import Refine
 
-if TYPE_CHECKING:
-    from lidcam_bench.evaluation.runner import EvalOptions
-
-__all__ = ["NO_CLASS", "notes", "some", "swapped_hint"]
-
-#: A class of the data that the model does not have.
-NO_CLASS = -1
+__all__ = ["notes", "some"]
 
 
 def notes(
     manifest: Manifest,
-    data: EvalSet,
+    data: ImageSet,
     classes: tuple[int, ...] | None,
     options: EvalOptions,
     failures: list[dict[str, Any]],
@@ -44,11 +39,11 @@ def notes(
     elif NO_CLASS in classes:
         lacking = [n for n, i in zip(data.class_names, classes, strict=True) if i == NO_CLASS]
         yield (
-            f"{len(lacking)} of the data's {len(classes)} classes are none of the model's "
+            f"{len(lacking)} of the data's {len(classes)} classes are missing from the model "
             f"({some(tuple(lacking))}): their pictures count in nothing about classification or true classes."
         )
     if failures:
-        yield f"{len(failures)} pictures could not be read and are in no number."
+        yield f"{len(failures)} pictures could not be read and are excluded from every number."
     if not any(record.boxes for record in data.records):
         yield "The data has no boxes: the box around each mask is the truth for the box measures."
     if any(len(record.labels) > 1 for record in data.records):
@@ -67,16 +62,6 @@ def notes(
     yield (
         "Peaks and best thresholds are chosen on the very pictures that are scored. Boxes and maps are compared at "
         "original size, 8 bits per map pixel."
-    )
-
-
-def swapped_hint(mask: tuple[int, ...], picture: tuple[int, ...]) -> str:
-    """What to say of a mask that has its picture's shape with the sides swapped; empty for others."""
-    if mask != picture[::-1]:
-        return ""
-    return (
-        ". They are swapped: EXIF orientation is applied to pictures; the LID Track 3 masks whose ids end in 17615 and "
-        "18903 are stored swapped (the reader lid-track3:DIR turns them)"
     )
 
 

@@ -1,4 +1,4 @@
-"""Run an artifact over a data set, count, and be able to go on after a kill."""
+"""Run an artifact over a data set and count; a run that was killed resumes."""
 
 from __future__ import annotations
 
@@ -8,91 +8,36 @@ import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from lidcam_bench.data.sets import EvalRecord, EvalSet, fingerprint, label_truth
-from lidcam_bench.evaluation.metric_set import GROUPS, Board, blob, differences, evaluator_box, truth_boxes
-from lidcam_bench.evaluation.notes import NO_CLASS, notes, some, swapped_hint
+from lidcam_bench.data.records import ImageSet, Record, Truth
+from lidcam_bench.evaluation.baseline import blob
+from lidcam_bench.evaluation.metric_set import MetricSet, differences
+from lidcam_bench.evaluation.notes import notes, some
+from lidcam_bench.evaluation.options import BASELINE, KNOWN, NO_CLASS, PREDICTED, EvalOptions, class_map
 from lidcam_bench.evaluation.state import SavedSums
-from lidcam_bench.metrics import LocalizationAccuracy
-from lidcam_rt.crf import CrfOptions, Refine
+from lidcam_bench.metrics.sample import Answer, Sample
 from lidcam_rt.errors import DataError, InputError
 from lidcam_rt.files import file_sha256
 from lidcam_rt.localizer import Localizer
 from lidcam_rt.results import Failure, Localization
 from lidcam_rt.runs import RunFolder
-from lidcam_rt.segmenter import Segmenter, SegmentOptions
+from lidcam_rt.segmenter import Segmenter
 from lidcam_rt.version import __version__
 
-__all__ = ["EvalOptions", "class_map", "evaluate"]
+__all__ = ["evaluate"]
 
-PREDICTED, KNOWN, BASELINE = "predicted class", "ground-truth class", "baseline: centred blob"
-
-
-@dataclass(frozen=True, slots=True)
-class EvalOptions:
-    """How an evaluation is run.
-
-    Attributes:
-        metrics: of track3, wsol, track1.
-        gt_known: score the true class's map too, as a row of its own.
-        replicates: bootstrap copies for the 95% intervals; 0 for none.
-        limit: score the first pictures only; None for all.
-        batch_size: pictures per network call; None: 1 on the CPU, 8 on a GPU.
-        save_every: least number of pictures between two saved states (fewer saves where they take over 5% of the
-            time).
-        segment: how label maps are made, for track1 (with a CRF of their own).
-        refine: how maps, masks and boxes are refined, as in a call of the Localizer; None: not at all.
-    """
-
-    metrics: tuple[str, ...] = ("track3", "wsol")
-    gt_known: bool = False
-    replicates: int = 200
-    limit: int | None = None
-    batch_size: int | None = None
-    save_every: int = 20
-    segment: SegmentOptions = field(default_factory=SegmentOptions)
-    refine: Refine | CrfOptions | str | None = None
-
-    def __post_init__(self) -> None:
-        unknown = [name for name in self.metrics if name not in GROUPS]
-        if unknown or not self.metrics:
-            raise InputError(f"metrics are some of {', '.join(GROUPS)}, got {', '.join(self.metrics) or 'none'}")
-        Refine.of(self.refine)
-        for name in ("batch_size", "save_every", "limit"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise InputError(f"{name} must be at least 1, got {value}")
-
-    def to_dict(self) -> dict[str, Any]:
-        """All that results depend on, as plain values; `crf` and `crf_size` say how maps are refined."""
-        refine, of_labels = Refine.of(self.refine), Refine.of(self.segment.refine)
-        segment = asdict(self.segment)
-        del segment["refine"]
-        segment["crf"] = None if of_labels is None else asdict(of_labels)["crf"]
-        options = {k: v for k, v in asdict(self).items() if k not in ("save_every", "refine")}
-        return options | {
-            "segment": segment,
-            "crf": None if refine is None else refine.to_dict(),
-            "crf_size": "network" if refine is None else refine.size,
-        }
-
-
-def class_map(model: tuple[str, ...], data: tuple[str, ...]) -> tuple[int, ...] | None:
-    """Index in the model of each class of the data, by name; -1 where it has none; None where it has none at all."""
-    index = {name.casefold(): i for i, name in enumerate(model)}
-    found = tuple(index.get(name.casefold(), NO_CLASS) for name in data)
-    return found if any(i != NO_CLASS for i in found) else None
+#: A predicted and a true label map, uint8 [height, width]; None: not scored.
+_LabelMaps = tuple[npt.NDArray[np.uint8] | None, npt.NDArray[np.uint8] | None]
 
 
 def evaluate(
     localizer: Localizer,
-    data: EvalSet,
+    data: ImageSet,
     out: str | os.PathLike[str],
     options: EvalOptions | None = None,
     *,
@@ -100,16 +45,15 @@ def evaluate(
 ) -> dict[str, Any]:
     """Score an artifact on a data set.
 
-    Writes results.json (no times in it: the same bytes for the same work, also when it was interrupted
-    and resumed) and images.csv. While under way, state.npz and results.jsonl hold what was done; a run with
-    the same model, data and options resumes there. Decoding and the network run in threads of their own, ahead
-    of the counting.
+    Writes results.json (without times: the same bytes for the same work, also when it was interrupted and resumed)
+    and images.csv. Until then state.npz and results.jsonl hold what was counted; a run with the same model, data and
+    options resumes from there. Decoding and the network run in threads of their own, ahead of the counting.
 
     Args:
         localizer: the artifact, loaded.
         data: of `open_data`.
-        out: folder, made if it is not there.
-        options: see there.
+        out: folder, made if it does not exist.
+        options: metrics, bootstrap, CRF.
         progress: called with (done, all).
 
     Returns:
@@ -144,7 +88,7 @@ def evaluate(
 
 
 class _Run:
-    def __init__(self, localizer: Localizer, data: EvalSet, options: EvalOptions) -> None:
+    def __init__(self, localizer: Localizer, data: ImageSet, options: EvalOptions) -> None:
         self.localizer, self.data, self.options = localizer, data, options
         self.classes = class_map(localizer.class_names, data.class_names)
         if options.gt_known and self.classes is None:
@@ -164,37 +108,37 @@ class _Run:
             self.segmenter = Segmenter(localizer, options.segment, classes=self.classes)
         names = [PREDICTED, *([KNOWN] if options.gt_known else []), BASELINE]
         labels = min(len(data.class_names) + 1, 255)
-        self.boards = {name: Board(options.metrics, options.replicates, labels) for name in names}
+        self.rows = {name: MetricSet(options.metrics, options.replicates, labels) for name in names}
         self.identity = {
             "version": __version__,
             "model": _digest(localizer.path),
             "backend": f"{localizer.backend.name} on {localizer.device}",
-            "data": fingerprint(data),
+            "data": data.fingerprint(),
             "options": options.to_dict(),
         }
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
-        return {f"{i}|{k}": v for i, board in enumerate(self.boards.values()) for k, v in board.arrays().items()}
+        return {f"{i}|{k}": v for i, row in enumerate(self.rows.values()) for k, v in row.arrays().items()}
 
     def restore(self, arrays: dict[str, npt.NDArray[Any]]) -> None:
         """Take up what `arrays` gave; empty: a new run."""
         if not arrays:
             return
-        for index, board in enumerate(self.boards.values()):
+        for index, row in enumerate(self.rows.values()):
             prefix = f"{index}|"
-            board.restore({k[len(prefix) :]: v for k, v in arrays.items() if k.startswith(prefix)})
+            row.restore({k[len(prefix) :]: v for k, v in arrays.items() if k.startswith(prefix)})
 
-    def true_classes(self, record: EvalRecord) -> list[int]:
+    def true_classes(self, record: Record) -> list[int]:
         """The model's ids of a picture's labels, as far as it has them."""
         classes = self.classes or ()
         return [classes[i] for i in record.labels if i < len(classes) and classes[i] != NO_CLASS]
 
     def localize(
-        self, records: Sequence[EvalRecord], batch_size: int, stack: ExitStack
-    ) -> Iterator[tuple[EvalRecord, tuple[Localization | Failure, Localization | Failure | None]]]:
+        self, records: Sequence[Record], batch_size: int, stack: ExitStack
+    ) -> Iterator[tuple[Record, tuple[Localization | Failure, Localization | Failure | None]]]:
         """Each record with the localization of its predicted class, and of its true one where that is wanted."""
         keep = self.options.segment.refine is not None and self.segmenter is not None
-        most = self.localizer.manifest.top_k if self.segmenter is not None else 1
+        maps = self.localizer.manifest.top_k if self.segmenter is not None else 1
 
         def stream(**more: Any) -> Any:
             return stack.enter_context(
@@ -209,7 +153,7 @@ class _Run:
                 )
             )
 
-        predicted = stream(top_k=most)
+        predicted = stream(top_k=maps)
         if not self.options.gt_known:
             yield from ((record, (result, None)) for record, result in zip(records, predicted, strict=True))
             return
@@ -219,22 +163,15 @@ class _Run:
             yield record, (result, known if labels else None)
 
     def score(
-        self, record: EvalRecord, result: Localization | Failure, known: Localization | Failure | None
+        self, record: Record, result: Localization | Failure, known: Localization | Failure | None
     ) -> dict[str, Any]:
         """Count a picture; its numbers, or why it has none."""
         for entry in (result, known):
             if isinstance(entry, Failure):
                 return {"file": record.image.name, "error": str(entry.error)}
         assert not isinstance(result, Failure) and not isinstance(known, Failure)
-        # The folder's name tells apart pictures of one name.
-        key = f"{record.image.parent.name}/{record.image.name}"
-        mask = record.read_mask()
-        if mask is not None and mask.shape != result.map.shape:
-            raise DataError(
-                f"{record.image}: picture has (height, width) {result.map.shape}, its mask {mask.shape}: they must be "
-                f"equal{swapped_hint(mask.shape, result.map.shape)}"
-            )
-        boxes = truth_boxes(record.boxes, mask, result.size, str(record.image))
+        truth = record.truth(result.size)
+        mask, boxes = truth.object_mask(), truth.object_boxes()
         row: dict[str, Any] = {
             "file": record.image.name,
             "class": result.class_name,
@@ -243,57 +180,42 @@ class _Run:
             "threshold": round(result.threshold, 3),
         }
         if mask is not None:
-            seen, object_ = mask != 255, (mask > 0) & (mask < 255)
-            union = int(np.count_nonzero((result.mask | object_) & seen))
-            row["mask_iou"] = int(np.count_nonzero(result.mask & object_)) / union if union else 1.0
-        truth = label_truth(record, mask)
-        self._count(row, PREDICTED, key, result.map, mask, boxes)
-        self._count_labels(row, PREDICTED, key, truth, record, result)
+            union = int(np.count_nonzero((result.mask | (mask == 1)) & (mask != 255)))
+            row["mask_iou"] = int(np.count_nonzero(result.mask & (mask == 1))) / union if union else 1.0
+        # The folder's name tells apart pictures of one name.
+        key, size = f"{record.image.parent.name}/{record.image.name}", result.size
+        samples = {PREDICTED: Sample(key, size, result.map, mask, boxes, *self.label_maps(truth, result, None))}
         if known is not None:
-            own, own_boxes = _of_one_class(record, mask, boxes, result.size)
-            self._count(row, KNOWN, key, known.map, own, own_boxes)
-            self._count_labels(row, KNOWN, key, truth, record, known)
-        middle = blob(result.size)
-        self._count(row, BASELINE, key, middle, mask, boxes)
-        self._count_labels(row, BASELINE, key, truth, record, middle)
-        accuracy = self.boards[PREDICTED].metrics.get("localization")
-        if isinstance(accuracy, LocalizationAccuracy) and (labels := self.true_classes(record)):
-            size = result.size
-            row |= accuracy.update(
-                labels,
-                [entry.class_id for entry in result.topk],
-                truth=boxes,
-                box=None if result.box is None else evaluator_box(result.box, size),
-                known_box=None if known is None or known.box is None else evaluator_box(known.box, size),
-                known=known is not None,
-                key=key,
-            )
+            label = record.labels[0] if len(record.labels) > 1 else None
+            pairs = self.label_maps(truth, known, self.true_classes(record))
+            samples[KNOWN] = Sample(key, size, known.map, truth.object_mask(label), truth.object_boxes(label), *pairs)
+        middle = blob(size)
+        samples[BASELINE] = Sample(key, size, middle, mask, boxes, *self.blob_labels(truth, middle))
+        for name, sample in samples.items():
+            row |= {f"{name}: {k}": v for k, v in self.rows[name].count(sample).items()}
+        if true := self.true_classes(record):
+            ranked = [entry.class_id for entry in result.topk]
+            answer = Answer(true, ranked, result.box, None if known is None else known.box, known is not None)
+            row |= self.rows[PREDICTED].count(Sample(key, size, boxes=boxes, answer=answer))
         return row
 
-    def _count(self, row: dict[str, Any], name: str, key: str, map8: Any, mask: Any, boxes: Any) -> None:
-        own = self.boards[name].update(key, map8, mask, boxes)
-        row |= {f"{name}: {k}": v for k, v in own.items()}
+    def label_maps(self, truth: Truth, result: Localization, classes: list[int] | None) -> _LabelMaps:
+        """For track1 the label map of a localization, and the true one.
 
-    def _count_labels(
-        self,
-        row: dict[str, Any],
-        name: str,
-        key: str,
-        truth: npt.NDArray[np.uint8] | None,
-        record: EvalRecord,
-        found: Localization | npt.NDArray[np.uint8],
-    ) -> None:
-        """Track 1: the label map of a localization, or of the blob (its upper half is the picture's first class)."""
-        if self.segmenter is None or truth is None:
-            return
-        if isinstance(found, np.ndarray):
-            labels = (np.uint8(record.labels[0] + 1) * (found >= 128)).astype(np.uint8) if record.labels else None
-        else:
-            true = self.true_classes(record) if name == KNOWN else None
-            # Label maps are made of the maps before the CRF: theirs is one for all classes together.
-            labels = self.segmenter.complete(record.image, found.unrefined or found, labels=true).labels
-        if labels is not None:
-            row[f"{name}: image_mean_iou"] = self.boards[name].update_labels(key, labels, truth)
+        `classes`: those that it shows; None: those that are predicted.
+        """
+        true = truth.label_map()
+        if self.segmenter is None or true is None:
+            return None, None
+        # Label maps are made of the maps before the CRF: theirs is one for all classes together.
+        return self.segmenter.complete(truth.image, result.unrefined or result, labels=classes).labels, true
+
+    def blob_labels(self, truth: Truth, middle: npt.NDArray[np.uint8]) -> _LabelMaps:
+        """For track1 the blob's label map (its upper half is the picture's first class), and the true one."""
+        true = truth.label_map()
+        if self.segmenter is None or true is None or not truth.labels:
+            return None, None
+        return (np.uint8(truth.labels[0] + 1) * (middle >= 128)).astype(np.uint8), true
 
     def finish(self, folder: RunFolder, done: int) -> dict[str, Any]:
         """Write results.json and images.csv."""
@@ -317,11 +239,11 @@ class _Run:
             },
             "notes": list(notes(self.localizer.manifest, self.data, self.classes, self.options, failures)),
             "failures": failures,
-            "rows": {name: board.to_dict() for name, board in self.boards.items()},
+            "rows": {name: row.to_dict() for name, row in self.rows.items()},
             "above_baseline": {
                 # The blob's label maps are given the true class: only those of the same kind compare.
-                name: differences(board, self.boards[BASELINE], leave_out=() if name == KNOWN else ("track1",))
-                for name, board in self.boards.items()
+                name: differences(row, self.rows[BASELINE], leave_out=() if name == KNOWN else ("track1",))
+                for name, row in self.rows.items()
                 if name != BASELINE
             },
         }
@@ -333,16 +255,6 @@ class _Run:
         folder.write("images.csv", table.getvalue().encode())
         folder.write("results.json", content.encode())
         return results
-
-
-def _of_one_class(
-    record: EvalRecord, mask: npt.NDArray[np.uint8] | None, boxes: Any, size: tuple[int, int]
-) -> tuple[npt.NDArray[np.uint8] | None, Any]:
-    """Mask and boxes of the first class of a picture with several, where its mask tells them apart."""
-    if mask is None or len(record.labels) < 2 or getattr(record, "mask_values", "classes") != "classes":
-        return mask, boxes
-    own = np.where(mask == 255, 255, mask == record.labels[0] + 1).astype(np.uint8)
-    return (own, truth_boxes((), own, size)) if (own == 1).any() else (mask, boxes)
 
 
 def _digest(path: Path | None) -> str | None:

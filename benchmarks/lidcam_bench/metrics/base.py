@@ -1,18 +1,31 @@
-"""What all accumulators share: whole-number state, exact merge, and a streaming bootstrap."""
+"""What all metrics share: whole-number state, exact merge, a streaming bootstrap, and the entry of the registry."""
 
 from __future__ import annotations
 
 import functools
 import hashlib
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from lidcam_bench.metrics.sample import Sample
 from lidcam_rt.errors import InputError
 
-__all__ = ["Accumulator", "Interval", "check_boxes", "check_map", "check_mask", "histogram", "to_map8"]
+__all__ = [
+    "Accumulator",
+    "Interval",
+    "Metric",
+    "Score",
+    "check_boxes",
+    "check_map",
+    "check_mask",
+    "histogram",
+    "to_map8",
+]
 
 #: Lower and upper end of an interval.
 Interval = tuple[float, float]
@@ -37,10 +50,11 @@ class Accumulator(ABC):
     The state is a few int64 arrays of fixed size, so memory does not grow with the images, and `merge` of
     any split in any order gives the state of one pass, bit for bit.
 
-    Confidence intervals come from the Poisson bootstrap (Hanley and MacGibbon 2006; Chamandy et al. 2012):
-    each of `replicates` copies of the state counts an image n ~ Poisson(1) times, n drawn from a hash of the
-    image's key, so that merging and order change nothing here either. It takes images as independent:
-    several images of one scene, or several pictures made from one cut-out, make the true interval wider.
+    Confidence intervals come from the Poisson bootstrap (Hanley and MacGibbon 2006; Chamandy et al. 2012): each of
+    `replicates` copies of the state counts an image n ~ Poisson(1) times, n drawn from a hash of the image's key, so
+    that merging and order change nothing here either. (Kept instead of torchmetrics' BootStrapper, whose copies depend
+    on the order of the images and cannot be merged.) It takes images as independent: several images of one scene, or
+    several pictures made from one cut-out, make the true interval wider.
 
     Args:
         replicates: bootstrap copies; 0 for none.
@@ -72,8 +86,8 @@ class Accumulator(ABC):
         for name, value in counts.items():
             self.state[name] += value
         if key is not None and self.replicates:
-            own = {name: value.astype(np.float64) for name, value in counts.items()}
-            self._waiting.append((_weights(key, self.replicates), own))
+            values = {name: value.astype(np.float64) for name, value in counts.items()}
+            self._waiting.append((_weights(key, self.replicates), values))
             if len(self._waiting) == _WAITING:
                 self.copies()
 
@@ -130,6 +144,17 @@ class Accumulator(ABC):
             copies[...] = arrays[f"{name}.copies"]
 
     @abstractmethod
+    def count(self, sample: Sample) -> dict[str, Any]:
+        """Count a picture of an evaluation.
+
+        Returns:
+            The picture's own numbers by name, for images.csv; empty where the sample lacks what this metric needs.
+
+        Raises:
+            InputError: map, mask or labels are not as `Sample` says.
+        """
+
+    @abstractmethod
     def _scores(self, state: _State) -> dict[str, float | None]:
         """The headline numbers of a state; None where it has no images to speak of."""
 
@@ -168,6 +193,57 @@ class Accumulator(ABC):
             "scores": self.scores(),
             "intervals_95": {k: None if v is None else list(v) for k, v in self.intervals().items()},
         }
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """A number of a metric.
+
+    Attributes:
+        name: its key in `Accumulator.scores`.
+        title: as the field writes it.
+        digits: after the point.
+    """
+
+    name: str
+    title: str
+    digits: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """An entry of `lidcam_bench.metrics.registry`.
+
+    Attributes:
+        name: its key in results.json.
+        group: what `--metrics` calls it, with others.
+        title: as the field writes it.
+        meaning: what the number says, in words, for the report.
+        is_not: what it is taken for and is not.
+        make: called with (replicates, number of classes with the background).
+        scores: its numbers, the headline first.
+        glance: names of the scores in the report's first table.
+        against_blob: whether the headline is compared with that of the map without a model.
+    """
+
+    name: str
+    group: str
+    title: str
+    meaning: str
+    is_not: str
+    make: Callable[[int, int], Accumulator]
+    scores: tuple[Score, ...]
+    glance: tuple[str, ...]
+    against_blob: bool = True
+
+    @property
+    def headline(self) -> str:
+        """Name of the first score."""
+        return self.scores[0].name
+
+    def score(self, name: str) -> Score:
+        """A score by name; one that is not listed is called by its name."""
+        return next((s for s in self.scores if s.name == name), Score(name, name.replace("_", " ")))
 
 
 def check_map(map8: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:

@@ -9,15 +9,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lidcam_bench.metrics.base import Accumulator, check_boxes, check_map
+from lidcam_bench.metrics.base import Accumulator, Metric, Score, check_boxes, check_map
+from lidcam_bench.metrics.sample import Sample
 from lidcam_rt.errors import InputError
 
-__all__ = ["BoxAccuracy", "LevelBoxes", "box_iou", "level_boxes"]
+__all__ = ["METRICS", "BoxAccuracy", "LevelBoxes", "box_iou", "evaluator_box", "level_boxes"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LevelBoxes:
-    """What `level_boxes` found, one entry per level.
+    """The result of `level_boxes`, one entry per level.
 
     Attributes:
         boxes: int32 [T, 4], the box of the contour of the largest area.
@@ -59,14 +60,24 @@ def level_boxes(map8: npt.NDArray[np.uint8], levels: Any, truth: Any) -> LevelBo
     return LevelBoxes(boxes, areas / 2, largest, every, number)
 
 
+def evaluator_box(box: Sequence[int], size: tuple[int, int]) -> list[int]:
+    """A half-open box as the public evaluator writes its own: x1 = min(x + w, W - 1), y1 likewise.
+
+    Args:
+        box: x0, y0, x1, y1, x1 and y1 one past the last pixel.
+        size: (W, H) of the picture in pixels.
+    """
+    return [int(box[0]), int(box[1]), min(int(box[2]), size[0] - 1), min(int(box[3]), size[1] - 1)]
+
+
 def box_iou(a: Any, b: Any) -> npt.NDArray[np.float64]:
     """IoU of boxes [n, 4] with boxes [m, 4], inclusive pixels (each side + 1): float64 [n, m]."""
     first, second = check_boxes(a)[:, None], check_boxes(b)[None]
     sides = np.minimum(first[..., 2:], second[..., 2:]) - np.maximum(first[..., :2], second[..., :2]) + 1
     inter = np.maximum(sides, 0).prod(-1)
     whole = (first[..., 2:] - first[..., :2] + 1).prod(-1) + (second[..., 2:] - second[..., :2] + 1).prod(-1) - inter
-    out: npt.NDArray[np.float64] = inter / whole
-    return out
+    iou: npt.NDArray[np.float64] = inter / whole
+    return iou
 
 
 class BoxAccuracy(Accumulator):
@@ -118,7 +129,7 @@ class BoxAccuracy(Accumulator):
         self.options = {"deltas": list(self.deltas), "contours": contours, "thresholds": thresholds}
         self._allocate(right=(len(self.deltas), thresholds), number=(1,))
 
-    def find(self, map8: npt.NDArray[np.uint8], truth: Any) -> LevelBoxes:
+    def levels(self, map8: npt.NDArray[np.uint8], truth: Any) -> LevelBoxes:
         """`level_boxes` at this metric's thresholds."""
         checked = check_map(map8)
         return level_boxes(checked, (self.taus * int(checked.max())).astype(np.int32), truth)
@@ -137,16 +148,26 @@ class BoxAccuracy(Accumulator):
         Raises:
             InputError: an argument is not like that.
         """
-        return self.update_found(self.find(map8, truth), key=key)
+        return self.update_levels(self.levels(map8, truth), key=key)
 
-    def update_found(self, found: LevelBoxes, *, key: str | None = None) -> npt.NDArray[np.float64]:
-        """As `update`, from the result of `find` (so that several variants share it)."""
-        iou = found.iou_largest if self.contours == "largest" else found.iou_all
+    def update_levels(self, boxes: LevelBoxes, *, key: str | None = None) -> npt.NDArray[np.float64]:
+        """As `update`, from the result of `levels` (so that several variants share it)."""
+        iou = boxes.iou_largest if self.contours == "largest" else boxes.iou_all
         if iou.shape != self.taus.shape:
-            raise InputError(f"{iou.size} thresholds were found, this metric has {self.taus.size}")
+            raise InputError(f"these are boxes at {iou.size} thresholds, this metric has {self.taus.size}")
         right = (iou[None] >= np.array(self.deltas)[:, None]).astype(np.int64)
         self._add(key, right=right, number=np.ones(1, np.int64))
         return iou
+
+    def count(self, sample: Sample) -> dict[str, Any]:
+        """See `Accumulator.count`; boxes are compared in the evaluator's convention (`evaluator_box`)."""
+        map8 = sample.map8
+        if map8 is None or not sample.boxes:
+            return {}
+        truth = [evaluator_box(box, sample.size) for box in sample.boxes]
+        boxes = sample.share(("levels", self.taus.size), lambda: self.levels(map8, truth))
+        iou = self.update_levels(boxes, key=sample.key)
+        return {"best_box_iou": float(iou.max())} if self.contours == "largest" else {}
 
     def compute(self) -> npt.NDArray[np.float64]:
         """BoxAcc(tau, delta) in percent, float64 [deltas, thresholds]; NaN before the first image."""
@@ -169,3 +190,33 @@ class BoxAccuracy(Accumulator):
             "best_tau": None if np.isnan(curve).any() else [float(self.taus[int(np.argmax(row))]) for row in curve],
             "curve": [[None if np.isnan(v) else float(v) for v in row] for row in curve],
         }
+
+
+METRICS = (
+    Metric(
+        "max_box_acc",
+        "wsol",
+        "MaxBoxAcc",
+        "Percent of pictures where the box of the map's largest contour has IoU >= 0.5 with a true box, at the one map "
+        "threshold tau that is best for the set.",
+        "Top-1 Loc: no classification is in it, and tau is chosen on these very pictures",
+        lambda replicates, _: BoxAccuracy((0.5,), "largest", replicates=replicates),
+        (Score("max_box_acc", "MaxBoxAcc, %"),),
+        ("max_box_acc",),
+    ),
+    Metric(
+        "max_box_acc_v2",
+        "wsol",
+        "MaxBoxAccV2",
+        "Mean of three such percentages, at IoU 0.3, 0.5 and 0.7, each at its own best tau; a picture is right if the "
+        "box of any contour is.",
+        "comparable with MaxBoxAcc (one right contour among many is enough, borders of holes too), or a detection "
+        "measure",
+        lambda replicates, _: BoxAccuracy(replicates=replicates),
+        (
+            Score("max_box_acc", "MaxBoxAccV2, %"),
+            *(Score(f"max_box_acc@{delta}", f"at IoU {delta}, %") for delta in (0.3, 0.5, 0.7)),
+        ),
+        ("max_box_acc",),
+    ),
+)

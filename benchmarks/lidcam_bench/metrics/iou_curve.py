@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lidcam_bench.metrics.base import Accumulator, histogram
+from lidcam_bench.metrics.base import Accumulator, Metric, Score, histogram
+from lidcam_bench.metrics.sample import Sample
 from lidcam_rt.errors import InputError
 
-__all__ = ["IoUCurve"]
+__all__ = ["METRICS", "IoUCurve"]
 
 VARIANTS = ("dataset", "per_image", "fg_bg")
 #: Per-image IoUs are summed in units of 2^-40, so that the sum of any split in any order is the same.
@@ -23,9 +24,8 @@ class IoUCurve(Accumulator):
     Variants:
         `dataset` (default; MsterDC/SPA2Net utils/val_mask): TP, FP, FN in pixels summed over all images, then
             IoU[t] = TP / (TP + FP + FN). Large images and objects count for more.
-        `per_image`: IoU[t] of each image, then the mean over images, each read to 2^-40. An image whose
-        union is
-            empty at t counts 1.
+        `per_image`: IoU[t] of each image, then the mean over images, each rounded to 2^-40. An image
+            whose union is empty at t counts 1.
         `fg_bg`: mean of the foreground's and the background's IoU, both from data-set sums.
 
     Conventions: `>=`, so t = 0 is the whole image; the map is uint8 at the original size; pixels of mask
@@ -71,12 +71,19 @@ class IoUCurve(Accumulator):
 
     def update_counts(self, counts: npt.NDArray[np.int64], *, key: str | None = None) -> npt.NDArray[np.float64]:
         """As `update`, from the counts of `histogram` (so that several metrics share one pass)."""
-        own = _foreground(counts)
+        curve = _foreground(counts)
         if self.variant == "per_image":
-            self._add(key, sum=np.rint(own * _UNIT).astype(np.int64), number=np.ones(1, np.int64))
+            self._add(key, sum=np.rint(curve * _UNIT).astype(np.int64), number=np.ones(1, np.int64))
         else:
             self._add(key, counts=counts)
-        return own
+        return curve
+
+    def count(self, sample: Sample) -> dict[str, Any]:
+        """See `Accumulator.count`."""
+        if sample.counts is None:
+            return {}
+        curve = self.update_counts(sample.counts, key=sample.key)
+        return {"peak_iou": float(curve.max()), "peak_threshold": int(np.argmax(curve))}
 
     def curve(self, state: dict[str, npt.NDArray[np.int64]] | None = None) -> npt.NDArray[np.float64]:
         """IoU per threshold, float64 [256], 0 to 1; NaN before the first image."""
@@ -128,3 +135,29 @@ def _foreground(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
     true = np.cumsum(counts[1][::-1])[::-1]
     false = np.cumsum(counts[0][::-1])[::-1]
     return _ratio(true, counts[1].sum() + false)
+
+
+METRICS = (
+    Metric(
+        "track3",
+        "track3",
+        "Track 3 peak IoU",
+        "IoU of {map >= t} with the object's mask; intersections and unions are summed over the pixels of all "
+        "pictures, so large pictures and objects count for more. The number is the peak over the 256 thresholds t.",
+        "the score of a threshold chosen beforehand (the peak is chosen on these very pictures), a mean over "
+        "pictures, or the output of the challenge server's own script",
+        lambda replicates, _: IoUCurve(replicates=replicates),
+        (Score("peak_iou", "Track 3 peak IoU", 3), Score("peak_threshold", "at threshold", 0)),
+        ("peak_iou",),
+    ),
+    Metric(
+        "track3_per_image",
+        "track3",
+        "Peak IoU, mean of pictures",
+        "The same IoU, of each picture, then averaged over pictures, one threshold t for all.",
+        "the mean of each picture's own best IoU (that would be higher)",
+        lambda replicates, _: IoUCurve("per_image", replicates=replicates),
+        (Score("peak_iou", "Peak IoU, mean of pictures", 3), Score("peak_threshold", "at threshold", 0)),
+        ("peak_iou",),
+    ),
+)

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lidcam_bench.metrics.base import Accumulator
-from lidcam_bench.metrics.box_accuracy import box_iou
+from lidcam_bench.metrics.base import Accumulator, Metric, Score
+from lidcam_bench.metrics.box_accuracy import box_iou, evaluator_box
+from lidcam_bench.metrics.sample import Sample
 from lidcam_rt.errors import InputError
 
-__all__ = ["LocalizationAccuracy"]
+__all__ = ["METRICS", "LocalizationAccuracy"]
 
 _Box = Sequence[int]
 
@@ -90,6 +91,21 @@ class LocalizationAccuracy(Accumulator):
         )
         return row
 
+    def count(self, sample: Sample) -> dict[str, Any]:
+        """See `Accumulator.count`; boxes are compared in the evaluator's convention (`evaluator_box`)."""
+        answer = sample.answer
+        if answer is None:
+            return {}
+        return self.update(
+            answer.labels,
+            answer.ranked,
+            truth=[evaluator_box(box, sample.size) for box in sample.boxes],
+            box=None if answer.box is None else evaluator_box(answer.box, sample.size),
+            known_box=None if answer.known_box is None else evaluator_box(answer.known_box, sample.size),
+            known=answer.known,
+            key=sample.key,
+        )
+
     def _fits(self, box: _Box | None, truth: Any) -> bool:
         return box is not None and bool((box_iou([box], truth) >= self.delta).any())
 
@@ -102,3 +118,26 @@ class LocalizationAccuracy(Accumulator):
             name: 100 * int(right) / int(number) if number else None
             for name, right, number in zip(self._NAMES, state["right"], state["number"], strict=True)
         }
+
+
+METRICS = (
+    Metric(
+        "localization",
+        "wsol",
+        "Class and box together",
+        "Percent of pictures that are right as the model answers them, with its own box and threshold. Cls: a true "
+        "class is first (among the first five). Loc: class, and box with IoU >= 0.5. GT-known Loc: the box of the true "
+        "class's map, whatever was predicted.",
+        "MaxBoxAcc: no threshold is searched here",
+        lambda replicates, _: LocalizationAccuracy(replicates=replicates),
+        (
+            Score("top1_cls", "Top-1 Cls"),
+            Score("top5_cls", "Top-5 Cls"),
+            Score("top1_loc", "Top-1 Loc"),
+            Score("top5_loc", "Top-5 Loc"),
+            Score("gt_known_loc", "GT-known Loc"),
+        ),
+        ("top1_loc", "gt_known_loc"),
+        against_blob=False,
+    ),
+)

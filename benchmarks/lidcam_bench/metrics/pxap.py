@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lidcam_bench.metrics.base import Accumulator, check_mask, histogram
+from lidcam_bench.metrics.base import Accumulator, Metric, Score, check_mask, histogram
+from lidcam_bench.metrics.sample import Sample
 from lidcam_rt.errors import InputError
 
-__all__ = ["PixelAveragePrecision"]
+__all__ = ["METRICS", "PixelAveragePrecision"]
 
 _LEVELS = 256
 
@@ -69,6 +70,10 @@ class PixelAveragePrecision(Accumulator):
         self._add(key, counts=counts)
         return _average_precision(counts)
 
+    def count(self, sample: Sample) -> dict[str, Any]:
+        """See `Accumulator.count`."""
+        return {} if sample.counts is None else {"pxap": self.update_counts(sample.counts, key=sample.key)}
+
     def compute(self) -> float | None:
         """PxAP, 0 to 100; None while no foreground pixel was counted."""
         return _average_precision(self.state["counts"])
@@ -121,3 +126,18 @@ def _float_histogram(scores: npt.NDArray[Any], mask: npt.NDArray[Any], bins: int
         raise InputError("a mask holds 1 foreground, 0 background, 255 ignored, and nothing else")
     index = np.minimum(scores.astype(np.float64) * bins, bins).astype(np.intp)
     return np.stack([np.bincount(index[checked == row], minlength=bins + 1) for row in (0, 1)]).astype(np.int64)
+
+
+METRICS = (
+    Metric(
+        "pxap",
+        "wsol",
+        "PxAP",
+        "Area under the precision-recall curve of the pixels of all pictures together, 0 to 100.",
+        "a score at a threshold, or a mean over pictures. A map of noise scores the share of object pixels, given "
+        "beside it, not 50",
+        lambda replicates, _: PixelAveragePrecision(replicates=replicates),
+        (Score("pxap", "PxAP"), Score("foreground_percent", "object pixels, %")),
+        ("pxap",),
+    ),
+)

@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lidcam_bench.metrics.base import Accumulator
+from lidcam_bench.metrics.base import Accumulator, Metric, Score
+from lidcam_bench.metrics.sample import Sample
 from lidcam_rt.errors import InputError
 
-__all__ = ["SegmentationScores"]
+__all__ = ["METRICS", "SegmentationScores"]
 
 IGNORED = 255
 
@@ -62,10 +63,17 @@ class SegmentationScores(Accumulator):
         table = pairs.reshape(256, 256)
         if table[:, self.classes :].any() or table[self.classes : IGNORED].any():
             raise InputError(f"a label map holds an index outside 0 to {self.classes - 1} (255 only in the truth)")
-        own = table[: self.classes, : self.classes].astype(np.int64)
-        self.confusion += own
-        self._add(key, hits=np.diag(own).copy(), truth=own.sum(1), predicted=own.sum(0))
-        return self._scores({"hits": np.diag(own), "truth": own.sum(1), "predicted": own.sum(0)})["mean_iou"]
+        confusion = table[: self.classes, : self.classes].astype(np.int64)
+        sums = {"hits": np.diag(confusion).copy(), "truth": confusion.sum(1), "predicted": confusion.sum(0)}
+        self._add(key, **sums)
+        self.confusion += confusion
+        return self._scores(sums)["mean_iou"]
+
+    def count(self, sample: Sample) -> dict[str, Any]:
+        """See `Accumulator.count`."""
+        if sample.labels is None or sample.true_labels is None:
+            return {}
+        return {"image_mean_iou": self.update(sample.labels, sample.true_labels, key=sample.key)}
 
     def merge(self, other: SegmentationScores) -> SegmentationScores:
         """As the base class."""
@@ -94,10 +102,10 @@ class SegmentationScores(Accumulator):
         total = int(state["truth"].sum())
         if not total:
             return dict.fromkeys(("mean_iou", "mean_accuracy", "pixel_accuracy"))
-        there = state["truth"] > 0
+        present = state["truth"] > 0
         return {
             "mean_iou": float(np.nanmean(_iou(state))),
-            "mean_accuracy": float(100 * (state["hits"][there] / state["truth"][there]).mean()),
+            "mean_accuracy": float(100 * (state["hits"][present] / state["truth"][present]).mean()),
             "pixel_accuracy": 100 * int(state["hits"].sum()) / total,
         }
 
@@ -111,5 +119,25 @@ class SegmentationScores(Accumulator):
 
 def _iou(state: dict[str, npt.NDArray[np.int64]]) -> npt.NDArray[np.float64]:
     union = state["truth"] + state["predicted"] - state["hits"]
-    out: npt.NDArray[np.float64] = np.where(union > 0, 100 * state["hits"] / np.maximum(union, 1), np.nan)
-    return out
+    iou: npt.NDArray[np.float64] = np.where(union > 0, 100 * state["hits"] / np.maximum(union, 1), np.nan)
+    return iou
+
+
+METRICS = (
+    Metric(
+        "track1",
+        "track1",
+        "Track 1 label maps",
+        "Label maps (a class or background for each pixel) against the true ones: one confusion matrix over all "
+        "pictures, pixels of label 255 left out; IoU and accuracy per class, then the mean over the classes that are "
+        "there, background too, in percent.",
+        "a mean over pictures; the blob is given the true class and knows nothing of the picture",
+        lambda replicates, classes: SegmentationScores(classes, replicates=replicates),
+        (
+            Score("mean_iou", "mean IoU, %"),
+            Score("mean_accuracy", "mean accuracy, %"),
+            Score("pixel_accuracy", "pixel accuracy, %"),
+        ),
+        ("mean_iou",),
+    ),
+)

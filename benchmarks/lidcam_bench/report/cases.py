@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lidcam_bench.data.sets import EvalSet, label_truth
-from lidcam_bench.evaluation.runner import PREDICTED, EvalOptions, class_map
+from lidcam_bench.data.records import ImageSet
+from lidcam_bench.evaluation.options import PREDICTED, EvalOptions, class_map
 from lidcam_rt.localizer import Localizer
 from lidcam_rt.results import Localization
 
@@ -40,7 +40,7 @@ class Case:
 
 
 def draw_cases(
-    localizer: Localizer, data: EvalSet, folder: Path, number: int, options: EvalOptions | None = None
+    localizer: Localizer, data: ImageSet, folder: Path, number: int, options: EvalOptions | None = None
 ) -> list[Case]:
     """The worst and best pictures by mask IoU, and for track1 by the picture's own mean IoU.
 
@@ -66,26 +66,27 @@ def draw_cases(
             answer = f"{row['class']} ({float(row['score']):.2f}{wrong})"
             caption = f"{row['file']}: {answer}, mask IoU {float(row['mask_iou']):.2f}"
             localized = localizer(data.records[i].image, refine=options.refine)
-            large, mask = _enlarged(localized, data.records[i].read_mask())
+            large, mask = _enlarged(localized, data.records[i].truth(localized.size).object_mask())
             cases.append(Case(heading, about, caption, _jpeg(_outline(large.overlay(), mask))))
     if "track1" in options.metrics and (classes := class_map(localizer.class_names, data.class_names)) is not None:
         from lidcam_rt.segmenter import Segmentation, Segmenter
 
         segmenter = Segmenter(localizer, options.segment, classes=classes)
-        about = "Left: the model's label map. Right: the true one. A colour is a class; what is left out is not shown."
+        about = "Left: the model's label map. Right: the true one. A colour is a class; ignored pixels are not shown."
         column = f"{PREDICTED}: image_mean_iou"
         for heading, i in _ends(rows, column, number, "label maps of the predicted classes"):
-            found = segmenter(data.records[i].image)
-            truth = label_truth(data.records[i], data.records[i].read_mask())
-            if truth is None or found.image is None:
+            result = segmenter(data.records[i].image)
+            truth = data.records[i].truth().label_map()
+            if truth is None or result.image is None:
                 continue
-            right = Segmentation(np.where(truth == 255, 0, truth).astype(np.uint8), (), (), None, found.image).overlay()
+            shown = np.where(truth == 255, 0, truth).astype(np.uint8)
+            right = Segmentation(shown, (), (), None, result.image).overlay()
             gap = np.full((right.shape[0], max(2, right.shape[1] // 60), 3), 255, np.uint8)
-            names = ", ".join(entry.class_name for entry in found.classes) or "nothing"
+            names = ", ".join(entry.class_name for entry in result.classes) or "nothing"
             true = ", ".join(data.class_names[label] for label in data.records[i].labels) or "unknown"
             iou = f"mean IoU of this picture {float(rows[i][column]):.0f}%"
             caption = f"{rows[i]['file']}: {names}; truly {true}; {iou}"
-            cases.append(Case(heading, about, caption, _jpeg(np.hstack([found.overlay(), gap, right]))))
+            cases.append(Case(heading, about, caption, _jpeg(np.hstack([result.overlay(), gap, right]))))
     return cases
 
 
@@ -126,7 +127,7 @@ def _outline(picture: npt.NDArray[np.uint8], mask: npt.NDArray[np.uint8] | None)
 
     if mask is None:
         return picture
-    object_: Any = ((mask > 0) & (mask < 255)).astype(np.uint8)
+    object_: Any = (mask == 1).astype(np.uint8)
     line = max(1, round(min(picture.shape[:2]) / 160))
     contours, _ = cv2.findContours(object_, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
     cv2.drawContours(picture, contours, -1, _TRUTH, line, cv2.LINE_AA)

@@ -15,10 +15,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from lidcam_bench.data.sets import EvalRecord, EvalSet
-from lidcam_bench.metrics import IoUCurve, PixelAveragePrecision
-from lidcam_bench.metrics.base import histogram
-from lidcam_bench.metrics.box_accuracy import box_iou
+from lidcam_bench.data import ImageSet, Record, Truth
+from lidcam_bench.metrics import IoUCurve, PixelAveragePrecision, box_iou, evaluator_box, histogram
 
 from lidcam_rt import Localizer
 from lidcam_rt.artifact import InputSpec
@@ -30,7 +28,7 @@ from lidcam_rt.image import read_image, to_original_size
 from lidcam_rt.pas import PasOptions, pas
 from lidcam_rt.pas.options import Mode
 
-__all__ = ["AblationRow", "Found", "ablate_artifacts", "blob_row", "find_maps"]
+__all__ = ["AblationRow", "Maps", "ablate_artifacts", "blob_row", "run_maps"]
 
 Mask = npt.NDArray[np.bool_]
 Map8 = npt.NDArray[np.uint8]
@@ -43,7 +41,7 @@ _CRF_CHOICE = 150
 
 
 @dataclass(frozen=True, eq=False)
-class Found:
+class Maps:
     """What one artifact says about one split.
 
     Attributes:
@@ -54,7 +52,7 @@ class Found:
         ranked: int64 [n], the predicted class.
     """
 
-    records: Sequence[EvalRecord]
+    records: Sequence[Record]
     labels: npt.NDArray[np.int64]
     spec: InputSpec
     cam: npt.NDArray[np.float32]
@@ -74,7 +72,8 @@ class AblationRow:
         stage: for example `CAM +TAP +NWC`.
         seed: of the checkpoint's recipe; -1 for the blob.
         iou: mean over pictures of the mask's IoU with the object.
-        box: share of pictures whose box (largest component) has IoU >= 0.5 with the object's: GT-known Loc.
+        box: share of pictures whose box (largest component) has IoU >= 0.5 with the object's, both in the public
+            evaluator's convention: GT-known Loc.
         top1: share of pictures of which that holds and the predicted class is the true one: Top-1 Loc; None for the
             blob, which predicts nothing.
         pxap: pixel average precision of the map, percent.
@@ -92,7 +91,7 @@ class AblationRow:
     settings: dict[str, float]
 
 
-def find_maps(localizer: Localizer, images: EvalSet, *, batch: int = 32) -> Found:
+def run_maps(localizer: Localizer, images: ImageSet, *, batch: int = 32) -> Maps:
     """Run an artifact over a split, once.
 
     Args:
@@ -122,29 +121,28 @@ def find_maps(localizer: Localizer, images: EvalSet, *, batch: int = 32) -> Foun
         outputs = pipeline.run(prepared, wanted, ("logits", "cam"))
         cams.append(outputs["cam"][:, 0])
         ranked.append(outputs["logits"].argmax(1))
-    return Found(images.records, labels, localizer.manifest.input, np.concatenate(cams), np.concatenate(ranked))
+    return Maps(images.records, labels, localizer.manifest.input, np.concatenate(cams), np.concatenate(ranked))
 
 
-def _truth(record: EvalRecord, label: int) -> npt.NDArray[np.uint8]:
-    """uint8 [H, W]: 1 the object of the class, 0 elsewhere, 255 ignored."""
-    mask = record.read_mask()
+def _truth(record: Record, label: int) -> tuple[Truth, npt.NDArray[np.uint8]]:
+    """The ground truth and its mask of the class, uint8 [H, W]: 1 object, 0 background, 255 ignored."""
+    truth = record.truth()
+    mask = truth.object_mask(label)
     if mask is None:
-        raise DataError(f"{record.image} has no mask; the ablation needs one")
-    if getattr(record, "mask_values", "") == "classes":
-        return np.where(mask == 255, 255, mask == label + 1).astype(np.uint8)
-    return mask
+        raise DataError(f"{record.image} has no mask of its class; the ablation needs one")
+    return truth, mask
 
 
-def _map(found: Found, index: int, size: tuple[int, int], percentile: float, mode: Mode) -> Map8:
+def _map(maps: Maps, index: int, size: tuple[int, int], percentile: float, mode: Mode) -> Map8:
     """The runtime's localization map uint8 [H, W] of a picture of (width, height) pixels."""
-    inside = (found.spec.height, found.spec.width)
-    made = pas(found.cam[index][None, None], inside, PasOptions(percentile, mode=mode))
-    return to_original_size(made.map[0, 0], size, found.spec)
+    inside = (maps.spec.height, maps.spec.width)
+    made = pas(maps.cam[index][None, None], inside, PasOptions(percentile, mode=mode))
+    return to_original_size(made.map[0, 0], size, maps.spec)
 
 
-def _level(found: Found, index: int, percentile: float, theta: float) -> int:
-    inside = (found.spec.height, found.spec.width)
-    made = pas(found.cam[index][None, None], inside, PasOptions(percentile, theta))
+def _level(maps: Maps, index: int, percentile: float, theta: float) -> int:
+    inside = (maps.spec.height, maps.spec.width)
+    made = pas(maps.cam[index][None, None], inside, PasOptions(percentile, theta))
     return int(np.floor(made.threshold[0, 0]))
 
 
@@ -153,7 +151,7 @@ def _threaded(function: Callable[[int], Any], count: int) -> list[Any]:
         return list(pool.map(function, range(count)))
 
 
-def choose_threshold(found: Found, percentiles: Iterable[float]) -> tuple[float, float]:
+def choose_threshold(maps: Maps, percentiles: Iterable[float]) -> tuple[float, float]:
     """(percentile, theta) with the best mean IoU of the mask `map > theta * percentile`.
 
     The map does not depend on either, so that one histogram a picture gives the IoU at all 256 levels.
@@ -161,15 +159,15 @@ def choose_threshold(found: Found, percentiles: Iterable[float]) -> tuple[float,
     grid = [(percentile, theta) for percentile in percentiles for theta in THETAS]
 
     def one(index: int) -> npt.NDArray[np.float64]:
-        truth = _truth(found.records[index], int(found.labels[index]))
-        map8 = _map(found, index, (truth.shape[1], truth.shape[0]), 100.0, "threshold")
-        outside, inside = histogram(map8, truth)
+        truth, mask = _truth(maps.records[index], int(maps.labels[index]))
+        map8 = _map(maps, index, truth.size, 100.0, "threshold")
+        outside, inside = histogram(map8, mask)
         above = np.stack([outside, inside])[:, ::-1].cumsum(1)[:, ::-1] - (outside, inside)
         iou = above[1] / np.maximum(above[0] + inside.sum(), 1)
-        levels = [_level(found, index, *setting) for setting in grid]
+        levels = [_level(maps, index, *setting) for setting in grid]
         return np.asarray([iou[level] for level in levels])
 
-    means = np.mean(_threaded(one, len(found.records)), axis=0)
+    means = np.mean(_threaded(one, len(maps.records)), axis=0)
     return grid[int(means.argmax())]
 
 
@@ -178,22 +176,10 @@ def _iou(mask: Mask, truth: npt.NDArray[np.uint8]) -> float:
     return float((mask & wanted).sum() / max(((mask | wanted) & counted).sum(), 1))
 
 
-def _box(mask: Mask | npt.NDArray[np.uint8]) -> tuple[int, int, int, int] | None:
-    return largest_box(mask, inclusive=True)
-
-
-def _true_boxes(record: EvalRecord, truth: npt.NDArray[np.uint8]) -> list[tuple[int, int, int, int]]:
-    """Boxes with their last pixels inside; without boxes in the data that around the mask."""
-    if record.boxes:
-        return [(b[0], b[1], b[2] - 1, b[3] - 1) for b in record.boxes]
-    rows, columns = np.flatnonzero((truth == 1).any(1)), np.flatnonzero((truth == 1).any(0))
-    return [(int(columns[0]), int(rows[0]), int(columns[-1]), int(rows[-1]))] if rows.size else []
-
-
 def score(
     stage: str,
     seed: int,
-    found: Found,
+    maps: Maps,
     make: Callable[[int, tuple[int, int]], tuple[Mask, Map8]],
     settings: dict[str, float],
     *,
@@ -203,13 +189,15 @@ def score(
     pxap, curve = PixelAveragePrecision(), IoUCurve("dataset")
 
     def one(index: int) -> tuple[float, bool, npt.NDArray[np.int64]]:
-        truth = _truth(found.records[index], int(found.labels[index]))
-        mask, map8 = make(index, (truth.shape[1], truth.shape[0]))
-        box, true = _box(mask), _true_boxes(found.records[index], truth)
-        hit = box is not None and bool(true) and bool((box_iou([box], true) >= 0.5).any())
-        return _iou(mask, truth), hit, histogram(map8, truth)
+        label = int(maps.labels[index])
+        truth, true_mask = _truth(maps.records[index], label)
+        mask, map8 = make(index, truth.size)
+        box = largest_box(mask)
+        boxes = [evaluator_box(b, truth.size) for b in truth.object_boxes(label)]
+        hit = box is not None and bool(boxes) and bool((box_iou([evaluator_box(box, truth.size)], boxes) >= 0.5).any())
+        return _iou(mask, true_mask), hit, histogram(map8, true_mask)
 
-    results = _threaded(one, len(found.records))
+    results = _threaded(one, len(maps.records))
     for _, _, counts in results:
         pxap.update_counts(counts)
         curve.update_counts(counts)
@@ -219,29 +207,29 @@ def score(
         seed=seed,
         iou=float(np.mean([iou for iou, _, _ in results])),
         box=float(hits.mean()),
-        top1=float((hits & (found.ranked == found.labels)).mean()) if predicts else None,
+        top1=float((hits & (maps.ranked == maps.labels)).mean()) if predicts else None,
         pxap=float(pxap.compute() or 0.0),
         peak=float(curve.compute()[0]),
         settings=settings,
     )
 
 
-def _thresholded(found: Found, percentile: float, theta: float) -> Callable[[int, tuple[int, int]], tuple[Mask, Map8]]:
+def _thresholded(maps: Maps, percentile: float, theta: float) -> Callable[[int, tuple[int, int]], tuple[Mask, Map8]]:
     """Mask of `threshold`, map of `normalize`: the two uses of PaS; percentile 100 is the plain maximum."""
 
     def make(index: int, size: tuple[int, int]) -> tuple[Mask, Map8]:
-        level = _level(found, index, percentile, theta)
-        mask = _map(found, index, size, percentile, "threshold").astype(np.int16) > level
-        return mask, _map(found, index, size, percentile, "normalize")
+        level = _level(maps, index, percentile, theta)
+        mask = _map(maps, index, size, percentile, "threshold").astype(np.int16) > level
+        return mask, _map(maps, index, size, percentile, "normalize")
 
     return make
 
 
 def _refined(
-    found: Found, percentile: float, theta: float, setting: tuple[float, float, float]
+    maps: Maps, percentile: float, theta: float, setting: tuple[float, float, float]
 ) -> Callable[[int, tuple[int, int]], tuple[Mask, Map8]]:
     """Mask and map from the dense CRF, started from the mask with probability 0.7."""
-    coarse = _thresholded(found, percentile, theta)
+    coarse = _thresholded(maps, percentile, theta)
     share, srgb, compat = setting
 
     def make(index: int, size: tuple[int, int]) -> tuple[Mask, Map8]:
@@ -254,36 +242,36 @@ def _refined(
             bilateral_compat=compat,
         )
         object_ = np.where(mask, options.gt_prob, 1 - options.gt_prob).astype(np.float32)
-        picture = read_image(found.records[index].image)
+        picture = read_image(maps.records[index].image)
         q = DenseCRF(options).refine(picture, np.stack([1 - object_, object_]))[1]
         return q > 0.5, np.rint(255 * q).astype(np.uint8)
 
     return make
 
 
-def _choose_crf(found: Found, percentile: float, theta: float) -> tuple[float, float, float]:
-    count = min(len(found.records), _CRF_CHOICE)
+def _choose_crf(maps: Maps, percentile: float, theta: float) -> tuple[float, float, float]:
+    count = min(len(maps.records), _CRF_CHOICE)
     means = []
     for setting in CRF_SETTINGS:
-        make = _refined(found, percentile, theta, setting)
+        make = _refined(maps, percentile, theta, setting)
 
         def one(index: int, make: Callable[..., tuple[Mask, Map8]] = make) -> float:
-            truth = _truth(found.records[index], int(found.labels[index]))
-            return _iou(make(index, (truth.shape[1], truth.shape[0]))[0], truth)
+            truth, mask = _truth(maps.records[index], int(maps.labels[index]))
+            return _iou(make(index, truth.size)[0], mask)
 
         means.append(float(np.mean(_threaded(one, count))))
     return CRF_SETTINGS[int(np.argmax(means))]
 
 
-def blob_row(choose: Found, score_on: Found) -> AblationRow:
+def blob_row(choose: Maps, score_on: Maps) -> AblationRow:
     """A centred Gaussian blob (sigma a quarter of the side) in place of the map: what reaches its score is nothing."""
     height, width = score_on.spec.height, score_on.spec.width
     y, x = np.mgrid[:height, :width]
     blob = np.exp(-8 * (((y + 0.5) / height - 0.5) ** 2 + ((x + 0.5) / width - 0.5) ** 2)).astype(np.float32)
 
-    def with_blob(found: Found) -> Found:
-        cam = np.broadcast_to(blob, (len(found.labels), height, width))
-        return Found(found.records, found.labels, found.spec, cam, found.ranked)
+    def with_blob(maps: Maps) -> Maps:
+        cam = np.broadcast_to(blob, (len(maps.labels), height, width))
+        return Maps(maps.records, maps.labels, maps.spec, cam, maps.ranked)
 
     few, many = with_blob(choose), with_blob(score_on)
     _, theta = choose_threshold(few, (100.0,))
@@ -293,8 +281,8 @@ def blob_row(choose: Found, score_on: Found) -> AblationRow:
 def ablate_artifacts(
     pooling: str,
     seed: int,
-    signed: tuple[Found, Found],
-    clamped: tuple[Found, Found],
+    signed: tuple[Maps, Maps],
+    clamped: tuple[Maps, Maps],
     *,
     crf: bool = True,
     note: Callable[[str], None] = lambda _: None,

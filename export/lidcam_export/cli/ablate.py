@@ -10,7 +10,7 @@ import typer
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from lidcam_bench.data.records import ImageSet
+    from lidcam_bench.data import ImageSet
     from lidcam_training.checkpoint import Checkpoint
 
 __all__ = ["ablate"]
@@ -44,7 +44,7 @@ def _scored(
     import json
 
     import lidcam_rt
-    from lidcam_export.ablation.stages import ablate_artifacts, blob_row, find_maps
+    from lidcam_export.ablation.stages import ablate_artifacts, blob_row, run_maps
     from lidcam_rt.files import write_atomically
 
     identity = {
@@ -65,7 +65,7 @@ def _scored(
     maps = {}
     for nwc in (False, True):
         with lidcam_rt.load(_artifact(checkpoint, nwc, output / "artifacts")) as localizer:
-            maps[nwc] = (find_maps(localizer, splits[0]), find_maps(localizer, splits[1]))
+            maps[nwc] = (run_maps(localizer, splits[0]), run_maps(localizer, splits[1]))
             backend = f"{localizer.backend.name} on {localizer.device}"
     rows = ablate_artifacts(checkpoint.pooling, seed, maps[False], maps[True], crf=crf)
     record = {
@@ -99,7 +99,7 @@ def ablate(
     import dataclasses
     import json
 
-    from lidcam_bench.data.records import open_dataset
+    from lidcam_bench.data import open_data
     from lidcam_training.checkpoint import load_checkpoint
 
     import lidcam_rt
@@ -111,7 +111,7 @@ def ablate(
 
     if choose == score:
         raise InputError(f"--choose and --score are both {score}: thresholds must be chosen on other pictures")
-    splits = [open_dataset(data, split) for split in (choose, score)]
+    splits = [open_data(data, split) for split in (choose, score)]
     accuracy: dict[str, list[float]] = {}
     with output_folder(output), output_folder(output / "rows"):
         records = []

@@ -2,7 +2,7 @@ import shutil
 
 import numpy as np
 import pytest
-from lidcam_bench.data.records import open_dataset
+from lidcam_bench.data import open_data
 from PIL import Image
 
 from lidcam_rt.errors import DataError
@@ -48,13 +48,13 @@ def cls_loc(tmp_path):
 
 
 def test_imagenet(cls_loc):
-    train = open_dataset(f"imagenet:{cls_loc}", "train")
+    train = open_data(f"imagenet:{cls_loc}", "train")
     assert train.class_names == ("tench, Tinca tinca", "goldfish")
     assert [(r.image.name, r.labels, r.boxes) for r in train] == [
         ("n01_1.JPEG", (0,), ()),
         ("n02_7.JPEG", (1,), ((3, 4, 11, 21),)),
     ]
-    val = open_dataset(f"imagenet:{cls_loc}", "val")
+    val = open_data(f"imagenet:{cls_loc}", "val")
     assert val.records[0].labels == (1,)
     assert val.records[0].boxes == ((0, 0, 40, 30), (1, 1, 3, 3))
 
@@ -63,10 +63,10 @@ def test_imagenet_as_class_folders(tmp_path):
     picture(tmp_path / "train/cat/1.png")
     picture(tmp_path / "train/dog/1.png")
     picture(tmp_path / "val/dog/2.png")
-    assert [r.labels for r in open_dataset(f"imagenet:{tmp_path}", "val")] == [(1,)]
+    assert [r.labels for r in open_data(f"imagenet:{tmp_path}", "val")] == [(1,)]
     picture(tmp_path / "val/emu/2.png")
     with pytest.raises(DataError, match="emu"):
-        open_dataset(f"imagenet:{tmp_path}", "val")
+        open_data(f"imagenet:{tmp_path}", "val")
 
 
 def test_track3_masks_stored_with_width_and_height_swapped(cls_loc):
@@ -75,15 +75,15 @@ def test_track3_masks_stored_with_width_and_height_swapped(cls_loc):
     swapped[30, 2] = 255
     mask(cls_loc / "LID_track3_masks/val/ILSVRC2012_val_00000001.png", plain)
     mask(cls_loc / "LID_track3_masks/val/ILSVRC2012_val_00017615.png", swapped)
-    read = open_dataset(f"lid-track3:{cls_loc}", "val")
+    read = open_data(f"lid-track3:{cls_loc}", "val")
     for record in read:
-        values = record.read_mask()
+        values = record.truth().object_mask()
         assert values.shape == (30, 40)
         assert np.argwhere(values == 1).tolist() == [[2, 30]]
-    assert read.records[1].transpose_mask
+    assert read.records[1].mask.transposed
     mask(cls_loc / "LID_track3_masks/val/ILSVRC2012_val_00000001.png", swapped)
     with pytest.raises(DataError, match="must be equal"):
-        read.records[0].read_mask()
+        read.records[0].truth()
 
 
 def test_det(tmp_path):
@@ -94,11 +94,11 @@ def test_det(tmp_path):
     text(root / "ImageSets/DET/train_2.txt", "a/x 1\na/y 1\na/z -1\n")
     text(root / "ImageSets/DET/val.txt", "v 1\n")
     note(root / "Annotations/DET/val/v.xml", ("n9", (1, 2, 3, 4)), ("n9", (5, 6, 7, 8)))
-    train = open_dataset(f"ilsvrc-det:{tmp_path}", "train")
+    train = open_data(f"ilsvrc-det:{tmp_path}", "train")
     assert train.multilabel
     assert train.class_names == ("accordion", "airplane")
     assert [(r.image.stem, r.labels) for r in train] == [("x", (0, 1)), ("y", (1,))]
-    val = open_dataset(f"ilsvrc-det:{tmp_path}", "val")
+    val = open_data(f"ilsvrc-det:{tmp_path}", "val")
     assert val.records[0].labels == (1,)
     assert val.records[0].boxes == ((1, 2, 4, 5), (5, 6, 8, 9))
 
@@ -109,9 +109,9 @@ def test_track1(tmp_path):
     values[0, :3] = (2, 255, 1)
     picture(tmp_path / "LID_track1/val/p.JPEG")
     mask(tmp_path / "LID_track1_annotations/track1_val_annotations_raw/p.png", values)
-    record = open_dataset(f"lid-track1:{tmp_path}", "val").records[0]
+    record = open_data(f"lid-track1:{tmp_path}", "val").records[0]
     assert record.labels == (0, 1)
-    assert record.read_mask()[0, :4].tolist() == [2, 255, 1, 0]
+    assert record.truth().label_map()[0, :4].tolist() == [2, 255, 1, 0]
 
 
 def test_cub(tmp_path):
@@ -123,11 +123,11 @@ def test_cub(tmp_path):
     text(root / "bounding_boxes.txt", "1 1.0 2.0 3.0 4.0\n2 10.0 20.0 5.0 6.0\n")
     picture(root / "images/002.B/b.jpg")
     mask(root / "segmentations/002.B/b.png", np.full((30, 40), 255))
-    test = open_dataset(f"cub:{tmp_path}", "test")
+    test = open_data(f"cub:{tmp_path}", "test")
     assert test.class_names == ("A", "B")
     assert [(r.labels, r.boxes) for r in test] == [((1,), ((10, 20, 15, 26),))]
-    assert (test.records[0].read_mask() == 1).all()
-    assert [r.labels for r in open_dataset(f"cub:{tmp_path}", "train")] == [(0,)]
+    assert (test.records[0].truth().object_mask() == 1).all()
+    assert [r.labels for r in open_data(f"cub:{tmp_path}", "train")] == [(0,)]
 
 
 def test_voc(tmp_path):
@@ -141,10 +141,10 @@ def test_voc(tmp_path):
     indexed.putpalette([0] * 768)
     (root / "SegmentationClass").mkdir()
     indexed.save(root / "SegmentationClass/2007_1.png")
-    record = open_dataset(f"voc:{tmp_path}", "val").records[0]
+    record = open_data(f"voc:{tmp_path}", "val").records[0]
     assert record.labels == (11, 14)
     assert record.boxes == ((0, 0, 40, 30), (1, 2, 4, 5))
-    assert record.read_mask()[0, :3].tolist() == [12, 255, 0]
+    assert record.truth().label_map()[0, :3].tolist() == [12, 255, 0]
 
 
 @pytest.mark.parametrize(
@@ -160,14 +160,14 @@ def test_voc(tmp_path):
 )
 def test_an_empty_folder_names_the_file_and_the_layout(tmp_path, name, split, first):
     with pytest.raises(DataError, match=rf"(?s){first}.*Expected layout"):
-        open_dataset(f"{name}:{tmp_path}", split)
+        open_data(f"{name}:{tmp_path}", split)
 
 
 def test_a_damaged_annotation_is_named(cls_loc):
     file = next((cls_loc / "ILSVRC/Annotations/CLS-LOC/val").glob("*.xml"))
     file.write_text("<annotation><object>")
     with pytest.raises(DataError, match=file.name):
-        open_dataset(f"imagenet:{cls_loc}", "val")
+        open_data(f"imagenet:{cls_loc}", "val")
     shutil.rmtree(cls_loc / "ILSVRC/Data/CLS-LOC/train/n02")
     with pytest.raises(DataError, match="n02 is missing"):
-        open_dataset(f"imagenet:{cls_loc}", "train")
+        open_data(f"imagenet:{cls_loc}", "train")

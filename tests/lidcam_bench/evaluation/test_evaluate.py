@@ -8,10 +8,10 @@ import sys
 import artifacts
 import numpy as np
 import pytest
-from lidcam_bench.data.coco import draw_shapes
+from lidcam_bench.data.shapes import draw_shapes
 from lidcam_bench.evaluation import EvalOptions, evaluate, open_data
 from lidcam_bench.evaluation import runner as runner_module
-from lidcam_bench.evaluation.metric_set import blob
+from lidcam_bench.evaluation.baseline import blob
 from lidcam_bench.evaluation.state import SavedSums
 from PIL import Image
 from sklearn.metrics import confusion_matrix
@@ -44,7 +44,7 @@ def test_scores_of_a_model_whose_answers_are_known(localizer, folder, tmp_path):
     table = np.zeros((5, 5), np.int64)
     for record, result in zip(data.records, localizer.batch([r.image for r in data.records]), strict=True):
         found = np.where(result.mask, result.class_id + 1, 0)
-        true = np.where(record.read_mask() == 1, record.labels[0] + 1, 0)
+        true = record.truth().label_map()
         table += confusion_matrix(true.ravel(), found.ravel(), labels=range(5))
     iou = np.diag(table) / (table.sum(0) + table.sum(1) - np.diag(table))
     assert model["track1"]["scores"]["mean_iou"] == pytest.approx(100 * iou.mean())
@@ -152,7 +152,7 @@ def test_the_command_writes_a_self_contained_report(model, folder, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     page = (tmp_path / "report.html").read_text()
-    assert "src='data:image" in page and "http" not in page and "centred blob" in page
+    assert 'src="data:image' in page and "http" not in page and "centred blob" in page
     assert "It is not" in page and "Worst masks of the predicted class" in page and "above the blob" in page
     assert {p.name for p in tmp_path.glob("*.png")} == {"iou_curve.png", "precision_recall.png", "box_accuracy.png"}
     assert all(len(line) <= 80 for line in done.stdout.splitlines() if str(tmp_path) not in line)
@@ -199,7 +199,7 @@ def test_coco_polygons_counts_and_crowds(tmp_path):
     data = open_data(f"coco:{tmp_path / 'c.json'}")
     record = data.records[0]
     assert data.class_names == ("dog", "cat") and record.labels == (1,) and record.boxes == ((2, 2, 5, 5),)
-    mask = record.read_mask()
+    mask = record.truth().label_map()
     assert mask is not None
     assert (mask[2:5, 2:5] == 2).all() and (mask == 2).sum() == 9  # class index + 1
     assert (mask[:, 0] == 255).all() and (mask == 255).sum() == 8
@@ -313,7 +313,7 @@ def test_classes_that_the_model_has_in_part(localizer, folder, tmp_path):
     (root / "classes.txt").write_text("zebra\nRed\n")
     (root / "labels.csv").write_text("file,label\n00.png,Red\n01.png,zebra")
     results = evaluate(localizer, open_data(str(root)), tmp_path / "o", EvalOptions(gt_known=True, replicates=0))
-    assert "1 of the data's 2 classes are none of the model's (zebra)" in " ".join(results["notes"])
+    assert "1 of the data's 2 classes are missing from the model (zebra)" in " ".join(results["notes"])
     assert results["rows"]["predicted class"]["localization"]["images"] == 1
     assert results["rows"]["ground-truth class"]["track3"]["images"] == 1
     assert "track3" not in results["above_baseline"]["ground-truth class"]  # not the same pictures

@@ -31,7 +31,7 @@ def analyze(
 
     import numpy as np
     import torch
-    from lidcam_bench.data.records import Record
+    from lidcam_bench.data import MaskFile, Record
 
     from lidcam_rt.cli.console import note, say
     from lidcam_rt.errors import DataError, ImageError
@@ -49,7 +49,7 @@ def analyze(
         elif place.is_file():
             files.append(place)
         else:
-            raise ImageError(f"{place} is not there")
+            raise ImageError(f"{place} does not exist")
     if not files:
         raise DataError(f"no picture in {', '.join(map(str, images))}")
     meta = read.meta
@@ -58,29 +58,30 @@ def analyze(
     rows = []
     with output_folder(output):
         for file in files[:limit]:
-            picture = read_picture(Record(file, ()), meta.size[0], meta.interpolation)
+            picture = read_picture(Record(file), meta.size[0], meta.interpolation)
             if picture is None:
                 note(f"skipped, unreadable: {file}")
                 continue
             mask_file = masks / f"{file.stem}.png" if masks else None
-            mask = Record(file, (), mask=mask_file).read_mask() if mask_file and mask_file.exists() else None
+            source = MaskFile(mask_file) if mask_file and mask_file.exists() else None
+            mask = Record(file, mask=source).truth().object_mask()
             tensor = (torch.from_numpy(picture.transpose(2, 0, 1).copy())[None].float() - mean) / std
             with torch.no_grad():
                 label = int(read.model(tensor).argmax())
-            found = measure_phenomena(
+            phenomena = measure_phenomena(
                 read.model, tensor, label, mask=mask, percentile=meta.percentile, theta=meta.theta
             )
-            write_atomically(output / f"{file.stem}.png", draw_phenomena(found, picture, meta.class_names[label]))
+            write_atomically(output / f"{file.stem}.png", draw_phenomena(phenomena, picture, meta.class_names[label]))
             rows.append(
                 {
                     "image": str(file),
                     "class": meta.class_names[label],
-                    "area_pooled_correlation": float(np.corrcoef(found.area, found.pooled)[0, 1]),
-                    "negative_weights": float((found.weight < 0).mean()),
-                    "positive_ioa": found.positive_ioa,
-                    "negative_ioa": found.negative_ioa,
-                    "percentile_threshold": found.percentile_threshold,
-                    "maximum_threshold": found.maximum_threshold,
+                    "area_pooled_correlation": float(np.corrcoef(phenomena.area, phenomena.pooled)[0, 1]),
+                    "negative_weights": float((phenomena.weight < 0).mean()),
+                    "positive_ioa": phenomena.positive_ioa,
+                    "negative_ioa": phenomena.negative_ioa,
+                    "percentile_threshold": phenomena.percentile_threshold,
+                    "maximum_threshold": phenomena.maximum_threshold,
                 }
             )
         write_atomically(output / "analysis.json", json.dumps(rows, indent=1).encode())

@@ -56,15 +56,15 @@ def make(
 
 @app.command()
 def info(
-    source: Annotated[str, typer.Argument(metavar="NAME:DIR", help="The data set.")],
+    source: Annotated[str, typer.Argument(metavar="DATA", help="A folder, coco:FILE.json[,IMAGES], or NAME:DIR.")],
     split: Split = "train",
 ) -> None:
     """Count the pictures, labels, boxes and masks of a data set."""
-    from lidcam_bench.data.records import open_dataset
+    from lidcam_bench.data import open_data
 
     from lidcam_rt.cli.console import out
 
-    images = open_dataset(source, split)
+    images = open_data(source, split)
     boxes = sum(len(record.boxes) for record in images.records)
     masks = sum(record.mask is not None for record in images.records)
     out.print(

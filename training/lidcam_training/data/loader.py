@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
-from lidcam_bench.data.records import ImageSet, Record
+from lidcam_bench.data import ImageSet, Record
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset, Sampler
 

@@ -6,7 +6,9 @@ import csv
 import json
 from pathlib import Path
 
-from lidcam_bench.data.records import ImageSet, Record, expect
+from lidcam_bench.data.layout import expect
+from lidcam_bench.data.masks import MaskFile
+from lidcam_bench.data.records import ImageSet, Record
 from lidcam_rt.errors import DataError
 
 __all__ = ["read_composites"]
@@ -44,8 +46,6 @@ def read_composites(folder: Path, split: str) -> ImageSet:
             except (KeyError, TypeError, ValueError):
                 raise DataError(f"{table}, line {line}: expected `file,label`, got {row}") from None
             if not 0 <= label < len(classes):
-                raise DataError(
-                    f"{table}, line {line}: label {label} is not one of the {len(classes)} classes"
-                )
-            records.append(Record(image, (label,), mask=folder / split / "masks" / row["file"]))
+                raise DataError(f"{table}, line {line}: label {label} is not one of the {len(classes)} classes")
+            records.append(Record(image, (label,), mask=MaskFile(folder / split / "masks" / row["file"])))
     return ImageSet(f"{about.get('name', folder.name)}/{split}", classes, tuple(records))

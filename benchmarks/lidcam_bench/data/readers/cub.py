@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lidcam_bench.data.readers.xml_boxes import read_lines
-from lidcam_bench.data.records import ImageSet, Record, expect
+from lidcam_bench.data.layout import expect, read_lines
+from lidcam_bench.data.masks import MaskFile
+from lidcam_bench.data.records import ImageSet, Record
 from lidcam_rt.errors import DataError
 
 __all__ = ["read_cub"]
@@ -17,7 +18,7 @@ _LAYOUT = """
     train_test_split.txt     1 0      (1: training)
     bounding_boxes.txt       1 60.0 27.0 325.0 304.0   (x y width height)
     images/CLASS/*.jpg
-    segmentations/CLASS/*.png   (optional, a download of its own)"""
+    segmentations/CLASS/*.png   (optional, a separate download)"""
 
 
 def read_cub(folder: Path, split: str) -> ImageSet:
@@ -51,6 +52,7 @@ def read_cub(folder: Path, split: str) -> ImageSet:
             raise DataError(f"{folder}: picture {key} ({name}) lacks its line in a table ({error})") from None
         mask = folder / "segmentations" / Path(name).with_suffix(".png")
         box = (int(x), int(y), int(x + width), int(y + height))
-        records.append(Record(folder / "images" / name, (label,), (box,), mask if mask.exists() else None))
+        source = MaskFile(mask) if mask.exists() else None
+        records.append(Record(folder / "images" / name, (label,), (box,), source))
     names = tuple(tables["classes"][key].partition(".")[2] or tables["classes"][key] for key in order)
     return ImageSet(f"cub/{split}", names, tuple(records))

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lidcam_bench.data.readers.xml_boxes import read_boxes, read_lines
-from lidcam_bench.data.records import ImageSet, Record, expect
+from lidcam_bench.data.layout import expect, read_lines
+from lidcam_bench.data.masks import MaskFile
+from lidcam_bench.data.records import ImageSet, Record
+from lidcam_bench.data.xml_boxes import read_boxes
 from lidcam_rt.errors import DataError
 
 __all__ = ["VOC_CLASSES", "read_voc"]
@@ -39,19 +41,13 @@ def read_voc(folder: Path, split: str) -> ImageSet:
     masks = "SegmentationClassAug" if split.endswith("aug") else "SegmentationClass"
     records = []
     for name, *_ in read_lines(expect(folder / "ImageSets" / "Segmentation" / f"{split}.txt", _LAYOUT), 1):
-        found = read_boxes(expect(folder / "Annotations" / f"{name}.xml", _LAYOUT), first_pixel=1)
-        unknown = [label for label, _ in found if label not in index_of]
+        objects = read_boxes(expect(folder / "Annotations" / f"{name}.xml", _LAYOUT), first_pixel=1)
+        unknown = [label for label, _ in objects if label not in index_of]
         if unknown:
             raise DataError(f"{folder}/Annotations/{name}.xml: {unknown[0]!r} is not a class of VOC")
-        labels = tuple(sorted({index_of[label] for label, _ in found}))
+        labels = tuple(sorted({index_of[label] for label, _ in objects}))
         mask = folder / masks / f"{name}.png"
-        records.append(
-            Record(
-                folder / "JPEGImages" / f"{name}.jpg",
-                labels,
-                tuple(box for _, box in found),
-                mask if mask.exists() else None,
-                "classes",
-            )
-        )
+        source = MaskFile(mask, by_class=True) if mask.exists() else None
+        picture = folder / "JPEGImages" / f"{name}.jpg"
+        records.append(Record(picture, labels, tuple(box for _, box in objects), source))
     return ImageSet(f"voc/{split}", VOC_CLASSES, tuple(records), multilabel=True)

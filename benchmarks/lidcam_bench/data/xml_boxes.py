@@ -6,11 +6,12 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from lidcam_rt.errors import DataError
+from lidcam_rt.results import Box
 
-__all__ = ["read_boxes", "read_lines"]
+__all__ = ["read_boxes"]
 
 
-def read_boxes(file: Path, *, first_pixel: int) -> list[tuple[str, tuple[int, int, int, int]]]:
+def read_boxes(file: Path, *, first_pixel: int) -> list[tuple[str, Box]]:
     """Names and boxes of the objects.
 
     Args:
@@ -25,7 +26,7 @@ def read_boxes(file: Path, *, first_pixel: int) -> list[tuple[str, tuple[int, in
     """
     try:
         root = ElementTree.parse(file).getroot()
-        found = []
+        objects = []
         for entry in root.iter("object"):
             box = entry.find("bndbox")
             if box is None:
@@ -35,24 +36,7 @@ def read_boxes(file: Path, *, first_pixel: int) -> list[tuple[str, tuple[int, in
             if not name:
                 raise ValueError("an object without a name")
             x0, y0, x1, y1 = (value - first_pixel for value in values)
-            found.append((name.strip(), (x0, y0, x1 + 1, y1 + 1)))
+            objects.append((name.strip(), (x0, y0, x1 + 1, y1 + 1)))
     except (ElementTree.ParseError, AttributeError, TypeError, ValueError, OSError) as error:
         raise DataError(f"annotation {file} cannot be read: {error}") from error
-    return found
-
-
-def read_lines(file: Path, columns: int) -> list[list[str]]:
-    """Fields of the lines of a text table; blank lines are left out.
-
-    Raises:
-        DataError: a line has fewer fields.
-    """
-    out = []
-    for number, line in enumerate(file.read_text().splitlines(), start=1):
-        fields = line.split(maxsplit=columns - 1)
-        if not fields:
-            continue
-        if len(fields) < columns:
-            raise DataError(f"{file}, line {number}: expected {columns} fields, got {line!r}")
-        out.append(fields)
-    return out
+    return objects

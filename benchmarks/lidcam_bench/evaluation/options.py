@@ -1,0 +1,78 @@
+"""How an evaluation is run, the names of its rows, and which classes of model and data are the same."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from lidcam_bench.metrics.registry import GROUPS
+from lidcam_rt.crf import CrfOptions, Refine
+from lidcam_rt.errors import InputError
+from lidcam_rt.segmenter import SegmentOptions
+
+__all__ = ["BASELINE", "KNOWN", "NO_CLASS", "PREDICTED", "EvalOptions", "class_map"]
+
+#: Names of the rows: the model's own class, the class it is told, and the map without a model.
+PREDICTED, KNOWN, BASELINE = "predicted class", "ground-truth class", "baseline: centred blob"
+#: In `class_map`: a class of the data that the model does not have.
+NO_CLASS = -1
+
+
+@dataclass(frozen=True, slots=True)
+class EvalOptions:
+    """How an evaluation is run.
+
+    Attributes:
+        metrics: of track3, wsol, track1.
+        gt_known: score the true class's map too, as a row of its own.
+        replicates: bootstrap copies for the 95% intervals; 0 for none.
+        limit: score the first pictures only; None for all.
+        batch_size: pictures per network call; None: 1 on the CPU, 8 on a GPU.
+        save_every: smallest number of pictures between two saved states (fewer saves where they take over 5% of the
+            time).
+        segment: how label maps are made, for track1 (with a CRF of their own).
+        refine: how maps, masks and boxes are refined, as in a call of the Localizer; None: not at all.
+    """
+
+    metrics: tuple[str, ...] = ("track3", "wsol")
+    gt_known: bool = False
+    replicates: int = 200
+    limit: int | None = None
+    batch_size: int | None = None
+    save_every: int = 20
+    segment: SegmentOptions = field(default_factory=SegmentOptions)
+    refine: Refine | CrfOptions | str | None = None
+
+    def __post_init__(self) -> None:
+        unknown = [name for name in self.metrics if name not in GROUPS]
+        if unknown or not self.metrics:
+            raise InputError(f"metrics are some of {', '.join(GROUPS)}, got {', '.join(self.metrics) or 'none'}")
+        Refine.of(self.refine)
+        for name in ("batch_size", "save_every", "limit"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InputError(f"{name} must be at least 1, got {value}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """All that results depend on, as plain values; `crf` and `crf_size` say how maps are refined."""
+        refine, of_labels = Refine.of(self.refine), Refine.of(self.segment.refine)
+        segment = asdict(self.segment)
+        del segment["refine"]
+        segment["crf"] = None if of_labels is None else asdict(of_labels)["crf"]
+        options = {k: v for k, v in asdict(self).items() if k not in ("save_every", "refine")}
+        return options | {
+            "segment": segment,
+            "crf": None if refine is None else refine.to_dict(),
+            "crf_size": "network" if refine is None else refine.size,
+        }
+
+
+def class_map(model: tuple[str, ...], data: tuple[str, ...]) -> tuple[int, ...] | None:
+    """Which class of the model each class of the data is, by name without regard to case.
+
+    Returns:
+        Index in the model per class of the data, `NO_CLASS` where the model lacks it; None where it lacks all.
+    """
+    index = {name.casefold(): i for i, name in enumerate(model)}
+    classes = tuple(index.get(name.casefold(), NO_CLASS) for name in data)
+    return classes if any(i != NO_CLASS for i in classes) else None
