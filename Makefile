@@ -46,7 +46,7 @@ lint: .venv/.test-ready
 	@echo "== setting up .venv-runtime: the runtime without torch (once)"
 	$(PYTHON) -m venv .venv-runtime
 	@tools/fetch_ort_headers.sh || echo "the operator library for ONNX Runtime may be left out"
-	.venv-runtime/bin/$(PIP) -e '.[eval,crf-oracle,dev]' 'onnx>=1.18'
+	.venv-runtime/bin/$(PIP) -e '.[eval,bench,crf-oracle,dev]' 'onnx>=1.18'
 	@touch $@
 
 clean:

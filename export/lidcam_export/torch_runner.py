@@ -1,8 +1,8 @@
-"""A checkpoint run in PyTorch behind the runtime's Localizer: the reference for `lidcam compare`."""
+"""A checkpoint run in PyTorch behind the runtime's Localizer: the reference for `lidcam compare` and `lidcam bench`."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,22 +14,30 @@ from lidcam_export.exporter import manifest_of
 from lidcam_export.graph.localization import LocalizationGraph
 from lidcam_export.options import ExportOptions
 from lidcam_export.sources.source import load_source
+from lidcam_rt.backends.base import StageHook, unobserved
 from lidcam_rt.errors import InputError
 from lidcam_rt.localizer import Localizer
-from lidcam_rt.pas import pas_reference
+from lidcam_rt.pas import pas, pas_reference
 
 __all__ = ["TorchBackend", "open_checkpoint"]
 
 
 class TorchBackend:
-    """The network in PyTorch float32 on the CPU, PaS by the numpy reference. A `lidcam_rt.backends.Backend`.
+    """The network in PyTorch float32 on the CPU. A `lidcam_rt.backends.Backend`.
 
     Args:
         graph: the network with its manifest.
+        compiled: whether the network goes through torch.compile; its first call then takes a while.
+        kernels: PaS by the compiled kernel, for measurements of speed, in place of the numpy reference. The bits are
+            the same.
     """
 
-    def __init__(self, graph: LocalizationGraph) -> None:
+    def __init__(self, graph: LocalizationGraph, *, compiled: bool = False, kernels: bool = False) -> None:
         self._graph: LocalizationGraph | None = graph
+        self._call: Callable[..., Any] | None = torch.compile(graph) if compiled else graph
+        self._compiled = compiled
+        self._pas = pas if kernels else pas_reference
+        self._stage: StageHook = unobserved
         manifest, spec = graph.manifest, graph.manifest.input
         self._inputs = [_described("image", spec.dtype, spec.height, spec.width, 3)]
         if manifest.labels_input:
@@ -47,8 +55,8 @@ class TorchBackend:
 
     @property
     def name(self) -> str:
-        """PyTorch and its version."""
-        return f"pytorch {torch.__version__}"
+        """PyTorch and its version, and whether the network is compiled."""
+        return f"pytorch {torch.__version__}, {'torch.compile' if self._compiled else 'eager'}"
 
     @property
     def device(self) -> str:
@@ -77,12 +85,14 @@ class TorchBackend:
         Raises:
             InputError: the backend is closed.
         """
-        graph = self._graph
-        if graph is None:
+        graph, call = self._graph, self._call
+        if graph is None or call is None:
             raise InputError("this backend is closed; open the checkpoint again")
         given = () if labels is None else (torch.from_numpy(labels),)
-        logits, class_ids, scores, cam, _ = (value.numpy() for value in graph(torch.tensor(image), *given))
-        maps = pas_reference(cam, (image.shape[1], image.shape[2]), graph.manifest.pas)
+        with self._stage("graph"):
+            logits, class_ids, scores, cam, _ = (value.numpy() for value in call(torch.tensor(image), *given))
+        with self._stage("PaS"):
+            maps = self._pas(cam, (image.shape[1], image.shape[2]), graph.manifest.pas)
         results: dict[str, npt.NDArray[Any]] = {
             "logits": logits,
             "class_ids": class_ids,
@@ -94,25 +104,38 @@ class TorchBackend:
         }
         return {name: results[name] for name in outputs}
 
+    def observe(self, stage: StageHook) -> None:
+        """Have a hook entered around the graph (network and CAM) and PaS."""
+        self._stage = stage
+
     def for_streams(self) -> tuple[TorchBackend, int]:
         """This backend, called by one thread: PyTorch uses all cores for one call."""
         return self, 1
 
     def close(self) -> None:
         """Free the network."""
-        self._graph = None
+        self._graph = self._call = None
 
 
 def _described(name: str, dtype: str, *shape: int | str) -> dict[str, Any]:
     return {"name": name, "dtype": dtype, "shape": ["batch", *shape]}
 
 
-def open_checkpoint(path: Path) -> Localizer:
+def open_checkpoint(path: Path, *, compiled: bool = False, kernels: bool = False, threads: int = 0) -> Localizer:
     """Open a checkpoint folder as a Localizer that runs in PyTorch.
+
+    Args:
+        path: the folder.
+        compiled: see `TorchBackend`.
+        kernels: see `TorchBackend`.
+        threads: of PyTorch, in the whole process; 0: as it chose.
 
     Raises:
         DataError: missing, incomplete or damaged.
     """
     source = load_source(str(path))
     manifest = manifest_of(source, ExportOptions())
-    return Localizer(TorchBackend(LocalizationGraph(source, manifest).eval()), manifest, path=path)
+    if threads:
+        torch.set_num_threads(threads)
+    backend = TorchBackend(LocalizationGraph(source, manifest).eval(), compiled=compiled, kernels=kernels)
+    return Localizer(backend, manifest, path=path)

@@ -1,5 +1,7 @@
 """A checkpoint in PyTorch as one side of `lidcam compare`."""
 
+import contextlib
+
 import numpy as np
 import pytest
 import torch
@@ -57,3 +59,33 @@ def test_a_checkpoint_is_a_backend(tmp_path):
     backend.close()
     with pytest.raises(InputError, match="closed"):
         localizer(pictures[0])
+
+
+def test_the_kernel_in_place_of_the_reference_gives_the_same_bits(tmp_path):
+    checkpoint(tmp_path / "checkpoint")
+    picture = np.random.default_rng(3).integers(0, 256, (50, 60, 3)).astype(np.uint8)
+    one, two = (open_checkpoint(tmp_path / "checkpoint", kernels=kernels)(picture) for kernels in (False, True))
+    assert (one.map == two.map).all() and one.threshold == two.threshold and one.box == two.box
+
+
+def test_its_steps_are_told(tmp_path):
+    checkpoint(tmp_path / "checkpoint")
+    localizer, names = open_checkpoint(tmp_path / "checkpoint"), []
+
+    def stage(name, stream=None):
+        names.append(name)
+        return contextlib.nullcontext()
+
+    localizer.pipeline.observe(stage)
+    localizer(np.zeros((50, 60, 3), np.uint8))
+    assert names == ["decode", "preprocess", "network", "graph", "PaS", "maps", "boxes"]
+
+
+@pytest.mark.slow
+def test_compiled(tmp_path):
+    checkpoint(tmp_path / "checkpoint")
+    picture = np.random.default_rng(3).integers(0, 256, (50, 60, 3)).astype(np.uint8)
+    eager, compiled = (open_checkpoint(tmp_path / "checkpoint", compiled=flag) for flag in (False, True))
+    one, two = eager(picture), compiled(picture)
+    assert (one.class_id, one.score) == (two.class_id, pytest.approx(two.score, rel=1e-4))
+    assert eager.backend.name.endswith(", eager") and compiled.backend.name.endswith(", torch.compile")

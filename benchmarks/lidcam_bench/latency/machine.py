@@ -77,7 +77,7 @@ def _instruction_set() -> str:
         from lidcam_rt import _kernels
     except ImportError:
         return "unknown: the kernels are not built"
-    return str(_kernels.pas.isa())
+    return str(_kernels.isa())
 
 
 def _read(path: Path) -> str:

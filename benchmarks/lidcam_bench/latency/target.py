@@ -1,0 +1,129 @@
+"""Targets: what is measured, and how it is opened."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any, Literal
+
+from lidcam_bench.latency.facts import Fact
+from lidcam_rt.errors import InputError, MissingExtraError
+from lidcam_rt.localizer import Localizer, load
+
+__all__ = ["PYTORCH", "Target", "open_target", "precision_of"]
+
+#: Engines that are not of the runtime's registry: a checkpoint in PyTorch, the baseline.
+PYTORCH = ("pytorch", "torch-compile")
+
+Scope = Literal["end-to-end", "inference"]
+PipelineName = Literal["track3", "track1"]
+
+
+class Target(Fact):
+    """One way to run one target.
+
+    Attributes:
+        path: an artifact, an engine, or a checkpoint.
+        engine: of the runtime's registry, `pytorch`, `torch-compile`, or `auto`.
+        precision: that the engine is asked for, or `auto`: that of the file.
+        device: as for `lidcam_rt.load`.
+        threads: of a call of the network; 0: one per core, as the runtime chooses.
+        batch: pictures of a call of the network.
+        refine: preset of the dense CRF, or None.
+        pipeline: `track3` or `track1`.
+    """
+
+    path: Path
+    engine: str = "auto"
+    precision: str = "auto"
+    device: str = "auto"
+    threads: int = 0
+    batch: int = 1
+    refine: str | None = None
+    pipeline: PipelineName = "track3"
+
+    @property
+    def key(self) -> str:
+        """What was asked for, in words: the same in another run of the same command."""
+        parts = [self.path.name]
+        parts += [part for part in (self.engine, self.precision, self.device) if part != "auto"]
+        parts += [f"{self.threads} {'thread' if self.threads == 1 else 'threads'}"] if self.threads else []
+        parts += [f"batch {self.batch}"] if self.batch != 1 else []
+        parts += [f"CRF {self.refine}"] if self.refine else []
+        parts += ["Track 1"] if self.pipeline == "track1" else []
+        return ", ".join(parts)
+
+    @property
+    def is_checkpoint(self) -> bool:
+        """Whether PyTorch runs it."""
+        return _runner(self.path) is not None
+
+
+def _runner(path: Path) -> EntryPoint | None:
+    """The entry point of the group `lidcam.runners` that opens such a path."""
+    kind = "checkpoint" if path.is_dir() else path.suffix.lower().lstrip(".")
+    return next((entry for entry in entry_points(group="lidcam.runners") if entry.name == kind), None)
+
+
+def open_target(target: Target) -> Localizer:
+    """Open a target.
+
+    Raises:
+        InputError: engine, precision or threads do not go with the file.
+        LidcamError: as the opener says.
+    """
+    runner = _runner(target.path)
+    if runner is None:
+        if target.engine in PYTORCH:
+            raise InputError(
+                f"{target.path.name}: {target.engine} runs checkpoints; give the artifact's checkpoint folder as a "
+                "target besides"
+            )
+        return load(
+            target.path,
+            backend=target.engine,
+            device=target.device,
+            threads=target.threads,
+            **_precision(load, target),
+        )
+    if target.engine not in (*PYTORCH, "auto"):
+        raise InputError(
+            f"{target.path.name}: a checkpoint runs on {' or '.join(PYTORCH)}, {target.engine} was asked for; export it"
+        )
+    if target.precision not in ("auto", "fp32"):
+        raise InputError(f"{target.path.name}: checkpoints run in fp32, {target.precision} was asked for")
+    try:
+        opener: Callable[..., Any] = runner.load()
+    except ImportError as error:
+        raise MissingExtraError(
+            f"running {target.path.name} in PyTorch", "export", (error.name or str(error),)
+        ) from None
+    options = {"compiled": target.engine == "torch-compile", "kernels": True, "threads": target.threads}
+    known = inspect.signature(opener).parameters
+    if target.engine == "torch-compile" and "compiled" not in known:
+        raise InputError(f"{target.path.name}: {runner.value} does not know torch.compile; use the engine pytorch")
+    opened = opener(target.path, **{name: value for name, value in options.items() if name in known})
+    if not isinstance(opened, Localizer):
+        raise InputError(f"{target.path.name}: {runner.value} gives no Localizer, whose steps could be timed")
+    return opened
+
+
+def _precision(opener: Callable[..., Any], target: Target) -> dict[str, Any]:
+    if target.precision == "auto":
+        return {}
+    if "precision" not in inspect.signature(opener).parameters:
+        raise InputError(f"{target.path.name}: no engine here takes a precision; export or build the file in it")
+    return {"precision": target.precision}
+
+
+def precision_of(localizer: Localizer) -> str:
+    """The arithmetic of an open localizer, as built: `fp32`, `fp16`, `bf16` or `int8`."""
+    backend = localizer.backend
+    spec = getattr(backend, "spec", None)
+    for holder in (backend, spec, localizer.manifest):
+        value = getattr(holder, "precision", None)
+        if isinstance(value, str):
+            return value
+    return "fp32"

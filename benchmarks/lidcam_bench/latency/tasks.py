@@ -1,0 +1,81 @@
+"""What a query does: from the bytes of pictures to results, or the call of the network alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from lidcam_bench.latency.system import Task
+from lidcam_bench.latency.target import Scope, Target
+from lidcam_rt.crf import Refine
+from lidcam_rt.localizer import Localizer
+from lidcam_rt.pipeline import Pipeline
+from lidcam_rt.segmenter import Segmenter, SegmentOptions
+
+__all__ = ["SCOPES", "Tasks"]
+
+#: What the times cover, for the report.
+SCOPES: dict[Scope, str] = {
+    "end-to-end": "from the encoded picture in memory to class, map, mask and box (or label map) in memory: decoding, "
+    "pre-processing, copies to and from the device, network, CAM, PaS, CRF and boxes. Not in it: reading files, "
+    "writing results, a network connection.",
+    "inference": "the call of the engine alone: from prepared input in host memory to maps in host memory, copies to "
+    "and from the device included. Not in it: decoding, pre-processing, CRF, masks at the picture's size, boxes.",
+}
+
+
+@dataclass(frozen=True)
+class Tasks:
+    """The work of one target on its pictures.
+
+    Args:
+        localizer: the open target.
+        target: how it is run.
+        pictures: encoded.
+        scope: what a query covers.
+    """
+
+    localizer: Localizer
+    target: Target
+    pictures: Sequence[bytes]
+    scope: Scope
+
+    def task(self) -> Task:
+        """For calls one after the other."""
+        return self._task(self.localizer.pipeline)
+
+    def concurrent(self) -> tuple[Task, int]:
+        """For several threads at once, and how many."""
+        pipeline, threads = self.localizer.pipeline.for_streams()
+        if self.target.pipeline == "track1" and self.scope == "end-to-end":
+            return self.task(), threads  # a Segmenter owns its Localizer
+        return self._task(pipeline), threads
+
+    def stream(self) -> Callable[[Sequence[int]], Iterable[object]] | None:
+        """All pictures through `Localizer.stream`; None where nothing streams."""
+        if self.scope != "end-to-end" or self.target.pipeline != "track3":
+            return None
+
+        def run(places: Sequence[int]) -> Iterable[object]:
+            pictures = (self.pictures[i] for i in places)
+            return self.localizer.stream(
+                pictures, batch_size=self.target.batch, keep_image=False, refine=self.target.refine
+            )
+
+        return run
+
+    def _task(self, pipeline: Pipeline) -> Task:
+        refine = Refine.of(self.target.refine)
+        if self.scope == "inference":
+            prepared = [pipeline.prepare(picture, keep_image=False) for picture in self.pictures]
+            return lambda places: pipeline.run([prepared[i] for i in places])
+        if self.target.pipeline == "track1":
+            segmenter = Segmenter(self.localizer, SegmentOptions(refine=self.target.refine))
+            return lambda places: [segmenter(self.pictures[i], keep_image=False) for i in places]
+        wanted = pipeline.wanted()
+
+        def localize(places: Sequence[int]) -> object:
+            entries = [pipeline.prepare(self.pictures[i], keep_image=False, refine=refine) for i in places]
+            return pipeline.localize(entries, [wanted] * len(entries), refine)
+
+        return localize
