@@ -8,7 +8,6 @@ import sys
 import artifacts
 import numpy as np
 import pytest
-from lidcam_bench.data.shapes import draw_shapes
 from lidcam_bench.evaluation import EvalOptions, evaluate, open_data
 from lidcam_bench.evaluation import runner as runner_module
 from lidcam_bench.evaluation.baseline import blob
@@ -172,65 +171,6 @@ def test_a_picture_that_cannot_be_read_is_said_and_left_out(localizer, folder, t
     results = evaluate(localizer, open_data(str(root)), tmp_path / "out2")
     assert [f["file"] for f in results["failures"]] == ["bad.png"]
     assert any("could not be read" in note for note in results["notes"])
-
-
-#: What pycocotools 2.0.11 encodes these two masks as.
-HOLED = "m067000000LJ16300000000000000g0"
-NOISE = (
-    "`011090G1;OH0M000g0000f00iN030I060O0O052NNH030M0303070O0H0N080K12O40H041L0M0207OG090K0<0C0O10OO080F0"
-    "h00E040@050K0205040I0800000M1O0<O^O0O0;0C050K020O0=0O0D0:0L0I060J0508Wo0:iPO@0L0<0J16ON0D0O23N9090C0"
-    "2020I0M01"
-)
-
-
-def test_coco_polygons_counts_and_crowds(tmp_path):
-    Image.new("RGB", (10, 8)).save(tmp_path / "a.png")
-    content = {
-        "images": [{"id": 1, "file_name": "a.png", "width": 10, "height": 8}],
-        "categories": [{"id": 7, "name": "cat"}, {"id": 3, "name": "dog"}],
-        "annotations": [
-            {"image_id": 1, "category_id": 7, "bbox": [2, 2, 3, 3],
-             "segmentation": [[2, 2, 4, 2, 4, 4, 2, 4]]},
-            {"image_id": 1, "category_id": 3, "bbox": [0, 0, 1, 8], "iscrowd": 1,
-             "segmentation": {"size": [8, 10], "counts": [0, 8, 72]}},
-        ],
-    }  # fmt: skip
-    (tmp_path / "c.json").write_text(json.dumps(content))
-    data = open_data(f"coco:{tmp_path / 'c.json'}")
-    record = data.records[0]
-    assert data.class_names == ("dog", "cat") and record.labels == (1,) and record.boxes == ((2, 2, 5, 5),)
-    mask = record.truth().label_map()
-    assert mask is not None
-    assert (mask[2:5, 2:5] == 2).all() and (mask == 2).sum() == 9  # class index + 1
-    assert (mask[:, 0] == 255).all() and (mask == 255).sum() == 8
-    for change, says in (
-        ({"annotations": [{"image_id": 1, "category_id": 9, "bbox": [0, 0, 1, 1]}]}, "no category 9"),
-        ({"annotations": [{"image_id": 5, "category_id": 7, "bbox": [0, 0, 1, 1]}]}, "not in images"),
-        ({"annotations": [{"image_id": 1, "category_id": 7, "bbox": [0, 0, -4, "x"]}]}, "not COCO"),
-        ({"images": [{"id": 1}]}, "no 'width'"),
-        ({"categories": 3}, "not COCO"),
-    ):
-        (tmp_path / "bad.json").write_text(json.dumps(content | change))
-        with pytest.raises(DataError, match=says):
-            open_data(f"coco:{tmp_path / 'bad.json'}")
-
-
-def test_compressed_run_lengths_of_coco():
-    holed = np.zeros((13, 17), np.uint8)
-    holed[3:9, 2:15] = 1
-    holed[5, 6] = 0
-    np.testing.assert_array_equal(draw_shapes([({"size": [13, 17], "counts": HOLED}, 1)], (17, 13), "a"), holed)
-    noise = (np.random.default_rng(1).random((40, 50)) < 0.1).astype(np.uint8)
-    noise[:, 20:45] = 1
-    np.testing.assert_array_equal(draw_shapes([({"size": [40, 50], "counts": NOISE}, 1)], (50, 40), "a"), noise)
-    crowd, object_ = {"counts": [0, 24]}, [[1, 1, 3, 1, 3, 2, 1, 2]]
-    for shapes in ([(crowd, 255), (object_, 1)], [(object_, 1), (crowd, 255)]):
-        assert (draw_shapes(shapes, (6, 4), "a") == 1).sum() == 6  # an object is drawn over a crowd
-    with pytest.raises(DataError, match="pixels"):
-        draw_shapes([({"counts": HOLED}, 1)], (50, 40), "a")
-    for wrong in ({"counts": "P"}, {"counts": [5, -1]}, [[1, 2, 3]], "text"):
-        with pytest.raises(DataError, match="neither polygons nor"):
-            draw_shapes([(wrong, 1)], (50, 40), "a")
 
 
 @pytest.mark.parametrize(

@@ -62,8 +62,9 @@ def _record(path: Path, folder: Path, image: Any, annotations: list[Any], index:
             )
     objects = [a for a in annotations if not a.get("iscrowd")]
     size = (int(image["width"]), int(image["height"]))
+    by_class = all(index[a["category_id"]] + 1 < IGNORED for a in objects)
     shapes = tuple(
-        (a["segmentation"], IGNORED if a.get("iscrowd") else index[a["category_id"]] + 1)
+        (a["segmentation"], IGNORED if a.get("iscrowd") else index[a["category_id"]] + 1 if by_class else 1)
         for a in annotations
         if a.get("segmentation")
     )
@@ -71,7 +72,7 @@ def _record(path: Path, folder: Path, image: Any, annotations: list[Any], index:
         folder / image["file_name"],
         tuple(dict.fromkeys(index[a["category_id"]] for a in objects)),
         tuple(_box(f"{path}, annotation {a.get('id')}", a["bbox"], size) for a in objects),
-        Shapes(shapes, size) if shapes else None,
+        Shapes(shapes, by_class) if shapes else None,
     )
 
 
