@@ -5,7 +5,7 @@ import pytest
 from lidcam_bench.data import open_data
 from lidcam_training.data.clutter import make_clutter_fashion
 from lidcam_training.data.composite import paste
-from lidcam_training.data.sources import background_photos, fashion_mnist, read_idx
+from lidcam_training.data.sources import background_photos, fashion_mnist, installed_folder, read_idx
 from lidcam_training.data.stamps import STAMP_CLASSES, make_stamps
 from PIL import Image
 
@@ -98,6 +98,8 @@ def test_refusals(tmp_path, clutter):
         read_idx(tmp_path / "bad")
     with pytest.raises(DataError, match="idx3"):
         fashion_mnist("train", tmp_path)
+    with pytest.raises(DataError, match=r"apt-get install nothing\).*--source DIR/usr/share/nothing"):
+        installed_folder("nothing", "/usr/share/nothing", "--source")
     with pytest.raises(DataError, match="at least 4"):
         background_photos(tmp_path)
     with pytest.raises(DataError, match="NAME:DIR"):

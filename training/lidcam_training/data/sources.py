@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import gzip
 import os
-import shutil
-import subprocess
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +12,7 @@ from PIL import Image
 
 from lidcam_rt.errors import DataError
 
-__all__ = ["background_photos", "debian_folder", "read_idx", "fashion_mnist"]
+__all__ = ["background_photos", "fashion_mnist", "installed_folder", "read_idx"]
 
 #: photographs among scikit-image's files (the rest are drawings, microscopy or grey)
 _PHOTOS = (
@@ -33,43 +30,29 @@ _PHOTOS = (
 
 
 def cache_folder() -> Path:
-    """Where fetched packages are kept: $LIDCAM_CACHE, else ~/.cache/lidcam."""
+    """Where downloads are kept: $LIDCAM_CACHE, else ~/.cache/lidcam."""
     return Path(os.environ.get("LIDCAM_CACHE", "~/.cache/lidcam")).expanduser()
 
 
-def debian_folder(package: str, inside: str) -> Path:
-    """A folder of a Debian package: installed, from the cache, or unpacked into the cache by apt-get and
-    dpkg.
-
-    Nothing is installed and no root is needed.
+def installed_folder(package: str, inside: str, option: str) -> Path:
+    """The folder of an installed Debian package.
 
     Args:
-        package: for example `dataset-fashion-mnist`.
-        inside: the folder, for example `usr/share/datasets/fashion-mnist`.
+        package: for example `mate-backgrounds`.
+        inside: the folder, for example `/usr/share/backgrounds/mate`.
+        option: of `lidcam data make`, which names another folder.
 
     Raises:
-        DataError: it is nowhere and cannot be fetched.
+        DataError: it is not installed.
     """
-    installed, cached = Path("/") / inside, cache_folder() / package / inside
-    for folder in (installed, cached):
-        if folder.is_dir():
-            return folder
-    advice = (
-        f"Install it (apt-get install {package}) or unpack it: apt-get download {package} && "
-        f"dpkg -x {package}_*.deb {cache_folder() / package}"
-    )
-    if shutil.which("apt-get") is None or shutil.which("dpkg") is None:
-        raise DataError(f"{package} is not on this machine and there is no apt-get. {advice}")
-    cache_folder().mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=cache_folder()) as scratch:
-        try:
-            subprocess.run(["apt-get", "download", package], cwd=scratch, check=True, capture_output=True)
-            deb = next(Path(scratch).glob("*.deb"))
-            subprocess.run(["dpkg", "-x", str(deb), f"{scratch}/out"], check=True, capture_output=True)
-        except (subprocess.CalledProcessError, StopIteration) as error:
-            raise DataError(f"{package} cannot be fetched ({error}). {advice}") from error
-        Path(f"{scratch}/out").rename(cache_folder() / package)
-    return cached
+    folder = Path(inside)
+    if not folder.is_dir():
+        raise DataError(
+            f"{package} is not installed here ({folder} does not exist). Install it (apt-get install {package}), or "
+            f"unpack it without installing (apt-get download {package} && dpkg -x {package}_*.deb DIR) and give "
+            f"{option} DIR{folder}, or give a folder of your own"
+        )
+    return folder
 
 
 def read_idx(path: Path) -> npt.NDArray[np.uint8]:
@@ -99,25 +82,26 @@ def fashion_mnist(
 
     Args:
         split: `train` (60,000) or `test` (10,000).
-        source: folder with the four IDX files; by default the Debian package, or torchvision's download.
+        source: folder with the four IDX files; by default the installed Debian package dataset-fashion-mnist, or
+            torchvision's download.
 
     Returns:
         uint8 [n, 28, 28] and labels uint8 [n].
     """
     stem = "train" if split == "train" else "t10k"
-    if source is None:
-        try:
-            source = debian_folder("dataset-fashion-mnist", "usr/share/datasets/fashion-mnist")
-        except DataError as first:
-            from torchvision.datasets import FashionMNIST
+    installed = Path("/usr/share/datasets/fashion-mnist")
+    if source is None and installed.is_dir():
+        source = installed
+    elif source is None:
+        from torchvision.datasets import FashionMNIST
 
-            try:
-                FashionMNIST(str(cache_folder()), download=True)
-            except Exception as error:
-                raise DataError(
-                    f"Fashion-MNIST: {first}; torchvision's download failed too ({error})"
-                ) from error
-            source = cache_folder() / "FashionMNIST" / "raw"
+        try:
+            FashionMNIST(str(cache_folder()), download=True)
+        except Exception as error:  # of urllib, ssl, or its own
+            raise DataError(
+                f"Fashion-MNIST cannot be downloaded ({error}): give the folder with its four IDX files with --source"
+            ) from None
+        source = cache_folder() / "FashionMNIST" / "raw"
     arrays = []
     for kind in ("images-idx3-ubyte", "labels-idx1-ubyte"):
         found = [p for p in (source / f"{stem}-{kind}.gz", source / f"{stem}-{kind}") if p.exists()]
@@ -133,7 +117,8 @@ def background_photos(folder: Path | None = None, limit: int = 640) -> list[npt.
     """Photographs, in a fixed order, uint8 [h, w, 3] with a short side of at most `limit`.
 
     Args:
-        folder: of the user's photos; by default those shipped by scikit-image and Debian's mate-backgrounds.
+        folder: of the user's photos; by default those shipped by scikit-image and the installed Debian package
+            mate-backgrounds.
         limit: longer ones are shrunk.
 
     Raises:
@@ -146,7 +131,7 @@ def background_photos(folder: Path | None = None, limit: int = 640) -> list[npt.
 
         shipped = Path(skimage.__file__).parent / "data"
         files = [shipped / name for name in _PHOTOS if (shipped / name).exists()]
-        mate = debian_folder("mate-backgrounds", "usr/share/backgrounds/mate")
+        mate = installed_folder("mate-backgrounds", "/usr/share/backgrounds/mate", "--backgrounds")
         files += sorted((mate / "nature").glob("*.jpg"))
     photos = []
     for file in files:

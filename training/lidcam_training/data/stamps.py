@@ -11,7 +11,7 @@ from PIL import Image
 
 from lidcam_rt.errors import DataError
 from lidcam_training.data.composite import Composite, paste, photo_crop, write_composites
-from lidcam_training.data.sources import background_photos, debian_folder
+from lidcam_training.data.sources import background_photos, installed_folder
 
 __all__ = ["STAMP_CLASSES", "make_stamps"]
 
@@ -89,7 +89,7 @@ def make_stamps(
     Raises:
         DataError: a class has fewer than five cut-outs.
     """
-    source = source or debian_folder("tuxpaint-stamps-default", "usr/share/tuxpaint/stamps")
+    source = source or installed_folder("tuxpaint-stamps-default", "/usr/share/tuxpaint/stamps", "--source")
     photos = background_photos(backgrounds)
     step = 5 if len(photos) >= 5 else 4
     places = {"val": photos[3::step], "test": photos[4::step] or photos[:1]}
