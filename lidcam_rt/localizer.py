@@ -30,6 +30,7 @@ def load(
     device: str = "auto",
     threads: int = 0,
     max_pixels: int = MAX_PIXELS,
+    deadline: float | None = None,
 ) -> Localizer:
     """Load an artifact.
 
@@ -40,17 +41,22 @@ def load(
             change to the CPU.
         threads: threads of one network call on the CPU; 0: one per usable core.
         max_pixels: pictures of more pixels are refused.
+        deadline: seconds that the first run of the network may take, for artifacts of unknown origin, whose graph may
+            never end; None: any time.
 
     Raises:
         ArtifactError: the file is missing, damaged, not a lidcam artifact, or of a newer schema.
         BackendError: the backend or device is not available here.
+        MissingExtraError: the backend is not installed.
         InputError: an argument is not recognised.
     """
     manifest = manifest_of(path)
     if isinstance(max_pixels, bool) or not isinstance(max_pixels, int) or max_pixels < 1:
         raise InputError(f"max_pixels must be a positive number of pixels, got {max_pixels!r}")
+    if deadline is not None and not (isinstance(deadline, (int, float)) and deadline > 0):
+        raise InputError(f"deadline must be a number of seconds above 0, got {deadline!r}")
     engine = open_backend(path, manifest, backend=backend, device=device, threads=threads)
-    return Localizer(engine, manifest, path=Path(path), max_pixels=max_pixels)
+    return Localizer(engine, manifest, path=Path(path), max_pixels=max_pixels, deadline=deadline)
 
 
 class Localizer:
@@ -63,12 +69,21 @@ class Localizer:
         manifest: the artifact's manifest.
         path: the artifact.
         max_pixels: pictures of more pixels are refused.
+        deadline: seconds that the first run of the network may take; None: any time.
     """
 
     def __init__(
-        self, backend: Backend, manifest: Manifest, *, path: Path | None = None, max_pixels: int = MAX_PIXELS
+        self,
+        backend: Backend,
+        manifest: Manifest,
+        *,
+        path: Path | None = None,
+        max_pixels: int = MAX_PIXELS,
+        deadline: float | None = None,
     ) -> None:
-        self._pipeline: Pipeline | None = Pipeline(manifest, backend, max_pixels=max_pixels)
+        self._pipeline: Pipeline | None = Pipeline(
+            manifest, backend, name=str(path or "the artifact"), max_pixels=max_pixels, deadline=deadline
+        )
         self._manifest = manifest
         self._lock = threading.Lock()
         self._description = f"{backend.name} on {backend.device}"

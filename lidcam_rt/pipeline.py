@@ -7,6 +7,7 @@ place where inputs are made and one where outputs become results.
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -15,7 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from lidcam_rt.artifact import Manifest
-from lidcam_rt.backends.base import Backend, StageHook, unobserved
+from lidcam_rt.backends.base import Backend, StageHook, Stop, unobserved
+from lidcam_rt.backends.outputs import OutputCheck
 from lidcam_rt.boxes import largest_box
 from lidcam_rt.errors import BackendError, InputError
 from lidcam_rt.image import (
@@ -30,6 +32,7 @@ from lidcam_rt.image import (
     to_original_size,
 )
 from lidcam_rt.results import ClassScore, Localization
+from lidcam_rt.watch import Watch
 
 if TYPE_CHECKING:
     from lidcam_rt.crf.localization import Refine
@@ -68,17 +71,32 @@ class Pipeline:
     Args:
         manifest: the artifact's manifest.
         backend: the engine that runs it.
+        name: of the artifact, for messages.
         max_pixels: pictures of more pixels are refused.
+        deadline: seconds that the first run may take; None: any time.
 
     Attributes:
         stage: entered around each step; see `observe`.
     """
 
-    def __init__(self, manifest: Manifest, backend: Backend, *, max_pixels: int = MAX_PIXELS) -> None:
+    def __init__(
+        self,
+        manifest: Manifest,
+        backend: Backend,
+        *,
+        name: str = "the artifact",
+        max_pixels: int = MAX_PIXELS,
+        deadline: float | None = None,
+    ) -> None:
         self.manifest = manifest
         self.backend = backend
+        self.name = name
         self.max_pixels = max_pixels
+        self.deadline = deadline
         self.stage: StageHook = unobserved
+        self._check = OutputCheck(manifest, name)
+        self._first = True
+        self._watch = Watch()
 
     def observe(self, stage: StageHook) -> None:
         """Have a hook entered around each step from now on.
@@ -93,7 +111,10 @@ class Pipeline:
     def for_streams(self) -> tuple[Pipeline, int]:
         """This pipeline on the engine's form for many pictures, and how many threads should call its `run`."""
         backend, threads = self.backend.for_streams()
-        pipeline = Pipeline(self.manifest, backend, max_pixels=self.max_pixels)
+        if backend is self.backend:
+            return self, threads
+        limits: Any = {"max_pixels": self.max_pixels, "deadline": self.deadline}
+        pipeline = Pipeline(self.manifest, backend, name=self.name, **limits)
         pipeline.observe(self.stage)
         return pipeline, threads
 
@@ -156,28 +177,54 @@ class Pipeline:
         prepared: Sequence[Prepared],
         wanted: Sequence[tuple[int, ...]] | None = None,
         outputs: Sequence[str] = OUTPUTS,
+        stop: Stop | None = None,
     ) -> Outputs:
-        """Run the network on prepared pictures.
+        """Run the network on prepared pictures, and check what it gives against the manifest.
+
+        The first run asks for every output and checks them all. In the main thread Ctrl-C ends a run.
 
         Args:
             prepared: the pictures, at least one.
             wanted: of `wanted`, for each; None: the predicted classes.
             outputs: names of the outputs of the graph that are needed.
+            stop: ends the run early.
 
         Returns:
             The outputs by name, each with a row per picture.
 
         Raises:
-            BackendError: the engine failed.
+            BackendError: the engine failed, was stopped, gave NaN, or passed the deadline.
+            ArtifactError: an output is not what the manifest says.
         """
         labels = None
         if self.manifest.labels_input:
             labels = np.full((len(prepared), self.manifest.top_k), -1, np.int64)
             for row, ids in zip(labels, wanted or [()] * len(prepared), strict=True):
                 row[: len(ids)] = ids
+        names, first = tuple(outputs), self._first
+        if first:
+            declared = (str(entry["name"]) for entry in self.backend.outputs)
+            names = tuple(dict.fromkeys((*names, *(name for name in declared if name in self._check.outputs))))
         with self.stage("network"):
             stacked: Any = np.stack([entry.array for entry in prepared])
-            return self.backend.run(stacked, labels, outputs)
+            results = self._call(stacked, labels, names, stop or Stop(), self.deadline if first else None)
+        (self._check.all_values if first else self._check.values)(results, labels, len(prepared))
+        self._first = False
+        return {name: results[name] for name in outputs}
+
+    def _call(self, image: Any, labels: Any, names: tuple[str, ...], stop: Stop, deadline: float | None) -> Outputs:
+        """One run of the engine, in another thread where Ctrl-C or a deadline must be able to end it."""
+        if deadline is None and threading.current_thread() is not threading.main_thread():
+            return self.backend.run(image, labels, names, stop)
+        try:
+            return self._watch.call(lambda: self.backend.run(image, labels, names, stop), stop, deadline)
+        except TimeoutError:
+            if deadline is None:
+                raise
+            raise BackendError(
+                f"{self.name}: its first run took more than {deadline:g} s on {self.backend.name} and was stopped: its "
+                "graph may never end. Give more time (deadline=..., --deadline), or use another artifact"
+            ) from None
 
     def finish(
         self, entry: Prepared, outputs: Outputs, row: int = 0, count: int = 1, refine: Refine | None = None
@@ -193,10 +240,9 @@ class Pipeline:
             refine: refine map, mask and box with a dense CRF.
 
         Raises:
-            BackendError: the logits are not finite.
             InputError: a picture that was not kept is to be refined at its original size.
         """
-        scores = self._scores(entry, outputs["logits"][row])
+        scores = self._scores(outputs["logits"][row])
         names = self.manifest.class_names
         best = np.argsort(-scores, kind="stable")[:_TOP]
         topk = tuple(ClassScore(int(i), names[int(i)], float(scores[i])) for i in best)
@@ -236,13 +282,8 @@ class Pipeline:
         outputs = self.run(prepared, wanted)
         return [self.finish(entry, outputs, i, len(wanted[i]), refine) for i, entry in enumerate(prepared)]
 
-    def _scores(self, entry: Prepared, row: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    def _scores(self, row: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
         logits = row.astype(np.float64)
-        if not np.isfinite(logits).all():
-            raise BackendError(
-                f"{entry.path or 'the picture'}: the network gave NaN or infinite scores. Check the weights that "
-                "were exported"
-            )
         if self.manifest.task == "multilabel":
             return np.asarray(1.0 / (1.0 + np.exp(-logits)))
         scores: npt.NDArray[np.float64] = np.exp(logits - logits.max())

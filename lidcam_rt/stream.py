@@ -12,7 +12,7 @@ from collections.abc import Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, TypeAlias
 
-from lidcam_rt.backends.base import usable_cores
+from lidcam_rt.backends.base import Stop, usable_cores
 from lidcam_rt.errors import InputError
 from lidcam_rt.image import ImageSource, describe
 from lidcam_rt.results import Failure, Localization
@@ -41,6 +41,7 @@ def run_stream(
 ) -> Generator[_Result, None, None]:
     """See `Localizer.stream`."""
     pipeline, networks = pipeline.for_streams()
+    stop = Stop()
     pool = ThreadPoolExecutor(workers or usable_cores(), thread_name_prefix="lidcam-decode")
     network = ThreadPoolExecutor(networks, thread_name_prefix="lidcam-network")
 
@@ -55,7 +56,7 @@ def run_stream(
                 results[i] = Failure(name, error)
         if prepared:
             wanted = [jobs[i][1] for i in places]
-            outputs = pipeline.run(prepared, wanted)
+            outputs = pipeline.run(prepared, wanted, stop=stop)
             for row, i in enumerate(places):
                 results[i] = pool.submit(pipeline.finish, prepared[row], outputs, row, len(wanted[row]), refine)
         return [entry for entry in results if entry is not None]
@@ -100,6 +101,7 @@ def run_stream(
                 yield entry if isinstance(entry, Failure) else entry.result()
                 del entry
     finally:
+        stop.set()
         for batch in running:
             batch.cancel()
         # The network first: a batch under way still hands its post-processing to the pool.

@@ -14,7 +14,7 @@ from lidcam_export.exporter import manifest_of
 from lidcam_export.graph.localization import LocalizationGraph
 from lidcam_export.options import ExportOptions
 from lidcam_export.sources.source import load_source
-from lidcam_rt.backends.base import StageHook, unobserved
+from lidcam_rt.backends.base import StageHook, Stop, unobserved
 from lidcam_rt.errors import InputError
 from lidcam_rt.localizer import Localizer
 from lidcam_rt.pas import pas, pas_reference
@@ -79,6 +79,7 @@ class TorchBackend:
         image: npt.NDArray[np.uint8] | npt.NDArray[np.float32],
         labels: npt.NDArray[np.int64] | None,
         outputs: Sequence[str],
+        stop: Stop | None = None,
     ) -> dict[str, npt.NDArray[Any]]:
         """Run a batch, uint8 [N, H, W, 3]; outputs as those of an artifact.
 

@@ -161,8 +161,12 @@ def open_backend(
         InputError: backend, device or threads is not recognised, or does not go with the file.
         BackendError: the engine cannot run it here, or would run it elsewhere than asked for.
         MissingExtraError: the engine is not installed.
-        ArtifactError: the engine refuses the file.
+        ArtifactError: the engine refuses the file, or its graph does not fit its manifest.
     """
+    from lidcam_rt.backends.outputs import OutputCheck
+
     engine = choose(path, backend=backend, device=device)
     opener = cast(Opener, importlib.import_module(engine.module).open_backend)
-    return opener(path, manifest, device=device, threads=threads)
+    opened = opener(path, manifest, device=device, threads=threads)
+    OutputCheck(manifest, os.fspath(path)).declared(opened.inputs, opened.outputs)
+    return opened

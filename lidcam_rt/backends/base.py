@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
@@ -14,7 +16,7 @@ import numpy.typing as npt
 from lidcam_rt.artifact import Manifest
 from lidcam_rt.errors import InputError
 
-__all__ = ["Backend", "Opener", "StageHook", "parse_device", "unobserved", "usable_cores"]
+__all__ = ["Backend", "Opener", "StageHook", "Stop", "parse_device", "unobserved", "usable_cores"]
 
 _NOTHING = nullcontext()
 
@@ -35,6 +37,37 @@ class StageHook(Protocol):
 def unobserved(name: str, stream: int | None = None) -> AbstractContextManager[object]:
     """The hook of whoever is not watched: does nothing."""
     return _NOTHING
+
+
+class Stop:
+    """A wish that runs end early. Whoever starts a run may give one to it, and `set` it from any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._actions: list[Callable[[], object]] = []
+        self.is_set = False
+
+    def set(self) -> None:
+        """End the runs that have this, and those that get it from now on."""
+        with self._lock:
+            self.is_set = True
+            actions = list(self._actions)
+        for action in actions:
+            action()
+
+    @contextlib.contextmanager
+    def calling(self, action: Callable[[], object]) -> Iterator[None]:
+        """For an engine: `action` is called if this is set while the block runs, or is set already."""
+        with self._lock:
+            self._actions.append(action)
+            now = self.is_set
+        try:
+            if now:
+                action()
+            yield
+        finally:
+            with self._lock:
+                self._actions.remove(action)
 
 
 class Backend(Protocol):
@@ -69,6 +102,7 @@ class Backend(Protocol):
         image: npt.NDArray[np.uint8] | npt.NDArray[np.float32],
         labels: npt.NDArray[np.int64] | None,
         outputs: Sequence[str],
+        stop: Stop | None = None,
     ) -> dict[str, npt.NDArray[Any]]:
         """Run a batch.
 
@@ -76,9 +110,10 @@ class Backend(Protocol):
             image: input `image` of the artifact, with its batch dimension.
             labels: input `labels`, int64 [N, K], or None where the artifact has none.
             outputs: names of the outputs that are wanted.
+            stop: ends the run early, where the engine can do that.
 
         Raises:
-            BackendError: the engine failed.
+            BackendError: the engine failed, or was stopped.
         """
         ...
 

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lidcam_rt.artifact import Manifest
-from lidcam_rt.backends.base import Opener, parse_device, usable_cores
+from lidcam_rt.backends.base import Opener, Stop, parse_device, usable_cores
 from lidcam_rt.errors import ArtifactError, BackendError, InputError
 
 __all__ = ["OrtBackend", "open_backend"]
@@ -28,9 +28,9 @@ class OrtBackend:
     """An ONNX Runtime session of an artifact. ONNX Runtime's sessions may be run from several threads.
 
     Args:
+        ort: the module `onnxruntime`.
         session: the session.
         device: where it runs.
-        version: version of onnxruntime.
         ops_registered: whether the operator library was registered.
         threads: threads of one call on the CPU.
         open_one_thread: starts a second session of one thread, for streams; None: streams use this one.
@@ -43,17 +43,17 @@ class OrtBackend:
 
     def __init__(
         self,
+        ort: Any,
         session: Any,
         device: str,
-        version: str,
         ops_registered: bool = False,
         *,
         threads: int = 1,
         open_one_thread: Callable[[], Any] | None = None,
     ) -> None:
+        self._ort = ort
         self._session: Any = session
         self._device = device
-        self._version = version
         self.ops_registered = ops_registered
         self._threads = threads
         self._open_one_thread = open_one_thread
@@ -65,7 +65,7 @@ class OrtBackend:
     @property
     def name(self) -> str:
         """`onnxruntime` and its version."""
-        return f"onnxruntime {self._version}"
+        return f"onnxruntime {self._ort.__version__}"
 
     @property
     def device(self) -> str:
@@ -77,17 +77,23 @@ class OrtBackend:
         image: npt.NDArray[np.uint8] | npt.NDArray[np.float32],
         labels: npt.NDArray[np.int64] | None,
         outputs: Sequence[str],
+        stop: Stop | None = None,
     ) -> dict[str, npt.NDArray[Any]]:
-        """See `Backend.run`."""
+        """See `Backend.run`; a stop takes effect between two operators."""
         session = self._session
         if session is None:
             raise InputError("this backend is closed; load the artifact again")
         feed: dict[str, npt.NDArray[Any]] = {"image": image}
         if labels is not None:
             feed["labels"] = labels
+        how = self._ort.RunOptions()
+        how.log_severity_level = 4  # what is wrong is raised, not printed
         try:
-            values = session.run(list(outputs), feed)
+            with (stop or Stop()).calling(lambda: setattr(how, "terminate", True)):
+                values = session.run(list(outputs), feed, how)
         except Exception as error:
+            if stop is not None and stop.is_set:
+                raise BackendError("onnxruntime was stopped in the middle of a run") from None
             reason = _reason(error)
             raise BackendError(
                 f"onnxruntime failed on a batch of {image.shape[0]} ({reason}). "
@@ -107,7 +113,7 @@ class OrtBackend:
         with self._lock:
             if self._streams is None:
                 session, ops = self._open_one_thread()
-                self._streams = OrtBackend(session, self._device, self._version, ops)
+                self._streams = OrtBackend(self._ort, session, self._device, ops)
             return self._streams, usable_cores()
 
     def close(self) -> None:
@@ -199,7 +205,7 @@ def open_backend(
             _log.warning("no GPU: %s; running on the CPU", error)
         else:
             if session.get_providers()[0] == _CUDA:
-                return OrtBackend(session, f"cuda:{index}", ort.__version__, ops)
+                return OrtBackend(ort, session, f"cuda:{index}", ops)
             if kind == "cuda":
                 raise BackendError(
                     f"device {device} was asked for and onnxruntime {ort.__version__} fell back to "
@@ -211,9 +217,7 @@ def open_backend(
     more = None
     if threads == 0 and usable_cores() > 1:
         more = functools.partial(_start, ort, path, manifest, 1, [_CPU])
-    return OrtBackend(
-        session, "cpu", ort.__version__, ops, threads=threads or usable_cores(), open_one_thread=more
-    )
+    return OrtBackend(ort, session, "cpu", ops, threads=threads or usable_cores(), open_one_thread=more)
 
 
 def _start(
@@ -236,24 +240,7 @@ def _start(
         raise ArtifactError(
             f"{path}: onnxruntime {ort.__version__} refuses it ({reason}). Copy or export it again"
         ) from None
-    _check_graph(session, manifest, path)
     return session, ops
-
-
-def _check_graph(session: Any, manifest: Manifest, path: str | os.PathLike[str]) -> None:
-    """The graph must have the inputs and outputs that the manifest promises."""
-    inputs = {entry.name: entry.type for entry in session.get_inputs()}
-    wanted = {"image": f"tensor({'uint8' if manifest.input.dtype == 'uint8' else 'float'})"}
-    if manifest.labels_input:
-        wanted["labels"] = "tensor(int64)"
-    outputs = {entry.name for entry in session.get_outputs()}
-    missing = {"logits", "class_ids", "map8", "threshold"} - outputs
-    if inputs != wanted or missing:
-        raise ArtifactError(
-            f"{path}: its graph does not fit its manifest (inputs {inputs}, the manifest says {wanted}"
-            + (f"; outputs {', '.join(sorted(missing))} are missing" if missing else "")
-            + "). Export it again"
-        )
 
 
 _: Opener = open_backend  # checked by mypy

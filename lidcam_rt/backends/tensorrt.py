@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lidcam_rt.artifact import Manifest
-from lidcam_rt.backends.base import Opener, StageHook, parse_device, unobserved
+from lidcam_rt.backends.base import Opener, StageHook, Stop, parse_device, unobserved
 from lidcam_rt.backends.engine_file import ENGINE_SUFFIX, EngineSpec, check_engine, read_sidecar
 from lidcam_rt.device.runtime import CudaRuntime, open_runtime
 from lidcam_rt.errors import BackendError, InputError, MissingExtraError, RebuildError
@@ -155,8 +155,9 @@ class TensorRTBackend:
         image: npt.NDArray[np.uint8] | npt.NDArray[np.float32],
         labels: npt.NDArray[np.int64] | None,
         outputs: Sequence[str],
+        stop: Stop | None = None,
     ) -> dict[str, npt.NDArray[Any]]:
-        """See `Backend.run`.
+        """See `Backend.run`; a run that was started cannot be stopped.
 
         Raises:
             InputError: a shape is outside the engine's profile, or the backend is closed.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lidcam_rt.cli.options import Backend, BatchSize, Device, Model, OutputFolder, RefinePreset
+from lidcam_rt.cli.options import Backend, BatchSize, Deadline, Device, Model, OutputFolder, RefinePreset
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -44,6 +44,7 @@ def localize(
         int, typer.Option(min=1, metavar="COUNT", help="Refuse pictures of more pixels.")
     ] = 89_478_485,
     refine: RefinePreset = None,
+    deadline: Deadline = None,
 ) -> None:
     """Localize the main object of pictures.
 
@@ -80,7 +81,9 @@ def localize(
         "crf": None if how is None else how.to_dict(),
     }
     with (
-        load(model, backend=backend, device=device, threads=threads, max_pixels=max_pixels) as localizer,
+        load(
+            model, backend=backend, device=device, threads=threads, max_pixels=max_pixels, deadline=deadline
+        ) as localizer,
         RunFolder(output, {"run": "localize", **settings}, ignored=("artifact",)) as folder,
     ):
         pictures = Pictures(folder)

@@ -12,6 +12,7 @@ __all__ = [
     "Backend",
     "BatchSize",
     "Data",
+    "Deadline",
     "Device",
     "JsonFlag",
     "Limit",
@@ -63,6 +64,10 @@ RefinePreset = Annotated[
         "so on leave pydensecrf's rounding for speed. The CRF works on the network's input, or with @original, as in "
         "psa@original, on the picture itself.",
     ),
+]
+Deadline = Annotated[
+    float | None,
+    typer.Option(metavar="SECONDS", help="Give up if the network takes longer for its first batch: it may never end."),
 ]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 

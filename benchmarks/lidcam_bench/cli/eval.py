@@ -12,6 +12,7 @@ from lidcam_rt.cli.options import (
     Background,
     BatchSize,
     Data,
+    Deadline,
     Device,
     Limit,
     Model,
@@ -43,6 +44,7 @@ def evaluate(
     score: Score = 0.5,
     background: Background = "mask",
     refine: RefinePreset = None,
+    deadline: Deadline = None,
     cases: Annotated[int, typer.Option(min=0, metavar="COUNT", help="Best and worst pictures in the report.")] = 6,
 ) -> None:
     """Score an artifact on a data set.
@@ -70,7 +72,7 @@ def evaluate(
         refine=refine,
     )
     images = open_data(data, split)
-    with load(model, backend=backend, device=device) as localizer:
+    with load(model, backend=backend, device=device, deadline=deadline) as localizer:
         with progress() as bar:
             task = bar.add_task("eval", total=None)
             results = run(

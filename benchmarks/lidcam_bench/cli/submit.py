@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from lidcam_rt.cli.options import Backend, Background, BatchSize, Device, RefinePreset, Score
+from lidcam_rt.cli.options import Backend, Background, BatchSize, Deadline, Device, RefinePreset, Score
 
 __all__ = ["submit"]
 
@@ -28,6 +28,7 @@ def submit(
     score: Score = 0.5,
     background: Background = "mask",
     refine: RefinePreset = None,
+    deadline: Deadline = None,
     batch_size: BatchSize = None,
     backend: Backend = "auto",
     device: Device = "auto",
@@ -49,7 +50,7 @@ def submit(
         raise InputError(f"--output must name the zip file, such as track{track}.zip, got {output}")
     files = [Path(p) for p in find_images([str(images)])]
     if model is not None:
-        with load(model, backend=backend, device=device) as localizer, progress() as bar:
+        with load(model, backend=backend, device=device, deadline=deadline) as localizer, progress() as bar:
             task = bar.add_task("submit", total=None)
             write_submission(
                 localizer,

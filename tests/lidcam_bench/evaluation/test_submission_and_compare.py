@@ -174,7 +174,7 @@ class Shaky:
     def outputs(self):
         return [entry for entry in self.engine.outputs if entry["name"] != "cam" or self.calls < 3]
 
-    def run(self, image, labels, outputs):
+    def run(self, image, labels, outputs, stop=None):
         found = dict(self.engine.run(image, labels, outputs))
         self.calls += 1
         found["logits"] = found["logits"] + np.float32(0.25)

@@ -1,0 +1,95 @@
+"""Calls that Ctrl-C and a deadline can end.
+
+Python sees Ctrl-C only between two steps of the main thread, and an engine's call is one step. So the call is made in
+another thread, while the caller waits where it can be interrupted; the engine is then told to stop.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import TypeVar
+
+from lidcam_rt.backends.base import Stop
+
+__all__ = ["Watch"]
+
+_T = TypeVar("_T")
+_GRACE = 5.0  # seconds that an engine gets to stop in
+
+
+class Watch:
+    """Makes calls in a thread of its own, which is started for the first call and waits for the next one."""
+
+    def __init__(self) -> None:
+        self._jobs: queue.SimpleQueue[Callable[[], None] | None] | None = None
+        self._lock = threading.Lock()
+
+    def call(self, function: Callable[[], _T], stop: Stop, deadline: float | None = None) -> _T:
+        """The result of `function`, or its error.
+
+        Args:
+            function: what to call.
+            stop: is set when the deadline passes or the wait is interrupted, so that the call ends.
+            deadline: seconds; None: no limit.
+
+        Raises:
+            TimeoutError: the deadline passed.
+        """
+        future: Future[_T] = Future()
+
+        def job() -> None:
+            try:
+                result = function()
+            except BaseException as error:
+                future.set_exception(error)
+            else:
+                future.set_result(result)
+
+        with self._lock:  # a thread that is still at work is left to it
+            jobs, self._jobs = self._jobs or _start(), None
+        jobs.put(job)
+        ended = False
+        try:
+            result = future.result(deadline)
+            ended = True
+            return result
+        except BaseException:
+            ended = future.done()
+            if not ended:
+                stop.set()
+                ended = _ends(future)
+            raise
+        finally:
+            with self._lock:
+                if ended and self._jobs is None:
+                    self._jobs = jobs
+                else:
+                    jobs.put(None)
+
+    def __del__(self) -> None:
+        if self._jobs is not None:
+            self._jobs.put(None)
+
+
+def _start() -> queue.SimpleQueue[Callable[[], None] | None]:
+    jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+
+    def work() -> None:
+        while (job := jobs.get()) is not None:
+            job()
+            del job
+
+    # A daemon: a call that never ends must not keep the process.
+    threading.Thread(target=work, name="lidcam_call", daemon=True).start()
+    return jobs
+
+
+def _ends(future: Future[_T]) -> bool:
+    try:
+        future.exception(_GRACE)
+    except TimeoutError:
+        return False
+    return True
