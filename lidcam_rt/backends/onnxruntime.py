@@ -18,7 +18,7 @@ from lidcam_rt.artifact import Manifest
 from lidcam_rt.backends.base import Opener, Stop, parse_device, usable_cores
 from lidcam_rt.errors import ArtifactError, BackendError, InputError
 
-__all__ = ["OrtBackend", "open_backend"]
+__all__ = ["OrtBackend", "open_backend", "session_options"]
 
 _log = logging.getLogger("lidcam_rt")
 _CUDA, _CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
@@ -143,6 +143,15 @@ def _session_options(ort: Any, manifest: Manifest, threads: int) -> Any:
         # The runtime runs at the manifest's size: with it fixed, shapes of Resize fold to constants.
         options.add_free_dimension_override_by_name("height", manifest.input.height)
         options.add_free_dimension_override_by_name("width", manifest.input.width)
+    return options
+
+
+def session_options(manifest: Manifest, threads: int = 0) -> Any:
+    """An onnxruntime.SessionOptions as `open_backend` makes it, for tools that look into a session."""
+    import onnxruntime as ort
+
+    options = _session_options(ort, manifest, threads)
+    _register_ops(options)
     return options
 
 

@@ -26,6 +26,7 @@ class Target(Fact):
 
     Attributes:
         path: an artifact, an engine, or a checkpoint.
+        label: names it in reports; by default the file's name.
         engine: of the runtime's registry, `pytorch`, `torch-compile`, or `auto`.
         precision: that the engine is asked for, or `auto`: that of the file.
         device: as for `lidcam_rt.load`.
@@ -36,6 +37,7 @@ class Target(Fact):
     """
 
     path: Path
+    label: str = ""
     engine: str = "auto"
     precision: str = "auto"
     device: str = "auto"
@@ -47,7 +49,7 @@ class Target(Fact):
     @property
     def key(self) -> str:
         """What was asked for, in words: the same in another run of the same command."""
-        parts = [self.path.name]
+        parts = [self.label or self.path.name]
         parts += [part for part in (self.engine, self.precision, self.device) if part != "auto"]
         parts += [f"{self.threads} {'thread' if self.threads == 1 else 'threads'}"] if self.threads else []
         parts += [f"batch {self.batch}"] if self.batch != 1 else []

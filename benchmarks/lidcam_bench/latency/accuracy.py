@@ -1,0 +1,119 @@
+"""The accuracy pass: the same target over labelled pictures, or held against a reference; nothing is timed."""
+
+from __future__ import annotations
+
+import csv
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from lidcam_bench.data import ImageSet, Record, open_data
+from lidcam_bench.evaluation.compare import compare
+from lidcam_bench.evaluation.options import PREDICTED, EvalOptions
+from lidcam_bench.evaluation.runner import evaluate
+from lidcam_bench.latency.facts import Accuracy
+from lidcam_bench.latency.job import AccuracyJob
+from lidcam_bench.latency.target import Target, open_target
+from lidcam_bench.metrics.registry import METRICS
+from lidcam_rt.crf import Refine
+from lidcam_rt.localizer import Localizer
+from lidcam_rt.results import Localization
+from lidcam_rt.segmenter import SegmentOptions
+
+__all__ = ["has_truth", "measure_accuracy"]
+
+_AGREEMENT = ("mask_iou_mean", "mask_iou_least", "flipped_percent", "top1_agreement_percent", "logits_max_abs")
+
+
+def has_truth(data: ImageSet) -> bool:
+    """Whether a data set says anything that a result could be held against."""
+    return any(record.labels or record.boxes or record.mask is not None for record in data.records)
+
+
+def measure_accuracy(localizer: Localizer, target: Target, job: AccuracyJob) -> Accuracy:
+    """Score an open target.
+
+    Args:
+        localizer: the target.
+        target: how it is run.
+        job: data, reference, or both.
+
+    Raises:
+        DataError: the data cannot be read or do not fit the pictures.
+        InputError: the reference has other classes.
+    """
+    scores: dict[str, float] = {}
+    data: ImageSet | None = None
+    if job.data is not None:
+        data = open_data(job.data, job.split)
+        scores = _scores(localizer, target, data, job.limit)
+    agreement: dict[str, float] = {}
+    images = len(list(data.records)[: job.limit]) if data is not None else 0
+    if job.reference is not None:
+        records = list(data.records) if data is not None else [Record(image=path) for path in job.images]
+        records = records[: job.limit]
+        images = len(records)
+        with open_target(job.reference) as reference:
+            agreement = _agreement(reference, localizer, target.refine, records)
+    reason = "" if scores or agreement else "there are no labels, masks or boxes, and no reference"
+    return Accuracy(
+        data="" if data is None else data.name,
+        images=images,
+        scores=scores,
+        reference=None if job.reference is None else job.reference.key,
+        agreement=agreement,
+        reason=reason,
+    )
+
+
+def _scores(localizer: Localizer, target: Target, data: ImageSet, limit: int | None) -> dict[str, float]:
+    """The headline numbers of `lidcam eval`, by the names of the metrics, and the mean IoU of the masks as `miou`."""
+    track1 = target.pipeline == "track1"
+    options = EvalOptions(
+        metrics=("track1",) if track1 else ("track3", "wsol"),
+        replicates=0,
+        limit=limit,
+        segment=SegmentOptions(refine=target.refine),
+        refine=None if track1 else target.refine,
+    )
+    with tempfile.TemporaryDirectory(prefix="lidcam-accuracy-") as folder:
+        results = evaluate(localizer, data, folder, options)
+        with (Path(folder) / "images.csv").open(newline="") as file:
+            ious = [float(row["mask_iou"]) for row in csv.DictReader(file) if row.get("mask_iou")]
+    out: dict[str, float] = {}
+    for name, entry in results["rows"][PREDICTED].items():
+        for score in (METRICS[name].headline, *METRICS[name].glance):
+            value = entry["scores"].get(score)
+            if value is not None:
+                out[name if score == METRICS[name].headline and name != "localization" else score] = float(value)
+    if track1 and "track1" in out:
+        out["miou"] = out.pop("track1") / 100
+    elif ious:
+        out["miou"] = sum(ious) / len(ious)
+    return out
+
+
+class _Runner:
+    """A Localizer as `compare` asks for it, with the CRF that is measured."""
+
+    def __init__(self, localizer: Localizer, refine: str | None) -> None:
+        self._pipeline = localizer.pipeline
+        self._refine = Refine.of(refine)
+        self.class_names = localizer.class_names
+
+    def __call__(self, image: Path) -> tuple[Localization, npt.NDArray[Any], npt.NDArray[Any] | None]:
+        prepared = self._pipeline.prepare(image, keep_image=False, refine=self._refine)
+        outputs = self._pipeline.run([prepared])
+        result = self._pipeline.finish(prepared, outputs, refine=self._refine)
+        return result, np.asarray(outputs["logits"][0]), None
+
+
+def _agreement(
+    reference: Localizer, localizer: Localizer, refine: str | None, records: Sequence[Record]
+) -> dict[str, float]:
+    total = compare(_Runner(reference, refine), _Runner(localizer, refine), records).total
+    return {name: float(value) for name in _AGREEMENT if (value := total.get(name)) is not None}

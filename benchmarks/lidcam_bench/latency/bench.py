@@ -1,0 +1,186 @@
+"""`lidcam bench`: the machine, its floor, every job in a process of its own, and the floor again."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+from lidcam_bench.latency.diagnosis import diagnose_machine
+from lidcam_bench.latency.facts import Floor
+from lidcam_bench.latency.floor import measure_floor
+from lidcam_bench.latency.job import Job
+from lidcam_bench.latency.machine import describe_machine
+from lidcam_bench.latency.plan import BenchOptions
+from lidcam_bench.latency.results import Results, Run, Variant
+from lidcam_bench.latency.tasks import SCOPES
+from lidcam_bench.latency.work import against_floor
+from lidcam_rt.backends.base import usable_cores
+from lidcam_rt.errors import LidcamError
+from lidcam_rt.image import read_image
+from lidcam_rt.version import __version__
+
+__all__ = ["describe_images", "run_bench", "run_job"]
+
+#: Told what is being done: the job's number, its target, the step.
+Progress = Callable[[int, str, str], None]
+
+
+def run_bench(
+    jobs: Sequence[Job],
+    options: BenchOptions,
+    *,
+    command: str,
+    progress: Progress = lambda number, target, step: None,
+    run: Callable[[Job, Callable[[str], None]], Run] | None = None,
+    measure: Callable[..., Floor] = measure_floor,
+) -> Results:
+    """Measure.
+
+    Args:
+        jobs: of `plan.plan_jobs`, at least one.
+        options: that they were planned with.
+        command: for the report.
+        progress: told what is being done.
+        run: measures one job; None: in a process of its own. For tests.
+        measure: measures the floor; for tests.
+
+    Raises:
+        LidcamError: every job failed: the error of the first.
+        ImageError: a picture cannot be read.
+    """
+    images = describe_images(jobs[0].images)
+    gpu = options.device.startswith("cuda") or any(job.target.path.suffix == ".engine" for job in jobs)
+    threads = sorted({job.target.threads or usable_cores() for job in jobs})
+    before = after = None
+    if options.floor:
+        progress(0, "the machine", "floor")
+        before = measure(threads, gpu=gpu, seconds=options.floor_seconds)
+    runs: list[Run] = []
+    errors: list[LidcamError] = []
+    for number, job in enumerate(jobs):
+        try:
+            result = (run or run_job)(job, lambda step, n=number, j=job: progress(n, j.target.key, step))  # type: ignore[misc]
+        except LidcamError as error:
+            errors.append(error)
+            result = Run(variant=_asked(job), error=str(error))
+        runs.append(result)
+    if len(errors) == len(jobs):
+        raise errors[0]
+    if options.floor:
+        progress(len(jobs), "the machine", "floor")
+        after = measure(threads, gpu=gpu, seconds=options.floor_seconds)
+    floor = before or Floor(missing={"all": "not asked for"})
+    return Results(
+        package_version=__version__,
+        command=command,
+        date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        scope=SCOPES[options.scope],
+        images=images,
+        machine=describe_machine(),
+        floor=floor,
+        floor_again=after,
+        runs=tuple(_with_work(entry, floor) for entry in runs),
+        findings=diagnose_machine(floor, after),
+    )
+
+
+def _with_work(run: Run, floor: Floor) -> Run:
+    """A run whose network is held against the floor."""
+    if run.error is not None:
+        return run
+    result = run.scenario("single-stream") or run.scenario("multi-stream")
+    stage = None
+    if result is not None:
+        named = {stage.name: stage for stage in result.stages}
+        stage = named.get("network/network") or named.get("network/graph") or named.get("network")
+    per_image = None if stage is None or result is None else stage.summary.median_ms * result.queries / result.images
+    operations = None if run.work.gigaflop is None else run.work.gigaflop * 1e9
+    threads = 0 if run.variant.device.startswith("cuda") else run.variant.threads or usable_cores()
+    work = against_floor(operations, run.work.reason, per_image, run.variant.precision, threads, floor)
+    return run.model_copy(update={"work": work})
+
+
+def _asked(job: Job) -> Variant:
+    """The variant of a job that could not be run: what was asked for."""
+    target = job.target
+    return Variant(
+        key=target.key,
+        target=target.label or target.path.name,
+        engine=target.engine,
+        device=target.device,
+        precision=target.precision,
+        size=(0, 0),
+        threads=target.threads,
+        batch=target.batch,
+        refine=target.refine,
+        pipeline=target.pipeline,
+    )
+
+
+def run_job(job: Job, progress: Callable[[str], None] = lambda step: None) -> Run:
+    """Measure a job in a process of its own.
+
+    Raises:
+        LidcamError: the job failed, or its process died; the message says how.
+    """
+    with tempfile.TemporaryDirectory(prefix="lidcam-bench-") as folder:
+        given, answer = Path(folder) / "job.json", Path(folder) / "run.json"
+        given.write_text(job.model_dump_json(), encoding="utf-8")
+        command = [sys.executable, "-m", "lidcam_bench.latency.worker", str(given), str(answer)]
+        with (Path(folder) / "stderr").open("w+b") as errors:
+            status = _attend(command, errors, progress)
+            errors.seek(0)
+            said = errors.read().decode(errors="replace")
+        content: dict[str, Any] = json.loads(answer.read_text(encoding="utf-8")) if answer.exists() else {}
+    if status == 0 and content:
+        return Run.model_validate(content)
+    if "error" in content:
+        trace = "" if content["known"] or not os.environ.get("LIDCAM_TRACEBACK") else f"\n{said}"
+        raise LidcamError(f"{content['error']}{trace}")
+    last = "; ".join(said.strip().splitlines()[-2:]) or "it said nothing"
+    how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
+    raise LidcamError(f"the measuring process of {job.target.key} {how} ({last}): was there enough memory?")
+
+
+def _attend(command: Sequence[str], errors: IO[bytes], progress: Callable[[str], None]) -> int:
+    """Run a command, pass its lines on, and leave nothing running behind; its exit status."""
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True) as process:
+        try:
+            assert process.stdout is not None
+            for line in process.stdout:
+                progress(line.rstrip("\n"))
+            return process.wait()
+        except BaseException:  # Ctrl-C: LoadGen's own threads would go on
+            process.kill()
+            raise
+
+
+def describe_images(paths: Sequence[Path]) -> dict[str, Any]:
+    """Number, sizes and bytes of the pictures; each is decoded once, so that a damaged one is found beforehand.
+
+    Raises:
+        ImageError: one cannot be read.
+    """
+    sizes, lengths = [], []
+    for path in paths:
+        picture = read_image(path)
+        sizes.append((picture.shape[1], picture.shape[0]))
+        lengths.append(path.stat().st_size)
+    middle = len(paths) // 2
+    widths, heights, lengths = (
+        sorted(width for width, _ in sizes), sorted(height for _, height in sizes), sorted(lengths),
+    )  # fmt: skip
+    return {
+        "folder": paths[0].resolve().parent.name,
+        "count": len(paths),
+        "width": [widths[0], widths[middle], widths[-1]],
+        "height": [heights[0], heights[middle], heights[-1]],
+        "bytes": [lengths[0], lengths[middle], lengths[-1]],
+    }

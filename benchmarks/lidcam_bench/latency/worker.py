@@ -1,0 +1,43 @@
+"""A measuring process: reads a job, measures, writes the run. Its own process keeps memory and start clean.
+
+    python -m lidcam_bench.latency.worker JOB.json RUN.json
+
+Progress goes to standard output, a line each; everything else to standard error.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import traceback
+from pathlib import Path
+
+__all__ = ["main"]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measure a job. Exit status 0: RUN.json holds a run; 1: it holds the error that ended it."""
+    from lidcam_bench.latency.job import Job
+    from lidcam_bench.latency.measure import measure
+    from lidcam_rt.errors import LidcamError
+
+    given, answer = (Path(name) for name in (arguments or sys.argv[1:]))
+    told = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)  # libraries that print
+    job = Job.model_validate_json(given.read_text())
+    try:
+        run = measure(job, lambda text: print(text, file=told))
+    except LidcamError as error:
+        answer.write_text(json.dumps({"error": str(error), "known": True}))
+        return 1
+    except Exception as error:
+        traceback.print_exc()
+        answer.write_text(json.dumps({"error": f"{type(error).__name__}: {error}", "known": False}))
+        return 1
+    answer.write_text(run.model_dump_json())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
