@@ -1,6 +1,6 @@
 """Dense CRF (Krahenbuhl and Koltun, NIPS 2011) on the permutohedral lattice."""
 
-from lidcam_rt.crf.dense import DenseCRF, refine
+from lidcam_rt.crf.dense import DenseCRF, from_logits, refine
 from lidcam_rt.crf.localization import Refine, foreground_probability
 from lidcam_rt.crf.options import PRESETS, BilateralTerm, CrfOptions, GaussianTerm, preset
 
@@ -12,6 +12,7 @@ __all__ = [
     "GaussianTerm",
     "Refine",
     "foreground_probability",
+    "from_logits",
     "preset",
     "refine",
 ]

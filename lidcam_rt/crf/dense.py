@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,12 +11,14 @@ import numpy as np
 import numpy.typing as npt
 
 from lidcam_rt._kernels import crf as _kernels
+from lidcam_rt.backends.base import usable_cores
 from lidcam_rt.crf.options import CrfOptions, preset
 from lidcam_rt.errors import InputError
 
-__all__ = ["DenseCRF", "refine"]
+__all__ = ["DenseCRF", "from_logits", "refine"]
 
 _FLOOR = 1e-5  # of a probability, as psa clips
+_ROUNDING = 1e-3  # a softmax in float16 may leave 0..1 by this
 
 
 def _check_image(image: Any) -> npt.NDArray[np.uint8]:
@@ -94,8 +95,9 @@ class DenseCRF:
 
         Args:
             image: uint8 [H, W, 3] RGB.
-            probabilities: float [L, H, W], clipped below at 1e-5 as psa does; or a label map, integers [H, W], whose
-                labels get the probability `options.gt_prob` and share the rest (psa and irn do that).
+            probabilities: float [L, H, W] in 0..1, clipped below at 1e-5 as psa does (`from_logits` makes them of
+                logits); or a label map, integers [H, W], whose labels get the probability `options.gt_prob` and share
+                the rest (psa and irn do that).
             labels: the labels present in this image; the others take no time and get probability 0. "present": those
                 whose probability exceeds the clip somewhere. For probabilities only.
 
@@ -114,6 +116,7 @@ class DenseCRF:
             raise InputError(
                 f"probabilities must be float [labels, H, W], or an integer label map [H, W], got {p.dtype} {p.shape}"
             )
+        _check_range(p)
         if labels is None:
             return self.infer(image, _unary(p))
         chosen = _present(p) if isinstance(labels, str) and labels == "present" else _chosen(labels, p.shape[0])
@@ -152,7 +155,7 @@ class DenseCRF:
             images: as in `refine`, of any sizes.
             probabilities: as many, as in `refine`.
             labels: as many, as in `refine`.
-            threads: None: one per processor.
+            threads: None: one per usable core.
 
         Returns:
             One result of `refine` per image.
@@ -166,7 +169,7 @@ class DenseCRF:
                 f"there are {len(images)} images, {len(probabilities)} probabilities and {len(chosen)} labels: "
                 "give one of each per image"
             )
-        count = os.cpu_count() or 1 if threads is None else threads
+        count = usable_cores() if threads is None else threads
         if isinstance(count, bool) or not isinstance(count, int) or count < 1:
             raise InputError(f"threads must be a whole number >= 1, got {threads!r}")
 
@@ -204,6 +207,40 @@ def _share_out(one: Callable[[int], npt.NDArray[Any]], count: int, threads: int)
     if errors:
         raise errors[min(errors)]
     return out
+
+
+def from_logits(logits: Any) -> npt.NDArray[np.float32]:
+    """Probabilities of logits, for `DenseCRF.refine`.
+
+    Args:
+        logits: float [L, H, W], L >= 2: a softmax over the labels. [1, H, W] or [H, W], the logit of the foreground: a
+            sigmoid, and the background is the first of two labels.
+
+    Returns:
+        float32 [L, H, W], or [2, H, W].
+
+    Raises:
+        InputError: not such an array, or not finite.
+    """
+    values = np.asarray(logits)
+    if values.dtype.kind != "f" or values.ndim not in (2, 3) or values.size == 0:
+        raise InputError(f"logits must be float [labels, H, W] or [H, W], got {values.dtype} {values.shape}")
+    if not np.isfinite(values).all():
+        raise InputError("logits hold NaN or infinity")
+    values = values.astype(np.float32, copy=False)
+    if values.ndim == 2 or len(values) == 1:
+        foreground = values.reshape(values.shape[-2:])
+        values = np.stack([np.zeros_like(foreground), foreground])  # its softmax is the sigmoid
+    shifted = np.exp(values - values.max(0))
+    return np.asarray(shifted / shifted.sum(0), np.float32)
+
+
+def _check_range(p: npt.NDArray[Any]) -> None:
+    if p.size and (p.min() < -_ROUNDING or p.max() > 1 + _ROUNDING):
+        raise InputError(
+            f"probabilities lie in 0..1, these in {p.min():.4g}..{p.max():.4g}: if they are logits, use "
+            "refine(image, from_logits(logits)) with lidcam_rt.crf.from_logits"
+        )
 
 
 def _unary(p: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
