@@ -12,7 +12,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from lidcam_rt.errors import LidcamError, OutputError
@@ -26,22 +26,25 @@ __all__ = [
     "replacing",
     "safe_name",
     "write_atomically",
+    "write_new",
 ]
 
 #: The lock in a folder that one process writes into; it stays there and marks the folder as an output.
 LOCK_NAME = ".lidcam.lock"
 
 
-def write_atomically(path: Path, data: bytes | memoryview, *, sync: bool = False) -> None:
+def write_atomically(path: Path, data: bytes | memoryview, *, sync: bool = False, new: bool = False) -> None:
     """Write a file under a temporary name beside it, then give it its name.
 
     Args:
         path: the file; its folder must exist.
         data: the content.
         sync: wait until the content is on the disk, so that a power failure too leaves the old file or the new one.
+        new: do not replace a file of that name.
 
     Raises:
         OutputError: it cannot be written; nothing is left behind.
+        FileExistsError: `new`, and there is a file of that name.
     """
     temporary = path.with_name(f".lidcam-{secrets.token_hex(6)}.part")
     try:
@@ -51,15 +54,84 @@ def write_atomically(path: Path, data: bytes | memoryview, *, sync: bool = False
             if sync:
                 file.flush()
                 os.fsync(file.fileno())
-        temporary.replace(path)
+        if new:
+            _claim(temporary, path)
+        temporary.replace(path)  # without effect where both are one file, which then keeps both names
+        if new:
+            temporary.unlink(missing_ok=True)
     except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+        if new and isinstance(error, FileExistsError):
+            raise
         raise _unwritable(path, error) from None
     except BaseException:  # Ctrl-C
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise
+
+
+def _claim(temporary: Path, path: Path) -> None:
+    """Give `path` to this writer alone: as a second name of its file, or empty where a file has one name only."""
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        raise
+    except OSError:
+        path.open("xb").close()
+
+
+def write_new(
+    folder: Path, stem: str, files: Mapping[str, tuple[str, bytes]], about: Callable[[dict[str, str]], bytes]
+) -> dict[str, Path]:
+    """Write the files of one result under names that no file in the folder has; all or nothing.
+
+    A stem that is taken gets a number: `photo`, `photo-2`, `photo-3`. Other threads and processes may do the same.
+
+    Args:
+        folder: made if it is not there.
+        stem: what the names begin with.
+        files: per kind, what follows the stem in its name, and its content.
+        about: makes the content of `STEM.json`, of which the kind is `json`, from the names of the others.
+
+    Returns:
+        The files by kind.
+
+    Raises:
+        OutputError: a file cannot be written; those of this call that were written are removed.
+    """
+    make_folder(folder)
+    stem, ends = safe_name(stem), [*(end for end, _ in files.values()), ".json"]
+
+    def named(number: int) -> str:
+        return stem if number == 1 else f"{stem}-{number}"
+
+    def taken(number: int) -> bool:
+        return any(os.path.lexists(folder / (named(number) + end)) for end in ends)
+
+    while True:
+        high = 1
+        while taken(high):
+            high *= 2
+        low = high // 2  # taken, or 0
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if taken(middle) else (low, middle)
+        names = {kind: named(high) + end for kind, (end, _) in files.items()}
+        contents = {kind: (names[kind], data) for kind, (_, data) in files.items()}
+        contents["json"] = (f"{named(high)}.json", about(names))
+        written: dict[str, Path] = {}
+        try:
+            for kind, (name, data) in contents.items():
+                write_atomically(folder / name, data, new=True)
+                written[kind] = folder / name
+            return written
+        except BaseException as error:
+            for path in written.values():
+                with contextlib.suppress(OSError):
+                    path.unlink()
+            if not isinstance(error, FileExistsError):  # else another writer was faster
+                raise
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Generator, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lidcam_rt.artifact import Manifest
 from lidcam_rt.backends import Backend, manifest_of, open_backend
@@ -56,7 +56,15 @@ def load(
     if deadline is not None and not (isinstance(deadline, (int, float)) and deadline > 0):
         raise InputError(f"deadline must be a number of seconds above 0, got {deadline!r}")
     engine = open_backend(path, manifest, backend=backend, device=device, threads=threads)
-    return Localizer(engine, manifest, path=Path(path), max_pixels=max_pixels, deadline=deadline)
+    localizer = Localizer(engine, manifest, path=Path(path), max_pixels=max_pixels, deadline=deadline)
+    localizer._loaded_with = {
+        "backend": backend, "device": device, "threads": threads, "max_pixels": max_pixels, "deadline": deadline
+    }  # fmt: skip
+    return localizer
+
+
+def _load_again(path: Path, options: dict[str, Any]) -> Localizer:
+    return load(path, **options)
 
 
 class Localizer:
@@ -85,6 +93,8 @@ class Localizer:
             manifest, backend, name=str(path or "the artifact"), max_pixels=max_pixels, deadline=deadline
         )
         self._manifest = manifest
+        self._process = os.getpid()
+        self._loaded_with: dict[str, Any] | None = None
         self._lock = threading.Lock()
         self._description = f"{backend.name} on {backend.device}"
         self.path = path
@@ -104,8 +114,13 @@ class Localizer:
         """The steps of a localization, for those who arrange them in their own way (evaluation, serving).
 
         Raises:
-            InputError: the localizer is closed.
+            InputError: the localizer is closed, or was made in another process.
         """
+        if os.getpid() != self._process:
+            raise InputError(
+                "this Localizer came here by fork, and its engine's threads did not: load the artifact in each process "
+                "or give the Localizer to processes that are started with the method `spawn`"
+            )
         pipeline = self._pipeline
         if pipeline is None:
             raise InputError("this Localizer is closed: load the artifact again, or use it inside its `with` block")
@@ -129,6 +144,13 @@ class Localizer:
     def closed(self) -> bool:
         """Whether `close` was called."""
         return self._pipeline is None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled as the path and the options of `load`: the other process loads the artifact again."""
+        _ = self.pipeline
+        if self._loaded_with is None or self.path is None:
+            raise InputError("this Localizer was not made by load: only a path and options of load can be pickled")
+        return _load_again, (self.path.absolute(), self._loaded_with)
 
     def __repr__(self) -> str:
         state = "closed" if self.closed else self._description

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -162,11 +161,11 @@ class Localization:
         return None if self.image is None else notebook_png(self.overlay())
 
     def save(self, folder: str | Path, *, name: str | None = None) -> dict[str, Path]:
-        """Write overlay, mask, map and a JSON file; all or nothing.
+        """Write overlay, mask, map and a JSON file; all or nothing. No file is overwritten.
 
         Args:
             folder: made if it is not there.
-            name: stem of the files; by default that of the picture.
+            name: what the names begin with; by default that of the picture. A number is added where it is taken.
 
         Returns:
             The written files by kind: `overlay` (where the picture was kept), `mask`, `map`, `json`.
@@ -175,31 +174,21 @@ class Localization:
             OutputError: a file cannot be written; those of this call that were written are removed.
         """
         from lidcam_rt.drawing import encode
-        from lidcam_rt.files import make_folder, safe_name, write_atomically
+        from lidcam_rt.files import write_new
 
-        target = Path(folder)
-        make_folder(target)
-        stem = safe_name(name if name is not None else Path(self.path).stem if self.path else "localization")
-        files: dict[str, tuple[str, bytes]] = {
-            "mask": (f"{stem}_mask.png", encode(self.mask.astype(np.uint8) * np.uint8(255), ".png")),
-            "map": (f"{stem}_map.png", encode(self.map, ".png")),
+        files = {
+            "mask": ("_mask.png", encode(self.mask.astype(np.uint8) * np.uint8(255), ".png")),
+            "map": ("_map.png", encode(self.map, ".png")),
         }
         if self.image is not None:
-            files["overlay"] = (f"{stem}_overlay.jpg", encode(self.overlay(), ".jpg"))
-        names = {kind: file for kind, (file, _) in files.items()}
-        text = json.dumps({**self.to_dict(), "files": names}, indent=1) + "\n"
-        files["json"] = (f"{stem}.json", text.encode())
-        written: dict[str, Path] = {}
-        try:
-            for kind, (file, data) in files.items():
-                write_atomically(target / file, data)
-                written[kind] = target / file
-        except BaseException:
-            for path in written.values():
-                with contextlib.suppress(OSError):
-                    path.unlink()
-            raise
-        return written
+            files["overlay"] = ("_overlay.jpg", encode(self.overlay(), ".jpg"))
+        stem = name if name is not None else Path(self.path).stem if self.path else "localization"
+        return write_new(
+            Path(folder),
+            stem,
+            files,
+            lambda names: (json.dumps({**self.to_dict(), "files": names}, indent=1) + "\n").encode(),
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from lidcam_rt.errors import InputError, OutputError
+from lidcam_rt.errors import InputError
 from lidcam_rt.image import ImageSource
 from lidcam_rt.localizer import Localizer
 from lidcam_rt.results import ClassScore, Localization
@@ -150,24 +150,28 @@ class Segmentation:
     def save(self, folder: str | Path, *, name: str | None = None) -> dict[str, Path]:
         """Write `NAME_labels.png` (8-bit grey, the labels themselves) and `NAME_labels.json`; all or nothing.
 
+        No file is overwritten: a number is added to a name that is taken.
+
+        Args:
+            folder: made if it is not there.
+            name: what the names begin with; by default that of the picture.
+
+        Returns:
+            The written files by kind: `png`, `json`.
+
         Raises:
             OutputError: a file cannot be written.
         """
         from lidcam_rt.drawing import encode
-        from lidcam_rt.files import make_folder, safe_name, write_atomically
+        from lidcam_rt.files import write_new
 
-        target = Path(folder)
-        make_folder(target)
-        stem = safe_name(name if name is not None else Path(self.path).stem if self.path else "segmentation")
-        files = {kind: target / f"{stem}_labels.{kind}" for kind in ("png", "json")}
-        text = json.dumps({**self.to_dict(), "file": files["png"].name}, indent=1) + "\n"
-        write_atomically(files["png"], encode(self.labels, ".png"))
-        try:
-            write_atomically(files["json"], text.encode())
-        except OutputError:
-            files["png"].unlink(missing_ok=True)
-            raise
-        return files
+        stem = name if name is not None else Path(self.path).stem if self.path else "segmentation"
+        return write_new(
+            Path(folder),
+            f"{stem}_labels",
+            {"png": (".png", encode(self.labels, ".png"))},
+            lambda names: (json.dumps({**self.to_dict(), "file": names["png"]}, indent=1) + "\n").encode(),
+        )
 
 
 class Segmenter:

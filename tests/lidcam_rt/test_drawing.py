@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import artifacts
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
+import lidcam_rt
 from lidcam_rt import files
 from lidcam_rt.errors import InputError, OutputError
 
@@ -29,16 +32,57 @@ def test_save_is_all_or_nothing(localizer, tmp_path, monkeypatch):
     result = localizer(artifacts.picture("red"))
     real, calls = files.write_atomically, []
 
-    def fails_late(path, data):
+    def fails_late(path, data, **how):
         calls.append(path)
         if len(calls) == 3:
             raise OutputError("full")
-        real(path, data)
+        real(path, data, **how)
 
     monkeypatch.setattr(files, "write_atomically", fails_late)
     with pytest.raises(OutputError, match="full"):
         result.save(tmp_path)
     assert len(calls) == 3 and list(tmp_path.iterdir()) == []
+
+
+def test_nothing_is_overwritten(localizer, tmp_path):
+    """Arrays have no names, pictures of two folders may have one name, and a picture may be saved again."""
+    results = [localizer(artifacts.picture(colour)) for colour in artifacts.CLASSES]
+    for i, colour in enumerate(artifacts.CLASSES[:3]):
+        (tmp_path / str(i)).mkdir()
+        Image.fromarray(artifacts.picture(colour)).save(tmp_path / str(i) / "photo.png")
+        results.append(localizer(tmp_path / str(i) / "photo.png"))
+    results.append(results[-1])
+    written = [result.save(tmp_path / "out") for result in results]
+    assert len(list((tmp_path / "out").iterdir())) == 4 * len(results) == len({p for f in written for p in f.values()})
+    for result, paths in zip(results, written, strict=True):
+        about = json.loads(paths["json"].read_text())
+        assert about["class_name"] == result.class_name and about["files"]["mask"] == paths["mask"].name
+        mask = cv2.imread(str(paths["mask"]), cv2.IMREAD_UNCHANGED)
+        np.testing.assert_array_equal(mask > 0, result.mask)
+    assert {f["json"].name for f in written[:4]} == {f"localization{end}.json" for end in ("", "-2", "-3", "-4")}
+    segment = lidcam_rt.Segmenter(localizer)
+    maps = [segment(artifacts.picture(colour)).save(tmp_path / "maps") for colour in ("red", "blue", "blue")]
+    assert len({f["png"] for f in maps}) == 3 and len(list((tmp_path / "maps").iterdir())) == 6
+
+
+def test_threads_that_save_under_one_name_lose_nothing(localizer, tmp_path):
+    results = [localizer(artifacts.picture(artifacts.CLASSES[i % 4]), keep_image=False) for i in range(32)]
+    with ThreadPoolExecutor(8) as pool:
+        written = list(pool.map(lambda result: result.save(tmp_path, name="same"), results))
+    for result, paths in zip(results, written, strict=True):
+        assert json.loads(paths["json"].read_text())["class_name"] == result.class_name
+    assert len(list(tmp_path.iterdir())) == 3 * 32
+
+
+def test_file_systems_without_second_names(localizer, tmp_path, monkeypatch):
+    def refuse(*_):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr("os.link", refuse)
+    result = localizer(artifacts.picture("red"))
+    first, second = result.save(tmp_path), result.save(tmp_path)
+    assert first["mask"] != second["mask"] and first["mask"].read_bytes() == second["mask"].read_bytes() != b""
+    assert len(list(tmp_path.iterdir())) == 8
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a folder that refuses")
