@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -35,7 +35,7 @@ _Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
 class _Spec(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class InputSpec(_Spec):
@@ -171,13 +171,9 @@ class Manifest(_Spec):
                 "`lidcam export SOURCE -o model.onnx`"
             )
         try:
-            raw = json.loads(text)
+            raw = json_object(text)
         except ValueError as error:
-            raise ArtifactError(
-                f"{path}: its lidcam manifest is not JSON ({error}). Export the model again"
-            ) from None
-        if not isinstance(raw, dict):
-            raise ArtifactError(f"{path}: its lidcam manifest is not a JSON object. Export the model again")
+            raise ArtifactError(f"{path}: its lidcam manifest is {error}. Export the model again") from None
         version = raw.get("schema_version")
         if isinstance(version, int) and version > SCHEMA_VERSION:
             raise ArtifactError(
@@ -190,13 +186,33 @@ class Manifest(_Spec):
                 "Export the model again with the options you want"
             )
         try:
-            return cls.model_validate(raw)
+            return cls.model_validate_json(text, strict=True)
         except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"]) or "manifest"
-            raise ArtifactError(
-                f"{path}: its lidcam manifest is invalid ({where}: {first['msg']}). Export the model again"
-            ) from None
+            reason = first_fault(error, "manifest")
+            raise ArtifactError(f"{path}: its lidcam manifest is invalid ({reason}). Export the model again") from None
+
+
+def json_object(text: str | bytes) -> dict[str, Any]:
+    """A JSON object from a file of unknown origin.
+
+    Raises:
+        ValueError: it is none; the message says what it is.
+    """
+    try:
+        raw = json.loads(text)
+    except RecursionError:
+        raise ValueError("not JSON of a reasonable depth") from None
+    except ValueError as error:
+        raise ValueError(f"not JSON ({str(error)[:200]})") from None
+    if not isinstance(raw, dict):
+        raise ValueError("not a JSON object")
+    return raw
+
+
+def first_fault(error: ValidationError, whole: str) -> str:
+    """The first thing that pydantic found, as `field: reason`; `whole` stands for a fault of no field."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    return f"{'.'.join(str(part) for part in first['loc']) or whole}: {first['msg']}"
 
 
 def read_manifest(path: str | os.PathLike[str]) -> Manifest:

@@ -10,11 +10,11 @@ import hashlib
 import json
 import os
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from lidcam_rt.artifact import Manifest
+from lidcam_rt.artifact import Manifest, first_fault, json_object
 from lidcam_rt.errors import ArtifactError, RebuildError
 from lidcam_rt.files import file_sha256, make_folder, write_atomically
 
@@ -23,12 +23,14 @@ __all__ = ["ENGINE_SUFFIX", "EngineSpec", "Profile", "TensorSpec", "cache_key", 
 
 ENGINE_SUFFIX = ".engine"
 SIDECAR_SCHEMA = 1
+_MAX_SIDECAR = 64 << 20
+_DTYPES = frozenset({"uint8", "int32", "int64", "float16", "float32", "bool"})
 
 _Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
 class _Spec(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Profile(_Spec):
@@ -60,7 +62,7 @@ class EngineSpec(_Spec):
         version: version of TensorRT that built it.
         compute_capability: what it was built for, such as 8.9; several for TensorRT for RTX.
         precision: what was asked for: `fp32` or `fp16`.
-        built: what was built: how many of the network's weighty layers have which type.
+        built: what was built: how many of the network's convolutions have which type.
         evidence: where `built` was read: `inspector` (the engine, loaded), `plan` (text inside the engine file) or
             `network` (the strongly typed network it was built from).
         profile: shapes of each input.
@@ -92,6 +94,18 @@ class EngineSpec(_Spec):
     half_check: dict[str, float] | None = None
     manifest: dict[str, str]
     package_version: str
+
+    @model_validator(mode="after")
+    def _tensors_fit(self) -> EngineSpec:
+        if unknown := {entry.dtype for entry in (*self.inputs, *self.outputs)} - _DTYPES:
+            raise ValueError(f"no tensor has the type {sorted(unknown)[0]}")
+        if set(self.profile) != {entry.name for entry in self.inputs}:
+            raise ValueError("the profile is not of the engine's inputs")
+        for entry in self.inputs:
+            shapes = self.profile[entry.name]
+            if not len(shapes.min) == len(shapes.opt) == len(shapes.max) == len(entry.shape):
+                raise ValueError(f"the profile of {entry.name} has another number of dimensions than the input")
+        return self
 
     def read_manifest(self, path: str | os.PathLike[str]) -> Manifest:
         """The artifact's manifest, checked as an artifact's is."""
@@ -152,25 +166,27 @@ def read_sidecar(engine: str | os.PathLike[str]) -> EngineSpec:
     path = sidecar_path(engine)
     again = "build the engine again: lidcam build MODEL.onnx -o " + Path(engine).name
     try:
-        raw: Any = json.loads(path.read_text(encoding="utf-8"))
+        with path.open("rb") as file:
+            text = file.read(_MAX_SIDECAR + 1)
+        if len(text) > _MAX_SIDECAR:
+            raise ValueError(f"over {_MAX_SIDECAR >> 20} MiB")
+        raw = json_object(text)
     except FileNotFoundError:
         raise ArtifactError(
-            f"{engine}: it has no sidecar {path.name}, so that nothing is known of it. Copy both files, or {again}"
+            f"{engine}: it has no sidecar {path.name} and cannot be verified. Copy both files, or {again}"
         ) from None
     except (OSError, ValueError) as error:
         raise RebuildError(f"{path}: cannot be read ({error}); {again}") from None
-    version = raw.get("schema_version") if isinstance(raw, dict) else None
+    version = raw.get("schema_version")
     if isinstance(version, int) and version > SIDECAR_SCHEMA:
         raise RebuildError(
             f"{path}: it has schema {version}, this lidcam_rt reads up to {SIDECAR_SCHEMA}: "
             f"pip install -U lidcam-rt, or {again}"
         )
     try:
-        return EngineSpec.model_validate(raw)
+        return EngineSpec.model_validate_json(text, strict=True)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "sidecar"
-        raise RebuildError(f"{path}: invalid ({where}: {first['msg']}); {again}") from None
+        raise RebuildError(f"{path}: invalid ({first_fault(error, 'sidecar')}); {again}") from None
 
 
 def engine_manifest(path: str | os.PathLike[str]) -> Manifest:
@@ -205,7 +221,7 @@ def check_engine(
         raise ArtifactError(f"{path}: cannot be read ({error.strerror})") from None
     if size != spec.engine_bytes:
         raise RebuildError(
-            f"{path}: {size} bytes, its sidecar says {spec.engine_bytes}: a copy that broke off, or another engine's "
+            f"{path}: {size} bytes, its sidecar says {spec.engine_bytes}: an incomplete copy, or another engine's "
             f"sidecar; copy both files again, or {again}"
         )
     if (flavour, version) != (spec.flavour, spec.version):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 
 import artifacts
@@ -7,6 +8,7 @@ import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from json_mutation import ODD, mutations
 
 import lidcam_rt
 from lidcam_rt.artifact import DIGEST_KEY, MANIFEST_KEY, Manifest, read_manifest
@@ -74,13 +76,41 @@ def test_tampered_manifest(model, tmp_path):
         lidcam_rt.load(with_metadata(model, tmp_path / "m.onnx", entries))
 
 
-@pytest.mark.parametrize("text", ["{", "[]", "null", '{"schema_version": 1}'])
-def test_manifest_of_another_form(text):
-    import hashlib
+def holds(kept, given):
+    """Whether what was given was kept; what was left out has its default."""
+    if isinstance(given, dict):
+        return all(value is None or holds(kept[key], value) for key, value in given.items())
+    return kept == given
 
-    metadata = {MANIFEST_KEY: text, DIGEST_KEY: hashlib.sha256(text.encode()).hexdigest()}
-    with pytest.raises(ArtifactError, match="manifest is"):
-        Manifest.from_metadata(metadata, "m.onnx")
+
+def parsed(text):
+    data = text.encode("utf-8", "surrogatepass")
+    return Manifest.from_metadata({MANIFEST_KEY: text, DIGEST_KEY: hashlib.sha256(data).hexdigest()}, "m.onnx")
+
+
+@pytest.mark.parametrize("text", ODD, ids=lambda text: text[:12])
+def test_manifest_of_another_form(text):
+    with pytest.raises(ArtifactError, match=r"m\.onnx: its (lidcam )?manifest"):
+        parsed(text)
+
+
+@settings(max_examples=400, deadline=None)
+@given(mutations(json.loads(artifacts.manifest().to_metadata()[MANIFEST_KEY])))
+def test_a_changed_manifest_is_valid_or_refused(text):
+    """And what is valid is kept as it was: no value was read as another type."""
+    try:
+        manifest = parsed(text)
+    except ArtifactError as error:
+        assert str(error).startswith("m.onnx: ")
+    else:
+        assert holds(json.loads(manifest.to_metadata()[MANIFEST_KEY]), json.loads(text))
+
+
+@pytest.mark.parametrize("version", ["2", "1", 2.0, 1.0, True, None, -1, 0, [1]])
+def test_versions_that_are_none(version):
+    raw = json.loads(artifacts.manifest().to_metadata()[MANIFEST_KEY]) | {"schema_version": version}
+    with pytest.raises(ArtifactError, match="schema"):
+        parsed(json.dumps(raw))
 
 
 def test_files_that_are_none(tmp_path, model):

@@ -10,6 +10,9 @@ import numpy as np
 import onnx
 import pytest
 import tensorrt_standin
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from json_mutation import ODD, mutations
 
 import lidcam_rt
 from lidcam_rt.artifact import read_manifest
@@ -196,6 +199,30 @@ def test_stale_engines_are_refused_before_they_are_loaded(engine, monkeypatch):
     sidecar_path(engine).unlink()
     with pytest.raises(ArtifactError, match="no sidecar"):
         lidcam_rt.load(engine)
+
+
+@pytest.mark.parametrize("text", ODD, ids=lambda text: text[:12])
+def test_sidecars_of_another_form(engine, text):
+    sidecar_path(engine).write_bytes(text.encode("utf-8", "surrogatepass"))
+    with pytest.raises(RebuildError, match=r"tiny\.engine\.json"):
+        lidcam_rt.load(engine)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_a_changed_sidecar_is_valid_or_refused(engine, data):
+    original = engine.with_name("original.json")
+    if not original.exists():
+        original.write_bytes(sidecar_path(engine).read_bytes())
+    sidecar_path(engine).write_text(data.draw(mutations(json.loads(original.read_text()))))
+    with contextlib.suppress(ArtifactError, InputError, MissingExtraError, BackendError):
+        opened(engine)
+
+
+def test_a_huge_sidecar_is_not_read(engine, monkeypatch):
+    monkeypatch.setattr("lidcam_rt.backends.engine_file._MAX_SIDECAR", 100)
+    with pytest.raises(RebuildError, match="cannot be read"):
+        read_sidecar(engine)
 
 
 def test_an_engine_that_tensorrt_refuses(engine):
