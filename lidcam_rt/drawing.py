@@ -6,11 +6,11 @@ import numpy as np
 import numpy.typing as npt
 
 from lidcam_rt.errors import InputError, OutputError
+from lidcam_rt.image.resize import tiles
 
 __all__ = ["encode", "overlay"]
 
 _OUTLINE, _BOX = (255, 255, 255), (40, 230, 120)
-_BAND = 512
 
 
 def overlay(
@@ -43,14 +43,13 @@ def overlay(
     if not 0.0 <= alpha <= 1.0:
         raise InputError(f"alpha must be between 0 and 1, got {alpha!r}")
     canvas = np.empty_like(image)
-    for top in range(0, canvas.shape[0], _BAND):  # in bands: the blend is in float32
-        rows = slice(top, top + _BAND)
-        colours = cv2.applyColorMap(map8[rows], cv2.COLORMAP_TURBO)[..., ::-1]
+    for part in tiles(*mask.shape[::-1]):  # one at a time: the blend is in float32
+        colours = cv2.applyColorMap(np.ascontiguousarray(map8[part]), cv2.COLORMAP_TURBO)[..., ::-1]
         # The map's own value is its opacity, so that what it does not point at stays visible as it is.
-        weight = (map8[rows].astype(np.float32) * np.float32(alpha / 255.0))[..., None]
-        blended = image[rows].astype(np.float32)
+        weight = (map8[part].astype(np.float32) * np.float32(alpha / 255.0))[..., None]
+        blended = image[part].astype(np.float32)
         blended += (colours.astype(np.float32) - blended) * weight
-        canvas[rows] = np.rint(blended).astype(np.uint8)
+        canvas[part] = np.rint(blended).astype(np.uint8)
 
     height, width = mask.shape
     line = max(1, round(min(width, height) / 240))
@@ -86,11 +85,12 @@ def _label(
     if y < 0:
         y = box[1] + line + 1 if box else 0
     x, y = max(0, min(x, width - plate_w)), max(0, min(y, height - plate_h))
-    picture = Image.fromarray(canvas)
-    draw = ImageDraw.Draw(picture, "RGBA")
-    draw.rectangle((x, y, x + plate_w - 1, y + plate_h - 1), fill=(16, 20, 24, 215))
-    draw.text((x + pad, y + pad + size // 2), text, font=font, fill=(255, 255, 255, 255), anchor="lm")
-    canvas[:] = np.asarray(picture)
+    inside = np.s_[y : y + plate_h, x : x + plate_w]
+    plate = Image.fromarray(canvas[inside])
+    draw = ImageDraw.Draw(plate, "RGBA")
+    draw.rectangle((0, 0, plate_w - 1, plate_h - 1), fill=(16, 20, 24, 215))
+    draw.text((pad, pad + size // 2), text, font=font, fill=(255, 255, 255, 255), anchor="lm")
+    canvas[inside] = np.asarray(plate)
 
 
 def encode(pixels: npt.NDArray[np.uint8], suffix: str) -> bytes:

@@ -30,6 +30,7 @@ def load(
     device: str = "auto",
     threads: int = 0,
     max_pixels: int = MAX_PIXELS,
+    strict: bool = True,
     deadline: float | None = None,
 ) -> Localizer:
     """Load an artifact.
@@ -41,6 +42,8 @@ def load(
             change to the CPU.
         threads: threads of one network call on the CPU; 0: one per usable core.
         max_pixels: pictures of more pixels are refused.
+        strict: refuse pictures of which data is missing or damaged; False: localize in what can be read of them, and
+            say what was missing in the result.
         deadline: seconds that the first run of the network may take, for artifacts of unknown origin, whose graph may
             never end; None: any time.
 
@@ -50,16 +53,17 @@ def load(
         MissingExtraError: the backend is not installed.
         InputError: an argument is not recognised.
     """
+    if not isinstance(path, (str, os.PathLike)):
+        raise InputError(f"load needs the path of an artifact or engine, got {type(path).__name__}: write it to a file")
     manifest = manifest_of(path)
     if isinstance(max_pixels, bool) or not isinstance(max_pixels, int) or max_pixels < 1:
         raise InputError(f"max_pixels must be a positive number of pixels, got {max_pixels!r}")
     if deadline is not None and not (isinstance(deadline, (int, float)) and deadline > 0):
         raise InputError(f"deadline must be a number of seconds above 0, got {deadline!r}")
     engine = open_backend(path, manifest, backend=backend, device=device, threads=threads)
-    localizer = Localizer(engine, manifest, path=Path(path), max_pixels=max_pixels, deadline=deadline)
-    localizer._loaded_with = {
-        "backend": backend, "device": device, "threads": threads, "max_pixels": max_pixels, "deadline": deadline
-    }  # fmt: skip
+    limits: dict[str, Any] = {"max_pixels": max_pixels, "strict": strict, "deadline": deadline}
+    localizer = Localizer(engine, manifest, path=Path(path), **limits)
+    localizer._loaded_with = {"backend": backend, "device": device, "threads": threads, **limits}
     return localizer
 
 
@@ -77,6 +81,7 @@ class Localizer:
         manifest: the artifact's manifest.
         path: the artifact.
         max_pixels: pictures of more pixels are refused.
+        strict: of `load`.
         deadline: seconds that the first run of the network may take; None: any time.
     """
 
@@ -87,11 +92,11 @@ class Localizer:
         *,
         path: Path | None = None,
         max_pixels: int = MAX_PIXELS,
+        strict: bool = True,
         deadline: float | None = None,
     ) -> None:
-        self._pipeline: Pipeline | None = Pipeline(
-            manifest, backend, name=str(path or "the artifact"), max_pixels=max_pixels, deadline=deadline
-        )
+        limits: dict[str, Any] = {"max_pixels": max_pixels, "strict": strict, "deadline": deadline}
+        self._pipeline: Pipeline | None = Pipeline(manifest, backend, name=str(path or "the artifact"), **limits)
         self._manifest = manifest
         self._process = os.getpid()
         self._loaded_with: dict[str, Any] | None = None
@@ -183,8 +188,8 @@ class Localizer:
         """Localize in one picture.
 
         Args:
-            image: a path, the bytes of a file, a uint8 array [H, W, 3] RGB (or [H, W], [H, W, 4]), a
-                Pillow image.
+            image: a path, the bytes of a file, a file opened for reading bytes, a uint8 array or CPU tensor
+                [H, W, 3] RGB (or [H, W], [H, W, 4]), a Pillow image.
             labels: class ids to localize instead of the predicted ones (ground-truth-known
                 localization), at most the artifact's top_k.
             top_k: predicted classes to localize, 1 to the artifact's top_k; the best is the result, the

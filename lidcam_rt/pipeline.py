@@ -24,11 +24,11 @@ from lidcam_rt.image import (
     MAX_PIXELS,
     ImageSource,
     RgbImage,
+    decode,
     describe,
     network_input,
     network_pixels,
     placement,
-    read_image,
     to_original_size,
 )
 from lidcam_rt.results import ClassScore, Localization
@@ -56,6 +56,7 @@ class Prepared:
         picture: uint8 [H, W, 3], or None where it is not kept.
         array: network input without its batch dimension.
         keep_image: whether the result gets the picture.
+        missing: what was missing in its file, or None.
     """
 
     path: str | None
@@ -63,6 +64,7 @@ class Prepared:
     picture: RgbImage | None
     array: npt.NDArray[np.uint8] | npt.NDArray[np.float32]
     keep_image: bool = True
+    missing: str | None = None
 
 
 class Pipeline:
@@ -73,6 +75,7 @@ class Pipeline:
         backend: the engine that runs it.
         name: of the artifact, for messages.
         max_pixels: pictures of more pixels are refused.
+        strict: pictures of which data is missing are refused.
         deadline: seconds that the first run may take; None: any time.
 
     Attributes:
@@ -86,12 +89,14 @@ class Pipeline:
         *,
         name: str = "the artifact",
         max_pixels: int = MAX_PIXELS,
+        strict: bool = True,
         deadline: float | None = None,
     ) -> None:
         self.manifest = manifest
         self.backend = backend
         self.name = name
         self.max_pixels = max_pixels
+        self.strict = strict
         self.deadline = deadline
         self.stage: StageHook = unobserved
         self._check = OutputCheck(manifest, name)
@@ -113,7 +118,7 @@ class Pipeline:
         backend, threads = self.backend.for_streams()
         if backend is self.backend:
             return self, threads
-        limits: Any = {"max_pixels": self.max_pixels, "deadline": self.deadline}
+        limits: Any = {"max_pixels": self.max_pixels, "strict": self.strict, "deadline": self.deadline}
         pipeline = Pipeline(self.manifest, backend, name=self.name, **limits)
         pipeline.observe(self.stage)
         return pipeline, threads
@@ -162,7 +167,8 @@ class Pipeline:
             ImageError: the picture cannot be read.
         """
         with self.stage("decode"):
-            picture = read_image(image, max_pixels=self.max_pixels)
+            decoded = decode(image, max_pixels=self.max_pixels, strict=self.strict)
+        picture = decoded.pixels
         path = describe(image) if isinstance(image, (str, os.PathLike)) else None
         if path is None and isinstance(name := getattr(image, "filename", None), str) and name:
             path = name
@@ -170,7 +176,7 @@ class Pipeline:
         with self.stage("preprocess"):
             array = network_input(picture, self.manifest.input)
         keep_picture = keep_image or (refine is not None and refine.size == "original")
-        return Prepared(path, size, picture if keep_picture else None, array, keep_image)
+        return Prepared(path, size, picture if keep_picture else None, array, keep_image, decoded.missing)
 
     def run(
         self,
@@ -267,6 +273,7 @@ class Pipeline:
                     threshold=threshold,
                     path=entry.path,
                     image=entry.picture if entry.keep_image else None,
+                    missing=entry.missing,
                 )
             )
         plain[0] = replace(plain[0], others=tuple(plain[1:]))

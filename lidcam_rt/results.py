@@ -18,6 +18,8 @@ __all__ = ["Box", "ClassScore", "Failure", "Localization"]
 #: x0, y0, x1, y1 in pixels of the original image; x1 and y1 are one past the last pixel.
 Box = tuple[int, int, int, int]
 
+_OF_THE_PICTURE = ("image", "width", "height", "topk", "crf", "missing")
+
 
 @dataclass(frozen=True, slots=True)
 class ClassScore:
@@ -61,6 +63,8 @@ class Localization:
         crf: the options of the CRF that refined `map`, `mask` and `box` (`lidcam_rt.crf.Refine.to_dict`), or None.
             `map` is then 255 times the foreground's probability and `threshold` 127.
         unrefined: this localization before the CRF, or None.
+        missing: what was missing or damaged in the picture's file, where such pictures were let through
+            (`load(..., strict=False)`), or None.
     """
 
     class_id: int
@@ -76,6 +80,7 @@ class Localization:
     others: tuple[Localization, ...] = field(default=(), repr=False)
     crf: Mapping[str, Any] | None = None
     unrefined: Localization | None = field(default=None, repr=False)
+    missing: str | None = None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -98,9 +103,11 @@ class Localization:
         }
         if self.crf is not None:
             out["crf"] = dict(self.crf)
+        if self.missing is not None:
+            out["missing"] = self.missing
         if self.others:
             out["others"] = [
-                {k: v for k, v in other.to_dict().items() if k not in ("image", "width", "height", "topk", "crf")}
+                {k: v for k, v in other.to_dict().items() if k not in _OF_THE_PICTURE}
                 for other in self.others
             ]
         return out

@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 import lidcam_rt
-from lidcam_rt.image import SUFFIXES
+from lidcam_rt.image import image_suffixes
 
 
 def resident_mb() -> float:
@@ -47,7 +47,7 @@ def main() -> int:
     parser.add_argument("--batch-size", type=int, default=None)
     parser.add_argument("--limit", type=float, default=20.0, help="MB")
     options = parser.parse_args()
-    pictures = sorted(p for p in options.folder.iterdir() if p.suffix.lower() in SUFFIXES)
+    pictures = sorted(p for p in options.folder.iterdir() if p.suffix.lower() in image_suffixes())
     seen = soak(options.model, pictures, options.pictures, batch_size=options.batch_size)
     growth = max(seen[1:]) - seen[0]
     print(f"largest growth after the first 500: {growth:.1f} MB (limit {options.limit:g})")

@@ -43,6 +43,9 @@ def localize(
     max_pixels: Annotated[
         int, typer.Option(min=1, metavar="COUNT", help="Refuse pictures of more pixels.")
     ] = 89_478_485,
+    strict: Annotated[
+        bool, typer.Option("--strict/--no-strict", help="Refuse damaged pictures, or take what can be read of them.")
+    ] = True,
     refine: RefinePreset = None,
     deadline: Deadline = None,
 ) -> None:
@@ -70,7 +73,8 @@ def localize(
 
     how = Refine.of(refine)
     manifest = manifest_of(model)
-    paths = find_images(images)
+    found = find_images(images)
+    paths = found.paths
     settings = {
         "artifact": model.name,
         "artifact_sha256": file_sha256(model),
@@ -79,10 +83,17 @@ def localize(
         "map": save_map,
         "max_pixels": max_pixels,
         "crf": None if how is None else how.to_dict(),
+        **({} if strict else {"strict": False}),
     }
     with (
         load(
-            model, backend=backend, device=device, threads=threads, max_pixels=max_pixels, deadline=deadline
+            model,
+            backend=backend,
+            device=device,
+            threads=threads,
+            max_pixels=max_pixels,
+            strict=strict,
+            deadline=deadline,
         ) as localizer,
         RunFolder(output, {"run": "localize", **settings}, ignored=("artifact",)) as folder,
     ):
@@ -128,6 +139,8 @@ def localize(
         say(_table(records))
         # The path alone on a line, so that a terminal lets one click or copy it.
         say(f"{len(records) - len(failures)} localized, {len(failures)} failed")
+        if found.skipped:
+            say(f"not read: {found.left_out()}")
         say(str(output / "results.json"))
     if failures:
         shown = [f"  {record['message']}" for record in failures[:_ROWS]]

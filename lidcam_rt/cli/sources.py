@@ -9,31 +9,19 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from lidcam_rt.errors import DataError, InputError
-from lidcam_rt.image import SUFFIXES
+from lidcam_rt.image.folders import FolderPictures, find_pictures
+from lidcam_rt.image.sources import on_disk
 
 __all__ = ["find_images"]
 
 
-def _in_folder(folder: Path) -> Iterator[str]:
-    found = False
-    for root, folders, files in os.walk(folder):
-        folders.sort()
-        for name in sorted(files):
-            if Path(name).suffix.lower() in SUFFIXES and not name.startswith("."):
-                found = True
-                yield os.path.join(root, name)  # noqa: PTH118
-    if not found:
-        raise DataError(
-            f"{folder}: a folder without pictures (looked in its sub-folders too, for "
-            f"{' '.join(sorted(SUFFIXES))}). Check the path"
-        )
-
-
-def _in_argument(argument: str, lines: Iterable[str]) -> Iterator[str]:
+def _in_argument(argument: str, lines: Iterable[str], found: FolderPictures) -> Iterator[str]:
     if argument == "-":
-        yield from (line for raw in lines if (line := raw.rstrip("\r\n")))
-    elif os.path.isdir(argument):  # noqa: PTH112
-        yield from _in_folder(Path(argument))
+        yield from (on_disk(line) for raw in lines if (line := raw.rstrip("\r\n")))
+    elif os.path.isdir(argument := on_disk(argument)):  # noqa: PTH112
+        inside = find_pictures(Path(argument))
+        found.skipped += inside.skipped
+        yield from inside.paths
     elif any(c in argument for c in "*?[") and not os.path.exists(argument):  # noqa: PTH110
         matches = sorted(path for path in glob.glob(argument, recursive=True) if os.path.isfile(path))  # noqa: PTH113, PTH207
         if not matches:
@@ -43,8 +31,8 @@ def _in_argument(argument: str, lines: Iterable[str]) -> Iterator[str]:
         yield argument
 
 
-def find_images(arguments: Iterable[str], stdin: Iterable[str] | None = None) -> list[str]:
-    """Paths of the pictures, each once, in the order given (folders and patterns sorted).
+def find_images(arguments: Iterable[str], stdin: Iterable[str] | None = None) -> FolderPictures:
+    """The pictures, each once, in the order given (folders and patterns sorted), and what was skipped in folders.
 
     Args:
         arguments: paths of files and folders (searched to any depth), patterns (`**` for any depth), or
@@ -55,11 +43,21 @@ def find_images(arguments: Iterable[str], stdin: Iterable[str] | None = None) ->
         DataError: a folder or a pattern holds no picture.
         InputError: nothing was named.
     """
-    lines = sys.stdin if stdin is None else stdin
+    lines = _lines() if stdin is None else stdin
     seen: dict[str, str] = {}
+    found = FolderPictures()
     for argument in arguments:
-        for path in _in_argument(argument, lines):
+        for path in _in_argument(argument, lines, found):
             seen.setdefault(os.path.abspath(path), path)  # noqa: PTH100
     if not seen:
         raise InputError("no pictures: standard input was empty. Give one path per line")
-    return list(seen.values())
+    found.paths = list(seen.values())
+    return found
+
+
+def _lines() -> Iterator[str]:
+    """Lines of standard input, names in bytes that are not UTF-8 included."""
+    if sys.stdin is None:
+        raise InputError("standard input is closed: name the pictures, or pipe a list of them into `lidcam`")
+    for line in sys.stdin.buffer:
+        yield os.fsdecode(line)

@@ -95,12 +95,12 @@ def test_a_folder_of_another_run_is_refused(model, pictures, tmp_path):
 
 def test_patterns_stdin_and_nothing(model, pictures, tmp_path, monkeypatch):
     monkeypatch.chdir(pictures)
-    assert find_images(["*.png"]) == ["blue.png", "green.png", "red.png", "yellow.png"]
-    assert len(find_images(["**/*.png", ".", "red.png"])) == 8
-    assert find_images(["-"], ["a.jpg\n", "\n", "b c.png\r\n"]) == ["a.jpg", "b c.png"]
+    assert find_images(["*.png"]).paths == ["blue.png", "green.png", "red.png", "yellow.png"]
+    assert len(find_images(["**/*.png", ".", "red.png"]).paths) == 8
+    assert find_images(["-"], ["a.jpg\n", "\n", "b c.png\r\n"]).paths == ["a.jpg", "b c.png"]
     with pytest.raises(DataError, match="matches no file"):
         find_images(["*.gif"])
-    with pytest.raises(DataError, match="a folder without pictures"):
+    with pytest.raises(DataError, match=r"no pictures in it or its sub-folders \(it is empty\)"):
         find_images(
             [str(tmp_path / "pictures" / ".." / "empty")] if (tmp_path / "empty").mkdir() is None else []
         )
@@ -257,3 +257,27 @@ def test_doctor_finds_clashing_distributions():
     clash = next(f for f in examine(both) if f.what == "onnxruntime distributions")
     assert clash.state == "broken"
     assert clash.mend == "pip uninstall -y onnxruntime onnxruntime-gpu && pip install onnxruntime-gpu"
+
+
+def test_a_damaged_picture_is_taken_on_request(model, tmp_path):
+    picture = tmp_path / "a.jpg"
+    Image.fromarray(artifacts.picture("red")).save(picture, quality=95)
+    picture.write_bytes(picture.read_bytes()[:-60])
+    refused = lidcam("localize", model, picture, "-o", tmp_path / "strict")
+    assert refused.returncode == 8 and "--no-strict on the command line" in refused.stderr
+    done = lidcam("localize", model, picture, "-o", tmp_path / "o", "--no-strict")
+    assert done.returncode == 0
+    assert read(tmp_path / "o")["results"][0]["missing"] == "Premature end of JPEG file"
+    assert read(tmp_path / "o")["strict"] is False
+
+
+def test_outputs_inside_the_input_are_not_localized_and_films_are_counted(model, pictures):
+    (pictures / "film.mp4").touch()
+    (pictures / "deep" / "clip.MOV").touch()
+    for _ in range(2):
+        done = lidcam("localize", model, pictures, "-o", pictures / "out")
+        assert done.returncode == 0 and len(read(pictures / "out")["results"]) == 8
+        assert "not read: 1 .mov, 1 .mp4" in done.stdout
+    beside = lidcam("localize", model, pictures, "-o", pictures)
+    again = lidcam("localize", model, pictures, "-o", pictures)
+    assert beside.returncode == again.returncode == 0 and len(read(pictures)["results"]) == 8

@@ -48,7 +48,8 @@ def submit(
         raise DataError(f"{images} is not a folder: give the folder of the pictures")
     if output.suffix.lower() != ".zip":
         raise InputError(f"--output must name the zip file, such as track{track}.zip, got {output}")
-    files = [Path(p) for p in find_images([str(images)])]
+    found = find_images([str(images)])
+    files = [Path(path) for path in found.paths]
     if model is not None:
         with load(model, backend=backend, device=device, deadline=deadline) as localizer, progress() as bar:
             task = bar.add_task("submit", total=None)
@@ -68,4 +69,6 @@ def submit(
         shown = "\n".join(f"  {fault}" for fault in faults[:_SHOWN])
         more = f"\n  and {len(faults) - _SHOWN} more" if len(faults) > _SHOWN else ""
         raise DataError(f"{output} is not a valid Track {track} submission:\n{shown}{more}")
+    if found.skipped:
+        say(f"not read: {found.left_out()}")
     say(f"{output}: a valid Track {track} submission of {len(files)} pictures")

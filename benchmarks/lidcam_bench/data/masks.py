@@ -10,13 +10,13 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from lidcam_rt.errors import DataError
+from lidcam_rt import image
+from lidcam_rt.errors import DataError, ImageError
 
 __all__ = ["IGNORED", "MaskFile", "MaskSource", "upright_size"]
 
 #: Value of pixels that are left out of every count.
 IGNORED = 255
-_ORIENTATION = 0x0112
 
 
 class MaskSource(Protocol):
@@ -132,8 +132,6 @@ def upright_size(path: Path) -> tuple[int, int]:
         DataError: it cannot be read.
     """
     try:
-        with Image.open(path) as file:
-            turned = file.getexif().get(_ORIENTATION) in (5, 6, 7, 8)
-            return (file.height, file.width) if turned else (file.width, file.height)
-    except Exception as error:  # damaged files raise nearly anything
-        raise DataError(f"{path} cannot be read: {error}") from None
+        return image.upright_size(path)
+    except ImageError as error:
+        raise DataError(str(error)) from None

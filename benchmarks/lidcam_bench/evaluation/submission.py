@@ -18,6 +18,7 @@ from lidcam_rt.crf import CrfOptions, Refine
 from lidcam_rt.drawing import encode
 from lidcam_rt.errors import DataError, InputError
 from lidcam_rt.files import replacing
+from lidcam_rt.image import upright_size
 from lidcam_rt.localizer import Localizer
 from lidcam_rt.results import Failure
 from lidcam_rt.segmenter import Segmenter, SegmentOptions
@@ -117,7 +118,7 @@ def check_submission(path: Path, images: Sequence[Path], *, track: int, classes:
             if source is None:
                 faults.append(f"{name}: no picture of that name")
                 continue
-            size = _upright_size(source)
+            size = upright_size(source)
             try:
                 with Image.open(io.BytesIO(archive.read(name))) as file:
                     kind, mode, pixels = file.format, file.mode, np.asarray(file)
@@ -126,16 +127,6 @@ def check_submission(path: Path, images: Sequence[Path], *, track: int, classes:
                 continue
             faults += [f"{name}: {fault}" for fault in _faults(kind, mode, pixels, size, track, classes)]
     return faults
-
-
-def _upright_size(path: Path) -> tuple[int, int]:
-    """(width, height) with the EXIF orientation applied, without decoding the picture."""
-    try:
-        with Image.open(path) as file:
-            turned = file.getexif().get(0x0112) in (5, 6, 7, 8)
-            return (file.height, file.width) if turned else (file.width, file.height)
-    except Exception as error:
-        raise DataError(f"{path} cannot be read ({error}): its file cannot be checked") from None
 
 
 def _faults(

@@ -36,6 +36,7 @@ def analyze(
     from lidcam_rt.cli.console import note, say
     from lidcam_rt.errors import DataError, ImageError
     from lidcam_rt.files import output_folder, write_atomically
+    from lidcam_rt.image.folders import find_pictures
     from lidcam_training.checkpoint import load_checkpoint
     from lidcam_training.data.loader import read_picture
     from lidcam_training.phenomena import measure_phenomena
@@ -45,7 +46,7 @@ def analyze(
     files: list[Path] = []
     for place in images:
         if place.is_dir():
-            files += sorted(p for p in place.iterdir() if p.suffix.lower() in (".png", ".jpg", ".jpeg"))
+            files += map(Path, find_pictures(place).paths)
         elif place.is_file():
             files.append(place)
         else:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -13,6 +12,8 @@ from lidcam_bench.data import ImageSet, Record
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from lidcam_rt.errors import ImageError
+from lidcam_rt.image import read_image
 from lidcam_training.recipe import DataOptions
 
 __all__ = ["EpochSampler", "Pictures", "collate", "make_loader", "read_picture"]
@@ -21,18 +22,11 @@ _RESIZE = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BI
 
 
 def read_picture(record: Record, size: int, interpolation: str) -> npt.NDArray[np.uint8] | None:
-    """Decode (turned upright by its EXIF tag) and stretch to uint8 [size, size, 3] RGB; None if unreadable.
-
-    The resampling is Pillow's, as the runtime's is.
-    """
+    """Decode and stretch to uint8 [size, size, 3] RGB, both as the runtime does; None if unreadable."""
     try:
-        raw = np.fromfile(record.image, np.uint8)
-        decoded = cv2.imdecode(raw, cv2.IMREAD_COLOR) if raw.size else None
-    except (OSError, cv2.error):
+        image = read_image(record.image, strict=False)
+    except ImageError:
         return None
-    if decoded is None:
-        return None
-    image = cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)
     if image.shape[:2] == (size, size):
         return image
     return np.asarray(Image.fromarray(image).resize((size, size), _RESIZE[interpolation]))

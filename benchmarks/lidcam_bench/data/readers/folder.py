@@ -14,15 +14,20 @@ in pixels, x1 and y1 one past the last.
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
+from unicodedata import normalize
 
 from lidcam_bench.data.labels import read_labels
 from lidcam_bench.data.masks import MaskFile
 from lidcam_bench.data.records import ImageSet, Record
 from lidcam_rt.errors import DataError
-from lidcam_rt.image import SUFFIXES
+from lidcam_rt.image.folders import find_pictures
+from lidcam_rt.image.sources import on_disk
 
 __all__ = ["read_folder"]
+
+_log = logging.getLogger("lidcam_bench")
 
 
 def read_folder(folder: Path) -> ImageSet:
@@ -42,30 +47,40 @@ def read_folder(folder: Path) -> ImageSet:
             "labels.csv and classes.txt: see docs/evaluation.md"
         )
     classes, labels_of = read_labels(folder)
-    files = sorted(p for p in images.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
-    unknown = set(labels_of) - {p.relative_to(images).as_posix() for p in files}
+    found = find_pictures(images)
+    if found.skipped:
+        _log.warning("%s: not read: %s", images, found.left_out())
+    files = sorted(Path(path) for path in found.paths)
+    labels_of = {normalize("NFC", name): labels for name, labels in labels_of.items()}
+    unknown = set(labels_of) - {_name(path, images) for path in files}
     if unknown:
         raise DataError(f"{folder}: labels for {sorted(unknown)[0]!r}, which is not in images/")
     if (folder / "masks").is_dir() and (folder / "labelmaps").is_dir():
         raise DataError(f"{folder}: both masks/ and labelmaps/; keep one of them")
     by_class = (folder / "labelmaps").is_dir()
     masks = folder / ("labelmaps" if by_class else "masks")
-    stray = _stray(masks, {p.relative_to(images).with_suffix(".png") for p in files})
+    stray = _stray(masks, {normalize("NFC", str(p.relative_to(images).with_suffix(".png"))) for p in files})
     if stray is not None:
         raise DataError(f"{masks / stray}: no picture of that name in images/")
     records = []
     for path in files:
         inside = path.relative_to(images)
-        labels, boxes = labels_of.get(inside.as_posix(), ((), ()))
-        mask, ignore = (part / inside.with_suffix(".png") for part in (masks, folder / "ignore"))
+        labels, boxes = labels_of.get(_name(path, images), ((), ()))
+        mask, ignore = (Path(on_disk(str(p / inside.with_suffix(".png")))) for p in (masks, folder / "ignore"))
         source = MaskFile(mask, by_class, ignore if ignore.is_file() and not by_class else None)
         records.append(Record(path, labels, boxes, source if mask.is_file() else None))
     several = any(len(record.labels) > 1 for record in records)
     return ImageSet(folder.resolve().name, classes, tuple(records), multilabel=several)
 
 
-def _stray(folder: Path, known: set[Path]) -> Path | None:
+def _name(path: Path, folder: Path) -> str:
+    """How a table names a picture; tables and disks differ in the Unicode form of names."""
+    return normalize("NFC", path.relative_to(folder).as_posix())
+
+
+def _stray(folder: Path, known: set[str]) -> Path | None:
     """A mask that is of no picture: most often a wrong name, which would silently count nothing."""
     if not folder.is_dir():
         return None
-    return next((p for f in sorted(folder.rglob("*.png")) if (p := f.relative_to(folder)) not in known), None)
+    masks = (file.relative_to(folder) for file in sorted(folder.rglob("*.png")))
+    return next((mask for mask in masks if normalize("NFC", str(mask)) not in known), None)

@@ -3,22 +3,18 @@ from __future__ import annotations
 import io
 import warnings
 
-import artifacts
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageOps
+from PIL import Image
 
-from lidcam_rt.artifact import InputSpec
 from lidcam_rt.errors import ImageError
-from lidcam_rt.image import describe, network_input, placement, read_image, to_original_size
+from lidcam_rt.image import read_image
 
 RNG = np.random.default_rng(5)
 PHOTO = np.asarray(
-    Image.fromarray(RNG.integers(0, 256, (6, 9, 3), dtype=np.uint8)).resize(
-        (90, 60), Image.Resampling.BICUBIC
-    )
+    Image.fromarray(RNG.integers(0, 256, (6, 9, 3), dtype=np.uint8)).resize((90, 60), Image.Resampling.BICUBIC)
 )
 
 
@@ -35,17 +31,6 @@ def test_lossless_formats_are_exact(form, tmp_path):
     path.write_bytes(data)
     for source in (data, bytearray(data), memoryview(data), path, str(path), Image.open(io.BytesIO(data))):
         np.testing.assert_array_equal(read_image(source), PHOTO)
-
-
-@pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("form", ["JPEG", "PNG"])
-def test_exif_orientation_as_pillow_applies_it(orientation, form):
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    data = encoded(Image.fromarray(PHOTO), form, exif=exif)
-    upright = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))))
-    np.testing.assert_array_equal(read_image(data), upright)
-    np.testing.assert_array_equal(read_image(Image.open(io.BytesIO(data))), upright)
 
 
 @pytest.mark.parametrize("options", [{}, {"quality": 30}, {"progressive": True}, {"subsampling": 0}])
@@ -119,36 +104,6 @@ def test_bad_files_say_which_and_why(tmp_path, data, says):
         read_image(data)
 
 
-def test_paths_that_are_no_pictures(tmp_path):
-    for source, says in (
-        (tmp_path, "is a folder"),
-        (tmp_path / "none.jpg", "no such file"),
-        ("https://example.org/a.jpg", "not fetched"),
-        ("/dev/null", "no regular file"),
-        ("a\0b", "no such file|not a path"),
-        ("\udcff.jpg", r"^\udcff\.jpg: no such file"),
-        (None, "not a picture"),
-        (3.5, "not a picture"),
-    ):
-        with pytest.raises(ImageError, match=says):
-            read_image(source)
-
-
-@pytest.mark.parametrize(
-    ("array", "says"),
-    [
-        (np.zeros((4, 4, 3), np.float32), "must be uint8"),
-        (np.zeros((3, 4, 5), np.uint8), "channels come last"),
-        (np.zeros((2, 4, 4, 3), np.uint8), "localizer.batch"),
-        (np.zeros((4,), np.uint8), "must have shape"),
-        (np.zeros((0, 4, 3), np.uint8), "no pixels"),
-    ],
-)
-def test_bad_arrays(array, says):
-    with pytest.raises(ImageError, match=says):
-        read_image(array)
-
-
 def test_undefined_ranges_are_refused():
     with pytest.raises(ImageError, match="no stated range"):
         read_image(Image.fromarray(np.zeros((4, 4), np.float32)))
@@ -183,40 +138,3 @@ def test_damaged_files_never_raise_anything_else(noise, kind, cut):
     except ImageError:
         return
     assert picture.dtype == np.uint8 and picture.ndim == 3 and picture.shape[2] == 3
-
-
-def spec(**options) -> InputSpec:
-    return artifacts.manifest(**options).input
-
-
-@pytest.mark.parametrize(
-    ("name", "filter_"), [("bilinear", Image.Resampling.BILINEAR), ("bicubic", Image.Resampling.BICUBIC)]
-)
-def test_network_input_is_pillows_resize(name, filter_):
-    wanted = spec(size=(32, 48)).model_copy(update={"interpolation": name})
-    got = network_input(PHOTO, wanted)
-    np.testing.assert_array_equal(got, np.asarray(Image.fromarray(PHOTO).resize((48, 32), filter_)))
-    as_float = network_input(
-        PHOTO, spec(size=(32, 48), dtype="float32").model_copy(update={"interpolation": name})
-    )
-    np.testing.assert_allclose(as_float.transpose(1, 2, 0), (got.astype(float) - 127.5) / 127.5, atol=1e-6)
-
-
-@settings(max_examples=80, deadline=None)
-@given(st.integers(1, 300), st.integers(1, 300))
-def test_letterbox_keeps_the_shape_and_comes_back(width, height):
-    wanted = spec(size=(64, 64), resize="letterbox")
-    place = placement((width, height), wanted)
-    assert max(place.width, place.height) == 64 and min(place.width, place.height) >= 1
-    assert abs(place.width / 64 * max(width, height) - width) <= max(width, height) / 64
-    white = network_input(np.full((height, width, 3), 255, np.uint8), wanted)
-    inside = (white == 255).all(axis=2)
-    assert inside.sum() == place.width * place.height and (white[~inside] == 128).all()
-    back = to_original_size(inside.astype(np.uint8) * np.uint8(255), (width, height), wanted)
-    assert back.shape == (height, width) and (back == 255).all()
-
-
-def test_describe():
-    assert describe(PHOTO) == "<array uint8 60x90x3>"
-    assert describe(b"abc") == "<3 bytes>"
-    assert describe(Image.fromarray(PHOTO)) == "<image RGB 90x60>"

@@ -1,0 +1,30 @@
+"""Pictures: decoded, turned upright, brought to RGB, and resized as the artifact's manifest says.
+
+Every form of picture has one stated treatment (docs/runtime.md): grey is repeated over the channels, palette,
+CMYK and YCbCr are converted, 16-bit grey is scaled to 8 bits, transparency is laid over white, the orientation
+(EXIF or XMP) is applied, of an animation the first frame is taken. A picture that cannot be brought to RGB
+faithfully, or of which data is missing, is refused.
+"""
+
+from lidcam_rt.image.formats import FORMATS, MAX_PIXELS, image_suffixes
+from lidcam_rt.image.read import Picture, decode, read_image, upright_size
+from lidcam_rt.image.resize import Placement, RgbImage, network_input, network_pixels, placement, to_original_size
+from lidcam_rt.image.sources import ImageSource, describe
+
+__all__ = [
+    "FORMATS",
+    "MAX_PIXELS",
+    "ImageSource",
+    "Picture",
+    "Placement",
+    "RgbImage",
+    "decode",
+    "describe",
+    "image_suffixes",
+    "network_input",
+    "network_pixels",
+    "placement",
+    "read_image",
+    "to_original_size",
+    "upright_size",
+]
