@@ -7,9 +7,11 @@ import cv2
 import numpy as np
 import onnx
 import onnxruntime as ort
+import PIL.Image
 import pytest
 import timm
 import torch
+from lidcam_bench.data import open_data
 from lidcam_export.agreement import Agreement
 from lidcam_export.exporter import export_artifact
 from lidcam_export.graph.localization import LocalizationGraph
@@ -184,6 +186,26 @@ def test_the_map_is_that_of_the_formula(tmp_path, nwc):
         expected = torch.einsum("nc,nchw->nhw", weight.clamp(min=0) if nwc else weight, features)
         torch.testing.assert_close(torch.from_numpy(cam[:, 0]), expected, rtol=1e-4, atol=1e-4)
         torch.testing.assert_close(torch.from_numpy(logits), model(image), rtol=1e-4, atol=1e-4)
+
+
+def test_class_names_of_a_file_are_those_that_an_evaluation_reads(tmp_path, monkeypatch):
+    from typer.testing import CliRunner
+
+    from lidcam_rt.cli.main import build_app
+
+    seen = []
+
+    def stop(source, output, options, **_):
+        seen.append(options.class_names)
+        raise ExportError("stopped here")
+
+    monkeypatch.setattr("lidcam_export.exporter.export_artifact", stop)
+    (tmp_path / "classes.txt").write_bytes("\ufeffcat \r\n\tdog\t\r\n\r\n".encode())
+    command = ["export", "timm:resnet10t", "-o", str(tmp_path / "m.onnx"), "--classes", str(tmp_path / "classes.txt")]
+    CliRunner().invoke(build_app("export"), command)
+    (tmp_path / "images").mkdir()
+    PIL.Image.new("RGB", (4, 4)).save(tmp_path / "images" / "a.png")
+    assert seen == [("cat", "dog")] == [open_data(str(tmp_path)).class_names]
 
 
 def test_the_artifact_has_no_paths_of_this_machine(resnet):

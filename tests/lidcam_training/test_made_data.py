@@ -1,4 +1,5 @@
 import filecmp
+import shutil
 
 import numpy as np
 import pytest
@@ -110,3 +111,27 @@ def test_refusals(tmp_path, clutter):
         open_data(f"stamps:{tmp_path}", "train")
     with pytest.raises(DataError, match=r"dev\.csv"):
         open_data(f"stamps:{clutter}", "dev")
+
+
+def test_plain_folders_train_with_splits_labels_and_class_names(tmp_path):
+    from lidcam_training.fit import _open
+    from lidcam_training.recipe import read_recipe
+
+    def opened():
+        return _open(read_recipe("clutter_fashion", [f"data.source={root}"]), tmp_path)
+
+    root = tmp_path / "d"
+    (root / "images").mkdir(parents=True)
+    Image.new("RGB", (8, 8)).save(root / "images" / "a.png")
+    with pytest.raises(DataError, match="no class names"):
+        opened()
+    (root / "classes.txt").write_text("x\ny\n")
+    with pytest.raises(DataError, match=r"a\.png has no label"):
+        opened()
+    (root / "labels.csv").write_text("file,label\na.png,y")
+    with pytest.raises(DataError, match="train and val are the same pictures"):
+        opened()
+    for split in ("train", "val"):
+        shutil.copytree(root, tmp_path / "s" / split)
+    root = tmp_path / "s"
+    assert [images.name for images in opened()] == ["s/train", "s/val"]

@@ -114,6 +114,16 @@ def _open(recipe: Recipe, run: Path) -> tuple[ImageSet, ImageSet]:
     val = open_data(recipe.data.source, recipe.data.val)
     if train.class_names != val.class_names:
         raise DataError(f"{train.name} and {val.name} have different classes")
+    if not train.class_names:
+        raise DataError(f"{train.name} has no class names: training needs them, for a plain folder in classes.txt")
+    bare = next((r for images in (train, val) for r in images if not r.labels and not images.multilabel), None)
+    if bare is not None:
+        raise DataError(f"{bare.image} has no label: training and validation need one for every picture")
+    if recipe.data.train != recipe.data.val and [r.image for r in train] == [r.image for r in val]:
+        raise DataError(
+            f"{recipe.data.source}: {recipe.data.train} and {recipe.data.val} are the same pictures; validation would "
+            "say nothing. Give a data set with splits: for a plain folder DIR/train/images and DIR/val/images"
+        )
     if recipe.data.limit:
         train = dataclasses.replace(train, records=train.records[: recipe.data.limit])
     return train, val

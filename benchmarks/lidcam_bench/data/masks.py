@@ -8,15 +8,14 @@ from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
+from lidcam_bench.data.mask_forms import IGNORED, MaskForm, decode_mask, listed, stored_size
 from lidcam_rt import image
 from lidcam_rt.errors import DataError, ImageError
 
-__all__ = ["IGNORED", "MaskFile", "MaskSource", "upright_size"]
+__all__ = ["IGNORED", "MaskFile", "MaskForm", "MaskSource", "upright_size"]
 
-#: Value of pixels that are left out of every count.
-IGNORED = 255
+_LABEL_MAP = "a label map has class index + 1, 0 for the background, 255 for pixels that are left out"
 
 
 class MaskSource(Protocol):
@@ -52,16 +51,24 @@ class MaskFile:
 
     Attributes:
         path: the file.
-        by_class: the file is a label map (8 bits: class index + 1, 0 background, 255 ignored); else values above 127
-            are the object.
-        ignore: a second file whose values above 127 are ignored where they are not the object, or None.
+        form: how its values are read, for example what `mask_forms.common_form` says of all masks of a data set.
+        ignore: a second mask, of pixels that are ignored where they are not the object, or None.
         transposed: where its size does not fit, it is stored with width and height swapped.
+        classes: number of classes of a label map, which bounds its values; None: unknown.
+        labels: of a label map, the picture's classes, of which it must show one; empty: it need not.
     """
 
     path: Path
-    by_class: bool = False
+    form: MaskForm = MaskForm.GREY
     ignore: Path | None = None
     transposed: bool = False
+    classes: int | None = None
+    labels: tuple[int, ...] = ()
+
+    @property
+    def by_class(self) -> bool:
+        """See `MaskSource`."""
+        return self.form in (MaskForm.LABELS, MaskForm.PALETTE)
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -75,54 +82,47 @@ class MaskFile:
 
     def read(self, image: Path, size: tuple[int, int]) -> npt.NDArray[np.uint8]:
         """See `MaskSource`."""
-        pixels = _indices(self.path) if self.by_class else (_grey(self.path) > 127).astype(np.uint8)
-        if self.transposed and pixels.shape != size[::-1]:
+        stored = stored_size(self.path)
+        _check_size(self.path, stored, image, size, transposed=self.transposed)
+        pixels = decode_mask(self.path, self.form)
+        if stored != size:
             pixels = np.ascontiguousarray(pixels.T)
-        if pixels.shape != size[::-1]:
-            raise DataError(
-                f"{image}: picture has (height, width) {size[::-1]}, its mask {self.path} {pixels.shape}: they must be "
-                f"equal{_swapped_hint(pixels.shape, size)}"
-            )
+        if self.by_class:
+            self._check_classes(pixels)
         if self.ignore is not None:
-            ignored = _grey(self.ignore)
-            if ignored.shape != pixels.shape:
-                raise DataError(f"{self.ignore} has (height, width) {ignored.shape}, {self.path} {pixels.shape}")
-            pixels[(ignored > 127) & (pixels == 0)] = IGNORED
+            _check_size(self.ignore, stored_size(self.ignore), image, size)
+            pixels[(decode_mask(self.ignore, None) > 0) & (pixels == 0)] = IGNORED
         return pixels
 
+    def _check_classes(self, pixels: npt.NDArray[np.uint8]) -> None:
+        """Raise DataError where a label map cannot be one of these classes."""
+        values = [int(v) for v in np.flatnonzero(np.bincount(pixels.ravel(), minlength=256)) if 0 < v < IGNORED]
+        if self.classes is not None and values and values[-1] > self.classes:
+            raise DataError(
+                f"label map {self.path} holds {listed(values)}, there are {self.classes} classes: {_LABEL_MAP}"
+            )
+        if self.labels and values and not {label + 1 for label in self.labels} & set(values):
+            raise DataError(
+                f"label map {self.path} holds {listed(values)}, but its picture is labelled {listed(self.labels)}: "
+                f"{_LABEL_MAP}"
+            )
 
-def _swapped_hint(shape: tuple[int, ...], size: tuple[int, int]) -> str:
-    """What to say of a mask that has its picture's sides swapped; empty for others."""
-    if shape != size:
-        return ""
-    return (
-        ". They are swapped: EXIF orientation is applied to pictures; the LID Track 3 masks whose ids end in 17615 and "
-        "18903 are stored swapped (the reader lid-track3:DIR turns them)"
+
+def _check_size(
+    path: Path, stored: tuple[int, int], image: Path, size: tuple[int, int], *, transposed: bool = False
+) -> None:
+    """Raise DataError where a mask is not of its picture's size."""
+    if stored == size or (transposed and stored == size[::-1]):
+        return
+    hint = ""
+    if stored == size[::-1]:
+        hint = (
+            ". They are swapped: EXIF orientation is applied to pictures; the LID Track 3 masks whose ids end in 17615 "
+            "and 18903 are stored swapped (the reader lid-track3:DIR turns them)"
+        )
+    raise DataError(
+        f"{image}: picture has (height, width) {size[::-1]}, its mask {path} {stored[::-1]}: they must be equal{hint}"
     )
-
-
-def _grey(path: Path) -> npt.NDArray[np.uint8]:
-    try:
-        with Image.open(path) as file:
-            if file.mode in ("I", "F") or file.mode.startswith("I;"):
-                raise DataError(f"mask {path}: {file.mode} pixels, a mask has 8 bits per pixel (or 1)")
-            return np.asarray(file.convert("L"))
-    except (OSError, SyntaxError) as error:  # Pillow raises SyntaxError for broken PNG chunks
-        if isinstance(error, DataError):
-            raise
-        raise DataError(f"mask {path} cannot be read: {error}") from None
-
-
-def _indices(path: Path) -> npt.NDArray[np.uint8]:
-    try:
-        with Image.open(path) as file:
-            if file.mode not in ("L", "P"):
-                raise DataError(f"label map {path}: mode {file.mode}, a label map is 8-bit grey or palette")
-            return np.array(file, dtype=np.uint8)
-    except (OSError, SyntaxError) as error:
-        if isinstance(error, DataError):
-            raise
-        raise DataError(f"label map {path} cannot be read: {error}") from None
 
 
 def upright_size(path: Path) -> tuple[int, int]:

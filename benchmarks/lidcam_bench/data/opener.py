@@ -22,9 +22,10 @@ def open_data(source: str, split: str = "test") -> ImageSet:
 
     Args:
         source: `DIR`: the plain folder form, see `lidcam_bench.data.readers.folder`.
-            `coco:FILE.json` or `coco:FILE.json,IMAGES_DIR`: COCO instances.
+            `coco:FILE.json` or `coco:FILE.json,IMAGES_DIR`: COCO instances; `{split}` stands for the split.
             `NAME:DIR`: a reader of the entry-point group `lidcam.datasets`, see `lidcam_bench.data.readers`.
-        split: train, val or test, as the data set has them; a plain folder and a COCO file are one split.
+        split: train, val or test, as the data set has them. A plain folder or a COCO file may be one split alone,
+            which is then opened whatever the split.
 
     Raises:
         DataError: nothing of that name, a file is missing or damaged, or there is no picture.
@@ -33,9 +34,9 @@ def open_data(source: str, split: str = "test") -> ImageSet:
     name, colon, place = source.partition(":")
     readers = {entry.name: entry for entry in entry_points(group="lidcam.datasets")}
     if Path(source).expanduser().is_dir():
-        images = read_folder(Path(source).expanduser())
+        images = read_folder(Path(source).expanduser(), split)
     elif colon and name == "coco":
-        images = read_coco(place)
+        images = read_coco(place, split)
     elif colon and name in readers:
         folder = Path(place).expanduser()
         if not folder.is_dir():

@@ -111,12 +111,14 @@ class Record:
         labels: class indices: one for a single-label set, any number for a multi-label one, none where unknown.
         boxes: half-open ground-truth boxes in pixels of the upright picture.
         mask: where its pixels' truth comes from, or None.
+        size: (width, height) that the data set states and the picture must have, or None.
     """
 
     image: Path
     labels: tuple[int, ...] = ()
     boxes: tuple[Box, ...] = ()
     mask: MaskSource | None = None
+    size: tuple[int, int] | None = None
 
     def truth(self, size: tuple[int, int] | None = None) -> Truth:
         """The ground truth, its mask decoded and checked.
@@ -126,10 +128,15 @@ class Record:
 
         Raises:
             DataError: the mask is missing, damaged, not of a form that is understood, or of another size than the
-                picture.
+                picture; or the picture is not of the size that the data set states.
         """
         if size is None:
             size = upright_size(self.image)
+        if self.size is not None and self.size != size:
+            raise DataError(
+                f"{self.image}: picture has {size[0]}x{size[1]} pixels, its data set says "
+                f"{self.size[0]}x{self.size[1]}: boxes and masks are of another size"
+            )
         pixels = None if self.mask is None else self.mask.read(self.image, size)
         return Truth(self.image, size, self.labels, self.boxes, pixels, self.mask is not None and self.mask.by_class)
 

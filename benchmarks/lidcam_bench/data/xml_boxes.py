@@ -37,6 +37,6 @@ def read_boxes(file: Path, *, first_pixel: int) -> list[tuple[str, Box]]:
                 raise ValueError("an object without a name")
             x0, y0, x1, y1 = (value - first_pixel for value in values)
             objects.append((name.strip(), (x0, y0, x1 + 1, y1 + 1)))
-    except (ElementTree.ParseError, AttributeError, TypeError, ValueError, OSError) as error:
+    except (ElementTree.ParseError, AttributeError, TypeError, ValueError, OverflowError, OSError) as error:
         raise DataError(f"annotation {file} cannot be read: {error}") from error
     return objects

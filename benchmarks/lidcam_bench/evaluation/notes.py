@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
 
-from lidcam_bench.data.records import ImageSet
+from lidcam_bench.data.records import ImageSet, Record
 from lidcam_bench.evaluation.options import NO_CLASS, EvalOptions
 from lidcam_rt.artifact import Manifest
 from lidcam_rt.crf import Refine
 
-__all__ = ["notes", "some"]
+__all__ = ["FEW", "notes", "some"]
+
+#: Pictures below which a bootstrap interval is called too uncertain: its ends are then a few pictures' own scores.
+FEW = 30
 
 
 def notes(
@@ -18,7 +20,9 @@ def notes(
     data: ImageSet,
     classes: tuple[int, ...] | None,
     options: EvalOptions,
-    failures: list[dict[str, Any]],
+    *,
+    failures: int,
+    without_object: int,
 ) -> Iterator[str]:
     """What has to be known beside the numbers.
 
@@ -27,8 +31,10 @@ def notes(
         data: the data set.
         classes: of `class_map`.
         options: of the run.
-        failures: pictures that could not be read.
+        failures: number of pictures that could not be read.
+        without_object: number of pictures whose mask has no object.
     """
+    records = data.records[: options.limit]
     if manifest.source.weights is None:
         yield "The artifact names no file of weights: they may be random, and the numbers meaningless."
     if classes is None:
@@ -43,10 +49,14 @@ def notes(
             f"({some(tuple(lacking))}): their pictures count in nothing about classification or true classes."
         )
     if failures:
-        yield f"{len(failures)} pictures could not be read and are excluded from every number."
-    if not any(record.boxes for record in data.records):
-        yield "The data has no boxes: the box around each mask is the truth for the box measures."
-    if any(len(record.labels) > 1 for record in data.records):
+        yield f"{failures} pictures could not be read and are excluded from every number."
+    if options.replicates and len(records) - failures < FEW:
+        yield (
+            f"The intervals are over {len(records) - failures} pictures, which is too few: below {FEW} a bootstrap "
+            "interval says little and is mostly too narrow."
+        )
+    yield from _of_truth(records, options, without_object)
+    if any(len(record.labels) > 1 for record in records):
         yield (
             "Some pictures have several classes: the truth for maps and boxes is all their objects together; for "
             "the ground-truth class it is the first class's own objects where the masks tell them apart."
@@ -63,6 +73,27 @@ def notes(
         "Peaks and best thresholds are chosen on the very pictures that are scored. Boxes and maps are compared at "
         "original size, 8 bits per map pixel."
     )
+
+
+def _of_truth(records: Sequence[Record], options: EvalOptions, without_object: int) -> Iterator[str]:
+    """What the ground truth lacks, and what stands in for it."""
+    total = len(records)
+    masks, boxes, labels = (
+        sum(bool(getattr(record, name)) for record in records) for name in ("mask", "boxes", "labels")
+    )
+    if not masks and {"track3", "track1"} & set(options.metrics):
+        yield "No picture has a mask: nothing that is measured in pixels is counted."
+    elif 0 < masks < total:
+        yield f"{total - masks} of {total} pictures have no mask and count in nothing that is measured in pixels."
+    if without_object:
+        yield f"{without_object} masks show no object: any map that is above 0 there counts as wrong."
+    if 0 < labels < total:
+        yield f"{total - labels} of {total} pictures have no label and count in nothing about classification."
+    if "wsol" in options.metrics and masks:
+        if not boxes:
+            yield "The data has no boxes: the box around each mask is the truth for the box measures."
+        elif any(record.mask is not None and not record.boxes for record in records):
+            yield "Some pictures have no boxes: for these the box around the mask is the truth for the box measures."
 
 
 def some(names: tuple[str, ...]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -72,7 +73,26 @@ def class_map(model: tuple[str, ...], data: tuple[str, ...]) -> tuple[int, ...] 
 
     Returns:
         Index in the model per class of the data, `NO_CLASS` where the model lacks it; None where it lacks all.
+
+    Raises:
+        InputError: a class of the data has the name of several of the model's.
     """
-    index = {name.casefold(): i for i, name in enumerate(model)}
-    classes = tuple(index.get(name.casefold(), NO_CLASS) for name in data)
+    if model == data:  # names may repeat: ImageNet has two cranes
+        return tuple(range(len(model)))
+    by_name: dict[str, list[int]] = {}
+    for i, name in enumerate(model):
+        by_name.setdefault(_plain(name), []).append(i)
+    for name in data:
+        if len(by_name.get(_plain(name), [])) > 1:
+            numbers = ", ".join(map(str, by_name[_plain(name)]))
+            raise InputError(
+                f"the data's class {name!r} may be any of the model's classes {numbers}, which have that name: rename "
+                "them, in the artifact by `lidcam export --classes`"
+            )
+    classes = tuple(by_name.get(_plain(name), [NO_CLASS])[0] for name in data)
     return classes if any(i != NO_CLASS for i in classes) else None
+
+
+def _plain(name: str) -> str:
+    """A class name without regard to case and to how its accents are encoded."""
+    return unicodedata.normalize("NFC", name).casefold()

@@ -20,6 +20,7 @@ from lidcam_bench.evaluation.metric_set import MetricSet, differences
 from lidcam_bench.evaluation.notes import notes, some
 from lidcam_bench.evaluation.options import BASELINE, KNOWN, NO_CLASS, PREDICTED, EvalOptions, class_map
 from lidcam_bench.evaluation.state import SavedSums
+from lidcam_bench.evaluation.truth import require_object, require_truth
 from lidcam_bench.metrics.sample import Answer, Sample
 from lidcam_rt.errors import DataError, InputError
 from lidcam_rt.files import file_sha256
@@ -98,6 +99,7 @@ class _Run:
             )
         if options.gt_known and not localizer.manifest.labels_input:
             raise InputError("--gt-known needs an artifact that takes labels: export it with the labels input")
+        require_truth(data, options, self.classes)
         self.segmenter = None
         if "track1" in options.metrics:
             if self.classes is None:
@@ -221,12 +223,15 @@ class _Run:
         """Write results.json and images.csv."""
         failures: list[dict[str, Any]] = []
         columns: dict[str, None] = {}
+        without_object = 0
         for row in folder.records():
             columns |= dict.fromkeys(row)
             if "error" in row:
                 failures.append({"file": row["file"], "error": row["error"]})
+            without_object += row.get(f"{PREDICTED}: pxap", 0) is None
         if len(failures) == done:
             raise DataError(f"none of the {done} pictures could be read: {failures[0]['error']}")
+        require_object(self.data, self.rows[PREDICTED])
         results = {
             "identity": self.identity,
             "model": self.localizer.path.name if self.localizer.path else None,
@@ -237,7 +242,16 @@ class _Run:
                 "classes": len(self.data.class_names),
                 "class_names": list(self.data.class_names),
             },
-            "notes": list(notes(self.localizer.manifest, self.data, self.classes, self.options, failures)),
+            "notes": list(
+                notes(
+                    self.localizer.manifest,
+                    self.data,
+                    self.classes,
+                    self.options,
+                    failures=len(failures),
+                    without_object=without_object,
+                )
+            ),
             "failures": failures,
             "rows": {name: row.to_dict() for name, row in self.rows.items()},
             "above_baseline": {

@@ -128,8 +128,8 @@ def _truth(record: Record, label: int) -> tuple[Truth, npt.NDArray[np.uint8]]:
     """The ground truth and its mask of the class, uint8 [H, W]: 1 object, 0 background, 255 ignored."""
     truth = record.truth()
     mask = truth.object_mask(label)
-    if mask is None:
-        raise DataError(f"{record.image} has no mask of its class; the ablation needs one")
+    if mask is None or not (mask == 1).any():
+        raise DataError(f"{record.image} has no mask that shows an object of its class; the ablation needs one")
     return truth, mask
 
 

@@ -60,15 +60,12 @@ def export(
     ] = None,
 ) -> None:
     """Export a trained classifier as a localization artifact."""
+    from lidcam_bench.data.text import read_class_names
+
     from lidcam_export.exporter import export_artifact
     from lidcam_export.options import ExportOptions
 
-    names = None
-    if classes is not None:
-        try:
-            names = tuple(line for line in classes.read_text(encoding="utf-8").splitlines() if line.strip())
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"{classes}: class names cannot be read ({error})") from None
+    names = None if classes is None else read_class_names(classes)
     manifest, agreement = export_artifact(
         source,
         output,

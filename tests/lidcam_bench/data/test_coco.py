@@ -40,7 +40,7 @@ def test_coco_polygons_counts_and_crowds(tmp_path):
     for change, says in (
         ({"annotations": [{"image_id": 1, "category_id": 9, "bbox": [0, 0, 1, 1]}]}, "no category 9"),
         ({"annotations": [{"image_id": 5, "category_id": 7, "bbox": [0, 0, 1, 1]}]}, "not in images"),
-        ({"annotations": [{"image_id": 1, "category_id": 7, "bbox": [0, 0, -4, "x"]}]}, "not COCO"),
+        ({"annotations": [{"image_id": 1, "category_id": 7, "bbox": [0, 0, -4, "x"]}]}, "a bbox is x, y"),
         ({"images": [{"id": 1}]}, "no 'width'"),
         ({"categories": 3}, "not COCO"),
     ):
@@ -118,3 +118,79 @@ def test_crowds_lie_under_objects_and_damaged_shapes_are_refused():
     for far in (1e9, -1e9, float("inf"), float("nan")):
         with pytest.raises(DataError, match="far outside"):
             draw_shapes([([[0, 0, far, 0, 0, 5]], 1)], (50, 40), "a")
+
+
+def coco(tmp_path, *annotations, **changes):
+    """A file of one picture of 10x8, and its record."""
+    Image.new("RGB", (10, 8)).save(tmp_path / "a.png")
+    content = {
+        "images": [{"id": 1, "file_name": "a.png", "width": 10, "height": 8}],
+        "categories": [{"id": 7, "name": "cat"}],
+        "annotations": [
+            {"id": i, "image_id": 1, "category_id": 7, "bbox": [2, 2, 3, 3]} | a for i, a in enumerate(annotations)
+        ],
+    } | changes
+    (tmp_path / "c.json").write_text(json.dumps(content))
+    return open_data(f"coco:{tmp_path / 'c.json'}").records[0]
+
+
+SQUARE = [[2, 2, 5, 2, 5, 5, 2, 5]]
+
+
+@pytest.mark.parametrize("shape", [[], [[]], [[3, 3]], [[1, 1, 4, 4]], [[], [2, 2]], None], ids=str)
+def test_points_lines_and_nothing_leave_box_and_label(tmp_path, shape):
+    record = coco(tmp_path, {"segmentation": shape})
+    truth = record.truth()
+    assert record.labels == (0,) and truth.object_boxes() == [(2, 2, 5, 5)] and truth.object_mask() is None
+    # one object without an outline: a mask of the others alone would call it background
+    assert coco(tmp_path, {"segmentation": SQUARE}, {"segmentation": shape}).mask is None
+    assert (coco(tmp_path, {"segmentation": [*SQUARE, [1, 1, 4, 4]]}).truth().object_mask() == 1).sum() == 9
+
+
+def test_keypoints_alone_leave_the_label(tmp_path):
+    record = coco(tmp_path, {"bbox": None, "keypoints": [1, 2, 2] * 17, "num_keypoints": 17})
+    assert (record.labels, record.boxes, record.mask) == ((0,), (), None)
+
+
+@pytest.mark.parametrize(
+    ("annotations", "changes", "says"),
+    [
+        ((), {}, "no annotations: it lists pictures without a truth"),
+        ((), {"annotations": None}, "no annotations"),
+        (({"bbox": [0.1, 0.2, 0.5, 0.6]},), {}, "shares of width and height"),
+        (({"bbox": [1, 2, -3, 4]},), {}, "a bbox is x, y, width, height"),
+        (({"bbox": [1, 2, 3]},), {}, "a bbox is x, y, width, height"),
+        (({"bbox": [1, 2, 3, 1e400]},), {}, "not a JSON number|a bbox is"),
+        (({"category_id": [7]},), {}, "not COCO"),
+        (({},), {"images": [{"id": 1, "file_name": "a.png", "width": 1e400, "height": 8}]}, "whole pixels|JSON number"),
+        (({},), {"images": [{"id": 1, "file_name": "a.png", "width": 0, "height": 8}]}, "whole pixels"),
+        (({},), {"images": [{"id": 1, "file_name": "../../a.png", "width": 10, "height": 8}]}, "leads out of"),
+        (({},), {"images": [{"id": 1, "file_name": "/etc/passwd", "width": 10, "height": 8}]}, "leads out of"),
+        (({},), {"images": [{"id": 1, "file_name": 5, "width": 10, "height": 8}]}, "not a file name"),
+        (({},), {"images": [{"id": 1, "file_name": "a.png", "width": 9, "height": 8}] * 2}, "two images have"),
+        (({},), {"categories": [{"id": 7, "name": 5}]}, "name of a category"),
+    ],
+)
+def test_files_that_hold_no_truth_or_damage_are_refused(tmp_path, annotations, changes, says):
+    with pytest.raises(DataError, match=says):
+        coco(tmp_path, *annotations, **changes)
+
+
+def test_a_picture_of_another_size_than_the_file_says(tmp_path):
+    for shape in ({"segmentation": SQUARE}, {}):  # boxes alone would be scored at the wrong place
+        record = coco(tmp_path, shape, images=[{"id": 1, "file_name": "a.png", "width": 20, "height": 16}])
+        with pytest.raises(DataError, match="has 10x8 pixels, its data set says 20x16"):
+            record.truth()
+
+
+def test_nesting_and_names_that_are_no_text(tmp_path):
+    for content, says in (("[" * 100_000, "nested too deeply"), ('{"categories": [], "images": [NaN]}', "NaN")):
+        (tmp_path / "c.json").write_text(content)
+        with pytest.raises(DataError, match=says):
+            open_data(f"coco:{tmp_path / 'c.json'}")
+
+
+def test_a_split_in_the_name(tmp_path):
+    coco(tmp_path, {"segmentation": SQUARE})
+    (tmp_path / "c.json").rename(tmp_path / "val.json")
+    assert open_data(f"coco:{tmp_path}/{{split}}.json", "val").name == "val"

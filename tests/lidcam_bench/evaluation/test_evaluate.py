@@ -8,9 +8,11 @@ import sys
 import artifacts
 import numpy as np
 import pytest
+from lidcam_bench.data import ImageSet, MaskFile, MaskForm, Record
 from lidcam_bench.evaluation import EvalOptions, evaluate, open_data
 from lidcam_bench.evaluation import runner as runner_module
 from lidcam_bench.evaluation.baseline import blob
+from lidcam_bench.evaluation.options import class_map
 from lidcam_bench.evaluation.state import SavedSums
 from PIL import Image
 from sklearn.metrics import confusion_matrix
@@ -93,6 +95,7 @@ def test_states_are_saved_between_batches_only(localizer, folder, tmp_path, monk
 KILLED = """
 import os, signal, sys
 import lidcam_rt
+from lidcam_bench.data import ImageSet, MaskFile, MaskForm, Record
 from lidcam_bench.evaluation import EvalOptions, evaluate, open_data
 from lidcam_rt.runs import RunFolder
 model, data, out, when = sys.argv[1:]
@@ -165,6 +168,8 @@ def test_a_picture_that_cannot_be_read_is_said_and_left_out(localizer, folder, t
     root = tmp_path / "data"
     (root / "images").mkdir(parents=True)
     (root / "images" / "bad.png").write_bytes(b"no picture")
+    (root / "labels.csv").write_text("file,label\nbad.png,red")
+    (root / "classes.txt").write_text("red")
     with pytest.raises(DataError, match="none of the 1"):
         evaluate(localizer, open_data(str(root)), tmp_path / "out")
     (root / "images" / "good.png").write_bytes((folder / "images" / "00.png").read_bytes())
@@ -177,7 +182,7 @@ def test_a_picture_that_cannot_be_read_is_said_and_left_out(localizer, folder, t
     ("table", "says"),
     [
         ("file,label\nnone.png,red", "not in images"),
-        ("file,label\n00.png,purple", "neither a number"),
+        ("file,label\n00.png,purple", "neither a whole number nor"),
         ("file,label,x0,y0,x1,y1\n00.png,red,5,5,2,9", "x0 < x1"),
         ("name\n00.png", "needs file and label"),
         ("file,label,x0,y0\n00.png,red,1,2", "needs all of x0"),
@@ -284,6 +289,10 @@ def test_classes_that_the_model_does_not_have(localizer, folder, tmp_path):
     (tmp_path / "d" / "images" / "00.png").write_bytes((folder / "images" / "00.png").read_bytes())
     (tmp_path / "d" / "classes.txt").write_text("zebra\n")
     (tmp_path / "d" / "labels.csv").write_text("file,label\n00.png,zebra")
+    with pytest.raises(DataError, match=r"nothing to score.*none of its 1 pictures has any"):
+        evaluate(localizer, open_data(str(tmp_path / "d")), tmp_path / "o")
+    (tmp_path / "d" / "masks").mkdir()
+    (tmp_path / "d" / "masks" / "00.png").write_bytes((folder / "masks" / "00.png").read_bytes())
     data = open_data(str(tmp_path / "d"))
     with pytest.raises(InputError, match="among the model's"):
         evaluate(localizer, data, tmp_path / "o", EvalOptions(gt_known=True))
@@ -296,3 +305,46 @@ def test_blob_is_centred():
     map8 = blob((31, 21))
     assert map8.shape == (21, 31) and map8[10, 15] == 255
     np.testing.assert_array_equal(map8, map8[::-1, ::-1])
+
+
+def notes_of(results):
+    return " ".join(results["notes"])
+
+
+def test_notes_say_what_the_truth_lacks_and_nothing_that_is_not_so(localizer, folder, tmp_path):
+    root = copy_of(folder, tmp_path / "d", 4)
+    said = notes_of(evaluate(localizer, open_data(str(root)), tmp_path / "o1"))
+    assert "the box around each mask is the truth" in said and "over 4 pictures, which is too few" in said
+    (root / "masks" / "01.png").unlink()
+    Image.fromarray(np.zeros((110, 130), np.uint8)).save(root / "masks" / "02.png")
+    (root / "labels.csv").write_text("file,label,x0,y0,x1,y1\n00.png,red,1,2,30,40")
+    (root / "classes.txt").write_text("red\ngreen")
+    said = notes_of(evaluate(localizer, open_data(str(root)), tmp_path / "o2", EvalOptions(replicates=0)))
+    assert "1 of 4 pictures have no mask" in said and "1 masks show no object" in said and "too few" not in said
+    assert "3 of 4 pictures have no label" in said and "for these the box around the mask is the truth" in said
+    for path in (root / "masks").iterdir():
+        path.unlink()
+    (root / "masks").rmdir()
+    results = evaluate(localizer, open_data(str(root)), tmp_path / "o3", EvalOptions(limit=1))
+    assert "around" not in notes_of(results) and "No picture has a mask" in notes_of(results)
+    assert set(results["rows"]["predicted class"]) == {"max_box_acc", "max_box_acc_v2", "localization"}
+    with pytest.raises(DataError, match=r"track3 needs masks or label maps; none .* has one, only boxes, labels"):
+        evaluate(localizer, open_data(str(root)), tmp_path / "o4", EvalOptions(metrics=("track3",)))
+
+
+def test_masks_of_a_reader_that_show_no_object_are_not_scored(localizer, folder, tmp_path):
+    Image.fromarray(np.full((110, 130), 90, np.uint8)).save(tmp_path / "votes.png")
+    picture = folder / "images" / "00.png"
+    data = ImageSet("birds", (), (Record(picture, mask=MaskFile(tmp_path / "votes.png", MaskForm.VOTES)),))
+    for metrics in (("track3",), ("wsol",)):
+        with pytest.raises(DataError, match="none of the 1 masks shows an object"):
+            evaluate(localizer, data, tmp_path / metrics[0], EvalOptions(metrics=metrics))
+    assert not (tmp_path / "track3" / "results.json").exists()
+
+
+def test_classes_are_the_same_by_name():
+    assert class_map(("crane", "dog", "crane"), ("crane", "dog", "crane")) == (0, 1, 2)
+    assert class_map(("Caf\u00e9", "dog"), ("cafe\u0301", "cat")) == (0, -1)
+    assert class_map(("a",), ("b",)) is None
+    with pytest.raises(InputError, match="may be any of the model's classes 0, 2"):
+        class_map(("crane", "dog", "crane"), ("dog", "crane"))

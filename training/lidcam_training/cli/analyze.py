@@ -31,7 +31,8 @@ def analyze(
 
     import numpy as np
     import torch
-    from lidcam_bench.data import MaskFile, Record
+    from lidcam_bench.data import MaskFile, MaskForm, Record
+    from lidcam_bench.data.mask_forms import common_form
 
     from lidcam_rt.cli.console import note, say
     from lidcam_rt.errors import DataError, ImageError
@@ -56,6 +57,9 @@ def analyze(
     meta = read.meta
     mean = torch.tensor(meta.mean).view(1, 3, 1, 1)
     std = torch.tensor(meta.std).view(1, 3, 1, 1)
+    places = {file: masks / f"{file.stem}.png" for file in files[:limit]} if masks else {}
+    mask_files = {file: path for file, path in places.items() if path.exists()}
+    form = common_form(list(mask_files.values())) if mask_files else MaskForm.GREY
     rows = []
     with output_folder(output):
         for file in files[:limit]:
@@ -63,8 +67,7 @@ def analyze(
             if picture is None:
                 note(f"skipped, unreadable: {file}")
                 continue
-            mask_file = masks / f"{file.stem}.png" if masks else None
-            source = MaskFile(mask_file) if mask_file and mask_file.exists() else None
+            source = MaskFile(mask_files[file], form) if file in mask_files else None
             mask = Record(file, mask=source).truth().object_mask()
             tensor = (torch.from_numpy(picture.transpose(2, 0, 1).copy())[None].float() - mean) / std
             with torch.no_grad():

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import csv
-import json
+import io
 from pathlib import Path
 
 from lidcam_bench.data.layout import expect
 from lidcam_bench.data.masks import MaskFile
 from lidcam_bench.data.records import ImageSet, Record
+from lidcam_bench.data.text import inside, read_json, read_text
 from lidcam_rt.errors import DataError
 
 __all__ = ["read_composites"]
@@ -31,21 +32,21 @@ def read_composites(folder: Path, split: str) -> ImageSet:
     Raises:
         DataError: a file is missing or damaged.
     """
-    try:
-        about = json.loads(expect(folder / "dataset.json", _LAYOUT).read_text())
-        classes = tuple(about["class_names"])
-    except (ValueError, KeyError) as error:
-        raise DataError(f"{folder / 'dataset.json'} is damaged: {error}. Make the data set again") from error
+    about = read_json(expect(folder / "dataset.json", _LAYOUT))
+    names = about.get("class_names") if isinstance(about, dict) else None
+    classes = tuple(names) if isinstance(names, list) else ()
+    if not classes or not all(isinstance(name, str) for name in classes):
+        raise DataError(f"{folder / 'dataset.json'} is damaged: no class_names. Make the data set again")
     records = []
-    table = expect(folder / f"{split}.csv", _LAYOUT)
-    with table.open(newline="") as file:
-        for line, row in enumerate(csv.DictReader(file), start=2):
-            try:
-                label = int(row["label"])
-                image = folder / split / row["file"]
-            except (KeyError, TypeError, ValueError):
-                raise DataError(f"{table}, line {line}: expected `file,label`, got {row}") from None
-            if not 0 <= label < len(classes):
-                raise DataError(f"{table}, line {line}: label {label} is not one of the {len(classes)} classes")
-            records.append(Record(image, (label,), mask=MaskFile(folder / split / "masks" / row["file"])))
+    table = expect(inside(folder, f"{split}.csv", f"split {split!r}"), _LAYOUT)
+    for line, row in enumerate(csv.DictReader(io.StringIO(read_text(table))), start=2):
+        where = f"{table}, line {line}"
+        try:
+            label, name = int(row["label"]), row["file"]
+        except (KeyError, TypeError, ValueError):
+            raise DataError(f"{where}: expected `file,label`, got {row}") from None
+        if not 0 <= label < len(classes):
+            raise DataError(f"{where}: label {label} is not one of the {len(classes)} classes")
+        mask = MaskFile(inside(folder / split / "masks", name, where))
+        records.append(Record(inside(folder / split, name, where), (label,), mask=mask))
     return ImageSet(f"{about.get('name', folder.name)}/{split}", classes, tuple(records))

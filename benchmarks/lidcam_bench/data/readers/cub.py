@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lidcam_bench.data.layout import expect, read_lines
-from lidcam_bench.data.masks import MaskFile
+from lidcam_bench.data.layout import expect
+from lidcam_bench.data.masks import MaskFile, MaskForm
 from lidcam_bench.data.records import ImageSet, Record
+from lidcam_bench.data.text import inside, read_lines
 from lidcam_rt.errors import DataError
 
 __all__ = ["read_cub"]
@@ -38,7 +39,10 @@ def read_cub(folder: Path, split: str) -> ImageSet:
     }
     if split not in ("train", "val", "test"):
         raise DataError(f"cub has no split {split!r}: choose train, val or test")
-    order = sorted(tables["classes"], key=int)
+    try:
+        order = sorted(tables["classes"], key=int)
+    except ValueError as error:
+        raise DataError(f"{folder}/classes.txt: the first field of a line is the class's number ({error})") from None
     index_of = {key: index for index, key in enumerate(order)}
     wanted = "1" if split == "train" else "0"
     records = []
@@ -48,11 +52,12 @@ def read_cub(folder: Path, split: str) -> ImageSet:
                 continue
             x, y, width, height = (float(value) for value in tables["bounding_boxes"][key].split())
             label = index_of[tables["image_class_labels"][key]]
-        except (KeyError, ValueError) as error:
+        except (KeyError, ValueError, OverflowError) as error:
             raise DataError(f"{folder}: picture {key} ({name}) lacks its line in a table ({error})") from None
-        mask = folder / "segmentations" / Path(name).with_suffix(".png")
+        picture = inside(folder / "images", name, f"{folder}/images.txt")
+        mask = inside(folder / "segmentations", str(Path(name).with_suffix(".png")), f"{folder}/images.txt")
         box = (int(x), int(y), int(x + width), int(y + height))
-        source = MaskFile(mask) if mask.exists() else None
-        records.append(Record(folder / "images" / name, (label,), (box,), source))
+        source = MaskFile(mask, MaskForm.VOTES) if mask.exists() else None
+        records.append(Record(picture, (label,), (box,), source))
     names = tuple(tables["classes"][key].partition(".")[2] or tables["classes"][key] for key in order)
     return ImageSet(f"cub/{split}", names, tuple(records))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lidcam_bench.data.layout import expect, read_lines
+from lidcam_bench.data.layout import expect, read_map_det
 from lidcam_bench.data.readers.imagenet import ilsvrc_root
 from lidcam_bench.data.records import ImageSet, Record
+from lidcam_bench.data.text import inside, read_lines
 from lidcam_bench.data.xml_boxes import read_boxes
 from lidcam_rt.results import Box
 
@@ -31,13 +32,11 @@ def read_det(folder: Path, split: str) -> ImageSet:
         DataError: a file is missing; the message gives the layout expected.
     """
     root = ilsvrc_root(folder)
-    rows = read_lines(expect(root / "devkit" / "data" / "map_det.txt", _DET), 3)
-    rows.sort(key=lambda row: int(row[1]))
-    index_of = {wordnet: index for index, (wordnet, _, _) in enumerate(rows)}
+    index_of, names = read_map_det(expect(root / "devkit" / "data" / "map_det.txt", _DET))
     sets = expect(root / "ImageSets" / "DET", _DET)
-    names = [row[0] for row in read_lines(expect(sets / f"{split}.txt", _DET), 1)]
-    labels: dict[str, set[int]] = {name.split()[0]: set() for name in names}
-    lists = [sets / f"{split}_{number}.txt" for number in range(1, len(rows) + 1)]
+    pictures = expect(inside(sets, f"{split}.txt", f"split {split!r}"), _DET)
+    labels: dict[str, set[int]] = {row[0].split()[0]: set() for row in read_lines(pictures, 1)}
+    lists = [sets / f"{split}_{number}.txt" for number in range(1, len(names) + 1)]
     by_list = all(file.exists() for file in lists)
     if by_list:
         for index, file in enumerate(lists):
@@ -48,11 +47,11 @@ def read_det(folder: Path, split: str) -> ImageSet:
     for name, classes in labels.items():
         boxes: tuple[Box, ...] = ()
         if not by_list:
-            annotation = expect(root / "Annotations" / "DET" / split / f"{name}.xml", _DET)
+            annotation = expect(inside(root / "Annotations" / "DET" / split, f"{name}.xml", str(pictures)), _DET)
             objects = [(index_of[n], box) for n, box in read_boxes(annotation, first_pixel=0) if n in index_of]
             classes = {index for index, _ in objects}
             boxes = tuple(box for _, box in objects)
         if classes or split != "train":
-            picture = root / "Data" / "DET" / split / f"{name}.JPEG"
+            picture = inside(root / "Data" / "DET" / split, f"{name}.JPEG", str(pictures))
             records.append(Record(picture, tuple(sorted(classes)), boxes))
-    return ImageSet(f"ilsvrc-det/{split}", tuple(row[2] for row in rows), tuple(records), multilabel=True)
+    return ImageSet(f"ilsvrc-det/{split}", names, tuple(records), multilabel=True)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lidcam_bench.data.layout import expect, read_lines
+from lidcam_bench.data.layout import expect
 from lidcam_bench.data.records import ImageSet, Record
+from lidcam_bench.data.text import inside, read_lines
 from lidcam_bench.data.xml_boxes import read_boxes
 from lidcam_rt.errors import DataError
 
@@ -37,7 +38,7 @@ def cls_loc_classes(folder: Path) -> dict[str, tuple[int, str]]:
 
 
 def _class_folders(folder: Path, split: str) -> ImageSet:
-    root = expect(folder / split, _CLS_LOC)
+    root = expect(inside(folder, split, f"split {split!r}"), _CLS_LOC)
     first = folder / "train" if (folder / "train").is_dir() else root
     names = sorted(p.name for p in first.iterdir() if p.is_dir())
     extra = sorted({p.name for p in root.iterdir() if p.is_dir()} - set(names))
@@ -66,12 +67,13 @@ def read_imagenet(folder: Path, split: str) -> ImageSet:
     if not (root / "Data" / "CLS-LOC").is_dir():
         return _class_folders(folder, split)
     classes = cls_loc_classes(folder)
-    pictures = expect(root / "Data" / "CLS-LOC" / split, _CLS_LOC)
+    pictures = expect(inside(root / "Data" / "CLS-LOC", split, f"split {split!r}"), _CLS_LOC)
     annotations = root / "Annotations" / "CLS-LOC" / split
     records = []
     if split == "train":
         for wordnet, (index, _) in classes.items():
-            for file in sorted(expect(pictures / wordnet, _CLS_LOC).glob("*.JPEG")):
+            inside_class = inside(pictures, wordnet, f"{folder}/LOC_synset_mapping.txt")
+            for file in sorted(expect(inside_class, _CLS_LOC).glob("*.JPEG")):
                 annotation = annotations / wordnet / f"{file.stem}.xml"
                 boxes = read_boxes(annotation, first_pixel=0) if annotation.exists() else []
                 records.append(Record(file, (index,), tuple(box for _, box in boxes)))

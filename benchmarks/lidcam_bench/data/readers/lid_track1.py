@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from lidcam_bench.data.layout import expect, read_lines
-from lidcam_bench.data.masks import IGNORED, MaskFile, upright_size
+from lidcam_bench.data.layout import expect, read_map_det
+from lidcam_bench.data.masks import IGNORED, MaskFile, MaskForm, upright_size
 from lidcam_bench.data.records import ImageSet, Record
+from lidcam_bench.data.text import inside
 from lidcam_bench.data.xml_boxes import read_boxes
 
 __all__ = ["read_track1"]
@@ -30,16 +31,14 @@ def read_track1(folder: Path, split: str) -> ImageSet:
     Raises:
         DataError: a file is missing; the message gives the layout expected.
     """
-    rows = read_lines(expect(folder / "map_det.txt", _TRACK1), 3)
-    rows.sort(key=lambda row: int(row[1]))
-    index_of = {wordnet: index for index, (wordnet, _, _) in enumerate(rows)}
-    pictures = expect(folder / "LID_track1" / split, _TRACK1)
+    index_of, names = read_map_det(expect(folder / "map_det.txt", _TRACK1))
+    pictures = expect(inside(folder / "LID_track1", split, f"split {split!r}"), _TRACK1)
     masks = expect(folder / "LID_track1_annotations" / f"track1_{split}_annotations_raw", _TRACK1)
     annotations = folder / "LID_track1_xml" / split
     records = []
     for picture in sorted(pictures.glob("*.JPEG")):
         mask = expect(masks / f"{picture.stem}.png", _TRACK1)
-        source = MaskFile(mask, by_class=True)
+        source = MaskFile(mask, MaskForm.LABELS, classes=len(names))
         annotation = annotations / f"{picture.stem}.xml"
         if annotation.exists():
             labels = {index_of[name] for name, _ in read_boxes(annotation, first_pixel=0) if name in index_of}
@@ -47,4 +46,4 @@ def read_track1(folder: Path, split: str) -> ImageSet:
             values = np.unique(source.read(picture, upright_size(picture)))
             labels = {int(value) - 1 for value in values if 0 < value < IGNORED}
         records.append(Record(picture, tuple(sorted(labels)), mask=source))
-    return ImageSet(f"lid-track1/{split}", tuple(row[2] for row in rows), tuple(records), multilabel=True)
+    return ImageSet(f"lid-track1/{split}", names, tuple(records), multilabel=True)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lidcam_bench.data.layout import expect, read_lines
-from lidcam_bench.data.masks import MaskFile
+from lidcam_bench.data.layout import expect
+from lidcam_bench.data.masks import MaskFile, MaskForm
 from lidcam_bench.data.records import ImageSet, Record
+from lidcam_bench.data.text import inside, read_lines
 from lidcam_bench.data.xml_boxes import read_boxes
 from lidcam_rt.errors import DataError
 
@@ -33,21 +34,24 @@ def read_voc(folder: Path, split: str) -> ImageSet:
     Raises:
         DataError: a file is missing; the message gives the layout expected.
     """
-    for inside in ("VOCdevkit/VOC2012", "VOC2012"):
-        if (folder / inside).is_dir():
-            folder = folder / inside
+    for part in ("VOCdevkit/VOC2012", "VOC2012"):
+        if (folder / part).is_dir():
+            folder = folder / part
             break
     index_of = {name: index for index, name in enumerate(VOC_CLASSES)}
     masks = "SegmentationClassAug" if split.endswith("aug") else "SegmentationClass"
     records = []
-    for name, *_ in read_lines(expect(folder / "ImageSets" / "Segmentation" / f"{split}.txt", _LAYOUT), 1):
-        objects = read_boxes(expect(folder / "Annotations" / f"{name}.xml", _LAYOUT), first_pixel=1)
+    sets = folder / "ImageSets" / "Segmentation"
+    names = expect(inside(sets, f"{split}.txt", f"split {split!r}"), _LAYOUT)
+    for name, *_ in read_lines(names, 1):
+        annotation = expect(inside(folder / "Annotations", f"{name}.xml", str(names)), _LAYOUT)
+        objects = read_boxes(annotation, first_pixel=1)
         unknown = [label for label, _ in objects if label not in index_of]
         if unknown:
-            raise DataError(f"{folder}/Annotations/{name}.xml: {unknown[0]!r} is not a class of VOC")
+            raise DataError(f"{annotation}: {unknown[0]!r} is not a class of VOC")
         labels = tuple(sorted({index_of[label] for label, _ in objects}))
         mask = folder / masks / f"{name}.png"
-        source = MaskFile(mask, by_class=True) if mask.exists() else None
+        source = MaskFile(mask, MaskForm.LABELS, classes=len(VOC_CLASSES)) if mask.exists() else None
         picture = folder / "JPEGImages" / f"{name}.jpg"
         records.append(Record(picture, labels, tuple(box for _, box in objects), source))
     return ImageSet(f"voc/{split}", VOC_CLASSES, tuple(records), multilabel=True)
