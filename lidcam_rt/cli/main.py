@@ -23,6 +23,7 @@ __all__ = ["EXTRA_MODULES", "build_app", "main", "missing_modules", "require_ext
 EXTRA_MODULES: dict[str, tuple[str, ...]] = {
     "export": ("torch", "onnx", "onnxscript", "timm", "safetensors"),
     "train": ("torch", "timm", "pytorch_lightning", "jsonargparse", "onnx"),
+    "bench": ("mlperf_loadgen", "matplotlib", "jinja2"),
     "eval": ("matplotlib", "jinja2", "pycocotools"),
     "tensorrt": ("tensorrt",),
     "tensorrt-rtx": ("tensorrt_rtx",),
@@ -47,6 +48,8 @@ def _verbs() -> dict[str, EntryPoint]:
 
 def _run(verb: Callable[..., Any]) -> Callable[..., Any]:
     """A verb with the options of every verb; its errors become a message and an exit status."""
+    if getattr(verb, "is_run", False):  # the commands of a verb with verbs are kept from call to call
+        return verb
 
     @functools.wraps(verb)
     def run(*args: Any, quiet: bool = False, verbose: bool = False, **kwargs: Any) -> Any:
@@ -75,6 +78,7 @@ def _run(verb: Callable[..., Any]) -> Callable[..., Any]:
             print_error(f"{error.filename or 'standard output'}: {error.strerror or error}")
             raise typer.Exit(6) from None
 
+    run.is_run = True  # type: ignore[attr-defined]
     own = inspect.signature(verb, eval_str=True)
     shared = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=annotation)

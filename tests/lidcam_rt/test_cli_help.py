@@ -13,8 +13,11 @@ import pytest
 from lidcam_rt.cli.main import missing_modules
 
 LIDCAM = [sys.executable, "-c", "from lidcam_rt.cli.main import main; main()"]
-VERBS = [entry for entry in entry_points(group="lidcam.verbs") if entry.name != "data"]
-HERE = sorted(entry.name for entry in VERBS if not any(missing_modules(extra) for extra in entry.extras))
+#: Verbs with verbs of their own.
+GROUPS = {"data": [], "bench": ["run", "compare"]}
+VERBS = [entry for entry in entry_points(group="lidcam.verbs") if not any(missing_modules(e) for e in entry.extras)]
+HERE = sorted(entry.name for entry in VERBS if entry.name not in GROUPS)
+HERE += [f"{entry.name} {name}" for entry in VERBS for name in GROUPS.get(entry.name, [])]
 
 
 def run(*arguments: str, **environment: str) -> str:
@@ -35,7 +38,7 @@ def test_every_verb_is_listed_on_one_whole_line():
 
 @pytest.mark.parametrize("verb", HERE)
 def test_help_fits_80_columns_and_cuts_no_name(verb):
-    text = run(verb, "--help")
+    text = run(*verb.split(), "--help")
     assert all(len(line) <= 80 for line in text.splitlines())
     assert "…" not in text and "..." not in re.sub(r"[}\]]\.\.\.", "", text)
     names = set(re.findall(r"--[a-z0-9-]+", text))
@@ -44,16 +47,18 @@ def test_help_fits_80_columns_and_cuts_no_name(verb):
 
     from lidcam_rt.cli.main import build_app
 
-    command = get_command(build_app(only=verb)).commands[verb]  # type: ignore[attr-defined]
+    command = get_command(build_app(only=verb.split()[0]))
+    for word in verb.split():
+        command = command.commands[word]  # type: ignore[attr-defined]
     wanted = {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
     assert {name for name in wanted if name.startswith("--")} <= names
 
 
 @pytest.mark.parametrize("verb", HERE)
 def test_output_quiet_and_verbose_are_spelled_alike(verb):
-    text = run(verb, "--help")
+    text = run(*verb.split(), "--help")
     assert "-q, --quiet " in text and "-v, --verbose " in text
-    if verb not in ("doctor", "inspect"):
+    if verb not in ("doctor", "inspect", "bench compare"):
         assert re.search(r"^  -o, --output [A-Z]", text, re.M)
 
 

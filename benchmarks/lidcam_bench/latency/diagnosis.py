@@ -155,9 +155,9 @@ def diagnose_machine(before: Floor, after: Floor | None) -> tuple[Finding, ...]:
     for rate in before.matrix if after is not None else ():
         again = after.rate(rate.what, rate.threads) if after is not None else None
         if again is not None and abs(again.value / rate.value - 1) * 100 > _MOVED:
-            out.append(
-                f"{rate.what} with {rate.threads} threads {rate.value:.0f} before and {again.value:.0f} Gop/s after"
-            )
+            many = "thread" if rate.threads == 1 else "threads"
+            where = "on the GPU" if rate.threads == 0 else f"with {rate.threads} {many}"
+            out.append(f"{rate.what} {where} {rate.value:.0f} before and {again.value:.0f} Gop/s after")
     if not out:
         return ()
     text = f"the machine's own speed moved between the beginning and the end ({'; '.join(out)}): so may all times have"

@@ -10,13 +10,11 @@ from typing import Any
 from lidcam_bench.metrics.base import Score
 from lidcam_bench.metrics.registry import METRICS
 from lidcam_bench.report.cases import Case
+from lidcam_bench.report.page import render
 from lidcam_bench.report.plots import CAPTIONS
-from lidcam_rt.errors import MissingExtraError
 from lidcam_rt.files import write_atomically
 
 __all__ = ["write_report"]
-
-_TEMPLATES = Path(__file__).parent / "templates"
 
 
 def write_report(path: Path, results: dict[str, Any], cases: Sequence[Case], plots: dict[str, bytes]) -> None:
@@ -32,19 +30,9 @@ def write_report(path: Path, results: dict[str, Any], cases: Sequence[Case], plo
         MissingExtraError: Jinja2 is not installed.
         OutputError: the file cannot be written.
     """
-    try:
-        from jinja2 import Environment, FileSystemLoader, StrictUndefined
-    except ImportError as error:
-        raise MissingExtraError("the report", "eval", (error.name or "jinja2",)) from None
-    environment = Environment(
-        loader=FileSystemLoader(_TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    page = environment.get_template("report.html").render(
+    page = render(
+        "report.html",
+        "eval",
         title=f"{results['model'] or 'model'} on {results['data']['name']}",
         data=results["data"],
         backend=results["identity"]["backend"],
@@ -62,7 +50,7 @@ def write_report(path: Path, results: dict[str, Any], cases: Sequence[Case], plo
         failures=results["failures"],
         facts=_facts(results),
     )
-    write_atomically(path, page.encode())
+    write_atomically(path, page)
 
 
 def _glance(results: dict[str, Any]) -> dict[str, Any]:

@@ -130,4 +130,4 @@ def test_a_floor_that_moved(before, after, kind):
     found = diagnose_machine(floor(*before), None if after is None else floor(*after))
     assert kinds(found) == ([kind] if kind else [])
     if kind:
-        assert "p0 with 1 threads 100 before and 90 Gop/s after" in found[0].text
+        assert "p0 with 1 thread 100 before and 90 Gop/s after" in found[0].text

@@ -1,0 +1,38 @@
+"""Pages from templates."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from lidcam_rt.errors import MissingExtraError
+
+__all__ = ["render"]
+
+_TEMPLATES = Path(__file__).parent / "templates"
+
+
+def render(template: str, extra: str, **context: Any) -> bytes:
+    """Fill in a template. In .html ones all text is escaped; whatever a template names must be given.
+
+    Args:
+        template: name of the file.
+        extra: that brings Jinja2, for the message.
+        context: what the template names.
+
+    Raises:
+        MissingExtraError: Jinja2 is not installed.
+    """
+    try:
+        from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
+    except ImportError as error:
+        raise MissingExtraError("the report", extra, (error.name or "jinja2",)) from None
+    environment = Environment(
+        loader=FileSystemLoader(_TEMPLATES),
+        autoescape=select_autoescape(["html"]),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    return environment.get_template(template).render(**context).encode()
