@@ -77,5 +77,5 @@ def test_the_backend_s_own_steps():
             self.stage = stage
 
     backend, log = Backend(), Log()
-    Pipeline(None, backend).observe(log)
+    Pipeline(artifacts.manifest(), backend).observe(log)
     assert backend.stage is log

@@ -134,7 +134,7 @@ def run(
         floor=floor,
     )
     planned = plan_targets(targets, options)
-    pictures = [Path(name) for name in find_images([str(images)])][:max_images]
+    pictures = [Path(name) for name in find_images([str(images)]).paths][:max_images]
     scored = _accuracy(planned, pictures, images, data, split, reference, max_images) if accuracy else None
     with output_folder(output):
         jobs = plan_jobs(planned, options, pictures, output / "samples", scored)
