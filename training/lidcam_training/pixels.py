@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from lidcam_bench.metrics import IoUCurve, PixelAveragePrecision
-from lidcam_bench.metrics.base import histogram, to_map8
+from lidcam_bench.metrics import IoUCurve, PixelAveragePrecision, histogram, to_map8
 
 __all__ = ["PixelHistogram"]
 

@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -57,7 +56,7 @@ def write_submission(
 
     Raises:
         InputError: another track, no picture, two pictures of one name, or a class that does not fit into 8 bits.
-        DataError: a picture cannot be read (a submission with gaps is no submission).
+        DataError: a picture cannot be read (a submission needs every picture).
         OutputError: the zip cannot be written, or another process is writing it.
     """
     _check_track(track)
@@ -111,8 +110,7 @@ def check_submission(path: Path, images: Sequence[Path], *, track: int, classes:
             return [f"all files are in the folder {names[0].split('/')[0]}/: they belong at the top of the zip"]
         count = Counter(names)
         faults += [f"{name}: there twice" for name in sorted({n for n in names if count[n] > 1})]
-        there = set(names)
-        faults += [f"{stem}.png: missing" for stem in wanted if f"{stem}.png" not in there]
+        faults += [f"{stem}.png: missing" for stem in wanted if f"{stem}.png" not in count]
         for name in dict.fromkeys(names):
             source = wanted.get(name.removesuffix(".png")) if name.endswith(".png") else None
             if source is None:
@@ -120,27 +118,34 @@ def check_submission(path: Path, images: Sequence[Path], *, track: int, classes:
                 continue
             size = upright_size(source)
             try:
-                with Image.open(io.BytesIO(archive.read(name))) as file:
-                    kind, mode, pixels = file.format, file.mode, np.asarray(file)
+                fault = _fault(archive, name, size, track, classes)
             except Exception as error:  # damaged PNGs and zips raise nearly anything
-                faults.append(f"{name}: cannot be read ({error})")
-                continue
-            faults += [f"{name}: {fault}" for fault in _faults(kind, mode, pixels, size, track, classes)]
+                fault = f"cannot be read ({error})"
+            faults += [f"{name}: {fault}"] if fault else []
     return faults
 
 
-def _faults(
-    kind: str | None, mode: str, pixels: npt.NDArray[Any], size: tuple[int, int], track: int, classes: int
-) -> list[str]:
-    if kind != "PNG" or mode not in (("L", "P") if track == 1 else ("L",)):
-        return [f"{kind} of mode {mode}, expected an 8-bit grey PNG"]
-    if (pixels.shape[1], pixels.shape[0]) != size:
-        return [f"{pixels.shape[1]}x{pixels.shape[0]} pixels, its picture has {size[0]}x{size[1]}"]
+def _fault(archive: zipfile.ZipFile, name: str, size: tuple[int, int], track: int, classes: int) -> str | None:
+    """What is wrong with one file; it is unpacked and decoded only as far as its picture's size can need.
+
+    Raises:
+        Exception: of nearly any kind, where the file is damaged.
+    """
+    # Noise does not compress: a little more than a byte per pixel, and the chunks around it.
+    stated, limit = archive.getinfo(name).file_size, 2 * size[0] * size[1] + (1 << 16)
+    if stated > limit:
+        return f"unpacks to {stated:,} bytes, more than a PNG of its picture's {size[0]}x{size[1]} pixels has"
+    with Image.open(io.BytesIO(archive.read(name))) as file:
+        if file.format != "PNG" or file.mode not in (("L", "P") if track == 1 else ("L",)):
+            return f"{file.format} of mode {file.mode}, expected an 8-bit grey PNG"
+        if file.size != size:
+            return f"{file.width}x{file.height} pixels, its picture has {size[0]}x{size[1]}"
+        pixels: npt.NDArray[np.uint8] = np.asarray(file)
     if track == 1 and int(pixels.max()) >= classes:
-        return [f"class index {int(pixels.max())}, the highest allowed is {classes - 1}"]
+        return f"class index {int(pixels.max())}, the highest allowed is {classes - 1}"
     if track == 3 and pixels.min() == pixels.max():
-        return ["constant map: it localizes nothing"]
-    return []
+        return "constant map: it localizes nothing"
+    return None
 
 
 def _check_track(track: int) -> None:
@@ -149,11 +154,11 @@ def _check_track(track: int) -> None:
 
 
 def _by_stem(images: Sequence[Path]) -> dict[str, Path]:
-    out: dict[str, Path] = {}
+    by_stem: dict[str, Path] = {}
     for path in images:
-        if path.stem in out:
-            raise InputError(f"{path} and {out[path.stem]} would both be {path.stem}.png: names must differ")
-        out[path.stem] = path
-    if not out:
+        if path.stem in by_stem:
+            raise InputError(f"{path} and {by_stem[path.stem]} would both be {path.stem}.png: names must differ")
+        by_stem[path.stem] = path
+    if not by_stem:
         raise InputError("no picture: give a folder with pictures")
-    return out
+    return by_stem

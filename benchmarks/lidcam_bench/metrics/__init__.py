@@ -10,8 +10,9 @@ for result, mask, truth in ...:
 peak, threshold, _ = curve.compute()
 """
 
-from lidcam_bench.metrics.base import Accumulator, histogram, to_map8
+from lidcam_bench.metrics.base import Accumulator
 from lidcam_bench.metrics.box_accuracy import BoxAccuracy, LevelBoxes, box_iou, evaluator_box, level_boxes
+from lidcam_bench.metrics.histogram import histogram, to_map8
 from lidcam_bench.metrics.iou_curve import IoUCurve
 from lidcam_bench.metrics.localization import LocalizationAccuracy
 from lidcam_bench.metrics.pxap import PixelAveragePrecision

@@ -12,20 +12,11 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from lidcam_bench.metrics.checks import check_number, check_whole
 from lidcam_bench.metrics.sample import Sample
 from lidcam_rt.errors import InputError
 
-__all__ = [
-    "Accumulator",
-    "Interval",
-    "Metric",
-    "Score",
-    "check_boxes",
-    "check_map",
-    "check_mask",
-    "histogram",
-    "to_map8",
-]
+__all__ = ["Accumulator", "Interval", "Metric", "Score"]
 
 #: Lower and upper end of an interval.
 Interval = tuple[float, float]
@@ -64,9 +55,7 @@ class Accumulator(ABC):
     options: dict[str, Any]
 
     def __init__(self, replicates: int = 0) -> None:
-        if isinstance(replicates, bool) or not isinstance(replicates, int) or not 0 <= replicates <= 10000:
-            raise InputError(f"replicates must be 0 to 10000, got {replicates!r}")
-        self.replicates = replicates
+        self.replicates = check_whole("replicates", replicates, 0, 10000)
         self.images = 0
         self.state: _State = {}
         self._copies: _State = {}
@@ -79,9 +68,15 @@ class Accumulator(ABC):
                 self._copies[name] = np.zeros((self.replicates, *shape), np.int64)
 
     def _add(self, key: str | None, **counts: npt.NDArray[np.int64]) -> None:
-        """Add one image's counts to the state and, weighted, to the copies."""
+        """Add one image's counts to the state and, weighted, to the copies.
+
+        Raises:
+            InputError: the key is none, or missing where there are copies; nothing was counted then.
+        """
         if self.replicates and key is None:
             raise InputError("a bootstrap needs the key of each image: give update(..., key=...)")
+        if key is not None and not isinstance(key, str):
+            raise InputError(f"the key of an image is text, got {type(key).__name__}")
         self.images += 1
         for name, value in counts.items():
             self.state[name] += value
@@ -112,7 +107,7 @@ class Accumulator(ABC):
         """
         if type(other) is not type(self) or other.options != self.options or other.replicates != self.replicates:
             raise InputError(
-                f"cannot merge {type(other).__name__}{other.options} into {self.options}: "
+                f"cannot merge {type(other).__name__}{getattr(other, 'options', '')} into {self.options}: "
                 "kind, options and replicates must be equal"
             )
         self.images += other.images
@@ -132,10 +127,12 @@ class Accumulator(ABC):
         """Take back what `arrays` gave.
 
         Raises:
-            InputError: the arrays are those of other options.
+            InputError: the arrays are those of other options, or no counts; nothing was taken.
         """
         mine = self.arrays()
-        if mine.keys() != arrays.keys() or any(mine[k].shape != arrays[k].shape for k in mine):
+        if mine.keys() != arrays.keys() or any(
+            mine[k].shape != arrays[k].shape or arrays[k].dtype != np.int64 or (arrays[k] < 0).any() for k in mine
+        ):
             raise InputError(f"this state is not one of {type(self).__name__}{self.options}")
         self.images = int(arrays["images"])
         for name in self.state:
@@ -171,8 +168,13 @@ class Accumulator(ABC):
         """Percentile bootstrap intervals of `scores`; None without replicates or with fewer than two images.
 
         Args:
-            level: share of the replicates within, 0 to 1.
+            level: share of the replicates within, between 0 and 1.
+
+        Raises:
+            InputError: the level is not.
         """
+        if not 0 < check_number("level", level) < 1:
+            raise InputError(f"level lies between 0 and 1, got {level}")
         names = self.scores()
         if not self.replicates or self.images < 2:
             return dict.fromkeys(names)
@@ -244,87 +246,3 @@ class Metric:
     def score(self, name: str) -> Score:
         """A score by name; one that is not listed is called by its name."""
         return next((s for s in self.scores if s.name == name), Score(name, name.replace("_", " ")))
-
-
-def check_map(map8: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
-    """A localization map as the kernels take it.
-
-    Raises:
-        InputError: it is not a uint8 array [height, width] with pixels.
-    """
-    if not isinstance(map8, np.ndarray) or map8.dtype != np.uint8 or map8.ndim != 2 or map8.size == 0:
-        kind = f"{map8.dtype} {map8.shape}" if isinstance(map8, np.ndarray) else type(map8).__name__
-        raise InputError(f"a map is a uint8 array [height, width], got {kind}; make one of a float map with to_map8")
-    return np.ascontiguousarray(map8)
-
-
-def check_mask(mask: npt.NDArray[Any], shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
-    """A ground-truth mask as the kernels take it: uint8, 1 foreground, 0 background, 255 ignored.
-
-    Raises:
-        InputError: another shape than the map, or another type than bool or uint8.
-    """
-    if not isinstance(mask, np.ndarray) or mask.dtype not in (np.bool_, np.uint8):
-        kind = mask.dtype if isinstance(mask, np.ndarray) else type(mask).__name__
-        raise InputError(f"a mask is a bool or uint8 array (1 foreground, 0 background, 255 ignored), got {kind}")
-    if mask.shape != shape:
-        raise InputError(f"map and mask differ in (height, width): {shape} and {mask.shape}. Use the original size")
-    return np.ascontiguousarray(mask).view(np.uint8)
-
-
-def check_boxes(boxes: Any) -> npt.NDArray[np.int64]:
-    """Ground-truth boxes as int64 [n, 4] (x0, y0, x1, y1).
-
-    Raises:
-        InputError: no box, another shape, not whole, negative, or x1 < x0 or y1 < y0.
-    """
-    raw = np.asarray(boxes)
-    if raw.ndim != 2 or raw.shape[0] < 1 or raw.shape[1] != 4 or not np.issubdtype(raw.dtype, np.number):
-        raise InputError(f"ground-truth boxes have shape [n, 4] (x0, y0, x1, y1) with n >= 1, got {raw.shape}")
-    whole = raw.astype(np.int64)
-    if (whole != raw).any() or (whole < 0).any() or (whole[:, :2] > whole[:, 2:]).any():
-        raise InputError(f"ground-truth boxes are whole pixels x0 <= x1, y0 <= y1, none negative; got {raw.tolist()}")
-    return np.ascontiguousarray(whole)
-
-
-def to_map8(scores: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
-    """Quantise a float map as the public Track 3 evaluator does: uint8(255 (m - min) / (max - min + 1e-10)).
-
-    Source: MsterDC/SPA2Net utils/val_mask. The value is truncated, not rounded. A constant map gives zeros.
-
-    Args:
-        scores: float [height, width].
-
-    Raises:
-        InputError: not two-dimensional, empty, or with NaN or infinity.
-    """
-    values = np.asarray(scores, np.float64)
-    if values.ndim != 2 or values.size == 0:
-        raise InputError(f"a map has shape [height, width] with pixels, got {values.shape}")
-    if not np.isfinite(values).all():
-        raise InputError("the map holds NaN or infinity: nothing can be said about it. Check the model's output")
-    low = values.min()
-    out: npt.NDArray[np.uint8] = (255 * ((values - low) / (values.max() - low + 1e-10))).astype(np.uint8)
-    return out
-
-
-def histogram(map8: npt.NDArray[np.uint8], mask: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
-    """Counts of the map's values, int64 [2, 256]: row 0 at background pixels, row 1 at foreground ones.
-
-    Args:
-        map8: uint8 [height, width].
-        mask: bool or uint8 [height, width]: 1 foreground, 0 background, 255 ignored.
-
-    Raises:
-        InputError: shapes or types differ from that, or the mask holds other values.
-    """
-    from lidcam_rt import _kernels
-
-    checked = check_map(map8)
-    try:
-        counts: npt.NDArray[np.int64] = _kernels.metrics.pair_histogram(checked, check_mask(mask, checked.shape))
-    except InputError:
-        raise
-    except ValueError as error:
-        raise InputError(f"{error}: 1 is foreground, 0 background, 255 ignored") from None
-    return counts

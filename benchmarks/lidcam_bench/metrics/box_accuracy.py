@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lidcam_bench.metrics.base import Accumulator, Metric, Score, check_boxes, check_map
+from lidcam_bench.metrics.base import Accumulator, Metric, Score
+from lidcam_bench.metrics.checks import check_array, check_boxes, check_map, check_number, check_whole
 from lidcam_bench.metrics.sample import Sample
 from lidcam_rt.errors import InputError
 
@@ -53,9 +54,10 @@ def level_boxes(map8: npt.NDArray[np.uint8], levels: Any, truth: Any) -> LevelBo
     """
     from lidcam_rt import _kernels
 
-    values = np.ascontiguousarray(levels, np.int32)
-    if values.ndim != 1 or (values < -1).any() or (values > 255).any():
-        raise InputError("levels are whole numbers [T] from -1 to 255")
+    given = check_array("levels", levels)
+    if given.ndim != 1 or given.dtype.kind not in "iu" or (given < -1).any() or (given > 255).any():
+        raise InputError(f"levels are whole numbers [T] from -1 to 255, got {given.dtype} {given.tolist()!r:.80}")
+    values = np.ascontiguousarray(given, np.int32)
     boxes, areas, largest, every, number = _kernels.metrics.level_boxes(check_map(map8), values, check_boxes(truth))
     return LevelBoxes(boxes, areas / 2, largest, every, number)
 
@@ -117,13 +119,12 @@ class BoxAccuracy(Accumulator):
         replicates: int = 0,
     ) -> None:
         super().__init__(replicates)
-        self.deltas = tuple(float(d) for d in deltas)
+        self.deltas = tuple(check_number("a delta", d) for d in check_array("deltas", deltas).ravel())
         if not self.deltas or not all(0 < d <= 1 for d in self.deltas):
             raise InputError(f"deltas are IoUs above 0 and at most 1, got {deltas}")
         if contours not in ("largest", "all"):
             raise InputError(f"contours must be largest or all, got {contours!r}")
-        if not 1 <= thresholds <= 100000:
-            raise InputError(f"thresholds must be 1 to 100000, got {thresholds}")
+        thresholds = check_whole("thresholds", thresholds, 1, 100000)
         self.contours = contours
         self.taus = np.arange(thresholds) / thresholds
         self.options = {"deltas": list(self.deltas), "contours": contours, "thresholds": thresholds}
@@ -152,6 +153,8 @@ class BoxAccuracy(Accumulator):
 
     def update_levels(self, boxes: LevelBoxes, *, key: str | None = None) -> npt.NDArray[np.float64]:
         """As `update`, from the result of `levels` (so that several variants share it)."""
+        if not isinstance(boxes, LevelBoxes):
+            raise InputError(f"boxes at the levels are those of `levels`, got {type(boxes).__name__}")
         iou = boxes.iou_largest if self.contours == "largest" else boxes.iou_all
         if iou.shape != self.taus.shape:
             raise InputError(f"these are boxes at {iou.size} thresholds, this metric has {self.taus.size}")

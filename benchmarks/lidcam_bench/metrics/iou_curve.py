@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lidcam_bench.metrics.base import Accumulator, Metric, Score, histogram
+from lidcam_bench.metrics.base import Accumulator, Metric, Score
+from lidcam_bench.metrics.checks import check_counts
+from lidcam_bench.metrics.histogram import histogram
 from lidcam_bench.metrics.sample import Sample
 from lidcam_rt.errors import InputError
 
@@ -70,7 +72,12 @@ class IoUCurve(Accumulator):
         return self.update_counts(histogram(map8, mask), key=key)
 
     def update_counts(self, counts: npt.NDArray[np.int64], *, key: str | None = None) -> npt.NDArray[np.float64]:
-        """As `update`, from the counts of `histogram` (so that several metrics share one pass)."""
+        """As `update`, from the counts of `histogram` (so that several metrics share one pass).
+
+        Raises:
+            InputError: they are not int64 [2, 256], or negative.
+        """
+        counts = check_counts(counts, (2, 256))
         curve = _foreground(counts)
         if self.variant == "per_image":
             self._add(key, sum=np.rint(curve * _UNIT).astype(np.int64), number=np.ones(1, np.int64))

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from lidcam_bench.metrics.base import Accumulator, Metric, Score
 from lidcam_bench.metrics.box_accuracy import box_iou, evaluator_box
+from lidcam_bench.metrics.checks import check_array, check_number
 from lidcam_bench.metrics.sample import Sample
 from lidcam_rt.errors import InputError
 
@@ -39,10 +40,10 @@ class LocalizationAccuracy(Accumulator):
 
     def __init__(self, delta: float = 0.5, *, replicates: int = 0) -> None:
         super().__init__(replicates)
-        if not 0 < delta <= 1:
+        self.delta = check_number("delta", delta)
+        if not 0 < self.delta <= 1:
             raise InputError(f"delta is an IoU above 0 and at most 1, got {delta}")
-        self.delta = delta
-        self.options = {"delta": delta}
+        self.options = {"delta": self.delta}
         self._allocate(right=(5,), number=(5,))
 
     def update(
@@ -60,7 +61,7 @@ class LocalizationAccuracy(Accumulator):
 
         Args:
             labels: its true classes, at least one.
-            ranked: predicted classes, best first; the first five are read.
+            ranked: predicted classes, best first; the first five are compared.
             truth: ground-truth boxes; none: only the classification is counted.
             box: box of the first class's map, None where it has none.
             known_box: box of the true class's map.
@@ -71,14 +72,12 @@ class LocalizationAccuracy(Accumulator):
             What was right, by name; None for what was not counted.
 
         Raises:
-            InputError: no label or no prediction.
+            InputError: no label or no prediction, a class id that is no whole number, or a box that is none.
         """
-        if not labels or not ranked:
-            raise InputError("a label and a prediction are needed")
-        true = {int(v) for v in labels}
-        first, five = int(ranked[0]) in true, any(int(v) in true for v in ranked[:5])
+        true, predicted = set(_class_ids("labels", labels)), _class_ids("ranked", ranked)
+        first, five = predicted[0] in true, any(v in true for v in predicted[:5])
         row: dict[str, bool | None] = {"top1_cls": first, "top5_cls": five}
-        if truth:
+        if len(truth):
             row["top1_loc"] = first and self._fits(box, truth)
             if known:
                 row["gt_known_loc"] = self._fits(known_box, truth)
@@ -118,6 +117,19 @@ class LocalizationAccuracy(Accumulator):
             name: 100 * int(right) / int(number) if number else None
             for name, right, number in zip(self._NAMES, state["right"], state["number"], strict=True)
         }
+
+
+def _class_ids(name: str, values: Any) -> list[int]:
+    """Class ids of a list or an array.
+
+    Raises:
+        InputError: none, or not whole numbers from 0 on (fractions are not class ids, whole ones of floats neither).
+    """
+    array = check_array(name, values)
+    if array.ndim != 1 or array.size == 0 or array.dtype.kind not in "iu" or (array < 0).any():
+        raise InputError(f"{name} are class ids, at least one, whole numbers from 0 on; got {values!r:.80}")
+    ids: list[int] = array.tolist()
+    return ids
 
 
 METRICS = (

@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lidcam_bench.metrics.base import Accumulator, Metric, Score, check_mask, histogram
+from lidcam_bench.metrics.base import Accumulator, Metric, Score
+from lidcam_bench.metrics.checks import check_counts, check_mask, check_whole
+from lidcam_bench.metrics.histogram import histogram
 from lidcam_bench.metrics.sample import Sample
 from lidcam_rt.errors import InputError
 
@@ -40,11 +42,9 @@ class PixelAveragePrecision(Accumulator):
 
     def __init__(self, bins: int | None = None, *, replicates: int = 0) -> None:
         super().__init__(replicates)
-        if bins is not None and (isinstance(bins, bool) or not isinstance(bins, int) or not 1 <= bins <= 2**20):
-            raise InputError(f"bins must be None (uint8 maps) or 1 to {2**20}, got {bins!r}")
-        self.bins = bins
-        self.options = {"bins": bins}
-        self._allocate(counts=(2, _LEVELS if bins is None else bins + 1))
+        self.bins = None if bins is None else check_whole("bins", bins, 1, 2**20)
+        self.options = {"bins": self.bins}
+        self._allocate(counts=(2, _LEVELS if self.bins is None else self.bins + 1))
 
     def update(self, scores: npt.NDArray[Any], mask: npt.NDArray[Any], *, key: str | None = None) -> float | None:
         """Count one image.
@@ -64,9 +64,12 @@ class PixelAveragePrecision(Accumulator):
         return self.update_counts(counts, key=key)
 
     def update_counts(self, counts: npt.NDArray[np.int64], *, key: str | None = None) -> float | None:
-        """As `update`, from the counts of `histogram`: int64 [2, 256] (with `bins`: [2, bins + 1])."""
-        if counts.shape != self.state["counts"].shape:
-            raise InputError(f"counts have shape {counts.shape}, this metric has {self.state['counts'].shape}")
+        """As `update`, from the counts of `histogram`: int64 [2, 256] (with `bins`: [2, bins + 1]).
+
+        Raises:
+            InputError: they are not, or negative.
+        """
+        counts = check_counts(counts, self.state["counts"].shape)
         self._add(key, counts=counts)
         return _average_precision(counts)
 

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from lidcam_bench.metrics.histogram import histogram
 from lidcam_rt.results import Box
 
 __all__ = ["Answer", "Sample"]
@@ -64,8 +65,6 @@ class Sample:
     @cached_property
     def counts(self) -> npt.NDArray[np.int64] | None:
         """`histogram` of map and mask, int64 [2, 256], made once for all metrics; None without either."""
-        from lidcam_bench.metrics.base import histogram
-
         return None if self.map8 is None or self.mask is None else histogram(self.map8, self.mask)
 
     def share(self, what: Hashable, make: Callable[[], _T]) -> _T:

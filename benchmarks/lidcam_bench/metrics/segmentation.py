@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lidcam_bench.metrics.base import Accumulator, Metric, Score
+from lidcam_bench.metrics.checks import check_whole
 from lidcam_bench.metrics.sample import Sample
 from lidcam_rt.errors import InputError
 
@@ -33,9 +34,7 @@ class SegmentationScores(Accumulator):
 
     def __init__(self, classes: int, *, replicates: int = 0) -> None:
         super().__init__(replicates)
-        if not 1 <= classes <= 255:
-            raise InputError(f"classes must be 1 to 255, got {classes}")
-        self.classes = classes
+        classes = self.classes = check_whole("classes", classes, 1, 255)
         self.options = {"classes": classes}
         self.confusion = np.zeros((classes, classes), np.int64)
         self._allocate(hits=(classes,), truth=(classes,), predicted=(classes,))

@@ -1,6 +1,8 @@
 """The plain folder form: the truth that people bring is understood, or refused by name; never scored as nothing."""
 
 import json
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -288,3 +290,41 @@ def test_json_of_any_kind_is_data_or_a_message(tmp_path):
             read_json(path)
     path.write_text(json.dumps({"a": [1, 2.5, None]}))
     assert read_json(path) == {"a": [1, 2.5, None]}
+
+
+def claims(path, width, height):
+    """A PNG whose header claims a size; nothing of it can be decoded."""
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(b"")), (b"IEND", b"")]
+    path.parent.mkdir(exist_ok=True)
+    parts = [struct.pack(">I", len(d)) + kind + d + struct.pack(">I", zlib.crc32(kind + d)) for kind, d in chunks]
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_masks_of_any_claimed_size_are_refused_before_they_are_decoded(folder):
+    for size, says in (((12_000, 9_000), "over the limit of 89,478,485 pixels"), ((60_000, 60_000), "cannot be read")):
+        claims(folder / "masks" / "a.png", *size)
+        with pytest.raises(DataError, match=rf"a\.png.*{says}"):
+            open_data(str(folder))
+    masks(folder, grey(0, 255))
+    records = open_data(str(folder)).records
+    claims(folder / "masks" / "a.png", 5_000, 5_000)
+    with pytest.raises(DataError, match=r"a\.jpg: picture has \(height, width\) \(30, 40\), its mask .*must be equal"):
+        records[0].truth()
+
+
+def test_names_in_made_data_sets_and_lists_stay_in_their_folder(tmp_path):
+    for split in ("train", "../train"):
+        place = tmp_path / "made" / split
+        (place / "masks").mkdir(parents=True, exist_ok=True)
+    (tmp_path / "made" / "dataset.json").write_text('{"class_names": ["a"]}')
+    (tmp_path / "made" / "train.csv").write_text("file,label\n../../etc/passwd,0")
+    (tmp_path / "train.csv").write_text("file,label\na.png,0")
+    for split in ("train", "../train"):
+        with pytest.raises(DataError, match="leads out of"):
+            open_data(f"stamps:{tmp_path / 'made'}", split)
+    for text in ("5", '{"class_names": 5}', '{"class_names": [5]}', "[" * 100_000):
+        (tmp_path / "made" / "dataset.json").write_text(text)
+        with pytest.raises(DataError, match=r"dataset\.json"):
+            open_data(f"stamps:{tmp_path / 'made'}", "train")

@@ -12,6 +12,7 @@ from lidcam_bench.evaluation import open_data
 from lidcam_bench.evaluation.compare import Tolerance, _LocalizerRunner, compare, open_runner
 from lidcam_bench.evaluation.submission import check_submission, write_submission
 from PIL import Image
+from PIL.PngImagePlugin import PngImageFile
 
 import lidcam_rt
 from lidcam_rt.errors import DataError, InputError, MissingExtraError, OutputError
@@ -135,6 +136,26 @@ def test_the_validator_finds_each_fault(folder, tmp_path, name, content, track, 
             archive.writestr(entry, data)
     faults = check_submission(tmp_path / "s.zip", files(folder), track=track)
     assert len(faults) == 1 and says in faults[0] and name in faults[0]
+
+
+def test_a_bomb_is_named_without_being_unpacked_or_decoded(folder, tmp_path, monkeypatch):
+    entries = {f"p{i}.png": png(GOOD) for i in range(4)}
+    entries["p1.png"] = png(np.zeros((9000, 9000), np.uint8))  # 80 kB that decode to 81 MB
+    entries["p2.png"] = bytes(100 << 20)  # 100 kB that unpack to 100 MiB
+    with zipfile.ZipFile(tmp_path / "s.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in entries.items():
+            archive.writestr(name, content)
+    assert (tmp_path / "s.zip").stat().st_size < 400_000
+    decoded, read = [], zipfile.ZipFile.read
+    load = PngImageFile.load
+    monkeypatch.setattr(zipfile.ZipFile, "read", lambda self, name: decoded.append(name) or read(self, name))
+    monkeypatch.setattr(PngImageFile, "load", lambda self: decoded.append(self.size) or load(self))
+    faults = check_submission(tmp_path / "s.zip", files(folder), track=3)
+    assert faults == [
+        "p1.png: 9000x9000 pixels, its picture has 160x96",
+        "p2.png: unpacks to 104,857,600 bytes, more than a PNG of its picture's 160x96 pixels has",
+    ]
+    assert "p2.png" not in decoded and (9000, 9000) not in decoded
 
 
 def test_a_submission_with_gaps_is_not_written(localizer, folder, tmp_path):
