@@ -29,6 +29,7 @@ def load(
     backend: str = "auto",
     device: str = "auto",
     threads: int = 0,
+    precision: str = "auto",
     max_pixels: int = MAX_PIXELS,
     strict: bool = True,
     deadline: float | None = None,
@@ -37,10 +38,13 @@ def load(
 
     Args:
         path: an .onnx file made by `lidcam export`, or an .engine file made by `lidcam build`.
-        backend: `auto`, `onnxruntime` (artifacts) or `tensorrt` (engines).
+        backend: `auto`, `onnxruntime` or `openvino` (artifacts), `tensorrt` (engines). `auto` is ONNX Runtime for
+            artifacts and TensorRT for engines; where they lack the precision, the installed engine that has it.
         device: `auto`, `cpu`, `cuda` or `cuda:INDEX`. What is asked for is what runs: there is no silent
             change to the CPU.
         threads: threads of one network call on the CPU; 0: one per usable core.
+        precision: of the network's arithmetic: `auto` (as exported or built), `fp32`, or `bf16` (OpenVINO; faster where
+            the processor has AMX or AVX-512-BF16, and less exact).
         max_pixels: pictures of more pixels are refused.
         strict: refuse pictures of which data is missing or damaged; False: localize in what can be read of them, and
             say what was missing in the result.
@@ -60,10 +64,10 @@ def load(
         raise InputError(f"max_pixels must be a positive number of pixels, got {max_pixels!r}")
     if deadline is not None and not (isinstance(deadline, (int, float)) and deadline > 0):
         raise InputError(f"deadline must be a number of seconds above 0, got {deadline!r}")
-    engine = open_backend(path, manifest, backend=backend, device=device, threads=threads)
+    asked: dict[str, Any] = {"backend": backend, "device": device, "threads": threads, "precision": precision}
     limits: dict[str, Any] = {"max_pixels": max_pixels, "strict": strict, "deadline": deadline}
-    localizer = Localizer(engine, manifest, path=Path(path), **limits)
-    localizer._loaded_with = {"backend": backend, "device": device, "threads": threads, **limits}
+    localizer = Localizer(open_backend(path, manifest, **asked), manifest, path=Path(path), **limits)
+    localizer._loaded_with = {**asked, **limits}
     return localizer
 
 
@@ -101,7 +105,7 @@ class Localizer:
         self._process = os.getpid()
         self._loaded_with: dict[str, Any] | None = None
         self._lock = threading.Lock()
-        self._description = f"{backend.name} on {backend.device}"
+        self._description = self._pipeline.engine
         self.path = path
 
     @property

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lidcam_rt.artifact import Manifest
-from lidcam_rt.backends.base import Backend, StageHook, Stop, unobserved
+from lidcam_rt.backends.base import Backend, StageHook, Stop, engine_text, unobserved
 from lidcam_rt.backends.outputs import OutputCheck
 from lidcam_rt.boxes import largest_box
 from lidcam_rt.errors import BackendError, InputError
@@ -79,6 +79,7 @@ class Pipeline:
         deadline: seconds that the first run may take; None: any time.
 
     Attributes:
+        engine: what runs, for results and reports: engine, version, device and precision.
         stage: entered around each step; see `observe`.
     """
 
@@ -95,6 +96,7 @@ class Pipeline:
         self.manifest = manifest
         self.backend = backend
         self.name = name
+        self.engine = engine_text(backend)
         self.max_pixels = max_pixels
         self.strict = strict
         self.deadline = deadline
@@ -228,8 +230,8 @@ class Pipeline:
             if deadline is None:
                 raise
             raise BackendError(
-                f"{self.name}: its first run took more than {deadline:g} s on {self.backend.name} and was stopped: its "
-                "graph may never end. Give more time (deadline=..., --deadline), or use another artifact"
+                f"{self.name}: its first run took more than {deadline:g} s on {self.backend.name} and was given up: "
+                "its graph may never end. Give more time (deadline=..., --deadline), or use another artifact"
             ) from None
 
     def finish(
@@ -274,6 +276,7 @@ class Pipeline:
                     path=entry.path,
                     image=entry.picture if entry.keep_image else None,
                     missing=entry.missing,
+                    engine=self.engine,
                 )
             )
         plain[0] = replace(plain[0], others=tuple(plain[1:]))

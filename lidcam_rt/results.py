@@ -18,7 +18,7 @@ __all__ = ["Box", "ClassScore", "Failure", "Localization"]
 #: x0, y0, x1, y1 in pixels of the original image; x1 and y1 are one past the last pixel.
 Box = tuple[int, int, int, int]
 
-_OF_THE_PICTURE = ("image", "width", "height", "topk", "crf", "missing")
+_OF_THE_PICTURE = ("image", "width", "height", "topk", "crf", "missing", "engine")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +65,7 @@ class Localization:
         unrefined: this localization before the CRF, or None.
         missing: what was missing or damaged in the picture's file, where such pictures were let through
             (`load(..., strict=False)`), or None.
+        engine: what ran the network, as `onnxruntime 1.24.1 on cpu, fp32`.
     """
 
     class_id: int
@@ -81,6 +82,7 @@ class Localization:
     crf: Mapping[str, Any] | None = None
     unrefined: Localization | None = field(default=None, repr=False)
     missing: str | None = None
+    engine: str | None = None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -100,6 +102,7 @@ class Localization:
             "mask_pixels": int(np.count_nonzero(self.mask)),
             "threshold": self.threshold,
             "topk": [entry.to_dict() for entry in self.topk],
+            "engine": self.engine,
         }
         if self.crf is not None:
             out["crf"] = dict(self.crf)
@@ -107,8 +110,7 @@ class Localization:
             out["missing"] = self.missing
         if self.others:
             out["others"] = [
-                {k: v for k, v in other.to_dict().items() if k not in _OF_THE_PICTURE}
-                for other in self.others
+                {k: v for k, v in other.to_dict().items() if k not in _OF_THE_PICTURE} for other in self.others
             ]
         return out
 

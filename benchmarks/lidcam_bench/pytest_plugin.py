@@ -173,7 +173,7 @@ class LocalizerBenchmark:
         from lidcam_bench.latency.stages import stages_of
         from lidcam_bench.latency.statistics import summarize
         from lidcam_bench.latency.system import Record, stage_arrays
-        from lidcam_bench.latency.target import Target, open_target, precision_of
+        from lidcam_bench.latency.target import Target, open_target
         from lidcam_bench.latency.tasks import Tasks
         from lidcam_bench.latency.timer import StageTimer
 
@@ -193,7 +193,7 @@ class LocalizerBenchmark:
 
             enabled = self._run(call, rounds, warm_up)
             facts = {"target": spec.key, "engine": localizer.backend.name, "device": localizer.device,
-                     "precision": precision_of(localizer), "pictures": len(pictures)}  # fmt: skip
+                     "precision": localizer.backend.precision, "pictures": len(pictures)}  # fmt: skip
         timed = [Record(i, record.timing, 0) for i, record in enumerate(records[-rounds:])]
         arrays = stage_arrays(timed, len(timed))
         measured = Measured(spec.key, summarize(arrays["whole"]), stages_of(arrays), arrays["whole"], enabled)

@@ -64,6 +64,11 @@ class TorchBackend:
         return "cpu"
 
     @property
+    def precision(self) -> str:
+        """`fp32`."""
+        return "fp32"
+
+    @property
     def inputs(self) -> list[dict[str, Any]]:
         """Name, dtype and shape of each input."""
         return self._inputs

@@ -70,6 +70,17 @@ BACKENDS: tuple[Engine, ...] = (
         priority=20,
     ),
     Engine(
+        name="openvino",
+        module="lidcam_rt.backends.openvino",
+        suffix=".onnx",
+        made_by="lidcam export",
+        devices=("cpu",),
+        precisions=("fp32", "bf16"),
+        imports=("openvino",),
+        extra="openvino",
+        priority=10,
+    ),
+    Engine(
         name="tensorrt",
         module="lidcam_rt.backends.tensorrt",
         suffix=".engine",
@@ -108,17 +119,20 @@ def manifest_of(path: str | os.PathLike[str]) -> Manifest:
     return cast("Manifest", getattr(importlib.import_module(module), function)(path))
 
 
-def choose(path: str | os.PathLike[str], *, backend: str = "auto", device: str = "auto") -> Engine:
+def choose(
+    path: str | os.PathLike[str], *, backend: str = "auto", device: str = "auto", precision: str = "auto"
+) -> Engine:
     """The engine that a file is run by.
 
     Args:
         path: the artifact, or an engine that `lidcam build` made of one.
-        backend: a name of BACKENDS, or `auto`: the highest priority among the installed engines that load the file and
-            run on the device.
+        backend: a name of BACKENDS, or `auto`: the highest priority among the installed engines that load the file, run
+            on the device and have the precision.
         device: `auto`, `cpu`, `cuda` or `cuda:INDEX`.
+        precision: `auto` (that of the file), `fp32`, `fp16` or `bf16`.
 
     Raises:
-        InputError: backend or device is not recognised, or does not go with the file.
+        InputError: backend, device or precision is not recognised, or does not go with the file.
     """
     kind, _ = parse_device(device)
     names = [entry.name for entry in BACKENDS]
@@ -136,7 +150,14 @@ def choose(path: str | os.PathLike[str], *, backend: str = "auto", device: str =
         devices = sorted({known for entry in fitting for known in entry.devices})
         runs = " or ".join(entry.name for entry in fitting)
         raise InputError(f"{name}: {runs} runs it on {' or '.join(devices)}, device {device} was asked for")
-    by_priority = sorted(on_device, key=lambda entry: -entry.priority)
+    known_precisions = sorted({known for entry in BACKENDS for known in entry.precisions})
+    if precision != "auto" and precision not in known_precisions:
+        raise InputError(f"precision must be auto or one of {', '.join(known_precisions)}, got {precision!r}")
+    exact = [entry for entry in on_device if precision == "auto" or precision in entry.precisions]
+    if not exact:
+        has = " or ".join(f"{entry.name} has {', '.join(entry.precisions)}" for entry in on_device)
+        raise InputError(f"{name}: precision {precision} was asked for, {has}")
+    by_priority = sorted(exact, key=lambda entry: -entry.priority)
     return next((entry for entry in by_priority if entry.installed), by_priority[0])
 
 
@@ -147,6 +168,7 @@ def open_backend(
     backend: str = "auto",
     device: str = "auto",
     threads: int = 0,
+    precision: str = "auto",
 ) -> Backend:
     """Start an engine on an artifact.
 
@@ -156,17 +178,20 @@ def open_backend(
         backend: see `choose`.
         device: `auto`, `cpu`, `cuda` or `cuda:INDEX`.
         threads: threads of one call on the CPU; 0: one per usable core.
+        precision: see `choose`.
 
     Raises:
-        InputError: backend, device or threads is not recognised, or does not go with the file.
+        InputError: backend, device, threads or precision is not recognised, or does not go with the file.
         BackendError: the engine cannot run it here, or would run it elsewhere than asked for.
         MissingExtraError: the engine is not installed.
         ArtifactError: the engine refuses the file, or its graph does not fit its manifest.
     """
     from lidcam_rt.backends.outputs import OutputCheck
 
-    engine = choose(path, backend=backend, device=device)
+    engine = choose(path, backend=backend, device=device, precision=precision)
     opener = cast(Opener, importlib.import_module(engine.module).open_backend)
-    opened = opener(path, manifest, device=device, threads=threads)
+    opened = opener(path, manifest, device=device, threads=threads, precision=precision)
+    if precision not in ("auto", opened.precision):
+        raise InputError(f"{os.fspath(path)}: precision {precision} was asked for, the engine has {opened.precision}")
     OutputCheck(manifest, os.fspath(path)).declared(opened.inputs, opened.outputs)
     return opened

@@ -16,7 +16,8 @@ import numpy.typing as npt
 from lidcam_rt.artifact import Manifest
 from lidcam_rt.errors import InputError
 
-__all__ = ["Backend", "Opener", "StageHook", "Stop", "parse_device", "unobserved", "usable_cores"]
+__all__ = ["Backend", "Opener", "StageHook", "Stop", "check_threads", "engine_text", "parse_device", "unobserved",
+           "usable_cores"]  # fmt: skip
 
 _NOTHING = nullcontext()
 
@@ -88,6 +89,11 @@ class Backend(Protocol):
         ...
 
     @property
+    def precision(self) -> str:
+        """Arithmetic of the network: `fp32`, `fp16`, `bf16`."""
+        ...
+
+    @property
     def inputs(self) -> Sequence[Mapping[str, Any]]:
         """Name, dtype and shape of each input; a free side has a name or is -1."""
         ...
@@ -130,7 +136,7 @@ class Opener(Protocol):
     """Starts an engine."""
 
     def __call__(
-        self, path: str | os.PathLike[str], manifest: Manifest, *, device: str, threads: int
+        self, path: str | os.PathLike[str], manifest: Manifest, *, device: str, threads: int, precision: str
     ) -> Backend:
         """See `lidcam_rt.backends.open_backend`."""
         ...
@@ -146,6 +152,17 @@ def parse_device(device: str) -> tuple[str, int]:
     if match is None or (match[2] is not None and match[1] != "cuda"):
         raise InputError(f"device must be auto, cpu, cuda or cuda:INDEX, got {device!r}")
     return match[1], int(match[2] or 0)
+
+
+def engine_text(backend: Backend) -> str:
+    """What results and reports say of an engine, as `onnxruntime 1.24.1 on cpu, fp32`."""
+    return f"{backend.name} on {backend.device}, {backend.precision}"
+
+
+def check_threads(threads: int) -> None:
+    """Raise InputError unless it is a number of threads; 0 leaves it to the engine."""
+    if isinstance(threads, bool) or not isinstance(threads, int) or not 0 <= threads <= 1024:
+        raise InputError(f"threads must be 0 (automatic) to 1024, got {threads!r}")
 
 
 def usable_cores() -> int:

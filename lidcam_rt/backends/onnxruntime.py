@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lidcam_rt.artifact import Manifest
-from lidcam_rt.backends.base import Opener, Stop, parse_device, usable_cores
+from lidcam_rt.backends.base import Opener, Stop, check_threads, parse_device, usable_cores
 from lidcam_rt.errors import ArtifactError, BackendError, InputError
 
 __all__ = ["OrtBackend", "open_backend", "session_options"]
@@ -71,6 +71,11 @@ class OrtBackend:
     def device(self) -> str:
         """`cpu` or `cuda:INDEX`."""
         return self._device
+
+    @property
+    def precision(self) -> str:
+        """`fp32`."""
+        return "fp32"
 
     def run(
         self,
@@ -171,7 +176,12 @@ def _register_ops(options: Any) -> bool:
 
 
 def open_backend(
-    path: str | os.PathLike[str], manifest: Manifest, *, device: str = "auto", threads: int = 0
+    path: str | os.PathLike[str],
+    manifest: Manifest,
+    *,
+    device: str = "auto",
+    threads: int = 0,
+    precision: str = "auto",
 ) -> OrtBackend:
     """Start ONNX Runtime on an artifact.
 
@@ -181,14 +191,14 @@ def open_backend(
         device: `auto` (a GPU where ONNX Runtime really gets one, else the CPU), `cpu`, `cuda` or
             `cuda:INDEX`.
         threads: threads of one call on the CPU; 0: one per usable core.
+        precision: `auto` or `fp32`.
 
     Raises:
-        BackendError: the device cannot be had; ONNX Runtime's silent change to the CPU is an error here.
+        BackendError: the device is not available; ONNX Runtime's silent change to the CPU is an error here.
         ArtifactError: ONNX Runtime refuses the file.
     """
     kind, index = parse_device(device)
-    if isinstance(threads, bool) or not isinstance(threads, int) or not 0 <= threads <= 1024:
-        raise InputError(f"threads must be 0 (automatic) to 1024, got {threads!r}")
+    check_threads(threads)
     try:
         import onnxruntime as ort
     except ImportError as error:

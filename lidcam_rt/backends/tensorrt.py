@@ -92,8 +92,13 @@ class TensorRTBackend:
 
     @property
     def name(self) -> str:
-        """`tensorrt` or `tensorrt-rtx`, its version, and the precision as built."""
-        return f"{self.spec.flavour} {self.spec.version} {self.spec.precision}"
+        """`tensorrt` or `tensorrt-rtx`, and its version."""
+        return f"{self.spec.flavour} {self.spec.version}"
+
+    @property
+    def precision(self) -> str:
+        """As built: `fp32` or `fp16`."""
+        return self.spec.precision
 
     @property
     def device(self) -> str:
@@ -249,6 +254,7 @@ def open_backend(
     *,
     device: str = "auto",
     threads: int = 0,
+    precision: str = "auto",
     trt: Any = None,
     cuda: CudaRuntime | None = None,
 ) -> TensorRTBackend:
@@ -258,7 +264,8 @@ def open_backend(
         path: the .engine file; its sidecar is beside it.
         manifest: the manifest, which must be the sidecar's.
         device: `auto`, `cuda` or `cuda:INDEX`.
-        threads: without effect, there are none on a GPU.
+        threads: without effect on a GPU.
+        precision: without effect: it is what the engine was built with.
         trt: the TensorRT module; None: the one that the sidecar names.
         cuda: the GPU; None: the one of `device`.
 

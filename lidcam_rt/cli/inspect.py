@@ -18,6 +18,7 @@ def inspect(model: Model, as_json: JsonFlag = False) -> None:
     import json
 
     from lidcam_rt.artifact import read_manifest
+    from lidcam_rt.backends.base import engine_text
     from lidcam_rt.backends.engine_file import ENGINE_SUFFIX
     from lidcam_rt.backends.onnxruntime import open_backend
     from lidcam_rt.cli.console import out
@@ -45,7 +46,8 @@ def inspect(model: Model, as_json: JsonFlag = False) -> None:
         "inputs": engine.inputs,
         "outputs": engine.outputs,
         "operator": operator_form(header.functions, engine.ops_registered),
-        "engine": engine.name,
+        "engine": engine_text(engine),
+        "other_engines": _other_engines(model, "onnxruntime"),
         "manifest": manifest.model_dump(mode="json"),
     }
     if as_json:
@@ -73,6 +75,19 @@ def _engine_facts(path: Path) -> dict[str, Any]:
         "precision": f"{spec.precision}; convolutions as built: {built} (read from the {spec.evidence})",
         "profile": {name: shapes.model_dump(mode="json") for name, shapes in spec.profile.items()},
         "manifest": manifest.model_dump(mode="json"),
+    }
+
+
+def _other_engines(path: Path, shown: str) -> dict[str, str]:
+    """The other engines that load such a file, and what they offer or how they are installed."""
+    from lidcam_rt.backends import BACKENDS
+
+    return {
+        entry.name: f"{', '.join(entry.precisions)} on {', '.join(entry.devices)}: --backend {entry.name}"
+        if entry.installed
+        else f"not installed: pip install 'lidcam-rt[{entry.extra}]'"
+        for entry in BACKENDS
+        if entry.suffix == path.suffix and entry.name != shown
     }
 
 
@@ -145,7 +160,8 @@ def _print(out: Any, facts: dict[str, Any]) -> None:
         rows = [("built by", facts["engine"]), ("precision", facts["precision"]), ("PaS operator", facts["operator"])]
         show("as built", rows)
         return
-    show("runs here", [("engine", facts["engine"]), ("PaS operator", facts["operator"])])
+    rows = [("engine", facts["engine"]), ("PaS operator", facts["operator"])]
+    show("runs here", [*rows, *facts["other_engines"].items()])
 
 
 def _form(facts: dict[str, Any]) -> tuple[str, str]:

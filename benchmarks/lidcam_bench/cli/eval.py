@@ -17,6 +17,7 @@ from lidcam_rt.cli.options import (
     Limit,
     Model,
     OutputFolder,
+    Precision,
     RefinePreset,
     Score,
     Split,
@@ -41,6 +42,7 @@ def evaluate(
     batch_size: BatchSize = None,
     backend: Backend = "auto",
     device: Device = "auto",
+    precision: Precision = "auto",
     score: Score = 0.5,
     background: Background = "mask",
     refine: RefinePreset = None,
@@ -72,7 +74,7 @@ def evaluate(
         refine=refine,
     )
     images = open_data(data, split)
-    with load(model, backend=backend, device=device, deadline=deadline) as localizer:
+    with load(model, backend=backend, device=device, precision=precision, deadline=deadline) as localizer:
         with progress() as bar:
             task = bar.add_task("eval", total=None)
             results = run(

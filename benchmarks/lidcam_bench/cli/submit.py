@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from lidcam_rt.cli.options import Backend, Background, BatchSize, Deadline, Device, RefinePreset, Score
+from lidcam_rt.cli.options import Backend, Background, BatchSize, Deadline, Device, Precision, RefinePreset, Score
 
 __all__ = ["submit"]
 
@@ -32,6 +32,7 @@ def submit(
     batch_size: BatchSize = None,
     backend: Backend = "auto",
     device: Device = "auto",
+    precision: Precision = "auto",
 ) -> None:
     """Write and check a LID Track 3 or Track 1 submission.
 
@@ -51,7 +52,10 @@ def submit(
     found = find_images([str(images)])
     files = [Path(path) for path in found.paths]
     if model is not None:
-        with load(model, backend=backend, device=device, deadline=deadline) as localizer, progress() as bar:
+        with (
+            load(model, backend=backend, device=device, precision=precision, deadline=deadline) as localizer,
+            progress() as bar,
+        ):
             task = bar.add_task("submit", total=None)
             write_submission(
                 localizer,

@@ -40,7 +40,7 @@ class _LocalizerRunner:
     def __init__(self, localizer: Localizer) -> None:
         self.localizer = localizer
         self.class_names = localizer.class_names
-        self.name = f"{localizer.backend.name} on {localizer.device}"
+        self.name = localizer.pipeline.engine
 
     def __call__(self, image: Path) -> tuple[Localization, npt.NDArray[Any], npt.NDArray[Any] | None]:
         pipeline = self.localizer.pipeline

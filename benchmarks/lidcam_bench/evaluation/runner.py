@@ -114,7 +114,7 @@ class _Run:
         self.identity = {
             "version": __version__,
             "model": _digest(localizer.path),
-            "backend": f"{localizer.backend.name} on {localizer.device}",
+            "backend": localizer.pipeline.engine,
             "data": data.fingerprint(),
             "options": options.to_dict(),
         }

@@ -22,7 +22,7 @@ from lidcam_bench.latency.nvml import Nvml
 from lidcam_bench.latency.results import Run, Scenario, ScenarioResult, Variant, save_samples
 from lidcam_bench.latency.scenario import Runner, Times, warm_up
 from lidcam_bench.latency.stages import with_split
-from lidcam_bench.latency.target import Target, open_target, precision_of
+from lidcam_bench.latency.target import Target, open_target
 from lidcam_bench.latency.tasks import Tasks
 from lidcam_rt.backends.base import unobserved
 from lidcam_rt.files import file_sha256
@@ -100,7 +100,7 @@ def describe(target: Target, localizer: Localizer) -> Variant:
         source=localizer.manifest.source.name,
         engine=localizer.backend.name,
         device=localizer.device,
-        precision=precision_of(localizer),
+        precision=localizer.backend.precision,
         size=(spec.height, spec.width),
         threads=target.threads,
         batch=target.batch,

@@ -12,7 +12,7 @@ from lidcam_bench.latency.facts import Fact
 from lidcam_rt.errors import InputError, MissingExtraError
 from lidcam_rt.localizer import Localizer, load
 
-__all__ = ["PYTORCH", "Target", "open_target", "precision_of"]
+__all__ = ["PYTORCH", "Target", "open_target"]
 
 #: Engines that are not of the runtime's registry: a checkpoint in PyTorch, the baseline.
 PYTORCH = ("pytorch", "torch-compile")
@@ -118,14 +118,3 @@ def _precision(opener: Callable[..., Any], target: Target) -> dict[str, Any]:
     if "precision" not in inspect.signature(opener).parameters:
         raise InputError(f"{target.path.name}: no engine here takes a precision; export or build the file in it")
     return {"precision": target.precision}
-
-
-def precision_of(localizer: Localizer) -> str:
-    """The arithmetic of an open localizer, as built: `fp32`, `fp16`, `bf16` or `int8`."""
-    backend = localizer.backend
-    spec = getattr(backend, "spec", None)
-    for holder in (backend, spec, localizer.manifest):
-        value = getattr(holder, "precision", None)
-        if isinstance(value, str):
-            return value
-    return "fp32"

@@ -66,7 +66,7 @@ def _scored(
     for nwc in (False, True):
         with lidcam_rt.load(_artifact(checkpoint, nwc, output / "artifacts")) as localizer:
             maps[nwc] = (run_maps(localizer, splits[0]), run_maps(localizer, splits[1]))
-            backend = f"{localizer.backend.name} on {localizer.device}"
+            backend = localizer.pipeline.engine
     rows = ablate_artifacts(checkpoint.pooling, seed, maps[False], maps[True], crf=crf)
     record = {
         "identity": identity,

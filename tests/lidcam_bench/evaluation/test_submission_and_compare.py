@@ -186,7 +186,7 @@ def test_a_model_agrees_with_itself_and_not_with_another_threshold(model, folder
 class Shaky:
     """A stand-in for an engine of another kind, behind the runtime's Localizer: a little off, and once wrong."""
 
-    name, device = "shaky 1.0", "cpu"
+    name, device, precision = "shaky 1.0", "cpu", "fp32"
 
     def __init__(self, engine):
         self.engine, self.calls, self.inputs = engine, 0, engine.inputs

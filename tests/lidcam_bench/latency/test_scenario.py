@@ -10,7 +10,7 @@ import pytest
 from lidcam_bench.latency.facts import Split
 from lidcam_bench.latency.scenario import Runner, Times, warm_up
 from lidcam_bench.latency.stages import loose_stages, stages_of, with_split
-from lidcam_bench.latency.target import Target, open_target, precision_of
+from lidcam_bench.latency.target import Target, open_target
 from lidcam_bench.latency.tasks import SCOPES, Tasks
 from PIL import Image
 
@@ -132,10 +132,6 @@ def test_engines_that_do_not_go_with_a_file(model, tmp_path):
         open_target(Target(path=tmp_path, engine="onnxruntime"))
     with pytest.raises(InputError, match="checkpoints run in fp32"):
         open_target(Target(path=tmp_path, precision="int8"))
-
-
-def test_precision_of_an_artifact(localizer):
-    assert precision_of(localizer) == "fp32"
 
 
 def test_scopes_say_what_is_not_in_them():

@@ -54,7 +54,7 @@ def test_a_new_engine_is_a_file_and_an_entry(monkeypatch, tmp_path):
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "other_engine.py").write_text(
         "from lidcam_rt.backends.onnxruntime import open_backend as inner\n"
-        "def open_backend(path, manifest, *, device, threads):\n"
+        "def open_backend(path, manifest, *, device, threads, precision):\n"
         "    return inner(path, manifest, device=device, threads=threads)\n"
     )
     another(monkeypatch, module="other_engine", priority=99)

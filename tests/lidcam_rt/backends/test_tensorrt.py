@@ -97,7 +97,7 @@ def test_gives_what_the_artifact_gives(engine, artifact):
             np.testing.assert_array_equal(got[name], want[name])
     assert backend.run(image, labels, ["map8"]).keys() == {"map8"}
     assert len(trt.log.contexts) == 1 and trt.log.contexts[0].runs == 6
-    assert backend.name == "tensorrt 11.4.0.106 fp32" and backend.device == "cuda:0"
+    assert backend.name == "tensorrt 11.4.0.106" and backend.precision == "fp32" and backend.device == "cuda:0"
     assert backend.for_streams() == (backend, 2)
     assert [entry["name"] for entry in backend.inputs] == ["image", "labels"] and len(backend.outputs) == 7
     backend.close()
@@ -246,7 +246,7 @@ def test_the_localizer_runs_an_engine(engine, artifact, monkeypatch):
     monkeypatch.setattr("lidcam_rt.backends.tensorrt.open_runtime", lambda index: CudaRuntime(api, index))
     pictures = [artifacts.picture("red"), artifacts.picture("blue", (10, 10, 60, 50)), artifacts.picture("green")]
     with lidcam_rt.load(engine) as fast, lidcam_rt.load(artifact, device="cpu") as slow:
-        assert "tensorrt 11.4.0.106 fp32 on cuda:0" in repr(fast)
+        assert "tensorrt 11.4.0.106 on cuda:0, fp32" in repr(fast)
         for got, want in zip(fast.stream(pictures), (slow(p) for p in pictures), strict=True):
             assert (got.box, got.class_name) == (want.box, want.class_name)
             np.testing.assert_array_equal(got.mask, want.mask)

@@ -1,0 +1,191 @@
+"""OpenVINO on the CPU, with our own PaS kernel after the network.
+
+OpenVINO does not know the operator `lidcam::PaS` and does not read its body. So the graph is cut behind the activation
+map, and map, mask and threshold are made by our kernel (`lidcam_rt.pas.pas`), which is faster than the operators of the
+body and gives the same bits.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from lidcam_rt.artifact import Manifest
+from lidcam_rt.backends.base import Opener, Stop, check_threads, usable_cores
+from lidcam_rt.backends.outputs import OutputCheck
+from lidcam_rt.errors import ArtifactError, BackendError, InputError, MissingExtraError
+from lidcam_rt.pas import pas
+
+__all__ = ["OpenVinoBackend", "open_backend"]
+
+#: Outputs that the network computes, those that an artifact may lack last.
+_NETWORK = ("logits", "class_ids", "cam", "scores")
+_PAS = ("map8", "mask", "threshold")
+_HINTS = {"fp32": "f32", "bf16": "bf16"}
+
+
+class OpenVinoBackend:
+    """An artifact compiled by OpenVINO. `run` may be called from several threads at once.
+
+    Args:
+        ov: the module `openvino`.
+        model: the converted network.
+        manifest: the artifact's.
+        threads: threads of one call; 0: one call at a time, on every usable core.
+        precision: `fp32` or `bf16`.
+
+    Raises:
+        BackendError: OpenVINO cannot compile it, or this processor has no such precision.
+    """
+
+    def __init__(self, ov: Any, model: Any, manifest: Manifest, threads: int, precision: str) -> None:
+        cores = usable_cores()
+        self._ov, self._model, self._manifest, self.precision = ov, model, manifest, precision
+        self._threads, calls = (threads, max(1, cores // threads)) if threads else (cores, 1)
+        self._shared = threads == 0
+        options = {
+            "INFERENCE_PRECISION_HINT": _HINTS[precision],  # where it is not said, OpenVINO takes bf16 if it can
+            "INFERENCE_NUM_THREADS": self._threads * calls,
+            "NUM_STREAMS": calls,
+        }
+        try:
+            core = ov.Core()
+            self._compiled = core.compile_model(model, "CPU", options)
+            abilities = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+            hint = self._compiled.get_property("INFERENCE_PRECISION_HINT")
+        except Exception as error:
+            raise BackendError(f"openvino {self._version} cannot compile the network ({_reason(error)})") from None
+        if hint.to_string() != _HINTS[precision] or (precision == "bf16" and "BF16" not in abilities):
+            raise BackendError(f"openvino has no {precision} on this processor: use precision='fp32'")
+        self._idle: list[Any] = []
+        self._lock = threading.Lock()
+        self._streams: OpenVinoBackend | None = None
+        self.device = "cpu"
+        self.inputs = [_described(port) for port in self._compiled.inputs]
+        self.outputs = [_described(port) for port in self._compiled.outputs]
+        maps = ["batch", manifest.top_k, manifest.input.height, manifest.input.width]
+        self.outputs += [{"name": name, "dtype": "uint8", "shape": maps} for name in _PAS[:2]]
+        self.outputs.append({"name": "threshold", "dtype": "float32", "shape": maps[:2]})
+
+    @property
+    def _version(self) -> str:
+        return str(self._ov.__version__).partition("-")[0]
+
+    @property
+    def name(self) -> str:
+        """`openvino` and its version."""
+        return f"openvino {self._version}"
+
+    def run(
+        self,
+        image: npt.NDArray[np.uint8] | npt.NDArray[np.float32],
+        labels: npt.NDArray[np.int64] | None,
+        outputs: Sequence[str],
+        stop: Stop | None = None,
+    ) -> dict[str, npt.NDArray[Any]]:
+        """See `Backend.run`; a run that was started cannot be stopped."""
+        compiled = self._compiled
+        if compiled is None:
+            raise InputError("this backend is closed; load the artifact again")
+        feed: dict[str, npt.NDArray[Any]] = {"image": image}
+        if labels is not None:
+            feed["labels"] = labels
+        with self._lock:
+            request = self._idle.pop() if self._idle else None
+        try:
+            request = request or compiled.create_infer_request()
+            request.infer(feed, share_inputs=True)
+            needed = {*outputs, "cam"} - set(_PAS) if set(outputs) & set(_PAS) else set(outputs)
+            values = {name: np.array(request.get_tensor(name).data) for name in needed}
+        except Exception as error:
+            raise BackendError(
+                f"openvino failed on a batch of {image.shape[0]} ({_reason(error)}). Try a smaller batch size"
+            ) from error
+        with self._lock:
+            self._idle.append(request)
+        if set(outputs) & set(_PAS):
+            spec = self._manifest.input
+            maps = pas(values["cam"], (spec.height, spec.width), self._manifest.pas, threads=self._threads)
+            values |= {"map8": maps.map, "mask": maps.mask.view(np.uint8), "threshold": maps.threshold}
+        return {name: values[name] for name in outputs}
+
+    def for_streams(self) -> tuple[OpenVinoBackend, int]:
+        """Several calls of one thread each. They are compiled, with a copy of the weights, when first asked for."""
+        if not self._shared:
+            return self, max(1, usable_cores() // self._threads)
+        with self._lock:
+            if self._streams is None and usable_cores() > 1:
+                self._streams = OpenVinoBackend(self._ov, self._model, self._manifest, 1, self.precision)
+        return self._streams or self, usable_cores()
+
+    def close(self) -> None:
+        """Free the network."""
+        self._compiled = self._model = self._streams = None
+        self._idle = []
+
+
+def _described(port: Any) -> dict[str, Any]:
+    shape = [side.get_length() if side.is_static else -1 for side in port.partial_shape]
+    return {"name": port.any_name, "dtype": str(np.dtype(port.element_type.to_dtype())), "shape": shape}
+
+
+def _reason(error: Exception) -> str:
+    """OpenVINO's message without its source lines."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    said = [line for line in lines if line and not line.startswith(("Check ", "Exception from", "FrontEnd API"))]
+    return " ".join(said or lines or [type(error).__name__])[:300]
+
+
+def open_backend(
+    path: str | os.PathLike[str],
+    manifest: Manifest,
+    *,
+    device: str = "auto",
+    threads: int = 0,
+    precision: str = "auto",
+) -> OpenVinoBackend:
+    """Start OpenVINO on an artifact.
+
+    Args:
+        path: the artifact.
+        manifest: its manifest.
+        device: `auto` or `cpu`.
+        threads: threads of one call; 0: one call at a time, on every usable core.
+        precision: `auto` or `fp32`; `bf16`: faster where the processor has AMX or AVX-512-BF16, and less exact.
+
+    Raises:
+        MissingExtraError: OpenVINO is not installed.
+        BackendError: OpenVINO cannot compile it here.
+        ArtifactError: OpenVINO cannot read the network.
+    """
+    check_threads(threads)
+    try:
+        ov: Any = importlib.import_module("openvino")
+    except ImportError as error:
+        raise MissingExtraError(f"{Path(path).name} with openvino", "openvino", (error.name or "openvino",)) from None
+    try:
+        reader = ov.frontend.FrontEndManager().load_by_framework("onnx")
+        graph = reader.load(os.fspath(path))
+        places = [graph.get_place_by_tensor_name(name) for name in _NETWORK]
+        graph.override_all_outputs([place for place in places if place is not None])
+        model = reader.convert(graph)
+        expected = OutputCheck(manifest).inputs  # free heights and widths are fixed; the batch stays free
+        for node in model.get_ops():
+            if node.get_type_name() == "TopK":
+                node.set_attribute("stable", True)  # of equal logits the first class is the first, as ONNX has it
+        model.reshape({name: [-1, *shape] for name, (_, shape) in expected.items()})
+    except Exception as error:
+        raise ArtifactError(
+            f"{path}: openvino {ov.__version__} refuses it ({_reason(error)}). Use backend='onnxruntime'"
+        ) from None
+    return OpenVinoBackend(ov, model, manifest, threads, "fp32" if precision == "auto" else precision)
+
+
+_: Opener = open_backend  # checked by mypy
