@@ -10,7 +10,7 @@ PYTEST := python -m pytest -q -p no:cacheprovider -n $(WORKERS)
 # Tests of what must work where torch is not installed; all others run in the full environment.
 TORCHLESS := tests/lidcam_rt tests/lidcam_bench tests/docs/test_guides_without_torch.py
 
-.PHONY: demo test quick lint clean
+.PHONY: demo test quick lint fuzz clean
 demo: .venv/.demo-ready
 	.venv/bin/python tools/demo.py out/demo
 
@@ -22,7 +22,12 @@ test: .venv-runtime/.ready .venv/.test-ready lint
 	.venv/bin/$(PYTEST) --dist loadscope tests $(addprefix --ignore=,$(TORCHLESS))
 
 quick: .venv/.test-ready lint
-	.venv/bin/$(PYTEST) --dist worksteal -m "not slow" tests
+	.venv/bin/$(PYTEST) --dist worksteal -m "not slow and not hostile" tests
+
+# An hour of mutated files for every reader, then killed processes for every verb that writes.
+fuzz: .venv/.test-ready
+	.venv/bin/python tests/hostile/fuzz.py --inputs 1000000 --seconds 3600 --seed $$$$ --findings out/findings
+	.venv/bin/python tests/hostile/kills.py --kills 20
 
 lint: .venv/.test-ready
 	.venv/bin/ruff check .

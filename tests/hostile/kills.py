@@ -1,0 +1,170 @@
+"""Kills every verb that writes at random moments, runs it again, and compares with an unbroken run.
+
+Run: python tests/hostile/kills.py [--kills N] [--seed K] [--only VERB]
+
+The second run must end in the bytes of the unbroken one, with nothing left over from the first. When the kill comes is
+random and decides nothing: a run that was over already must give the same bytes too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import importlib.util
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+import artifacts
+import made_sources
+
+LIDCAM = [sys.executable, "-c", "from lidcam_rt.cli.main import main; main()"]
+
+
+@dataclass(frozen=True)
+class Verb:
+    """A verb that writes.
+
+    Attributes:
+        name: for reports.
+        arguments: given the folder of inputs and the place to write to.
+        needs: modules without which it is left out.
+    """
+
+    name: str
+    arguments: Callable[[Path, Path], list[str]]
+    needs: tuple[str, ...] = ()
+
+
+def _garments(inputs: Path) -> list[str]:
+    return [*("--source", f"{inputs}/idx", "--backgrounds", f"{inputs}/photos"),
+            *("--train", "60", "--val", "10", "--test", "10", "--size", "48")]  # fmt: skip
+
+
+def _short(inputs: Path, out: Path) -> list[str]:
+    model = "model.backbone=lidcam_seresnet_small"
+    data = [f"data.source=clutter-fashion:{inputs}/made", "data.size=32", "data.batch_size=8"]
+    return [*data, model, "epochs=2", "accelerator=cpu", "--run", f"{out}/run", "--quiet"]
+
+
+VERBS = (
+    Verb("localize", lambda i, o: ["localize", f"{i}/model.onnx", f"{i}/set/images", "-o", f"{o}/run"]),
+    Verb("eval", lambda i, o: ["eval", f"{i}/model.onnx", "--data", f"{i}/set", "-o", f"{o}/run"], ("matplotlib",)),
+    Verb("submit", lambda i, o: ["submit", f"{i}/set/images", "--model", f"{i}/model.onnx", "-o", f"{o}/track3.zip"]),
+    Verb("data make", lambda i, o: ["data", "make", "clutter-fashion", f"{o}/set", *_garments(i)], ("torch",)),
+    Verb("train", lambda i, o: ["train", "clutter_fashion", *_short(i, o)], ("torch",)),
+    Verb("export", lambda i, o: ["export", f"{i}/checkpoint", "-o", f"{o}/model.onnx"], ("torch",)),
+)
+
+
+def tree(folder: Path) -> dict[str, str]:
+    """Digest of every file below a folder."""
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and not path.name.endswith(".lock")
+    }
+
+
+def leftovers(folder: Path) -> list[str]:
+    """Hidden files and temporary names that should be gone."""
+    return [p.name for p in folder.rglob("*") if p.name.endswith((".part", ".tmp")) or p.name.startswith(".lidcam-")]
+
+
+def run(verb: Verb, inputs: Path, out: Path, *, kill_after: float | None = None) -> int:
+    """Run a verb; with `kill_after` seconds kill it and all that it started."""
+    out.mkdir(exist_ok=True)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "80"}
+    with (out.parent / f"{out.name}.log").open("a") as log:
+        process = subprocess.Popen(
+            [*LIDCAM, *verb.arguments(inputs, out)], stdout=log, stderr=log, start_new_session=True, env=environment
+        )
+        try:
+            return process.wait(kill_after)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            return process.wait()
+
+
+def prepare(folder: Path) -> None:
+    """Inputs for all verbs."""
+    artifacts.build(folder / "model.onnx", top_k=2)
+    artifacts.data_set(folder / "set", 24, noise=40)
+    garments, photos = made_sources.make(folder)
+    if importlib.util.find_spec("torch"):
+        import torch
+        from lidcam_training.checkpoint import CheckpointMeta, save_checkpoint
+        from lidcam_training.data.clutter import make_clutter_fashion
+        from lidcam_training.models import ClassifierSpec, build_classifier
+
+        make_clutter_fashion(
+            folder / "made", train=48, val=16, test=16, size=32, source=garments, backgrounds=photos
+        )
+        torch.manual_seed(0)
+        spec = ClassifierSpec("lidcam_seresnet_small", num_classes=3)
+        meta = CheckpointMeta(spec, ("a", "b", "c"), (32, 32))
+        save_checkpoint(build_classifier(spec), meta, folder / "checkpoint")
+
+
+def check(verb: Verb, inputs: Path, work: Path, kills: int, rng: random.Random) -> list[str]:
+    """Kill a verb `kills` times; what was wrong afterwards."""
+    begin = time.monotonic()
+    unbroken = work / "unbroken"
+    if (status := run(verb, inputs, unbroken)) != 0:
+        return [f"the unbroken run ended with {status}: see {unbroken}.log"]
+    takes, wanted, wrong = time.monotonic() - begin, tree(unbroken), []
+    for number in range(kills):
+        out = work / f"kill{number}"
+        moments = [takes * rng.random() for _ in range(rng.choice((1, 1, 2)))]
+        for moment in moments:
+            run(verb, inputs, out, kill_after=moment)
+        status = run(verb, inputs, out)
+        text = f"kill {number} after {', '.join(f'{m:.2f}' for m in moments)} s"
+        if status != 0:
+            wrong.append(f"{text}: the next run ended with {status}")
+        elif (result := tree(out)) != wanted:
+            differing = sorted(name for name in result.keys() | wanted.keys() if result.get(name) != wanted.get(name))
+            wrong.append(f"{text}: other bytes in {differing[:5]}")
+        elif left := leftovers(out):
+            wrong.append(f"{text}: left over {left[:5]}")
+        else:
+            shutil.rmtree(out)
+    return wrong
+
+
+def main() -> int:
+    """Kill all verbs in turn and print a table; exit status 1 if something was wrong."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=20, help="per verb")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", help="a verb")
+    options = parser.parse_args()
+    rng, total = random.Random(options.seed), 0
+    with tempfile.TemporaryDirectory() as name:
+        inputs = Path(name) / "inputs"
+        inputs.mkdir()
+        prepare(inputs)
+        for verb in VERBS:
+            if options.only not in (None, verb.name):
+                continue
+            work = Path(name) / verb.name.replace(" ", "-")
+            work.mkdir()
+            wrong = check(verb, inputs, work, options.kills, rng)
+            print(f"{verb.name:<12}{options.kills:>5} kills  {len(wrong)} wrong", flush=True)
+            for line in wrong[:10]:
+                print(f"    {line}")
+            total += len(wrong)
+    return 1 if total else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

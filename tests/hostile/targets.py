@@ -1,0 +1,283 @@
+"""What reads things from outside, each with good files to start from.
+
+A target passes if it gives a result or raises a `LidcamError`; anything else is a finding.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import shutil
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import artifacts
+import numpy as np
+from PIL import Image, features
+
+__all__ = ["TARGETS", "Target"]
+
+
+@dataclass(frozen=True)
+class Target:
+    """A reader.
+
+    Attributes:
+        name: for reports.
+        kind: of `mutate.MUTATORS`.
+        seeds: gives the good files; called once, with a folder that the target may use.
+        read: is given the bytes of a file and that folder.
+    """
+
+    name: str
+    kind: str
+    seeds: Callable[[Path], list[bytes]]
+    read: Callable[[bytes, Path], object]
+
+
+def _photo(size: tuple[int, int] = (48, 36)) -> Image.Image:
+    x, y = np.meshgrid(np.linspace(0, 255, size[0]), np.linspace(0, 255, size[1]))
+    noise = np.random.default_rng(0).integers(0, 60, (size[1], size[0], 3))
+    return Image.fromarray(np.clip(np.stack([x, y, 255 - x], 2) * 0.7 + noise, 0, 255).astype(np.uint8))
+
+
+def _encoded(image: Image.Image, kind: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def _exif(orientation: int) -> Image.Exif:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return exif
+
+
+def _png(_: Path) -> list[bytes]:
+    photo = _photo()
+    return [
+        _encoded(photo, "PNG"),
+        _encoded(photo, "PNG", exif=_exif(6)),
+        _encoded(photo.convert("RGBA"), "PNG"),
+        _encoded(photo.convert("P"), "PNG"),
+        _encoded(photo.convert("1"), "PNG"),
+        _encoded(Image.fromarray(np.asarray(photo.convert("L")).astype(np.uint16) * 257), "PNG"),
+    ]
+
+
+def _jpeg(_: Path) -> list[bytes]:
+    photo = _photo()
+    return [
+        _encoded(photo, "JPEG"),
+        _encoded(photo, "JPEG", exif=_exif(8)),
+        _encoded(photo, "JPEG", progressive=True),
+        _encoded(photo.convert("L"), "JPEG"),
+        _encoded(photo.convert("CMYK"), "JPEG"),
+    ]
+
+
+def _others(_: Path) -> list[bytes]:
+    photo = _photo()
+    out = [_encoded(photo, kind) for kind in ("BMP", "TIFF", "PPM", "TGA", "GIF")]
+    out.append(_encoded(photo, "TIFF", compression="tiff_lzw", exif=_exif(3)))
+    out += [_encoded(photo, kind) for kind in ("WEBP", "AVIF") if features.check(kind.lower())]
+    return out
+
+
+def _picture(data: bytes, _: Path) -> object:
+    from lidcam_rt.image import read_image
+
+    pixels = read_image(data, max_pixels=1 << 20)
+    assert pixels.dtype == np.uint8 and pixels.ndim == 3 and pixels.shape[2] == 3, pixels.shape
+    return pixels
+
+
+def _tiny(folder: Path) -> list[bytes]:
+    return [artifacts.build(folder / "seed.onnx", top_k=2).read_bytes()]
+
+
+def _manifest(data: bytes, folder: Path) -> object:
+    from lidcam_rt.artifact import read_manifest
+
+    path = folder / "m.onnx"
+    path.write_bytes(data)
+    return read_manifest(path)
+
+
+def _manifest_texts(_: Path) -> list[bytes]:
+    return [artifacts.manifest(top_k=2).model_dump_json(exclude_none=True).encode()]
+
+
+def _manifest_text(data: bytes, _: Path) -> object:
+    import hashlib
+
+    from lidcam_rt.artifact import DIGEST_KEY, MANIFEST_KEY, Manifest
+
+    metadata = {MANIFEST_KEY: data.decode("utf-8", "replace"), DIGEST_KEY: ""}
+    metadata[DIGEST_KEY] = hashlib.sha256(metadata[MANIFEST_KEY].encode("utf-8", "surrogatepass")).hexdigest()
+    return Manifest.from_metadata(metadata, "m.onnx")
+
+
+def _data_set(folder: Path) -> Path:
+    place = folder / "set"
+    if not place.exists():
+        artifacts.data_set(place, 3)
+    return place
+
+
+def _of_data_set(name: str) -> Callable[[Path], list[bytes]]:
+    return lambda folder: [(_data_set(folder) / name).read_bytes()]
+
+
+def _open(folder: Path) -> object:
+    from lidcam_bench.data import open_data
+
+    data = open_data(str(folder))
+    return [(record.labels, record.boxes) for record in data.records]
+
+
+def _with_file(name: str, *without: str) -> Callable[[bytes, Path], object]:
+    """Reads the data set with one of its files replaced."""
+
+    def read(data: bytes, folder: Path) -> object:
+        work = folder / f"with-{name.replace('/', '-')}"
+        if not work.exists():
+            shutil.copytree(_data_set(folder), work)
+            for other in without:
+                (work / other).unlink(missing_ok=True)
+        (work / name).write_bytes(data)
+        return _open(work)
+
+    return read
+
+
+def _mask(data: bytes, folder: Path) -> object:
+    from lidcam_bench.data import open_data
+
+    work = folder / "with-mask"
+    if not work.exists():
+        shutil.copytree(_data_set(folder), work)
+    (work / "masks" / "00.png").write_bytes(data)
+    return open_data(str(work)).records[0].object_mask()
+
+
+def _masks(folder: Path) -> list[bytes]:
+    return [(_data_set(folder) / "masks" / "00.png").read_bytes()]
+
+
+def _label_json(_: Path) -> list[bytes]:
+    rows = [{"file": "00.png", "labels": ["red"], "boxes": [[1, 2, 30, 40]]}, {"file": "01.png", "labels": [1]}]
+    return [json.dumps(rows).encode()]
+
+
+def _coco_texts(_: Path) -> list[bytes]:
+    document = {
+        "images": [{"id": 1, "file_name": "00.png", "width": 130, "height": 110}],
+        "categories": [{"id": 3, "name": "red"}, {"id": 7, "name": "blue"}],
+        "annotations": [
+            {"id": 1, "image_id": 1, "category_id": 3, "bbox": [2, 3, 40, 30], "iscrowd": 0,
+             "segmentation": [[2, 3, 42, 3, 42, 33, 2, 33]]},
+            {"id": 2, "image_id": 1, "category_id": 7, "bbox": [2, 3, 40, 30], "iscrowd": 1,
+             "segmentation": {"size": [110, 130], "counts": [100, 50, 14150]}},
+        ],
+    }  # fmt: skip
+    return [json.dumps(document).encode()]
+
+
+def _coco(data: bytes, folder: Path) -> object:
+    from lidcam_bench.data import open_data
+
+    images = _data_set(folder) / "images"
+    path = folder / "coco.json"
+    path.write_bytes(data)
+    return [record.object_mask() for record in open_data(f"coco:{path},{images}").records]
+
+
+def _zips(folder: Path) -> list[bytes]:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for path in sorted((_data_set(folder) / "images").iterdir()):
+            with Image.open(path) as file:
+                archive.writestr(f"{path.stem}.png", _encoded(file.convert("L"), "PNG"))
+    return [buffer.getvalue()]
+
+
+def _submission(data: bytes, folder: Path) -> object:
+    from lidcam_bench.evaluation.submission import check_submission
+
+    path = folder / "s.zip"
+    path.write_bytes(data)
+    return check_submission(path, sorted((_data_set(folder) / "images").iterdir()), track=3)
+
+
+def _journals(folder: Path) -> list[bytes]:
+    out = _localized(folder)
+    return [(out / "results.jsonl").read_bytes()]
+
+
+def _localized(folder: Path) -> Path:
+    from lidcam_rt.cli.main import main
+
+    out = folder / "run"
+    if not out.exists():
+        model = artifacts.build(folder / "tiny.onnx", top_k=2)
+        with _quiet():
+            try:
+                main(["localize", str(model), str(_data_set(folder) / "images"), "-o", str(out)])
+            except SystemExit as end:
+                assert not end.code, end.code
+        shutil.copytree(out, folder / "run-good")
+    return out
+
+
+def _resume(data: bytes, folder: Path) -> object:
+    """Goes on in a folder whose journal came from somebody else; nothing may be written outside of it."""
+    from lidcam_rt.cli.main import main
+
+    out = _localized(folder)
+    shutil.rmtree(out)
+    shutil.copytree(folder / "run-good", out)
+    (out / "results.jsonl").write_bytes(data)
+    outside = sorted(folder.iterdir())
+    with _quiet():
+        try:
+            main(["localize", str(folder / "tiny.onnx"), str(_data_set(folder) / "images"), "-o", str(out)])
+        except SystemExit as end:
+            assert end.code in (None, 0, 2, 3, 6, 8), end.code
+    assert sorted(folder.iterdir()) == outside, "a file was written outside of the output folder"
+    return None
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Sends what the command line prints nowhere."""
+    from lidcam_rt.cli import console
+
+    with Path(os.devnull).open("w", encoding="utf-8") as sink:
+        before = console.out.file, console.err.file
+        console.out.file = console.err.file = sink
+        try:
+            yield
+        finally:
+            console.out.file, console.err.file = before
+
+
+#: Every reader of something that may come from somebody else.
+TARGETS: tuple[Target, ...] = (
+    Target("png", "png", _png, _picture),
+    Target("jpeg", "jpeg", _jpeg, _picture),
+    Target("other pictures", "binary", _others, _picture),
+    Target("artifact's wire format", "protobuf", _tiny, _manifest),
+    Target("manifest", "json", _manifest_texts, _manifest_text),
+    Target("classes.txt", "lines", _of_data_set("classes.txt"), _with_file("classes.txt")),
+    Target("labels.csv", "lines", _of_data_set("labels.csv"), _with_file("labels.csv")),
+    Target("labels.json", "json", _label_json, _with_file("labels.json", "labels.csv")),
+    Target("COCO", "json", _coco_texts, _coco),
+    Target("mask", "png", _masks, _mask),
+    Target("submission", "binary", _zips, _submission),
+    Target("journal", "lines", _journals, _resume),
+)

@@ -1,0 +1,39 @@
+"""A short form of `make fuzz`: a few hundred mutated files per reader, and a few kills per verb."""
+
+from __future__ import annotations
+
+import importlib.util
+import random
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+import fuzz
+import kills
+from targets import TARGETS
+
+pytestmark = pytest.mark.hostile
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.name)
+def test_reads_or_refuses(target):
+    inputs = 40 if target.name == "journal" else 400
+    counts, findings = fuzz.fuzz(target, inputs, seed=1, seconds=3600)
+    assert not findings
+    assert counts["refused"] and sum(counts.values()) == inputs
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("inputs")
+    kills.prepare(folder)
+    return folder
+
+
+@pytest.mark.parametrize("verb", kills.VERBS, ids=lambda verb: verb.name)
+def test_killed_and_run_again(verb, inputs, tmp_path):
+    if missing := [name for name in verb.needs if importlib.util.find_spec(name) is None]:
+        pytest.skip(f"needs {', '.join(missing)}")
+    assert not kills.check(verb, inputs, tmp_path, 3, random.Random(0))
