@@ -176,7 +176,7 @@ def test_torchrun_with_two_processes_is_one_run(tmp_path, clutter):
     launch += ["--no-python", "--"]  # without -- torchrun takes --output for an option of its own
     command = [sys.executable, "-c", "from lidcam_rt.cli.main import main; main()", "train", "clutter_fashion"]
     done = subprocess.run(
-        [*launch, *command, *overrides, "--output", str(tmp_path / "r"), "--quiet"], capture_output=True, text=True
+        [*launch, *command, *overrides, "--output", str(tmp_path / "r")], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count("checkpoint:") == 1
