@@ -22,7 +22,8 @@ def test_reads_or_refuses(target):
     inputs = 40 if target.name == "journal" else 400
     counts, findings = fuzz.fuzz(target, inputs, seed=1, seconds=3600)
     assert not findings
-    assert counts["refused"] and sum(counts.values()) == inputs
+    assert sum(counts.values()) == inputs
+    assert counts["refused"] or target.name == "journal"  # a damaged journal costs work, never the run
 
 
 @pytest.fixture(scope="module")
