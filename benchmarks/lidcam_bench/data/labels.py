@@ -48,7 +48,7 @@ def read_labels(folder: Path) -> tuple[tuple[str, ...], dict[str, Labels]]:
     text, table, listing = folder / "classes.txt", folder / "labels.csv", folder / "labels.json"
     classes = read_class_names(text) if text.is_file() else ()
     if len(set(classes)) != len(classes):
-        raise DataError(f"{text}: {next(c for c in classes if classes.count(c) > 1)!r} is there twice")
+        raise DataError(f"{text}: {next(c for c in classes if classes.count(c) > 1)!r} occurs twice")
     if table.is_file() and listing.is_file():
         raise DataError(f"{folder}: both labels.csv and labels.json; keep one of them")
     rows = list(_table(table)) if table.is_file() else list(_listing(listing)) if listing.is_file() else []
@@ -81,7 +81,7 @@ def _table(path: Path) -> Iterator[_Row]:
         unknown = [name for name in columns if name not in ("file", "label", *_CORNERS)]
         if unknown or len(set(columns)) != len(columns):
             raise DataError(
-                f"{path}: column {(unknown or columns)[0]!r} is unknown or there twice; the columns are file, label, "
+                f"{path}: column {(unknown or columns)[0]!r} is unknown or occurs twice; the columns are file, label, "
                 f"{', '.join(_CORNERS)}, and a picture with several classes has a row for each"
             )
         for row in reader:

@@ -36,7 +36,7 @@ def notes(
     """
     records = data.records[: options.limit]
     if manifest.source.weights is None:
-        yield "The artifact names no file of weights: they may be random, and the numbers meaningless."
+        yield "The artifact names no weights file: its weights may be random and the numbers meaningless."
     if classes is None:
         yield (
             "The model's classes are not those of the data: maps are those of whatever class the model predicts, "
@@ -46,7 +46,7 @@ def notes(
         lacking = [n for n, i in zip(data.class_names, classes, strict=True) if i == NO_CLASS]
         yield (
             f"{len(lacking)} of the data's {len(classes)} classes are missing from the model "
-            f"({some(tuple(lacking))}): their pictures count in nothing about classification or true classes."
+            f"({some(tuple(lacking))}): their pictures are left out where classification or true classes are scored."
         )
     if failures:
         yield f"{failures} pictures could not be read and are excluded from every number."
@@ -82,13 +82,13 @@ def _of_truth(records: Sequence[Record], options: EvalOptions, without_object: i
         sum(bool(getattr(record, name)) for record in records) for name in ("mask", "boxes", "labels")
     )
     if not masks and {"track3", "track1"} & set(options.metrics):
-        yield "No picture has a mask: nothing that is measured in pixels is counted."
+        yield "No picture has a mask: nothing measured in pixels is counted."
     elif 0 < masks < total:
-        yield f"{total - masks} of {total} pictures have no mask and count in nothing that is measured in pixels."
+        yield f"{total - masks} of {total} pictures have no mask and are left out of everything measured in pixels."
     if without_object:
-        yield f"{without_object} masks show no object: any map that is above 0 there counts as wrong."
+        yield f"{without_object} masks show no object: every pixel that a map marks there counts as wrong."
     if 0 < labels < total:
-        yield f"{total - labels} of {total} pictures have no label and count in nothing about classification."
+        yield f"{total - labels} of {total} pictures have no label and are left out where classification is scored."
     if "wsol" in options.metrics and masks:
         if not boxes:
             yield "The data has no boxes: the box around each mask is the truth for the box measures."

@@ -109,7 +109,7 @@ def check_submission(path: Path, images: Sequence[Path], *, track: int, classes:
         if names and all("/" in name for name in names):
             return [f"all files are in the folder {names[0].split('/')[0]}/: they belong at the top of the zip"]
         count = Counter(names)
-        faults += [f"{name}: there twice" for name in sorted({n for n in names if count[n] > 1})]
+        faults += [f"{name}: occurs twice" for name in sorted({n for n in names if count[n] > 1})]
         faults += [f"{stem}.png: missing" for stem in wanted if f"{stem}.png" not in count]
         for name in dict.fromkeys(names):
             source = wanted.get(name.removesuffix(".png")) if name.endswith(".png") else None

@@ -30,9 +30,9 @@ _WAITING = 64
 def _weights(key: str, replicates: int) -> npt.NDArray[np.float64]:
     """How often each bootstrap copy counts the image `key`: float64 [replicates], whole numbers."""
     seed = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "little")
-    out = np.random.Generator(np.random.PCG64(seed)).poisson(1.0, replicates).astype(np.float64)
-    out.setflags(write=False)
-    return out
+    weights = np.random.Generator(np.random.PCG64(seed)).poisson(1.0, replicates).astype(np.float64)
+    weights.setflags(write=False)
+    return weights
 
 
 class Accumulator(ABC):
@@ -71,7 +71,7 @@ class Accumulator(ABC):
         """Add one image's counts to the state and, weighted, to the copies.
 
         Raises:
-            InputError: the key is none, or missing where there are copies; nothing was counted then.
+            InputError: the key is not text, or is missing though there are copies; nothing was counted then.
         """
         if self.replicates and key is None:
             raise InputError("a bootstrap needs the key of each image: give update(..., key=...)")
@@ -120,8 +120,8 @@ class Accumulator(ABC):
 
     def arrays(self) -> dict[str, npt.NDArray[np.int64]]:
         """The whole state as arrays by name, for `np.savez`; `restore` takes it back."""
-        out = {"images": np.array(self.images, np.int64), **self.state}
-        return {**out, **{f"{name}.copies": value for name, value in self.copies().items()}}
+        copies = {f"{name}.copies": value for name, value in self.copies().items()}
+        return {"images": np.array(self.images, np.int64), **self.state, **copies}
 
     def restore(self, arrays: dict[str, npt.NDArray[np.int64]]) -> None:
         """Take back what `arrays` gave.
@@ -153,7 +153,7 @@ class Accumulator(ABC):
 
     @abstractmethod
     def _scores(self, state: _State) -> dict[str, float | None]:
-        """The headline numbers of a state; None where it has no images to speak of."""
+        """The headline numbers of a state; None where nothing was counted."""
 
     def scores(self) -> dict[str, float | None]:
         """The headline numbers by name; None where nothing was counted."""
@@ -179,12 +179,12 @@ class Accumulator(ABC):
         if not self.replicates or self.images < 2:
             return dict.fromkeys(names)
         runs = self.replicate_scores()
-        out: dict[str, Interval | None] = {}
+        intervals: dict[str, Interval | None] = {}
         for name in names:
             values = [run[name] for run in runs if run[name] is not None]
             ends = np.percentile(np.array(values, np.float64), [50 * (1 - level), 50 * (1 + level)]) if values else None
-            out[name] = None if ends is None else (float(ends[0]), float(ends[1]))
-        return out
+            intervals[name] = None if ends is None else (float(ends[0]), float(ends[1]))
+        return intervals
 
     def to_dict(self) -> dict[str, Any]:
         """Scores, their intervals, the options and the number of images, as plain values."""

@@ -134,8 +134,8 @@ class IoUCurve(Accumulator):
 
 def _ratio(part: npt.NDArray[np.int64], whole: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
     """Part over whole, 1 where both are 0."""
-    out: npt.NDArray[np.float64] = np.where(whole > 0, part / np.maximum(whole, 1), 1.0)
-    return out
+    ratio: npt.NDArray[np.float64] = np.where(whole > 0, part / np.maximum(whole, 1), 1.0)
+    return ratio
 
 
 def _foreground(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:

@@ -27,7 +27,7 @@ class LocalizationAccuracy(Accumulator):
         top1_loc: the first class is true and its box has IoU >= delta with a true box.
         gt_known_loc: the box of the true class's map has IoU >= delta, whatever was predicted.
         top5_loc: a true class is among the first five and the box of its map has IoU >= delta.
-    IoU counts pixels inclusively, as in `BoxAccuracy`, boxes as given. No box counts as wrong.
+    IoU counts pixels inclusively, as in `BoxAccuracy`, boxes as given. A missing box counts as wrong.
 
     What it is not: MaxBoxAcc. That one searches the best threshold on the scored images.
 

@@ -25,8 +25,8 @@ class PixelAveragePrecision(Accumulator):
     evaluator clovaai/wsolevaluation. PxAP = 100 sum_i precision[i] (recall[i] - recall[i-1]), steps and
     not trapezoids, thresholds from high to low, pixels of all images in one pool, map >= threshold. The
     first step, from recall 0, is counted; the public code starts one (always empty) bin above, which is
-    the same. On uint8 maps it equals scikit-learn's average_precision_score, on float maps it comes near
-    that as bins get fine.
+    the same. On uint8 maps it equals scikit-learn's average_precision_score, on float maps it
+    approaches that with finer bins.
 
     Ignored pixels (mask 255) are the ignore region without the foreground.
 
@@ -101,11 +101,11 @@ class PixelAveragePrecision(Accumulator):
     def to_dict(self) -> dict[str, Any]:
         """As the base class, with precision and recall per threshold."""
         precision, recall = self.curve()
-        there = not np.isnan(recall).any()
+        counted = not np.isnan(recall).any()
         return {
             **super().to_dict(),
-            "precision": precision.tolist() if there else None,
-            "recall": recall.tolist() if there else None,
+            "precision": precision.tolist() if counted else None,
+            "recall": recall.tolist() if counted else None,
         }
 
 

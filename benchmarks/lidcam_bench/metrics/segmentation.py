@@ -22,8 +22,8 @@ class SegmentationScores(Accumulator):
 
     Source: LID Track 1 (201 classes with background); Long et al., CVPR 2015 for the definitions. One
     confusion matrix over the set, pixels of true label 255 left out: IoU_c = n_cc / (t_c + p_c - n_cc),
-    accuracy_c = n_cc / t_c, pixel accuracy = sum n_cc / sum t_c. The means leave out classes that are
-    nowhere (IoU: neither in truth nor prediction; accuracy: not in the truth).
+    accuracy_c = n_cc / t_c, pixel accuracy = sum n_cc / sum t_c. The means leave out classes that
+    occur nowhere (IoU: neither in truth nor prediction; accuracy: not in the truth).
 
     What it is not: a mean of per-image IoUs. A predicted 255 is refused, not ignored.
 
@@ -94,7 +94,7 @@ class SegmentationScores(Accumulator):
         return self.scores()
 
     def per_class(self) -> npt.NDArray[np.float64]:
-        """IoU of each class in percent, float64 [classes]; NaN for those that are nowhere."""
+        """IoU of each class in percent, float64 [classes]; NaN for those that occur nowhere."""
         return _iou(self.state)
 
     def _scores(self, state: dict[str, npt.NDArray[np.int64]]) -> dict[str, float | None]:
@@ -109,7 +109,7 @@ class SegmentationScores(Accumulator):
         }
 
     def to_dict(self) -> dict[str, Any]:
-        """As the base class, with the IoU per class (None: nowhere)."""
+        """As the base class, with the IoU per class (None: occurs nowhere)."""
         return {
             **super().to_dict(),
             "per_class_iou": [None if np.isnan(v) else float(v) for v in self.per_class()],
@@ -128,8 +128,8 @@ METRICS = (
         "track1",
         "Track 1 label maps",
         "Label maps (a class or background for each pixel) against the true ones: one confusion matrix over all "
-        "pictures, pixels of label 255 left out; IoU and accuracy per class, then the mean over the classes that are "
-        "there, background too, in percent.",
+        "pictures, pixels of label 255 left out; IoU and accuracy per class, then the mean over the classes that "
+        "occur, background included, in percent.",
         "a mean over pictures; the blob is given the true class and knows nothing of the picture",
         lambda replicates, classes: SegmentationScores(classes, replicates=replicates),
         (

@@ -111,13 +111,16 @@ def _enlarged(
     def grow(pixels: npt.NDArray[np.uint8], how: int = cv2.INTER_NEAREST) -> npt.NDArray[np.uint8]:
         return np.asarray(cv2.resize(pixels, None, fx=times, fy=times, interpolation=how), np.uint8)
 
-    box = None if result.box is None else tuple(times * v for v in result.box)
+    box = None
+    if result.box is not None:
+        x0, y0, x1, y1 = result.box
+        box = times * x0, times * y0, times * x1, times * y1
     large = replace(
         result,
         image=grow(result.image),
         map=grow(result.map, cv2.INTER_LINEAR),
         mask=grow(result.mask.view(np.uint8)).view(np.bool_),
-        box=box,  # type: ignore[arg-type]
+        box=box,
     )
     return large, None if mask is None else grow(mask)
 

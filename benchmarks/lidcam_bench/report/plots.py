@@ -104,11 +104,11 @@ def _classes(results: dict[str, Any]) -> bytes | None:
         return None
     names = ["background", *results["data"]["class_names"]]
     scores = results["rows"][name]["track1"]["per_class_iou"]
-    there = sorted((v, names[i]) for i, v in enumerate(scores) if v is not None and i < len(names))[:40]
-    if not there:
+    worst = sorted((v, names[i]) for i, v in enumerate(scores) if v is not None and i < len(names))[:40]
+    if not worst:
         return None
-    figure, axes = _figure(0.9 + 0.22 * len(there))
-    axes.barh([n for _, n in there], [v for v, _ in there], color=_COLOURS.get(name, _GREY), height=0.7)
+    figure, axes = _figure(0.9 + 0.22 * len(worst))
+    axes.barh([n for _, n in worst], [v for v, _ in worst], color=_COLOURS.get(name, _GREY), height=0.7)
     axes.invert_yaxis()
     axes.tick_params(axis="y", labelsize=8)
     axes.set(xlabel=f"IoU, % ({name})", xlim=(0, 100))

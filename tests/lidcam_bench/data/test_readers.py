@@ -171,3 +171,27 @@ def test_a_damaged_annotation_is_named(cls_loc):
     shutil.rmtree(cls_loc / "ILSVRC/Data/CLS-LOC/train/n02")
     with pytest.raises(DataError, match="n02 is missing"):
         open_data(f"imagenet:{cls_loc}", "train")
+
+
+def test_annotations_that_attack_the_parser_are_messages(cls_loc):
+    file = next((cls_loc / "ILSVRC/Annotations/CLS-LOC/val").glob("*.xml"))
+    entities = "".join(f'<!ENTITY a{i} "{f"&a{i - 1};" * 10}">' for i in range(1, 12))
+    for content in (
+        f'<!DOCTYPE x [<!ENTITY a0 "lol">{entities}]><annotation><object><name>&a11;</name></object></annotation>',
+        '<!DOCTYPE x [<!ENTITY a SYSTEM "file:///etc/passwd">]><annotation><object><name>&a;</name></object></annotation>',
+        "<annotation>" + "<object>" * 100_000,
+        "<annotation><object><bndbox><xmin>1e999</xmin></bndbox></object></annotation>",
+        "\x00",
+    ):
+        file.write_text(content)
+        with pytest.raises(DataError, match=file.name):
+            open_data(f"imagenet:{cls_loc}", "val")
+
+
+def test_a_table_of_classes_that_is_none(tmp_path):
+    text(tmp_path / "ILSVRC/devkit/data/map_det.txt", "n9 x airplane\n")
+    with pytest.raises(DataError, match="number of the class"):
+        open_data(f"ilsvrc-det:{tmp_path}", "train")
+    (tmp_path / "ILSVRC/devkit/data/map_det.txt").write_bytes(b"\xff\xfe")
+    with pytest.raises(DataError, match="UTF-8"):
+        open_data(f"ilsvrc-det:{tmp_path}", "train")
