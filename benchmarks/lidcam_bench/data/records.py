@@ -78,10 +78,12 @@ class Truth:
                 them apart; None: all objects.
 
         Raises:
-            DataError: an annotated box reaches out of the picture.
+            DataError: an annotated box has no area or reaches out of the picture.
         """
         width, height = self.size
         for box in self.boxes:
+            if not (0 <= box[0] < box[2] and 0 <= box[1] < box[3]):
+                raise DataError(f"{self.image}: box {tuple(box)} is not 0 <= x0 < x1, 0 <= y0 < y1. Mend its file")
             if box[2] > width or box[3] > height:
                 raise DataError(
                     f"{self.image}: box {tuple(box)} reaches out of the picture, which has {width}x{height} pixels. "

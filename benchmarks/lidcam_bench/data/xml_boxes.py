@@ -26,17 +26,26 @@ def read_boxes(file: Path, *, first_pixel: int) -> list[tuple[str, Box]]:
     """
     try:
         root = ElementTree.parse(file).getroot()
+        width, height = (int(root.findtext(f"size/{side}", "") or 0) for side in ("width", "height"))
         objects = []
         for entry in root.iter("object"):
             box = entry.find("bndbox")
             if box is None:
                 raise ValueError("an object without a bndbox")
-            values = [int(float(box.findtext(key, ""))) for key in ("xmin", "ymin", "xmax", "ymax")]
+            numbers = [float(box.findtext(key, "")) for key in ("xmin", "ymin", "xmax", "ymax")]
+            if all(0 <= number <= 1 for number in numbers):
+                raise ValueError(f"box {numbers} lies within the first pixel; they are pixels, not shares of the sides")
+            values = [int(number) for number in numbers]
             name = entry.findtext("name")
             if not name:
                 raise ValueError("an object without a name")
             x0, y0, x1, y1 = (value - first_pixel for value in values)
-            objects.append((name.strip(), (x0, y0, x1 + 1, y1 + 1)))
+            objects.append((name.strip(), (x0, y0, _end(x1, width), _end(y1, height))))
     except (ElementTree.ParseError, AttributeError, TypeError, ValueError, OverflowError, OSError) as error:
         raise DataError(f"annotation {file} cannot be read: {error}") from error
     return objects
+
+
+def _end(last: int, side: int) -> int:
+    """One past the last pixel; some annotations of a set count from 1, and the last pixel is then the side itself."""
+    return side if side and last == side else last + 1

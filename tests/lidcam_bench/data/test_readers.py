@@ -195,3 +195,18 @@ def test_a_table_of_classes_that_is_none(tmp_path):
     (tmp_path / "ILSVRC/devkit/data/map_det.txt").write_bytes(b"\xff\xfe")
     with pytest.raises(DataError, match="UTF-8"):
         open_data(f"ilsvrc-det:{tmp_path}", "train")
+
+
+def test_boxes_of_xml_that_are_shares_or_end_at_the_side(cls_loc):
+    file = next((cls_loc / "ILSVRC/Annotations/CLS-LOC/val").glob("*.xml"))
+    size = "<size><width>40</width><height>30</height></size>"
+    note(file, ("n02", (1, 2, 40, 29)))  # xmax counted from 1, as some annotations of ILSVRC are
+    file.write_text(file.read_text().replace("<annotation>", f"<annotation>{size}"))
+    assert open_data(f"imagenet:{cls_loc}", "val").records[0].truth().object_boxes() == [(1, 2, 40, 30)]
+    note(file, ("n02", (9, 9, 3, 20)))
+    record = open_data(f"imagenet:{cls_loc}", "val").records[0]
+    with pytest.raises(DataError, match=r"val_00000001\.JPEG: box \(9, 9, 4, 21\) is not 0 <= x0"):
+        record.truth().object_boxes()
+    note(file, ("n02", (0.1, 0.2, 0.9, 0.8)))
+    with pytest.raises(DataError, match="shares of the sides"):
+        open_data(f"imagenet:{cls_loc}", "val")

@@ -52,8 +52,10 @@ def read_cub(folder: Path, split: str) -> ImageSet:
                 continue
             x, y, width, height = (float(value) for value in tables["bounding_boxes"][key].split())
             label = index_of[tables["image_class_labels"][key]]
+            if max(x + width, y + height) <= 1:
+                raise ValueError("its box lies within the first pixel: boxes are in pixels")
         except (KeyError, ValueError, OverflowError) as error:
-            raise DataError(f"{folder}: picture {key} ({name}) lacks its line in a table ({error})") from None
+            raise DataError(f"{folder}: the tables are damaged at picture {key} ({name}): {error}") from None
         picture = inside(folder / "images", name, f"{folder}/images.txt")
         mask = inside(folder / "segmentations", str(Path(name).with_suffix(".png")), f"{folder}/images.txt")
         box = (int(x), int(y), int(x + width), int(y + height))
