@@ -1,11 +1,14 @@
 """Dense CRF against pydensecrf2: `python benchmarks/suites/bench_crf.py [--write] [--check | --float64 | --memory]`.
 
 Set-up and inference are counted on both sides, from the arrays to the marginals. Cold: no spatial lattice is kept;
-warm: that of this image size is; fast: with `rounding="fast"`. All run in turns in one process and thread, the ratio is
-that of the medians. `--check` compares the results on the whole grid of photos, sizes, labels, presets and iterations
-instead (an hour with 201 labels), `--float64` all three with float64 on the same lattice (10 iterations, 384x384),
-`--memory` gives the peak of 8192x8192 (2 labels, terms of psa, 2 iterations), each rounding in a process of its own;
-`--write` keeps what was measured in benchmarks/results/.
+warm: that of this image size is; fast: with `rounding="fast"`. All run in turns in one process and thread; counted is
+the thread's processor time, the ratio is that of the medians. Confident unaries are those of a network that is sure:
+the marginals reach down to subnormal numbers, which some processors are slow with.
+
+`--check` compares the results on the whole grid of photos, sizes, labels, presets and iterations instead (an hour with
+201 labels), `--float64` all three with float64 on the same lattice (10 iterations, 384x384), `--memory` gives the peak
+of 8192x8192 (2 labels, terms of psa, 2 iterations), each rounding in a process of its own. `--only` takes the rows
+whose name holds a text, `--write` keeps what was measured in benchmarks/results/.
 """
 
 from __future__ import annotations
@@ -40,10 +43,12 @@ def photo(name: str, height: int, width: int) -> np.ndarray:
     return np.ascontiguousarray((picture * 255).astype(np.uint8))
 
 
-def probabilities(labels: int, height: int, width: int, present: int | None = None, seed: int = 0) -> np.ndarray:
-    """Smooth blobs; labels beyond `present` have the floor everywhere."""
+def probabilities(
+    labels: int, height: int, width: int, present: int | None = None, seed: int = 0, spread: float = 2
+) -> np.ndarray:
+    """Smooth blobs; labels beyond `present` have the floor everywhere. spread: of the logits."""
     count = labels if present is None else present
-    coarse = np.random.default_rng(seed).standard_normal((count, 6, 6)) * 2
+    coarse = np.random.default_rng(seed).standard_normal((count, 6, 6)) * spread
     logits = np.stack([transform.resize(c, (height, width), order=1) for c in coarse])
     p = np.exp(logits - logits.max(0))
     out = np.full((labels, height, width), 1e-5, np.float32)
@@ -62,13 +67,20 @@ def run_peer(image: np.ndarray, unary: np.ndarray, o: CrfOptions) -> np.ndarray:
     return np.array(field.inference(o.iterations)).reshape(unary.shape)
 
 
-def clock(function: Callable[..., Any], *arguments: Any) -> float:
-    start = time.perf_counter()
+def clock(function: Callable[..., Any], *arguments: Any, now: Callable[[], float] = time.thread_time) -> float:
+    start = now()
     function(*arguments)
-    return (time.perf_counter() - start) * 1000
+    return (now() - start) * 1000
 
 
-def spread(samples: list[float]) -> dict[str, Any]:
+def processor() -> str:
+    """As the system names it."""
+    info = Path("/proc/cpuinfo")
+    names = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+def spread_of(samples: list[float]) -> dict[str, Any]:
     return {
         "median_ms": round(statistics.median(samples), 2),
         "lowest_ms": round(min(samples), 2),
@@ -77,8 +89,8 @@ def spread(samples: list[float]) -> dict[str, Any]:
     }
 
 
-def measure(name: str, labels: int, present: int | None, repeats: int) -> dict[str, Any]:
-    image, p = photo("astronaut", 384, 384), probabilities(labels, 384, 384, present)
+def measure(name: str, labels: int, present: int | None, repeats: int, spread: float = 2) -> dict[str, Any]:
+    image, p = photo("astronaut", 384, 384), probabilities(labels, 384, 384, present, spread=spread)
     unary = -np.log(p)
     fields = {"": DenseCRF(name), "fast_": DenseCRF(f"{name}-fast")}
 
@@ -96,7 +108,7 @@ def measure(name: str, labels: int, present: int | None, repeats: int) -> dict[s
             kernels.clear_cache()
             rows.setdefault(f"{kind}cold", []).append(clock(ours, crf))
             rows.setdefault(f"{kind}warm", []).append(clock(ours, crf))
-    out: dict[str, Any] = {key: spread(value) for key, value in rows.items()}
+    out: dict[str, Any] = {key: spread_of(value) for key, value in rows.items()}
     base = out["pydensecrf2"]["median_ms"]
     for key in rows:
         if key != "pydensecrf2":
@@ -110,10 +122,11 @@ def measure_threads(name: str, repeats: int) -> dict[str, Any]:
     given = [probabilities(2, 384, 384, seed=seed) for seed in (0, 1)]
     crf = DenseCRF(name)
     rows: dict[str, list[float]] = {"one_thread": [], "two_threads": []}
+    wall = time.perf_counter
     for _ in range(repeats):
-        rows["one_thread"].append(clock(lambda: crf.refine_batch(images, given, threads=1)))
-        rows["two_threads"].append(clock(lambda: crf.refine_batch(images, given, threads=2)))
-    out: dict[str, Any] = {key: spread(value) for key, value in rows.items()}
+        rows["one_thread"].append(clock(lambda: crf.refine_batch(images, given, threads=1), now=wall))
+        rows["two_threads"].append(clock(lambda: crf.refine_batch(images, given, threads=2), now=wall))
+    out: dict[str, Any] = {key: spread_of(value) for key, value in rows.items()}
     out["ratio"] = round(out["one_thread"]["median_ms"] / out["two_threads"]["median_ms"], 2)
     return out
 
@@ -205,11 +218,12 @@ def main() -> None:
     parser.add_argument("--photos", nargs="+", default=PHOTOS)
     parser.add_argument("--labels", nargs="+", type=int, default=(2, 5, 21, 201), help="for --check")
     parser.add_argument("--repeats", type=int, default=15)
-    parser.add_argument("--write", action="store_true")
+    parser.add_argument("--only", default="", help="rows whose name holds this text")
+    parser.add_argument("--write", nargs="?", const="crf_2core_epyc.json", help="file in benchmarks/results")
     given = parser.parse_args()
-    path = RESULTS / "crf_2core_epyc.json"
+    path = RESULTS / (given.write or "none")
     report = json.loads(path.read_text()) if path.exists() else {}
-    report["machine"] = f"{platform.machine()}, kernels {isa()}"
+    report["machine"] = f"{processor()}, kernels {isa()}"
     if given.check:
         report["check"] = check(tuple(given.photos), tuple(given.labels))
     elif given.memory:
@@ -218,19 +232,24 @@ def main() -> None:
         report["float64"] = compare_float64(tuple(given.photos), tuple(given.labels))
     else:
         r = given.repeats
-        for name, labels, present, repeats in (
-            ("psa", 2, None, r),
-            ("deeplab", 2, None, r),
-            ("irn", 2, None, r),
-            ("psa", 21, None, max(3, r // 3)),
-            ("psa", 201, 6, 3),
+        for name, labels, present, repeats, spread in (
+            ("psa", 2, None, r, 2.0),
+            ("psa", 2, None, r, 20.0),
+            ("deeplab", 2, None, r, 2.0),
+            ("irn", 2, None, r, 2.0),
+            ("psa", 21, None, max(3, r // 3), 2.0),
+            ("psa", 21, None, max(3, r // 3), 20.0),
+            ("psa", 201, 6, 3, 2.0),
         ):
             key = f"{name}, {labels} labels" + (f", {present} present" if present else "")
-            row = report[key] = measure(name, labels, present, repeats)
+            key += ", confident" if spread > 2 else ""
+            if given.only not in key:
+                continue
+            row = report[key] = measure(name, labels, present, repeats, spread)
             kinds = ("cold", "warm", "fast_cold", "fast_warm")
             ours = ", ".join(f"{kind} {row[kind]['median_ms']} ms ({row[kind + '_ratio']}x)" for kind in kinds)
             print(f"{key}: pydensecrf2 {row['pydensecrf2']['median_ms']} ms, {ours}", flush=True)
-        for name in ("psa", "psa-fast"):
+        for name in ("psa", "psa-fast") if given.only in "two images" else ():
             runs = [measure_threads(name, r) for _ in range(5)]  # other guests of the machine show here
             ratios = sorted(run["ratio"] for run in runs)
             report[f"{name}, 2 labels, two images"] = {"ratio": ratios[2], "ratios": ratios, "runs": runs}

@@ -5,6 +5,7 @@
 #include <stdexcept>
 #include <vector>
 
+#include "cpu/float_mode.h"
 #include "crf/fold.h"
 #include "crf/grid.h"
 #include "crf/kernels.h"
@@ -214,6 +215,7 @@ std::shared_ptr<Lattice> make_lattice(const Features& features, Normalization no
     throw std::invalid_argument("a pairwise term has 1 to 7 features per pixel");
   if (features.pixels < 1 || features.pixels > (int64_t(1) << 30))
     throw std::invalid_argument("a lattice has 1 to 2^30 pixels");
+  const cpu::FloatMode mode(cpu::Subnormals::flush);
   auto lattice = std::make_shared<Lattice>();
   Lattice& t = *lattice;
   t.dimension = features.dimension;

@@ -2,11 +2,13 @@
 
 #include <algorithm>
 
+#include "cpu/float_mode.h"
 #include "crf/kernels.h"
 
 namespace lidcam::crf {
 
 void filter(const Lattice& lattice, const float* values, int channels, float* out) {
+  const cpu::FloatMode mode(cpu::Subnormals::flush);
   const ManyExactKernels& run = kernels().many_exact;
   const RowKernels& rearrange = kernels().rows;
   constexpr int kWidth = 8;

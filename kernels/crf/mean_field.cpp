@@ -1,5 +1,6 @@
 #include "crf/mean_field.h"
 
+#include "cpu/float_mode.h"
 #include "crf/many_exact.h"
 #include "crf/many_fast.h"
 #include "crf/two_exact.h"
@@ -31,6 +32,7 @@ int infer(Model&& model, int iterations, float tolerance, float* q) {
 
 int mean_field(const float* unary, int labels, int64_t pixels, const std::vector<Term>& terms, int iterations,
                float tolerance, float* q, int line) {
+  const cpu::FloatMode mode(cpu::Subnormals::flush);
   if (!terms.empty() && terms[0].lattice->folded)
     return infer(TwoFast(unary, pixels, terms, tolerance > 0), iterations, tolerance, q);
   if (line > 0 && labels > 2 && !terms.empty() && ManyFast::fits(labels, pixels))

@@ -4,6 +4,7 @@
 #include <cstddef>
 
 #include "cpu/bytes.h"
+#include "cpu/float_mode.h"
 #include "metrics/level_tree.h"
 
 // Per level: the foreground as runs, joined over rows with 8 neighbours. The contour area of a component without holes
@@ -291,6 +292,7 @@ double best_iou(const LevelBox& box, const int64_t* truth, int boxes) {
 
 std::vector<LevelResult> level_boxes(const uint8_t* map, int height, int width, const int32_t* levels, int count,
                                      const int64_t* truth, int boxes, Method method) {
+  const cpu::FloatMode mode(cpu::Subnormals::keep);
   std::vector<int32_t> distinct(levels, levels + count);
   std::sort(distinct.begin(), distinct.end());
   distinct.erase(std::unique(distinct.begin(), distinct.end()), distinct.end());

@@ -145,6 +145,7 @@ void Taps::make(int in, int out, bool is_linear) {
 
 void pas_map(const float* cam, int h, int w, int height, int width, const PasOptions& options, Workspace& space,
              uint8_t* map, uint8_t* mask, float* threshold) {
+  const cpu::FloatMode mode(cpu::Subnormals::keep);  // the reference keeps them
   const int64_t n = int64_t(height) * width, n_raw = int64_t(h) * w;
   const auto nothing = [&] {
     std::memset(map, 0, n);
