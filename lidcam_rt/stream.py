@@ -40,6 +40,8 @@ def run_stream(
     workers: int | None,
 ) -> Generator[_Result, None, None]:
     """See `Localizer.stream`."""
+    from lidcam_rt.crf.stop import stoppable
+
     pipeline, networks = pipeline.for_streams()
     stop = Stop()
     pool = ThreadPoolExecutor(workers or usable_cores(), thread_name_prefix="lidcam-decode")
@@ -58,7 +60,8 @@ def run_stream(
             wanted = [jobs[i][1] for i in places]
             outputs = pipeline.run(prepared, wanted, stop=stop)
             for row, i in enumerate(places):
-                results[i] = pool.submit(pipeline.finish, prepared[row], outputs, row, len(wanted[row]), refine)
+                arguments = prepared[row], outputs, row, len(wanted[row]), refine
+                results[i] = pool.submit(stoppable, stop, pipeline.finish, *arguments)
         return [entry for entry in results if entry is not None]
 
     def read(count: int) -> list[_Job]:
@@ -101,7 +104,7 @@ def run_stream(
                 yield entry if isinstance(entry, Failure) else entry.result()
                 del entry
     finally:
-        stop.set()
+        stop.set()  # what still runs is wanted by nobody: after Ctrl-C, or where the stream is closed early
         for batch in running:
             batch.cancel()
         # The network first: a batch under way still hands its post-processing to the pool.

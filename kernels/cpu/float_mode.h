@@ -1,7 +1,5 @@
 // What a kernel's floating point arithmetic does, whatever its caller has set.
 #pragma once
-#include <cstdint>
-
 #if defined(__SSE2__)
 #include <xmmintrin.h>
 #endif
@@ -13,36 +11,45 @@ enum class Subnormals {
   flush,  // taken for 0 as operands and as results
 };
 
-// While it lives, the thread rounds to nearest, traps nothing and treats subnormal numbers as asked. Then its control
-// register is as it was, flags included.
+// While it lives, the thread rounds to nearest, traps nothing and treats subnormal numbers as asked, or has the state
+// that another thread or time had. Then its control register is as it was, flags included.
 class FloatMode {
  public:
-#if defined(__SSE2__)
-  explicit FloatMode(Subnormals subnormals) : before_(_mm_getcsr()) {
-    constexpr unsigned kMasked = 0x1F80, kFlushOperands = 0x0040, kFlushResults = 0x8000;
-    _mm_setcsr(kMasked | (subnormals == Subnormals::flush ? kFlushOperands | kFlushResults : 0));
+  enum State : unsigned long long {};
+
+  explicit FloatMode(Subnormals subnormals) : before_(state()) {
+    set(State(subnormals == Subnormals::flush ? kDefault | kFlush : kDefault));
   }
-  ~FloatMode() { _mm_setcsr(before_); }
-
- private:
-  unsigned before_;
-#elif defined(__aarch64__) && defined(__GNUC__)
-  explicit FloatMode(Subnormals subnormals) {
-    constexpr uint64_t kFlush = uint64_t(1) << 24;
-    asm volatile("mrs %0, fpcr" : "=r"(before_));
-    asm volatile("msr fpcr, %0" : : "r"(subnormals == Subnormals::flush ? kFlush : uint64_t(0)));
-  }
-  ~FloatMode() { asm volatile("msr fpcr, %0" : : "r"(before_)); }
-
- private:
-  uint64_t before_;
-#else
-  explicit FloatMode(Subnormals) {}
-
- public:
-#endif
+  explicit FloatMode(State wanted) : before_(state()) { set(wanted); }
+  ~FloatMode() { set(before_); }
   FloatMode(const FloatMode&) = delete;
   FloatMode& operator=(const FloatMode&) = delete;
+
+  // Of this thread.
+  static State state() {
+#if defined(__SSE2__)
+    return State(_mm_getcsr());
+#elif defined(__aarch64__) && defined(__GNUC__)
+    unsigned long long value;
+    asm volatile("mrs %0, fpcr" : "=r"(value));
+    return State(value);
+#else
+    return State(0);
+#endif
+  }
+
+ private:
+#if defined(__SSE2__)
+  static constexpr unsigned long long kDefault = 0x1F80, kFlush = 0x8040;  // results, and operands
+  static void set(State value) { _mm_setcsr(unsigned(value)); }
+#elif defined(__aarch64__) && defined(__GNUC__)
+  static constexpr unsigned long long kDefault = 0, kFlush = 1ull << 24;
+  static void set(State value) { asm volatile("msr fpcr, %0" : : "r"((unsigned long long)(value))); }
+#else
+  static constexpr unsigned long long kDefault = 0, kFlush = 0;
+  static void set(State) {}
+#endif
+  const State before_;
 };
 
 }  // namespace lidcam::cpu

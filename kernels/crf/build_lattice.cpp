@@ -10,6 +10,7 @@
 #include "crf/grid.h"
 #include "crf/kernels.h"
 #include "crf/keys.h"
+#include "crf/sweep.h"
 #include "crf/table.h"
 
 namespace lidcam::crf {
@@ -83,6 +84,7 @@ bool find_simplices(Lattice& t, const Points& points, Ids& simplices) {
   float block[kMaxDimension][kBlock];
   Located at;
   for (int64_t first = 0; first < n; first += kBlock) {
+    if (first % kChunk == 0) cpu::check_stop();
     const int count = int(n - first < kBlock ? n - first : kBlock);
     points.fill(first, count, block);
     float* record = t.record.data() + first * stride;
@@ -116,6 +118,7 @@ void connect(Lattice& t, const Ids& simplices, std::vector<Ids>& vertices) {
   const int32_t s = t.simplices = simplices.size();
   t.corner.allocate(size_t(s) * (D + 1));
   for (int32_t i = 0; i < s; i += kBlock) {
+    if (i % kChunk == 0) cpu::check_stop();
     alignas(64) Key keys[D + 1][kBlock];
     const int32_t count = s - i < kBlock ? s - i : kBlock;
     Codec::corners(simplices.keys() + i, keys);
@@ -139,6 +142,7 @@ void connect(Lattice& t, const Ids& simplices, std::vector<Ids>& vertices) {
     for (int j = 0; j <= D; ++j) {
       int32_t *up = t.neighbor.data() + 2 * m * j, *down = up + m;
       for (int32_t i = 0; i < from.size(); i += kBlock) {
+        if (i % kChunk == 0) cpu::check_stop();
         const int32_t count = from.size() - i < kBlock ? from.size() - i : kBlock;
         alignas(64) Key wanted[kBlock];
         alignas(64) int32_t ids[kBlock];
@@ -200,12 +204,18 @@ void normalise(Lattice& t, Normalization kind) {
   const LatticeKernels& run = kernels().lattice;
   Buffer<float> table(size_t(t.vertices) + 1), spare(size_t(t.vertices) + 1);
   table.fill(0);
-  run.splat_ones(t, table.data());
-  const float* blurred = run.blur(t, table.data(), spare.data());
+  in_chunks(t.pixels, [&](int64_t first, int64_t count) { run.splat_ones(t, first, count, table.data()); });
+  const float* blurred = blur_axes(t, table.data(), spare.data(),
+                                   [&](int axis, int64_t first, int64_t count, const float* from, float* to) {
+                                     run.blur(t, axis, first, count, from, to);
+                                   });
   Buffer<float> pairs((size_t(t.vertices) + 1) * 2), rows(size_t(t.simplices) * (t.dimension < 4 ? 8 : 16));
   for (size_t i = 0; i <= size_t(t.vertices); ++i) pairs[2 * i] = pairs[2 * i + 1] = blurred[i];
-  run.expand_pairs(t, pairs.data(), rows.data());
-  run.norms(t, rows.data(), kind == Normalization::symmetric, t.record.data());
+  in_chunks(t.simplices,
+            [&](int64_t first, int64_t count) { run.expand_pairs(t, first, count, pairs.data(), rows.data()); });
+  in_chunks(t.pixels, [&](int64_t first, int64_t count) {
+    run.norms(t, rows.data(), kind == Normalization::symmetric, first, count, t.record.data());
+  });
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 
 #include "cpu/float_mode.h"
 #include "crf/kernels.h"
+#include "crf/sweep.h"
 
 namespace lidcam::crf {
 
@@ -25,12 +26,17 @@ void filter(const Lattice& lattice, const float* values, int channels, float* ou
     field.spare = table.data();
     table.fill(0);
     for (int64_t from = 0; from < lattice.pixels; from += kRows) {
+      if (from % kChunk == 0) cpu::check_stop();
       const int count = int(std::min<int64_t>(kRows, lattice.pixels - from));
       rearrange.interleave(in + from, lattice.pixels, used, count, 1.0f, 0.0f, kWidth, kRows, rows);
       run.splat(&field, 1, rows, kWidth, kRows, from, count);
     }
-    field.values = run.blur(lattice, table.data(), spare.data(), kWidth);
+    field.values = blur_axes(lattice, table.data(), spare.data(),
+                             [&](int axis, int64_t first, int64_t count, const float* from, float* to) {
+                               run.blur(lattice, axis, first, count, kWidth, from, to);
+                             });
     for (int64_t from = 0; from < lattice.pixels; from += kRows) {
+      if (from % kChunk == 0) cpu::check_stop();
       const int count = int(std::min<int64_t>(kRows, lattice.pixels - from));
       std::fill_n(rows, kRows * kWidth, 0.0f);
       run.slice(&field, 1, rows, kWidth, kRows, from, count, rows);

@@ -2,6 +2,9 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
+
+#include "crf/sweep.h"
 
 namespace lidcam::crf {
 namespace {
@@ -30,6 +33,24 @@ FastTerm FastMemory::serve(const Lattice& t, const float* records, float weight)
   return f;
 }
 
+void blur_message(FastTerm& f) {
+  const TwoFastKernels& run = kernels().two_fast;
+  const Lattice& t = *f.lattice;
+  if (f.lines) {
+    std::fill_n(f.spare, size_t(t.vertices) + 1, 0.0f);
+    in_chunks(t.simplices, [&](int64_t first, int64_t count) { run.gather(f, first, count); });
+  }
+  float* const result =
+      blur_axes(t, f.spare, f.table, [&](int axis, int64_t first, int64_t count, const float* from, float* to) {
+        kernels().lattice.blur(t, axis, first, count, from, to);
+      });
+  if (result != f.table) std::swap(f.table, f.spare);
+  if (f.lines)
+    in_chunks(t.simplices, [&](int64_t first, int64_t count) { run.fill(f, first, count); });
+  else
+    in_chunks(int64_t(t.vertices) + 1, [&](int64_t first, int64_t count) { run.settle(f, first, count); });
+}
+
 void fold_lattice(Lattice& t, bool symmetric) {
   const TwoFastKernels& run = kernels().two_fast;
   const int width = t.dimension == 2 ? 4 : 8;
@@ -48,11 +69,13 @@ void fold_lattice(Lattice& t, bool symmetric) {
   alignas(64) float sums[kFastBlock];
   std::fill_n(sums, kFastBlock, 1.0f);
   for (int64_t from = 0; from < n; from += kFastBlock) {
+    if (from % kChunk == 0) cpu::check_stop();
     run.convert(t.dimension, given + from * stride, kFastBlock, records + from * width);
     if (symmetric) run.splat(s, b, from, kFastBlock, sums);
   }
-  if (symmetric) run.message(term);
+  if (symmetric) blur_message(term);
   for (int64_t from = 0; from < n; from += kFastBlock) {
+    if (from % kChunk == 0) cpu::check_stop();
     if (symmetric) {
       std::fill_n(sums, kFastBlock, 0.0f);
       run.slice(s, b, from, kFastBlock, sums);

@@ -9,6 +9,9 @@ namespace lidcam::crf {
 // Folds the norm into a lattice of dimension 2 or 5 that was built and not normalised.
 void fold_lattice(Lattice& t, bool symmetric);
 
+// Turns what was splatted into the message: blurred, times the weight, where it is sliced from.
+void blur_message(FastTerm& f);
+
 struct FastMemory {  // of one FastTerm
   Buffer<float> lines, table, spare;
   FastTerm serve(const Lattice& t, const float* records, float weight);

@@ -90,8 +90,8 @@ std::shared_ptr<Lattice> image_lattice(const uint8_t* image, int height, int wid
 int infer(const uint8_t* image, int height, int width, const float* unary, int labels,
           const std::vector<PairwiseTerm>& terms, int iterations, float tolerance, float* q, bool fast) {
   const int64_t pixels = int64_t(height) * width;
-  if (!kernels().finite(unary, size_t(labels) * size_t(pixels)))
-    throw std::invalid_argument("unary holds NaN or infinity");
+  check_energies(unary, size_t(labels) * size_t(pixels));
+  for (const PairwiseTerm& term : terms) check_compat(term.compat, size_t(labels));
   // Sums in another order need one weight per term and one factor per pixel.
   bool folded = fast && labels == 2;
   for (const PairwiseTerm& term : terms)

@@ -17,8 +17,8 @@ struct PairwiseTerm {
 std::shared_ptr<Lattice> image_lattice(const uint8_t* image, int height, int width, const std::vector<float>& deviation,
                                        Normalization normalization, bool folded = false);
 
-// image: [height, width, 3] or null where no term is bilateral. Throws std::invalid_argument on NaN or infinite unary
-// energies and on deviations that do not fit the image.
+// image: [height, width, 3] or null where no term is bilateral. Throws std::invalid_argument on energies and
+// compatibilities that are NaN or too large (mean_field.h) and on deviations that do not fit the image.
 int infer(const uint8_t* image, int height, int width, const float* unary, int labels,
           const std::vector<PairwiseTerm>& terms, int iterations, float tolerance, float* q, bool fast = false);
 

@@ -37,13 +37,13 @@ namespace {
 }  // namespace
 
 const Kernels kKernels = {
-    {locate_any, look_up, corners_any, splat_ones_any, blur, expand_pairs_any, norms_any},
+    {locate_any, look_up, corners_any, splat_ones_any, blur_axis, expand_pairs_any, norms_any},
     {splat_pairs_any, splat_both, blur_pairs, slice_pairs_any, softmax_pairs},
-    {slice_fast, splat_fast, message_fast, convert, scale, differences, probabilities_fast},
+    {slice_fast, splat_fast, gather_any, fill_any, settle, convert, scale, differences, probabilities_fast},
     {compatibility, interleave, separate},
     {slice_many, splat_many, softmax_many, blur_many},
     {slice_tiles, splat_tiles, softmax_tiles, blur_tiles},
-    finite,
+    within,
     moved,
 };
 

@@ -43,11 +43,13 @@ struct LatticeKernels {
   void (*look_up)(const Slots& t, const uint64_t* keys, int32_t* ids);
   // The packed keys of the corners of kBlock simplices, [dimension + 1][kBlock].
   void (*corners)(int dimension, const uint64_t* simplices, uint64_t (*keys)[kBlock]);
-  // Normalisation. table: [vertices + 1].
-  void (*splat_ones)(const Lattice& t, float* table);
-  float* (*blur)(const Lattice& t, float* table, float* spare);
-  void (*expand_pairs)(const Lattice& t, const float* table, float* rows);  // to rows of 4 or 8 pairs
-  void (*norms)(const Lattice& t, const float* rows, bool root, float* record);
+  // Normalisation. table: [vertices + 1]. What has `first` and `count` works on so many pixels, simplices or vertices
+  // from there on, at most kChunk of sweep.h; the arrays are the whole ones.
+  void (*splat_ones)(const Lattice& t, int64_t first, int64_t count, float* table);
+  void (*blur)(const Lattice& t, int axis, int64_t first, int64_t count, const float* table, float* spare);
+  // To rows of 4 or 8 pairs, one per simplex.
+  void (*expand_pairs)(const Lattice& t, int64_t first, int64_t count, const float* table, float* rows);
+  void (*norms)(const Lattice& t, const float* rows, bool root, int64_t first, int64_t count, float* record);
 };
 
 // --- Two labels, pydensecrf's order of sums
@@ -58,7 +60,7 @@ struct TwoExactKernels {
   // For lattices of dimensions 2 and 5 together.
   void (*splat_both)(const Lattice& t, const Lattice& u, const float* q, int64_t first, int64_t count, float* table,
                      float* other);
-  float* (*blur)(const Lattice& t, float* table, float* spare);
+  void (*blur)(const Lattice& t, int axis, int64_t first, int64_t count, const float* table, float* spare);
   void (*slice)(const Lattice& t, const float* rows, float weight, int64_t first, int64_t count, float* energy);
   void (*softmax)(float* rows, int64_t count);
 };
@@ -83,8 +85,12 @@ struct TwoFastKernels {
   // z: [count], a multiple of 16. Either term may be null.
   void (*slice)(const FastTerm* spatial, const FastTerm* bilateral, int64_t first, int count, float* z);  // z += K s
   void (*splat)(const FastTerm* spatial, const FastTerm* bilateral, int64_t first, int count, const float* s);
-  // What was splatted, blurred, times the weight, to where it is sliced from; room for the next splat.
-  void (*message)(FastTerm& t);
+  // For simplices of terms with lines: adds what was splatted to the spare table; puts the table's values times the
+  // weight where they are sliced from and clears what was splatted.
+  void (*gather)(const FastTerm& t, int64_t first, int64_t count);
+  void (*fill)(const FastTerm& t, int64_t first, int64_t count);
+  // For rows of the tables of terms without: multiplies the table by the weight and clears the spare one.
+  void (*settle)(const FastTerm& t, int64_t first, int64_t count);
   // Records of lattice.h, [count, D + 3], to those used here, of 4 or 8 floats; may be in place where D is 5.
   void (*convert)(int dimension, const float* in, int count, float* out);
   // Weights of [count] records times root / sqrt(sum + 1e-20).
@@ -98,8 +104,9 @@ struct TwoFastKernels {
 // Tables (of vertices + 1 rows) and blocks of pixels (of `block` rows) are cut in parts of 16 labels, the last one of 8
 // where that is enough; see rows.inc. Of a block the first `count` rows are pixels.
 struct RowKernels {
-  // Rows times compat [labels, width]. scratch: [2, width].
-  void (*compatibility)(float* table, int64_t rows, int labels, int width, const float* compat, float* scratch);
+  // `count` rows of a table of `rows`, from `first` on, times compat [labels, width]. scratch: [2, width].
+  void (*compatibility)(float* table, int64_t rows, int64_t first, int64_t count, int labels, int width,
+                        const float* compat, float* scratch);
   // in: [labels, stride] planes; out: a block, the rest of a row `padding`; sign times the value.
   void (*interleave)(const float* in, int64_t stride, int labels, int count, float sign, float padding, int width,
                      int block, float* out);
@@ -122,7 +129,8 @@ struct ManyExactKernels {
                 float* rows);
   void (*splat)(const Field* fields, size_t terms, const float* q, int width, int block, int64_t first, int count);
   void (*softmax)(float* rows, int labels, int width, int block, int count);  // in place, block <= kRows
-  float* (*blur)(const Lattice& t, float* table, float* spare, int width);
+  // One part, of `lanes` labels (16 or 8), of tables.
+  void (*blur)(const Lattice& t, int axis, int64_t first, int64_t count, int lanes, const float* table, float* spare);
 };
 
 // --- Any number of labels, sums in the fastest order
@@ -151,8 +159,9 @@ struct ManyFastKernels {
   void (*slice)(const TileTerm& t, const Tile& tile, int width, int block, const float* energy, float* rows);
   void (*splat)(const TileTerm& t, const Tile& tile, int width, int block, const float* rows);
   void (*softmax)(float* rows, int width, int block, int count);
-  // Blurs and multiplies by factor [width].
-  float* (*blur)(const Lattice& t, float* table, float* spare, int width, const float* factor);
+  // One part, of `lanes` labels (16 or 8), of tables. Along the last axis also multiplies by factor [lanes].
+  void (*blur)(const Lattice& t, int axis, int64_t first, int64_t count, int lanes, const float* factor,
+               const float* table, float* spare);
 };
 
 struct Kernels {
@@ -162,8 +171,8 @@ struct Kernels {
   RowKernels rows;
   ManyExactKernels many_exact;
   ManyFastKernels many_fast;
-  bool (*finite)(const float* values, size_t count);
-  float (*moved)(const float* a, const float* b, int64_t count);  // the largest difference
+  bool (*within)(const float* values, size_t count, float limit);  // none is NaN or larger in size than the limit
+  float (*moved)(const float* a, const float* b, int64_t count);   // the largest difference
 };
 
 LIDCAM_KERNEL_TABLE(Kernels, kernels)

@@ -32,7 +32,10 @@ ManyExact::ManyExact(const float* unary, int labels, int64_t pixels, const std::
   stored_ = all <= kStoredRows;
   energy_.allocate(stored_ ? all : size_t(block_) * width_);
   if (stored_)
-    for (int64_t from = 0; from < n_; from += block_) load(from, energy_.data() + from * width_);
+    for (int64_t from = 0; from < n_; from += block_) {
+      cpu::check_stop();
+      load(from, energy_.data() + from * width_);
+    }
   if (keep) {
     kept_.allocate(all);
     kept_.fill(0);
@@ -50,6 +53,7 @@ float ManyExact::step(bool first, float* q) {
     for (Field& f : fields_) std::fill_n(f.spare, (size_t(f.lattice->vertices) + 1) * width_, 0.0f);
   float change = 0;
   for (int64_t from = 0; from < n_; from += block_) {
+    cpu::check_stop();
     const int count = int(std::min<int64_t>(block_, n_ - from));
     float* energy = energy_.data() + (stored_ ? from * width_ : 0);
     if (!stored_) load(from, energy);
@@ -72,10 +76,12 @@ float ManyExact::step(bool first, float* q) {
 void ManyExact::message() {
   for (size_t i = 0; i < fields_.size(); ++i) {
     Field& f = fields_[i];
-    if (run_.blur(*f.lattice, f.spare, f.values, width_) != f.values) std::swap(f.values, f.spare);
-    if (!stores_[i].compat.matrix.empty())
-      kernels().rows.compatibility(f.values, int64_t(f.lattice->vertices) + 1, labels_, width_,
-                                   stores_[i].compat.matrix.data(), scratch_.data());
+    const Lattice& t = *f.lattice;
+    float* const blurred = blur_rows(t, width_, f.spare, f.values,
+                                     [&](int axis, int64_t first, int64_t count, int, int lanes, const float* from,
+                                         float* to) { run_.blur(t, axis, first, count, lanes, from, to); });
+    if (blurred != f.values) std::swap(f.values, f.spare);
+    stores_[i].compat.apply(f.values, t, labels_, width_, scratch_.data());
   }
 }
 

@@ -89,6 +89,7 @@ void ManyFast::serve(const Term& given, size_t i, int32_t* seen) {
   s.corners.allocate(size_t(n_) * corners);
   int64_t runs = 0;
   for (size_t b = 0; b < patches_.size(); ++b) {
+    cpu::check_stop();
     const Patch& patch = patches_[b];
     const float* records[kRows];
     int count = 0;
@@ -153,6 +154,7 @@ void ManyFast::serve(const Term& given, size_t i, int32_t* seen) {
 void ManyFast::load(const float* unary) {
   energy_.allocate(patches_.size() * block_ * width_);
   for (size_t b = 0; b < patches_.size(); ++b) {
+    cpu::check_stop();
     const Patch& patch = patches_[b];
     const int count = patch.width * patch.height;
     for (int l = 0; l < labels_; ++l)
@@ -191,6 +193,7 @@ float ManyFast::step(bool first, float* q) {
     for (TileTerm& f : terms_) std::fill_n(f.spare, (f.vertices + 1) * width_, 0.0f);
   float change = 0;
   for (size_t b = 0; b < patches_.size(); ++b) {
+    cpu::check_stop();
     const Patch& patch = patches_[b];
     const int count = patch.width * patch.height;
     float* rows = rows_.data();
@@ -215,11 +218,14 @@ void ManyFast::message() {
   for (size_t i = 0; i < terms_.size(); ++i) {
     TileTerm& f = terms_[i];
     const Compat& compat = stores_[i].compat;
-    if (run_.blur(*lattices_[i], f.spare, f.values, width_, compat.factor.data()) != f.values)
-      std::swap(f.values, f.spare);
-    if (!compat.matrix.empty())
-      kernels().rows.compatibility(f.values, int64_t(f.vertices) + 1, labels_, width_, compat.matrix.data(),
-                                   scratch_.data());
+    const Lattice& t = *lattices_[i];
+    float* const blurred =
+        blur_rows(t, width_, f.spare, f.values,
+                  [&](int axis, int64_t first, int64_t count, int part, int lanes, const float* from, float* to) {
+                    run_.blur(t, axis, first, count, lanes, compat.factor.data() + part, from, to);
+                  });
+    if (blurred != f.values) std::swap(f.values, f.spare);
+    compat.apply(f.values, t, labels_, width_, scratch_.data());
   }
 }
 

@@ -1,6 +1,9 @@
 #include "crf/mean_field.h"
 
+#include <stdexcept>
+
 #include "cpu/float_mode.h"
+#include "crf/kernels.h"
 #include "crf/many_exact.h"
 #include "crf/many_fast.h"
 #include "crf/two_exact.h"
@@ -29,6 +32,18 @@ int infer(Model&& model, int iterations, float tolerance, float* q) {
 }
 
 }  // namespace
+
+void check_energies(const float* unary, size_t count) {
+  if (!kernels().within(unary, count, kMaxEnergy))
+    throw std::invalid_argument("unary holds NaN, infinity or a number beyond 3e38");
+}
+
+void check_compat(const std::vector<float>& compat, size_t labels) {
+  if (compat.size() != 1 && compat.size() != labels && compat.size() != labels * labels)
+    throw std::invalid_argument("compat holds 1, labels or labels * labels values");
+  if (!kernels().within(compat.data(), compat.size(), kMaxCompat))
+    throw std::invalid_argument("compat holds NaN, infinity or a number beyond 1e20");
+}
 
 int mean_field(const float* unary, int labels, int64_t pixels, const std::vector<Term>& terms, int iterations,
                float tolerance, float* q, int line) {

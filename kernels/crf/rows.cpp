@@ -16,6 +16,16 @@ void Compat::set(const std::vector<float>& compat, int labels, int width) {
     std::copy_n(compat.data() + size_t(l) * labels, labels, matrix.data() + size_t(l) * width);
 }
 
+void Compat::apply(float* table, const Lattice& t, int labels, int width, float* scratch) const {
+  if (matrix.empty()) return;
+  const int64_t rows = int64_t(t.vertices) + 1, step = std::max<int64_t>(1, (1 << 20) / (int64_t(labels) * width));
+  for (int64_t first = 0; first < rows; first += step) {
+    cpu::check_stop();
+    kernels().rows.compatibility(table, rows, first, std::min(step, rows - first), labels, width, matrix.data(),
+                                 scratch);
+  }
+}
+
 float keep_rows(const float* now, float* kept, int width, int block, int count) {
   float change = 0;
   for (int part = 0; part < width; part += 16, now += 16 * block, kept += 16 * block) {

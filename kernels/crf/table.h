@@ -4,6 +4,7 @@
 #include <stdexcept>
 #include <type_traits>
 
+#include "cpu/stop.h"
 #include "crf/keys.h"
 
 namespace lidcam::crf {
@@ -124,6 +125,7 @@ class Table {
     std::memcpy(static_cast<void*>(keys.data()), keys_.data(), size_t(size_) * sizeof(Key));
     keys_ = std::move(keys);
     for (int32_t i = 0; i < size_; ++i) {
+      if (i % (1 << 16) == 0) cpu::check_stop();
       const uint64_t hash = Codec::hash(keys_[i]);
       put(~walk(hash, [](int64_t) { return false; }), hash, i);
     }

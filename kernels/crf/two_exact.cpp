@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "crf/sweep.h"
+
 namespace lidcam::crf {
 namespace {
 
@@ -33,6 +35,7 @@ float TwoExact::step(bool first, float* q) {
   alignas(64) float rows[2 * kTwoBlock] = {};
   float change = 0;
   for (int64_t from = 0; from < n_; from += kTwoBlock) {
+    if (from % kChunk == 0) cpu::check_stop();
     const int64_t count = std::min(kTwoBlock, n_ - from);
     for (int64_t p = 0; p < count; ++p) {
       rows[2 * p] = -unary_[from + p];
@@ -60,7 +63,13 @@ float TwoExact::step(bool first, float* q) {
 void TwoExact::message() {
   for (size_t i = 0; i < fields_.size(); ++i) {
     const Lattice& t = *fields_[i].lattice;
-    kernels().lattice.expand_pairs(t, run_.blur(t, fields_[i].spare, fields_[i].values), stores_[i].rows.data());
+    const float* blurred = blur_axes(t, fields_[i].spare, fields_[i].values,
+                                     [&](int axis, int64_t first, int64_t count, const float* from, float* to) {
+                                       run_.blur(t, axis, first, count, from, to);
+                                     });
+    in_chunks(t.simplices, [&](int64_t first, int64_t count) {
+      kernels().lattice.expand_pairs(t, first, count, blurred, stores_[i].rows.data());
+    });
   }
 }
 

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "crf/sweep.h"
+
 namespace lidcam::crf {
 namespace {
 
@@ -30,6 +32,7 @@ float TwoFast::step(bool first, float* q) {
   alignas(64) float z[kFastBlock], s[kFastBlock], other[kFastBlock];
   float change = 0;
   for (int64_t from = 0; from < n_; from += kFastBlock) {
+    if (from % kChunk == 0) cpu::check_stop();
     std::memcpy(z, apart_.data() + from, sizeof z);
     if (!first)
       for (size_t i = 0; i < pairs; ++i) run_.slice(at(spatial_, i), at(bilateral_, i), from, kFastBlock, z);
@@ -51,8 +54,8 @@ float TwoFast::step(bool first, float* q) {
 }
 
 void TwoFast::message() {
-  for (FastTerm& f : spatial_) run_.message(f);
-  for (FastTerm& f : bilateral_) run_.message(f);
+  for (FastTerm& f : spatial_) blur_message(f);
+  for (FastTerm& f : bilateral_) blur_message(f);
 }
 
 }  // namespace lidcam::crf

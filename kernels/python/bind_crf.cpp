@@ -14,12 +14,13 @@
 #include "crf/build_lattice.h"
 #include "crf/filter.h"
 #include "crf/infer.h"
-#include "crf/kernels.h"
 #include "crf/mean_field.h"
 #include "python/arrays.h"
+#include "python/call.h"
 
 namespace nb = nanobind;
 using namespace lidcam::crf;
+using lidcam::python::Call;
 using lidcam::python::new_array;
 
 namespace {
@@ -45,19 +46,13 @@ void check(size_t labels, size_t pixels, int iterations, float tolerance) {
   if (!(tolerance >= 0)) throw std::invalid_argument("tolerance < 0");
 }
 
-void check_compat(const Compat& compat, size_t labels) {
-  if (compat.size() != 1 && compat.size() != labels && compat.size() != labels * labels)
-    throw std::invalid_argument("compat holds 1, labels or labels * labels values");
-  if (!kernels().finite(compat.data(), compat.size())) throw std::invalid_argument("compat holds NaN or infinity");
-}
-
 std::shared_ptr<Lattice> bind_lattice(Planes features, int normalization, bool wide) {
   Features f;
   f.pixels = int64_t(features.shape(0));
   f.dimension = int(features.shape(1) > 100 ? 100 : features.shape(1));
   f.rows = features.data();
   const Normalization kind = normalization_of(normalization);
-  nb::gil_scoped_release release;
+  const Call call;
   return make_lattice(f, kind, wide);
 }
 
@@ -69,7 +64,7 @@ std::shared_ptr<Lattice> bind_image_lattice(std::optional<Image> image, int64_t 
   if (image && (int64_t(image->shape(0)) != height || int64_t(image->shape(1)) != width))
     throw std::invalid_argument("the image has another size");
   const Normalization kind = normalization_of(normalization);
-  nb::gil_scoped_release release;
+  const Call call;
   return image_lattice(image ? image->data() : nullptr, int(height), int(width), deviations, kind);
 }
 
@@ -80,7 +75,7 @@ nb::object bind_filter(const std::shared_ptr<Lattice>& lattice, Planes values) {
   if (channels > (1 << 16)) throw std::invalid_argument("more than 65536 channels");
   auto result = new_array<float>({channels, pixels});
   {
-    nb::gil_scoped_release release;
+    const Call call;
     filter(*lattice, values.data(), int(channels), result.data());
   }
   return nb::cast(result);
@@ -99,15 +94,15 @@ nb::tuple bind_mean_field(Planes unary, const std::vector<LatticeTerm>& pairs, i
   auto q = new_array<float>({labels, pixels});
   int done;
   {
-    nb::gil_scoped_release release;
-    if (!kernels().finite(unary.data(), labels * pixels)) throw std::invalid_argument("unary holds NaN or infinity");
+    const Call call;
+    check_energies(unary.data(), labels * pixels);
     done = mean_field(unary.data(), int(labels), int64_t(pixels), terms, iterations, tolerance, q.data());
   }
   return nb::make_tuple(q, done);
 }
 
 nb::tuple bind_infer(std::optional<Image> image, Energies unary, const std::vector<ImageTerm>& given, int iterations,
-                     float tolerance, bool fast) {
+                     float tolerance, bool fast, const lidcam::cpu::StopFlag* stop) {
   const size_t labels = unary.shape(0), height = unary.shape(1), width = unary.shape(2);
   check(labels, height * width, iterations, tolerance);
   if (height > kPixels || width > kPixels) throw std::invalid_argument("a side is longer than 2^30");
@@ -115,13 +110,12 @@ nb::tuple bind_infer(std::optional<Image> image, Energies unary, const std::vect
     throw std::invalid_argument("image and unary differ in size");
   std::vector<PairwiseTerm> terms;
   for (const auto& [deviation, compat, normalization] : given) {
-    check_compat(compat, labels);
     terms.push_back({deviation, compat, normalization_of(normalization)});
   }
   auto q = new_array<float>({labels, height, width});
   int done;
   {
-    nb::gil_scoped_release release;
+    const Call call(stop);
     done = infer(image ? image->data() : nullptr, int(height), int(width), unary.data(), int(labels), terms, iterations,
                  tolerance, q.data(), fast);
   }
@@ -132,6 +126,11 @@ nb::tuple bind_infer(std::optional<Image> image, Energies unary, const std::vect
 
 void bind_crf(nb::module_& parent) {
   nb::module_ m = parent.def_submodule("crf", "Permutohedral lattice and mean field.");
+  static nb::exception<lidcam::cpu::Stopped> stopped(m, "Stopped");
+  nb::class_<lidcam::cpu::StopFlag>(m, "Stop", "Stops the calls of `infer` that were given it.")
+      .def(nb::init<>())
+      .def("set", &lidcam::cpu::StopFlag::set, "Stop them, within some 20 ms.")
+      .def("is_set", &lidcam::cpu::StopFlag::is_set);
   nb::class_<Lattice>(m, "Lattice", "A permutohedral lattice over the pixels of an image.")
       .def_ro("pixels", &Lattice::pixels)
       .def_ro("dimension", &Lattice::dimension)
@@ -159,10 +158,11 @@ void bind_crf(nb::module_& parent) {
         "holds 1 value (Potts weight), L or L * L.\n    iterations: at most so many.\n    tolerance: stop when no "
         "probability moved by more; 0: never.\n\nReturns:\n    float32 [L, N] and the iterations done.");
   m.def("infer", &bind_infer, nb::arg("image").none(), nb::arg("unary"), nb::arg("terms"), nb::arg("iterations"),
-        nb::arg("tolerance") = 0.0f, nb::arg("fast") = false,
+        nb::arg("tolerance") = 0.0f, nb::arg("fast") = false, nb::arg("stop").none() = nb::none(),
         "Mean field over an image.\n\nArgs:\n    image: uint8 [H, W, 3] or None.\n    unary: float32 [L, H, W].\n"
         "    terms: (deviations, compat, normalization); 2 deviations are spatial, 5 bilateral.\n"
-        "    fast: sums in the order that is fastest instead of pydensecrf's.\n\n"
+        "    fast: sums in the order that is fastest instead of pydensecrf's.\n    stop: a Stop; once another thread "
+        "sets it, this ends with Stopped.\n\n"
         "Returns:\n    float32 [L, H, W] and the iterations done.");
   m.def("clear_cache", &clear_spatial_cache, "Forget the spatial lattices.");
   m.def(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ import numpy.typing as npt
 from lidcam_rt._kernels import crf as _kernels
 from lidcam_rt.backends.base import usable_cores
 from lidcam_rt.crf.options import CrfOptions, preset
+from lidcam_rt.crf.stop import Stop, current_flag, stoppable
 from lidcam_rt.errors import InputError
 
 __all__ = ["DenseCRF", "from_logits", "refine"]
@@ -34,8 +35,8 @@ class DenseCRF:
     """Refines label probabilities by an image (Krahenbuhl and Koltun, NIPS 2011).
 
     Same result as pydensecrf (max abs difference of a probability <= 1e-5) unless the options say `rounding="fast"`.
-    Threads may share one instance;
-    the GIL is released. Spatial lattices of the last 8 sizes are kept, of at most 256 MiB.
+    Threads may share one instance; the GIL is released. Ctrl-C stops it within some 20 ms. Spatial lattices of the
+    last 8 sizes are kept, of at most 256 MiB.
 
     Args:
         options: `CrfOptions` or the name of a preset: psa, irn, deeplab, example, or psa-fast and so on.
@@ -52,7 +53,7 @@ class DenseCRF:
 
         Args:
             image: uint8 [H, W, 3] RGB.
-            unary: float32 [L, H, W], negative log probabilities, L >= 2.
+            unary: float32 [L, H, W], negative log probabilities, L >= 2, each within 3e38.
 
         Returns:
             float32 [L, H, W].
@@ -81,10 +82,13 @@ class DenseCRF:
                 self.options.iterations,
                 self.options.tolerance,
                 self.options.rounding == "fast",
+                current_flag(),
             )
         except ValueError as error:
             if "unary" in str(error):
                 raise InputError(f"{error}: clip probabilities before the logarithm") from error
+            if "label" in str(error) or "pixels" in str(error):
+                raise InputError(str(error)) from error
             raise InputError(f"the CRF's sxy or srgb does not fit this image: {error}") from error
         return np.asarray(q, np.float32)
 
@@ -184,6 +188,7 @@ def _share_out(one: Callable[[int], npt.NDArray[Any]], count: int, threads: int)
     out: list[Any] = [None] * count
     left = iter(range(count))
     lock, errors = threading.Lock(), dict[int, BaseException]()
+    stop = Stop()
 
     def work() -> None:
         while not errors:
@@ -193,17 +198,26 @@ def _share_out(one: Callable[[int], npt.NDArray[Any]], count: int, threads: int)
                 return
             try:
                 out[i] = one(i)
-            except BaseException as error:
+            except Exception as error:
                 errors[i] = error
+            except BaseException as error:
+                errors[-1] = error  # comes first: nobody waits for the other images any more
+                stop.set()
 
     others = min(threads, count) - 1
     if others < 1:
         work()
     else:
-        with ThreadPoolExecutor(others) as pool:
-            for _ in range(others):
-                pool.submit(work)
+        pool = ThreadPoolExecutor(others)
+        try:
+            running = [pool.submit(stoppable, stop, work) for _ in range(others)]
             work()
+            wait(running)  # where Ctrl-C finds the caller's thread when its own images are done
+        except BaseException:
+            stop.set()
+            raise
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
     if errors:
         raise errors[min(errors)]
     return out
