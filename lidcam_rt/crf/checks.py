@@ -28,6 +28,9 @@ Float32Array = npt.NDArray[np.float32]
 
 #: What +infinity (a probability of 0, unclipped) becomes: e^-1e30 is 0 too, and the arithmetic stays finite.
 _IMPOSSIBLE = np.float32(1e30)
+#: Of energies and compatibilities, so that no sum overflows (kernels/crf/mean_field.h).
+_MAX_ENERGY, _MAX_COMPAT = 3e38, 1e20
+_MAX_FLOAT32 = float(np.finfo(np.float32).max)
 
 
 class KernelType(enum.IntEnum):
@@ -55,11 +58,13 @@ CONST_KERNEL, DIAG_KERNEL, FULL_KERNEL = KernelType
 NO_NORMALIZATION, NORMALIZE_BEFORE, NORMALIZE_AFTER, NORMALIZE_SYMMETRIC = NormalizationType
 
 
-def whole_number(name: str, value: Any, least: int) -> int:
+def whole_number(name: str, value: Any, least: int, largest: int = 2**31 - 1) -> int:
     """An int; floats that are whole are taken, as pydensecrf takes them."""
-    whole = isinstance(value, (int, np.integer)) or (isinstance(value, (float, np.floating)) and value == value // 1)
-    if isinstance(value, bool) or not whole or value < least:
-        raise InputError(f"{name} must be a whole number of at least {least}, got {value!r}")
+    if isinstance(value, np.generic):
+        value = value.item()
+    whole = isinstance(value, int) or (isinstance(value, float) and value == value // 1)
+    if isinstance(value, bool) or not whole or not least <= value <= largest:
+        raise InputError(f"{name} must be a whole number from {least} to {largest}, got {value!r}")
     return int(value)
 
 
@@ -87,6 +92,8 @@ def finite_energy(name: str, values: Float32Array) -> Float32Array:
     if np.isnan(values).any():
         raise InputError(f"{name} holds NaN: check the probabilities before the logarithm")
     infinite = np.isinf(values)
+    if (np.abs(values) > _MAX_ENERGY)[~infinite].any():
+        raise InputError(f"{name} holds energies beyond 3e38: +infinity forbids a label")
     if not infinite.any():
         return values.copy()
     if (values[infinite] < 0).any():
@@ -99,9 +106,10 @@ def finite_energy(name: str, values: Float32Array) -> Float32Array:
 def compatibility(compat: Any, labels: int) -> Float32Array:
     """[1] Potts weight, [L] diagonal, or [L * L] symmetrised matrix, as the kernel takes it."""
     if isinstance(compat, Number):
-        if isinstance(compat, complex) or not math.isfinite(float(compat)):  # type: ignore[arg-type]
-            raise InputError(f"compat must be a finite number or a float32 array, got {compat!r}")
-        return np.array([compat], np.float32)
+        number = _real(compat)
+        if not abs(number) <= _MAX_COMPAT:
+            raise InputError(f"compat must be a number from -1e20 to 1e20 or a float32 array, got {compat!r}")
+        return np.array([number], np.float32)
     if not isinstance(compat, np.ndarray) or compat.ndim not in (1, 2):
         got = f"shape {compat.shape}" if isinstance(compat, np.ndarray) else type(compat).__name__
         raise InputError(
@@ -109,9 +117,19 @@ def compatibility(compat: Any, labels: int) -> Float32Array:
             "use np.array(..., np.float32)"
         )
     array = float32_matrix("compat", compat, (labels,) * compat.ndim)
-    if not np.isfinite(array).all():
-        raise InputError("compat holds NaN or infinity")
+    if not (np.abs(array) <= _MAX_COMPAT).all():
+        raise InputError("compat holds NaN or numbers beyond 1e20")
     return array.copy() if array.ndim == 1 else (np.float32(0.5) * (array + array.T)).ravel()
+
+
+def _real(value: Any) -> float:
+    """As a float; NaN for what is no real number, or too large to be one."""
+    if isinstance(value, (str, bytes, complex, np.complexfloating)):
+        return math.nan
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
+        return math.nan
 
 
 def deviations_of(name: str, value: Any, count: int) -> tuple[float, ...]:
@@ -119,10 +137,10 @@ def deviations_of(name: str, value: Any, count: int) -> tuple[float, ...]:
     if isinstance(value, Number):
         value = (value,) * count
     try:
-        numbers = tuple(float(np.float32(v)) for v in value[:count])
-    except (TypeError, ValueError):
+        numbers = tuple(_real(v) for v in tuple(value)[:count])
+    except TypeError:
         raise InputError(f"{name} must be a number or {count} numbers, got {value!r}") from None
-    if len(numbers) != count or not all(math.isfinite(v) and v > 0 for v in numbers):
+    if len(numbers) != count or not all(0 < v <= _MAX_FLOAT32 for v in numbers):
         raise InputError(f"{name} must be a number > 0, or {count} of them, got {value!r}")
     return numbers
 
@@ -132,7 +150,7 @@ def normalization_of(value: Any, kernel: Any) -> NormalizationType:
     try:
         KernelType(kernel)
         return NormalizationType(value)
-    except ValueError:
+    except (ValueError, TypeError):
         raise InputError(
             f"kernel is one of {', '.join(KernelType.__members__)} and normalization one of "
             f"{', '.join(NormalizationType.__members__)}, got {kernel!r} and {value!r}"

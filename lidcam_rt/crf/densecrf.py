@@ -63,7 +63,8 @@ __all__ = [
     "Unary",
 ]
 
-_MAX_PIXELS = 2**30
+_MAX_PIXELS, _MAX_LABELS = 2**30, 2**16
+_MAX_MARGINAL = np.float32(1.001)  # rounding included
 
 
 def _lattice(features: Float32Array, normalization: NormalizationType) -> Any:
@@ -112,7 +113,9 @@ class LogisticUnary(Unary):
 
     def __init__(self, L: Any, f: Any) -> None:
         weights = float32_matrix("L", L, (None, None))
-        self.energy = finite_energy("L @ f", weights @ float32_matrix("f", f, (weights.shape[1], None)))
+        with np.errstate(over="ignore", invalid="ignore"):  # checked next
+            energy = weights @ float32_matrix("f", f, (weights.shape[1], None))
+        self.energy = finite_energy("L @ f", energy)
 
 
 class DenseCRF:
@@ -127,10 +130,8 @@ class DenseCRF:
     """
 
     def __init__(self, nvar: int, nlabels: int, *_: Any, **__: Any) -> None:
-        self._nvar = whole_number("the number of points", nvar, 1)
-        self._nlabel = whole_number("nlabels", nlabels, 2)
-        if self._nvar > _MAX_PIXELS:
-            raise InputError(f"at most {_MAX_PIXELS} points, got {self._nvar}")
+        self._nvar = whole_number("the number of points", nvar, 1, _MAX_PIXELS)
+        self._nlabel = whole_number("nlabels", nlabels, 2, _MAX_LABELS)
         self._unary: Float32Array | None = None
         self._terms: list[tuple[Any, Float32Array]] = []
 
@@ -144,7 +145,8 @@ class DenseCRF:
             raise InputError(
                 f"setUnary takes a ConstUnary or LogisticUnary, got {type(u).__name__}: for arrays use setUnaryEnergy"
             )
-        self._unary = float32_matrix("the unary energy", u.energy, (self._nlabel, self._nvar))
+        energy = float32_matrix("the unary energy", getattr(u, "energy", None), (self._nlabel, self._nvar))
+        self._unary = finite_energy("the unary energy", energy)
 
     def setUnaryEnergy(self, u: Any, f: Any = None) -> None:
         """Set the unary energy; the array is copied.
@@ -257,6 +259,8 @@ class DenseCRF:
             raise InputError("Q must be the float32 array that startInference or inference gave")
         if value.shape != (self._nlabel, self._nvar):
             raise InputError(f"Q must have shape {(self._nlabel, self._nvar)}, got {value.shape}")
+        if not (np.abs(value) <= _MAX_MARGINAL).all():
+            raise InputError("Q holds NaN or numbers that are no probabilities")
         return value
 
     def _messages(self, q: Float32Array) -> Sequence[Float32Array]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
@@ -21,6 +20,10 @@ Compat = float | tuple[float, ...] | tuple[tuple[float, ...], ...]
 #: Of the sums in mean field: to the bit as pydensecrf, or in the order that is fastest.
 ROUNDINGS = ("pydensecrf", "fast")
 NORMALIZATIONS = ("none", "before", "after", "symmetric")
+#: Of a compatibility, so that no sum overflows (kernels/crf/mean_field.h).
+_MAX_COMPAT = 1e20
+_MAX_ITERATIONS = 2**31 - 1
+_MAX_FLOAT32 = float(np.finfo(np.float32).max)
 
 
 def _is_number(value: Any) -> bool:
@@ -30,7 +33,7 @@ def _is_number(value: Any) -> bool:
 def _deviation(name: str, value: Any, count: int) -> Deviation:
     """`value` as a float, or as a tuple of `count` of them."""
     values = (value,) if _is_number(value) else tuple(value) if isinstance(value, tuple | list | np.ndarray) else ()
-    if len(values) not in {1, count} or not all(_is_number(v) and math.isfinite(v) and v > 0 for v in values):
+    if len(values) not in {1, count} or not all(_is_number(v) and 0 < v <= _MAX_FLOAT32 for v in values):
         raise InputError(f"{name} must be a number > 0, or {count} of them, got {value!r}")
     return float(values[0]) if len(values) == 1 else tuple(float(v) for v in values)
 
@@ -42,15 +45,17 @@ def _each(value: Deviation, count: int) -> list[float]:
 def _compat(name: str, value: Any) -> Compat:
     """`value` as a float, a tuple or a tuple of tuples."""
     if _is_number(value):
-        if not (math.isfinite(value) and value >= 0):
-            raise InputError(f"{name} must be a number >= 0, or one value or row per label, got {value!r}")
+        if not 0 <= value <= _MAX_COMPAT:
+            raise InputError(f"{name} must be a number from 0 to 1e20, or one value or row per label, got {value!r}")
         return float(value)
     try:
         array = np.asarray(value, np.float64)
     except (TypeError, ValueError) as error:
         raise InputError(f"{name} must be a number, a vector or a square matrix, got {value!r}") from error
-    if array.ndim not in {1, 2} or array.size == 0 or not np.isfinite(array).all() or len(set(array.shape)) != 1:
-        raise InputError(f"{name} must be a number, a finite vector or square matrix, got shape {array.shape}")
+    if array.ndim not in {1, 2} or array.size == 0 or len(set(array.shape)) != 1:
+        raise InputError(f"{name} must be a number, a vector or a square matrix, got shape {array.shape}")
+    if not (np.abs(array) <= _MAX_COMPAT).all():
+        raise InputError(f"{name} must hold numbers from -1e20 to 1e20")
     if array.ndim == 1:
         return tuple(float(v) for v in array)
     return tuple(tuple(float(v) for v in row) for row in array)
@@ -170,13 +175,14 @@ class CrfOptions:
     rounding: str = "pydensecrf"
 
     def __post_init__(self) -> None:
-        if isinstance(self.iterations, bool) or not isinstance(self.iterations, int) or self.iterations < 0:
-            raise InputError(f"iterations must be a whole number >= 0, got {self.iterations!r}")
+        whole = isinstance(self.iterations, int) and not isinstance(self.iterations, bool)
+        if not whole or not 0 <= self.iterations <= _MAX_ITERATIONS:
+            raise InputError(f"iterations must be a whole number from 0 to 2^31 - 1, got {self.iterations!r}")
         for name, count in (("gaussian_sxy", 2), ("bilateral_sxy", 2), ("bilateral_srgb", 3)):
             object.__setattr__(self, name, _deviation(name, getattr(self, name), count))
         for name in ("gaussian_compat", "bilateral_compat"):
             object.__setattr__(self, name, _compat(name, getattr(self, name)))
-        if not (_is_number(self.tolerance) and math.isfinite(self.tolerance) and self.tolerance >= 0):
+        if not (_is_number(self.tolerance) and 0 <= self.tolerance <= _MAX_FLOAT32):
             raise InputError(f"tolerance must be a number >= 0, got {self.tolerance!r}")
         if not (_is_number(self.gt_prob) and 0 < self.gt_prob < 1):
             raise InputError(f"gt_prob must lie between 0 and 1, got {self.gt_prob!r}")

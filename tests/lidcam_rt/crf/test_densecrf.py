@@ -1,11 +1,15 @@
 """The drop-in against pydensecrf where it is installed, and its refusals everywhere."""
 
+import contextlib
+from decimal import Decimal
+from fractions import Fraction
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lidcam_rt.crf import densecrf, utils
+from lidcam_rt.crf import CrfOptions, DenseCRF, densecrf, utils
 from lidcam_rt.errors import InputError
 
 DERANDOMIZED = settings(
@@ -219,15 +223,15 @@ NAN = np.full((3, 20), np.nan, np.float32)
         (lambda d: d.addPairwiseGaussian(-1, 3), "> 0"),
         (lambda d: d.addPairwiseGaussian(float("nan"), 3), "> 0"),
         (lambda d: d.addPairwiseGaussian((3,), 3), "2 of them"),
-        (lambda d: d.addPairwiseGaussian("ab", 3), "2 numbers"),
+        (lambda d: d.addPairwiseGaussian("ab", 3), "2 of them"),
         (lambda d: d.addPairwiseGaussian(1e-6, 3), "lattice|sxy"),
         (lambda d: d.addPairwiseGaussian(3, [1, 2, 3]), "float32"),
         (lambda d: d.addPairwiseGaussian(3, np.ones(3)), "astype"),
         (lambda d: d.addPairwiseGaussian(3, np.ones(2, np.float32)), r"\[3\]"),
         (lambda d: d.addPairwiseGaussian(3, np.ones((3, 2), np.float32)), r"\[3, 3\]"),
         (lambda d: d.addPairwiseGaussian(3, np.ones((3, 3, 3), np.float32)), r"\[3, 3\]"),
-        (lambda d: d.addPairwiseGaussian(3, float("inf")), "finite"),
-        (lambda d: d.addPairwiseGaussian(3, 1j), "finite"),
+        (lambda d: d.addPairwiseGaussian(3, float("inf")), "from -1e20 to 1e20"),
+        (lambda d: d.addPairwiseGaussian(3, 1j), "from -1e20 to 1e20"),
         (lambda d: d.addPairwiseGaussian(3, None), "compat"),
         (lambda d: d.addPairwiseGaussian(3, 3, kernel=9), "DIAG_KERNEL"),
         (lambda d: d.addPairwiseGaussian(3, 3, normalization=9), "NORMALIZE_SYMMETRIC"),
@@ -250,10 +254,24 @@ NAN = np.full((3, 20), np.nan, np.float32)
         (lambda d: d.klDivergence(UNARY.tolist()), "float32"),
         (lambda d: d.klDivergence(UNARY[:2]), r"\(3, 20\)"),
         (lambda d: d.stepInference(np.broadcast_to(np.float32(0), (3, 20))), "read-only"),
-        (lambda d: densecrf.DenseCRF2D(0, 4, 2), "at least 1"),
+        (lambda d: d.setUnaryEnergy(UNARY + np.float32(3.3e38)), "3e38"),
+        (lambda d: d.setUnary(type("Empty", (densecrf.Unary,), {})()), "numpy array"),
+        (lambda d: d.addPairwiseGaussian(3, 1e38), "1e20"),
+        (lambda d: d.addPairwiseGaussian(3, 10**400), "1e20"),
+        (lambda d: d.addPairwiseGaussian(3, np.full(3, -1e38, np.float32)), "1e20"),
+        (lambda d: d.addPairwiseGaussian(3, np.full((3, 3), 1e21, np.float32)), "1e20"),
+        (lambda d: d.addPairwiseGaussian(10**400, 3), "> 0"),
+        (lambda d: d.addPairwiseGaussian({1, 2}, 3, kernel="DIAG_KERNEL"), "kernel"),
+        (lambda d: d.addPairwiseGaussian(3, 3, normalization=[1]), "NORMALIZE_SYMMETRIC"),
+        (lambda d: d.inference(10**20), "niter"),
+        (lambda d: d.inference(float("inf")), "niter"),
+        (lambda d: d.stepInference(NAN), "probabilities"),
+        (lambda d: densecrf.DenseCRF2D(5, 4, 2**17), "nlabels"),
+        (lambda d: densecrf.LogisticUnary(*[np.full((20, 20), 1e30, np.float32)] * 2), "every label"),
+        (lambda d: densecrf.DenseCRF2D(0, 4, 2), "from 1 to"),
         (lambda d: densecrf.DenseCRF2D(5, 4, 1), "nlabels"),
         (lambda d: densecrf.DenseCRF(5.5, 2), "whole number"),
-        (lambda d: densecrf.DenseCRF(2**31, 2), "at most"),
+        (lambda d: densecrf.DenseCRF(2**31, 2), "from 1 to 1073741824"),
     ],
 )
 def test_mistakes_are_value_errors(call, says):
@@ -269,3 +287,71 @@ def test_takes_what_need_not_be_refused():
     field.setUnaryEnergy(frozen)
     field.addPairwiseGaussian(3, np.float32(3))
     assert np.allclose(field.inference(np.int64(1)), 1 / 3)
+
+
+ODD = [
+    None, True, 0, -1, 2, 2.5, 3, 10**400, 1e38, 1e300, float("inf"), float("nan"), 1j, "3", b"3", (), (3,), (3, 4),
+    [3.0, 5.0, 8.0], {3: 4}, {3, 4}, range(3), object(), Fraction(1, 3), Decimal("NaN"), Decimal("1e999"),
+    np.float16(3), np.str_("3"), np.bool_(True), np.array(3.0, np.float32), np.array([1.0, None, "x"], object),
+    np.zeros(0, np.float32),
+    np.full(3, 1e38, np.float32), np.full((3, 3), -1e38, np.float32), np.eye(3, dtype=np.float32), UNARY, NAN, UNARY.T,
+    np.full((3, 20), 1e38, np.float32), np.full((3, 20), 0.3, np.float32), IMAGE, IMAGE[::2],
+]  # fmt: skip
+
+
+@settings(max_examples=400, deadline=None, derandomize=True)
+@given(st.data())
+def test_any_argument_is_taken_or_an_input_error(data):
+    """And what was taken gives probabilities."""
+    odd = st.sampled_from(ODD)
+    field = densecrf.DenseCRF2D(5, 4, 3)
+    calls = [
+        lambda: field.setUnaryEnergy(data.draw(odd)),
+        lambda: field.setUnaryEnergy(UNARY, data.draw(odd)),
+        lambda: field.setUnary(data.draw(odd)),
+        lambda: field.addPairwiseGaussian(data.draw(odd), data.draw(odd)),
+        lambda: field.addPairwiseGaussian(3, data.draw(odd), data.draw(odd), data.draw(odd)),
+        lambda: field.addPairwiseBilateral(data.draw(odd), data.draw(odd), IMAGE, 3),
+        lambda: field.addPairwiseBilateral(3, 3, data.draw(odd), data.draw(odd)),
+        lambda: field.addPairwiseEnergy(data.draw(odd), data.draw(odd)),
+        lambda: field.stepInference(data.draw(odd)),
+        lambda: field.klDivergence(data.draw(odd)),
+        lambda: densecrf.DenseCRF2D(data.draw(odd), 4, data.draw(odd)),
+        lambda: densecrf.ConstUnary(data.draw(odd)),
+        lambda: densecrf.LogisticUnary(data.draw(odd), data.draw(odd)),
+        lambda: field.inference(data.draw(odd.filter(lambda n: not isinstance(n, np.ndarray)))),
+    ]
+    field.setUnaryEnergy(UNARY)
+    for _ in range(4):
+        with contextlib.suppress(InputError):
+            data.draw(st.sampled_from(calls))()
+    q = field.inference(2)
+    assert np.isfinite(q).all()
+    np.testing.assert_allclose(q.sum(0), 1, atol=1e-5)
+
+
+@pytest.mark.parametrize("labels", [2, 5])
+@pytest.mark.parametrize("rounding", ["pydensecrf", "fast"])
+@pytest.mark.parametrize("compat", [1e20, 3e15, "vector", "matrix"])
+@pytest.mark.parametrize("normalization", ["symmetric", "none", "before", "after"])
+def test_the_largest_numbers_do_not_overflow(labels, rounding, compat, normalization):
+    rng = np.random.default_rng(0)
+    value = {"vector": rng.choice([-1e20, 1e20], labels), "matrix": rng.choice([-1e20, 1e20], (labels, labels))}
+    image = np.zeros((30, 40, 3), np.uint8)  # all pixels alike: the largest sums
+    unary = rng.choice(np.float32([-3e38, 3e38, 0, 1]), (labels, 30, 40))
+    options = CrfOptions(
+        4, gaussian_compat=value.get(compat, compat), bilateral_compat=value.get(compat, compat),
+        normalization=normalization, rounding=rounding,
+    )  # fmt: skip
+    q = DenseCRF(options).infer(image, unary)
+    assert np.isfinite(q).all()
+    np.testing.assert_allclose(q.sum(0), 1, atol=1e-5)
+    for beyond in (np.float32(3.3e38), np.float32("inf")):
+        with pytest.raises(InputError, match="3e38"):
+            DenseCRF(options).infer(image, np.full_like(unary, beyond))
+
+
+@pytest.mark.parametrize("wrong", [1e38, 10**400, float("nan"), (1e38, 0.0), ((0.0, 1e21), (0.0, 0.0))])
+def test_options_refuse_what_would_overflow(wrong):
+    with pytest.raises(InputError, match="bilateral_compat"):
+        CrfOptions(bilateral_compat=wrong)
