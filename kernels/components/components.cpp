@@ -78,6 +78,12 @@ const std::vector<Component>& Finder::find(const uint8_t* mask, int height, int 
   return components_;
 }
 
+void Finder::trim(size_t bytes) {
+  const size_t held =
+      runs_.capacity() * sizeof(Run) + number_.capacity() * sizeof(int) + components_.capacity() * sizeof(Component);
+  if (held > bytes) *this = Finder();
+}
+
 void Finder::paint(int32_t* labels, int height, int width) const {
   std::fill(labels, labels + size_t(height) * width, 0);
   for (size_t i = 0; i < runs_.size(); ++i) {
@@ -127,10 +133,13 @@ int64_t twice_contour_area(const uint8_t* mask, int height, int width, int x, in
   const int last_x = x + kDx[first], last_y = y + kDy[first];
   int64_t sum = 0;
   int cx = x, cy = y, from = first;
-  for (;;) {
-    int d = from;
+  // A border enters each pixel from each side at most once. The limits only matter where another thread changes the
+  // mask.
+  for (int64_t steps = 8 * int64_t(height) * width; steps > 0; --steps) {
+    int d = from, tries = 0;
     do d = (d + 7) & 7;
-    while (!set(cx + kDx[d], cy + kDy[d]));
+    while (!set(cx + kDx[d], cy + kDy[d]) && ++tries < 8);
+    if (tries == 8) break;
     const int nx = cx + kDx[d], ny = cy + kDy[d];
     sum += int64_t(cx) * ny - int64_t(nx) * cy;
     if (nx == x && ny == y && cx == last_x && cy == last_y) break;

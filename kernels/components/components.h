@@ -1,5 +1,6 @@
 // Connected components (8 neighbours) of a byte mask, by runs and union-find.
 #pragma once
+#include <cstddef>
 #include <cstdint>
 #include <vector>
 
@@ -20,6 +21,8 @@ class Finder {
  public:
   // Components in scan order of their first pixel.
   const std::vector<Component>& find(const uint8_t* mask, int height, int width);
+  // Gives the memory back where it is more than so many bytes.
+  void trim(size_t bytes);
   // After find: labels int32 [height, width], 0 for the background, components numbered from 1 in scan order.
   void paint(int32_t* labels, int height, int width) const;
   // After find: the component of the largest external contour (cv2.contourArea) or, if by_pixels, of most pixels;

@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "cpu/float_mode.h"
+#include "cpu/memory.h"
 #include "cpu/threads.h"
 
 namespace lidcam::pas {
@@ -109,6 +110,12 @@ float float_standard(const float* x, int64_t n, float low, const uint8_t* map, d
   return a + (b - a) * float(double(r.remainder) / double(kScale));
 }
 
+// Gives memory back that is more than a thread should keep.
+void trim(std::vector<float>& values) {
+  constexpr size_t kKept = size_t(1) << 20;  // floats
+  if (values.capacity() > kKept) std::vector<float>().swap(values);
+}
+
 }  // namespace
 
 void Taps::make(int in, int out, bool is_linear) {
@@ -147,6 +154,10 @@ void pas_map(const float* cam, int h, int w, int height, int width, const PasOpt
              uint8_t* map, uint8_t* mask, float* threshold) {
   const cpu::FloatMode mode(cpu::Subnormals::keep);  // the reference keeps them
   const int64_t n = int64_t(height) * width, n_raw = int64_t(h) * w;
+  // A copy: where another thread changes the array, checks would not hold for what is computed.
+  cpu::Buffer<float> cells(n_raw);
+  std::copy_n(cam, n_raw, cells.data());
+  cam = cells.data();
   const auto nothing = [&] {
     std::memset(map, 0, n);
     std::memset(mask, 0, n);
@@ -163,22 +174,22 @@ void pas_map(const float* cam, int h, int w, int height, int width, const PasOpt
 
   space.across.make(w, width, options.linear);
   space.down.make(h, height, options.linear);
-  space.rows.resize(size_t(h) * width + kPad);
+  cpu::Buffer<float> resized_rows(size_t(h) * width + kPad), resized;
   const Loops& loop = loops();
   const Taps &across = space.across, &down = space.down;
   for (int y = 0; y < h; ++y)
     loop.across(cam + size_t(y) * w, across.spans.data(), int(across.spans.size()), across.taps, across.weight.data(),
-                width, space.rows.data() + size_t(y) * width);
-  const float* rows = space.rows.data();
+                width, resized_rows.data() + size_t(y) * width);
+  const float* rows = resized_rows.data();
   const bool in_bytes = !options.raw && !options.float_precision;
   const float* x = nullptr;  // the resized map, where more than its bytes is needed
   float low = INFINITY, high = -INFINITY;
   const auto resize_down = [&] {
-    space.resized.resize(n);
-    x = space.resized.data();
+    resized.allocate(n);
+    x = resized.data();
     low = INFINITY, high = -INFINITY;
     loop.down(rows, down.spans.data(), int(down.spans.size()), down.taps, down.weight.data(), height, width,
-              space.resized.data(), &low, &high);
+              resized.data(), &low, &high);
   };
   if (in_bytes && !options.normalize && largest < 1e30f) {
     const auto [lowest, highest] = std::minmax_element(cam, cam + n_raw);
@@ -215,6 +226,7 @@ void pas_map(const float* cam, int h, int w, int height, int width, const PasOpt
     } else {
       standard = float_standard(x, n, low, map, options.percentile, space.order);
     }
+    trim(space.order);
     if (!std::isfinite(standard)) return nothing();
   }
 

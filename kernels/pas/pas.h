@@ -17,10 +17,10 @@ struct Taps {
   void make(int in, int out, bool is_linear);
 };
 
-// Buffers that a thread keeps: a second call of the same size allocates nothing.
+// What a thread keeps from one map to the next. The large arrays come from the pool of cpu/memory.h.
 struct Workspace {
   Taps across, down;
-  std::vector<float> rows, resized, order;
+  std::vector<float> order;
 };
 
 // One map [h, w] -> map uint8 [H, W], mask uint8 [H, W] (0 or 1), threshold.

@@ -41,15 +41,18 @@ void bind_metrics(nb::module_& parent) {
       "level_boxes",
       [](Image map, nb::ndarray<const int32_t, nb::shape<-1>, nb::c_contig, nb::device::cpu> levels,
          nb::ndarray<const int64_t, nb::shape<-1, 4>, nb::c_contig, nb::device::cpu> truth, int method) {
+        // Copies: another thread may write to the arrays once the lock is released.
         const size_t n = levels.shape(0);
-        for (size_t i = 0; i < n; ++i)
-          if (levels.data()[i] < -1 || levels.data()[i] > 255) throw std::invalid_argument("levels go from -1 to 255");
+        const std::vector<int32_t> wanted(levels.data(), levels.data() + n);
+        const std::vector<int64_t> boxes_given(truth.data(), truth.data() + truth.size());
+        for (const int32_t level : wanted)
+          if (level < -1 || level > 255) throw std::invalid_argument("levels go from -1 to 255");
         if (method < 0 || method > 2) throw std::invalid_argument("method is 0 (auto), 1 (runs) or 2 (tree)");
         std::vector<LevelResult> results;
         {
           nb::gil_scoped_release release;
-          results = level_boxes(map.data(), int(map.shape(0)), int(map.shape(1)), levels.data(), int(n), truth.data(),
-                                int(truth.shape(0)), static_cast<Method>(method));
+          results = level_boxes(map.data(), int(map.shape(0)), int(map.shape(1)), wanted.data(), int(n),
+                                boxes_given.data(), int(truth.shape(0)), static_cast<Method>(method));
         }
         auto boxes = new_array<int32_t>({n, 4}), contours = new_array<int32_t>({n});
         auto area = new_array<int64_t>({n});
