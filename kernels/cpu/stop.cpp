@@ -15,7 +15,7 @@ thread_local StopScope* current = nullptr;
 
 StopScope::StopScope(std::function<void()> poll)
     : poll_(std::move(poll)),
-      next_(std::chrono::steady_clock::now() + kInterval),
+      next_(std::chrono::steady_clock::now()),
       float_state_(FloatMode::state()),
       outer_(current) {
   current = this;

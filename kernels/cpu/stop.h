@@ -22,8 +22,8 @@ class StopFlag {
   std::atomic<bool> set_{false};
 };
 
-// While it lives, check_stop() calls `poll` on this thread every 20 ms. What `poll` throws ends the kernel; it runs
-// with the floating point mode that was set when this was made.
+// While it lives, check_stop() calls `poll` on this thread at once and then every 20 ms. What `poll` throws ends the
+// kernel; it runs with the floating point mode that was set when this was made.
 class StopScope {
  public:
   explicit StopScope(std::function<void()> poll);
