@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
 from lidcam_rt.backends.base import Stop, usable_cores
@@ -60,8 +61,8 @@ def run_stream(
             wanted = [jobs[i][1] for i in places]
             outputs = pipeline.run(prepared, wanted, stop=stop)
             for row, i in enumerate(places):
-                arguments = prepared[row], outputs, row, len(wanted[row]), refine
-                results[i] = pool.submit(stoppable, stop, pipeline.finish, *arguments)
+                finish = partial(pipeline.finish, prepared[row], outputs, row, len(wanted[row]), refine)
+                results[i] = pool.submit(stoppable, stop, finish)
         return [entry for entry in results if entry is not None]
 
     def read(count: int) -> list[_Job]:
