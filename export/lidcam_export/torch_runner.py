@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from lidcam_export.graph.localization import LocalizationGraph
 from lidcam_export.options import ExportOptions
 from lidcam_export.sources.source import load_source
 from lidcam_rt.backends.base import StageHook, Stop, unobserved
+from lidcam_rt.backends.outputs import OutputCheck
 from lidcam_rt.errors import InputError
 from lidcam_rt.localizer import Localizer
 from lidcam_rt.pas import pas, pas_reference
@@ -35,48 +36,13 @@ class TorchBackend:
     def __init__(self, graph: LocalizationGraph, *, compiled: bool = False, kernels: bool = False) -> None:
         self._graph: LocalizationGraph | None = graph
         self._call: Callable[..., Any] | None = torch.compile(graph) if compiled else graph
-        self._compiled = compiled
         self._pas = pas if kernels else pas_reference
         self._stage: StageHook = unobserved
-        manifest, spec = graph.manifest, graph.manifest.input
-        self._inputs = [_described("image", spec.dtype, spec.height, spec.width, 3)]
-        if manifest.labels_input:
-            self._inputs.append(_described("labels", "int64", manifest.top_k))
-        k, size = manifest.top_k, (spec.height, spec.width)
-        self._outputs = [
-            _described("logits", "float32", len(manifest.class_names)),
-            _described("class_ids", "int64", k),
-            _described("scores", "float32", k),
-            _described("cam", "float32", k, "map_height", "map_width"),
-            _described("map8", "uint8", k, *size),
-            _described("mask", "uint8", k, *size),
-            _described("threshold", "float32", k),
-        ]
-
-    @property
-    def name(self) -> str:
-        """PyTorch and its version, and whether the network is compiled."""
-        return f"pytorch {torch.__version__}, {'torch.compile' if self._compiled else 'eager'}"
-
-    @property
-    def device(self) -> str:
-        """`cpu`."""
-        return "cpu"
-
-    @property
-    def precision(self) -> str:
-        """`fp32`."""
-        return "fp32"
-
-    @property
-    def inputs(self) -> list[dict[str, Any]]:
-        """Name, dtype and shape of each input."""
-        return self._inputs
-
-    @property
-    def outputs(self) -> list[dict[str, Any]]:
-        """The same of each output."""
-        return self._outputs
+        self.name = f"pytorch {torch.__version__}, {'torch.compile' if compiled else 'eager'}"
+        self.device, self.precision = "cpu", "fp32"
+        promised = OutputCheck(graph.manifest)
+        self.inputs = _described(promised.inputs)
+        self.outputs = _described(promised.outputs)
 
     @torch.inference_mode()
     def run(
@@ -123,8 +89,11 @@ class TorchBackend:
         self._graph = self._call = None
 
 
-def _described(name: str, dtype: str, *shape: int | str) -> dict[str, Any]:
-    return {"name": name, "dtype": dtype, "shape": ["batch", *shape]}
+def _described(promised: Mapping[str, tuple[str, tuple[int | None, ...]]]) -> Sequence[Mapping[str, Any]]:
+    return [
+        {"name": name, "dtype": dtype, "shape": ["batch", *("any" if side is None else side for side in shape)]}
+        for name, (dtype, shape) in promised.items()
+    ]
 
 
 def open_checkpoint(path: Path, *, compiled: bool = False, kernels: bool = False, threads: int = 0) -> Localizer:

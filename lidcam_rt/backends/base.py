@@ -36,12 +36,12 @@ class StageHook(Protocol):
 
 
 def unobserved(name: str, stream: int | None = None) -> AbstractContextManager[object]:
-    """The hook of whoever is not watched: does nothing."""
+    """A hook that does nothing."""
     return _NOTHING
 
 
 class Stop:
-    """A wish that runs end early. Whoever starts a run may give one to it, and `set` it from any thread."""
+    """A request to end runs early. Whoever starts a run may pass one, and `set` it from any thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -49,7 +49,7 @@ class Stop:
         self.is_set = False
 
     def set(self) -> None:
-        """End the runs that have this, and those that get it from now on."""
+        """End the runs that were given this, and those that are given it later."""
         with self._lock:
             self.is_set = True
             actions = list(self._actions)
@@ -58,7 +58,7 @@ class Stop:
 
     @contextlib.contextmanager
     def calling(self, action: Callable[[], object]) -> Iterator[None]:
-        """For an engine: `action` is called if this is set while the block runs, or is set already."""
+        """For engines: call `action` if this is set while the block runs, or was set before."""
         with self._lock:
             self._actions.append(action)
             now = self.is_set
@@ -74,34 +74,22 @@ class Stop:
 class Backend(Protocol):
     """An artifact that is ready to run. `run` may be called from several threads at once.
 
-    A backend that can tell its own steps apart has besides a method `observe(stage: StageHook)`, and then enters the
-    hook around `upload`, `graph` and `download`.
+    A backend that can tell its own steps apart also has a method `observe(stage: StageHook)`, and then enters the hook
+    around `upload`, `graph` and `download`.
+
+    Attributes:
+        name: name and version of the engine.
+        device: where it runs: `cpu`, or `cuda:INDEX`.
+        precision: arithmetic of the network: `fp32`, `fp16`, `bf16`.
+        inputs: name, dtype and shape of each input; a free side has a name or is -1.
+        outputs: the same of each output.
     """
 
-    @property
-    def name(self) -> str:
-        """Name and version of the engine, for reports."""
-        ...
-
-    @property
-    def device(self) -> str:
-        """Where it runs: `cpu`, or `cuda:INDEX`."""
-        ...
-
-    @property
-    def precision(self) -> str:
-        """Arithmetic of the network: `fp32`, `fp16`, `bf16`."""
-        ...
-
-    @property
-    def inputs(self) -> Sequence[Mapping[str, Any]]:
-        """Name, dtype and shape of each input; a free side has a name or is -1."""
-        ...
-
-    @property
-    def outputs(self) -> Sequence[Mapping[str, Any]]:
-        """The same of each output."""
-        ...
+    name: str
+    device: str
+    precision: str
+    inputs: Sequence[Mapping[str, Any]]
+    outputs: Sequence[Mapping[str, Any]]
 
     def run(
         self,

@@ -6,8 +6,6 @@ TensorRT's engines carry no version that a user can read and no manifest, and no
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 from pathlib import Path
 from typing import Annotated, Literal
@@ -16,10 +14,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from lidcam_rt.artifact import Manifest, first_fault, json_object
 from lidcam_rt.errors import ArtifactError, RebuildError
-from lidcam_rt.files import file_sha256, make_folder, write_atomically
+from lidcam_rt.files import file_sha256
 
-__all__ = ["ENGINE_SUFFIX", "EngineSpec", "Profile", "TensorSpec", "cache_key", "check_engine", "engine_manifest",
-           "read_sidecar", "sidecar_path", "write_engine"]  # fmt: skip
+__all__ = ["ENGINE_SUFFIX", "EngineSpec", "Profile", "TensorSpec", "check_engine", "engine_manifest", "read_sidecar",
+           "sidecar_path"]  # fmt: skip
 
 ENGINE_SUFFIX = ".engine"
 SIDECAR_SCHEMA = 1
@@ -115,45 +113,6 @@ class EngineSpec(_Spec):
 def sidecar_path(engine: str | os.PathLike[str]) -> Path:
     """`model.engine` -> `model.engine.json`."""
     return Path(f"{os.fspath(engine)}.json")
-
-
-def cache_key(
-    *,
-    artifact_sha256: str,
-    flavour: str,
-    version: str,
-    compute_capability: tuple[str, ...],
-    precision: str,
-    profile: dict[str, Profile],
-    pas: str,
-    kernel_sha256: str | None,
-) -> str:
-    """Two builds with the same key give interchangeable engines: SHA-256 over all that decides."""
-    parts = [artifact_sha256, flavour, version, list(compute_capability), precision, pas, kernel_sha256,
-             {name: shapes.model_dump() for name, shapes in sorted(profile.items())}]  # fmt: skip
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-
-
-def key_of(spec: EngineSpec) -> str:
-    """The cache key of a built engine."""
-    return cache_key(
-        artifact_sha256=spec.artifact_sha256, flavour=spec.flavour, version=spec.version,
-        compute_capability=spec.compute_capability, precision=spec.precision, profile=spec.profile, pas=spec.pas,
-        kernel_sha256=spec.kernel_sha256,
-    )  # fmt: skip
-
-
-def write_engine(path: Path, engine: bytes | memoryview, spec: EngineSpec) -> None:
-    """Write an engine and its sidecar, each whole or not at all.
-
-    A stop between the two leaves a sidecar that does not fit, which is refused when it is loaded.
-
-    Raises:
-        OutputError: one of the files cannot be written.
-    """
-    make_folder(path.parent)
-    write_atomically(path, engine, sync=True)
-    write_atomically(sidecar_path(path), spec.model_dump_json(indent=1).encode() + b"\n", sync=True)
 
 
 def read_sidecar(engine: str | os.PathLike[str]) -> EngineSpec:

@@ -7,7 +7,7 @@ import logging
 import os
 import re
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +35,7 @@ class OrtBackend:
         threads: threads of one call on the CPU.
         open_one_thread: starts a second session of one thread, for streams; None: streams use this one.
 
-    Attributes:
-        inputs: name, dtype and shape of each input, as the session has them.
-        outputs: the same of each output.
-        ops_registered: as given.
+    Attributes: those of a `Backend`, and `ops_registered` as given.
     """
 
     def __init__(
@@ -53,29 +50,16 @@ class OrtBackend:
     ) -> None:
         self._ort = ort
         self._session: Any = session
-        self._device = device
+        self.name = f"onnxruntime {ort.__version__}"
+        self.device = device
+        self.precision = "fp32"
         self.ops_registered = ops_registered
         self._threads = threads
         self._open_one_thread = open_one_thread
         self._streams: OrtBackend | None = None
         self._lock = threading.Lock()
-        self.inputs = [_describe(entry) for entry in session.get_inputs()]
-        self.outputs = [_describe(entry) for entry in session.get_outputs()]
-
-    @property
-    def name(self) -> str:
-        """`onnxruntime` and its version."""
-        return f"onnxruntime {self._ort.__version__}"
-
-    @property
-    def device(self) -> str:
-        """`cpu` or `cuda:INDEX`."""
-        return self._device
-
-    @property
-    def precision(self) -> str:
-        """`fp32`."""
-        return "fp32"
+        self.inputs: Sequence[Mapping[str, Any]] = [_describe(entry) for entry in session.get_inputs()]
+        self.outputs: Sequence[Mapping[str, Any]] = [_describe(entry) for entry in session.get_outputs()]
 
     def run(
         self,
@@ -111,14 +95,14 @@ class OrtBackend:
 
         The second session (and its copy of the weights) is made on the first call.
         """
-        if self._device != "cpu":
+        if self.device != "cpu":
             return self, 1
         if self._open_one_thread is None:
             return self, max(1, usable_cores() // self._threads)
         with self._lock:
             if self._streams is None:
                 session, ops = self._open_one_thread()
-                self._streams = OrtBackend(self._ort, session, self._device, ops)
+                self._streams = OrtBackend(self._ort, session, self.device, ops)
             return self._streams, usable_cores()
 
     def close(self) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,7 @@ class OpenVinoBackend:
 
     def __init__(self, ov: Any, model: Any, manifest: Manifest, threads: int, precision: str) -> None:
         cores = usable_cores()
+        self.name = f"openvino {str(ov.__version__).partition('-')[0]}"
         self._ov, self._model, self._manifest, self.precision = ov, model, manifest, precision
         self._threads, calls = (threads, max(1, cores // threads)) if threads else (cores, 1)
         self._shared = threads == 0
@@ -61,27 +62,19 @@ class OpenVinoBackend:
             abilities = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
             hint = self._compiled.get_property("INFERENCE_PRECISION_HINT")
         except Exception as error:
-            raise BackendError(f"openvino {self._version} cannot compile the network ({_reason(error)})") from None
+            raise BackendError(f"{self.name} cannot compile the network ({_reason(error)})") from None
         if hint.to_string() != _HINTS[precision] or (precision == "bf16" and "BF16" not in abilities):
             raise BackendError(f"openvino has no {precision} on this processor: use precision='fp32'")
         self._idle: list[Any] = []
         self._lock = threading.Lock()
         self._streams: OpenVinoBackend | None = None
         self.device = "cpu"
-        self.inputs = [_described(port) for port in self._compiled.inputs]
-        self.outputs = [_described(port) for port in self._compiled.outputs]
-        maps = ["batch", manifest.top_k, manifest.input.height, manifest.input.width]
-        self.outputs += [{"name": name, "dtype": "uint8", "shape": maps} for name in _PAS[:2]]
-        self.outputs.append({"name": "threshold", "dtype": "float32", "shape": maps[:2]})
-
-    @property
-    def _version(self) -> str:
-        return str(self._ov.__version__).partition("-")[0]
-
-    @property
-    def name(self) -> str:
-        """`openvino` and its version."""
-        return f"openvino {self._version}"
+        self.inputs: Sequence[Mapping[str, Any]] = [_described(port) for port in self._compiled.inputs]
+        promised = OutputCheck(manifest).outputs
+        self.outputs: Sequence[Mapping[str, Any]] = [
+            *(_described(port) for port in self._compiled.outputs),
+            *({"name": n, "dtype": promised[n][0], "shape": ["batch", *promised[n][1]]} for n in _PAS),
+        ]
 
     def run(
         self,

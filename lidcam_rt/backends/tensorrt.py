@@ -10,7 +10,7 @@ import contextlib
 import importlib
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -89,31 +89,11 @@ class TensorRTBackend:
         self._closed = False
         self._changed = threading.Condition()
         self._stage: StageHook = unobserved
-
-    @property
-    def name(self) -> str:
-        """`tensorrt` or `tensorrt-rtx`, and its version."""
-        return f"{self.spec.flavour} {self.spec.version}"
-
-    @property
-    def precision(self) -> str:
-        """As built: `fp32` or `fp16`."""
-        return self.spec.precision
-
-    @property
-    def device(self) -> str:
-        """`cuda:INDEX`."""
-        return f"cuda:{self._cuda.index}"
-
-    @property
-    def inputs(self) -> list[dict[str, Any]]:
-        """Name, dtype and shape of each input."""
-        return [entry.model_dump() for entry in self.spec.inputs]
-
-    @property
-    def outputs(self) -> list[dict[str, Any]]:
-        """The same of each output."""
-        return [entry.model_dump() for entry in self.spec.outputs]
+        self.name = f"{spec.flavour} {spec.version}"
+        self.device = f"cuda:{cuda.index}"
+        self.precision: str = spec.precision
+        self.inputs: Sequence[Mapping[str, Any]] = [entry.model_dump() for entry in spec.inputs]
+        self.outputs: Sequence[Mapping[str, Any]] = [entry.model_dump() for entry in spec.outputs]
 
     @contextlib.contextmanager
     def _context(self) -> Iterator[_Context]:

@@ -18,6 +18,7 @@ from lidcam_export.tensorrt.built_precision import (
     types_in_network,
     types_in_plan,
 )
+from lidcam_export.tensorrt.engine_writer import cache_key, key_of, write_engine
 from lidcam_export.tensorrt.flavour import Flavour, flavour_of, set_capabilities
 from lidcam_export.tensorrt.network import cut_pas, fix_size, for_tensorrt
 from lidcam_export.tensorrt.options import BuildOptions
@@ -27,11 +28,8 @@ from lidcam_rt.backends.engine_file import (
     EngineSpec,
     Profile,
     TensorSpec,
-    cache_key,
     check_engine,
-    key_of,
     read_sidecar,
-    write_engine,
 )
 from lidcam_rt.device.runtime import compute_capability
 from lidcam_rt.errors import ArtifactError, BackendError, ExportError, InputError, MissingExtraError

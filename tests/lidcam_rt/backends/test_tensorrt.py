@@ -13,6 +13,7 @@ import tensorrt_standin
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from json_mutation import ODD, mutations
+from lidcam_export.tensorrt.engine_writer import write_engine
 
 import lidcam_rt
 from lidcam_rt.artifact import read_manifest
@@ -20,11 +21,9 @@ from lidcam_rt.backends.engine_file import (
     EngineSpec,
     Profile,
     TensorSpec,
-    cache_key,
     check_engine,
     read_sidecar,
     sidecar_path,
-    write_engine,
 )
 from lidcam_rt.backends.tensorrt import open_backend
 from lidcam_rt.device.runtime import CudaRuntime
@@ -318,21 +317,6 @@ def test_a_broken_off_write_leaves_nothing_usable(engine, monkeypatch):
     assert sorted(p.name for p in engine.parent.iterdir()) == ["tiny.engine", "tiny.engine.json"]
     with pytest.raises(RebuildError, match="bytes, its sidecar says"):
         check_engine(engine, read_sidecar(engine), flavour="tensorrt", version="11.4.0.106", capability="8.9")
-
-
-def test_the_cache_key_depends_on_all_that_decides():
-    shapes = {"image": Profile(min=(1, 2), opt=(1, 2), max=(1, 2))}
-    base = {
-        "artifact_sha256": "a", "flavour": "tensorrt", "version": "11", "compute_capability": ("8.9",),
-        "precision": "fp32", "profile": shapes, "pas": "body", "kernel_sha256": None,
-    }  # fmt: skip
-    others = {
-        "artifact_sha256": "b", "flavour": "tensorrt-rtx", "version": "12", "compute_capability": ("9.0",),
-        "precision": "fp16", "profile": {"image": Profile(min=(1, 2), opt=(1, 2), max=(3, 2))}, "pas": "plugin",
-        "kernel_sha256": "c",
-    }  # fmt: skip
-    keys = {cache_key(**{**base, name: value}) for name, value in others.items()} | {cache_key(**base)}
-    assert len(keys) == len(others) + 1
 
 
 def test_the_steps_of_a_call_are_told_with_their_stream(engine):

@@ -1,0 +1,51 @@
+"""Engine files as they are written: the engine, its sidecar, and the key that says whether a build is up to date."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+from lidcam_rt.backends.engine_file import EngineSpec, Profile, sidecar_path
+from lidcam_rt.files import make_folder, write_atomically
+
+__all__ = ["cache_key", "key_of", "write_engine"]
+
+
+def cache_key(
+    *,
+    artifact_sha256: str,
+    flavour: str,
+    version: str,
+    compute_capability: tuple[str, ...],
+    precision: str,
+    profile: dict[str, Profile],
+    pas: str,
+    kernel_sha256: str | None,
+) -> str:
+    """Two builds with the same key give interchangeable engines: SHA-256 over all that decides."""
+    parts = [artifact_sha256, flavour, version, list(compute_capability), precision, pas, kernel_sha256,
+             {name: shapes.model_dump() for name, shapes in sorted(profile.items())}]  # fmt: skip
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def key_of(spec: EngineSpec) -> str:
+    """The cache key of a built engine."""
+    return cache_key(
+        artifact_sha256=spec.artifact_sha256, flavour=spec.flavour, version=spec.version,
+        compute_capability=spec.compute_capability, precision=spec.precision, profile=spec.profile, pas=spec.pas,
+        kernel_sha256=spec.kernel_sha256,
+    )  # fmt: skip
+
+
+def write_engine(path: Path, engine: bytes | memoryview, spec: EngineSpec) -> None:
+    """Write an engine and its sidecar, each whole or not at all.
+
+    A stop between the two leaves a sidecar that does not fit, which is refused when it is loaded.
+
+    Raises:
+        OutputError: one of the files cannot be written.
+    """
+    make_folder(path.parent)
+    write_atomically(path, engine, sync=True)
+    write_atomically(sidecar_path(path), spec.model_dump_json(indent=1).encode() + b"\n", sync=True)
