@@ -7,6 +7,7 @@ import numpy.typing as npt
 
 from lidcam_rt.errors import InputError, OutputError
 from lidcam_rt.image.resize import tiles
+from lidcam_rt.text import plain
 
 __all__ = ["encode", "overlay"]
 
@@ -76,7 +77,7 @@ def _label(
         return  # no room for a text that can be read
     size = min(size, 64)
     font = ImageFont.load_default(size=size)
-    text = text.encode("latin-1", "replace").decode("latin-1")
+    text = plain(text).replace("\n", " ").encode("latin-1", "replace").decode("latin-1")
     while font.getlength(text) > width - size and len(text) > 4:
         text = text[:-2].rstrip("… ") + "…"
     pad = max(2, size // 4)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import logging
 import os
 import sys
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from lidcam_rt.errors import InputError
 
 if TYPE_CHECKING:
     from lidcam_rt.artifact import Manifest
+
+_log = logging.getLogger("lidcam_rt")
 
 __all__ = ["BACKENDS", "Backend", "Engine", "manifest_of", "open_backend"]
 
@@ -190,8 +193,14 @@ def open_backend(
 
     engine = choose(path, backend=backend, device=device, precision=precision)
     opener = cast(Opener, importlib.import_module(engine.module).open_backend)
+    others = [entry.name for entry in _loading(path) if entry is not engine and entry.installed]
+    _log.debug(
+        "%s: loaded by %s (backend %s, device %s were asked for; %s)", os.fspath(path), engine.name, backend, device,
+        f"{', '.join(others)} could load it too" if others else "no other engine that is installed loads it",
+    )  # fmt: skip
     opened = opener(path, manifest, device=device, threads=threads, precision=precision)
     if precision not in ("auto", opened.precision):
         raise InputError(f"{os.fspath(path)}: precision {precision} was asked for, the engine has {opened.precision}")
+    _log.debug("%s: runs as %s on %s, %s", os.fspath(path), opened.name, opened.device, opened.precision)
     OutputCheck(manifest, os.fspath(path)).declared(opened.inputs, opened.outputs)
     return opened

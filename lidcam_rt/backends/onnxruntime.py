@@ -150,12 +150,14 @@ def _register_ops(options: Any) -> bool:
 
     library = ops_library()
     if library is None:
+        _log.debug("PaS runs in standard operators: the operator library is not built, or is switched off")
         return False
     try:
         options.register_custom_ops_library(os.fspath(library))
     except Exception as error:
         _log.warning("the operator library %s was refused (%s); the standard operators serve", library, error)
         return False
+    _log.debug("PaS runs as the kernel of %s", library)
     return True
 
 
@@ -213,7 +215,8 @@ def open_backend(
                 raise BackendError(
                     f"device {device} was asked for and onnxruntime {ort.__version__} fell back to "
                     f"{', '.join(session.get_providers())}: driver, CUDA or cuDNN libraries are missing or "
-                    "do not fit. `lidcam doctor` says which; or ask for device='cpu'"
+                    "do not fit. `lidcam doctor` says which; or take device='cpu' in Python, --device cpu on the "
+                    "command line"
                 )
             _log.warning("no GPU: onnxruntime could not use its CUDA provider; running on the CPU")
     session, ops = _start(ort, path, manifest, threads, [_CPU])

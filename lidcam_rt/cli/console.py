@@ -7,7 +7,7 @@ from it, and what would control the terminal is escaped.
 from __future__ import annotations
 
 import logging
-import unicodedata
+import re
 from typing import Any
 
 from rich.console import Console
@@ -22,37 +22,30 @@ from rich.progress import (
 )
 from rich.text import Text
 
-__all__ = ["cell", "configure", "err", "note", "out", "plain", "print_error", "progress", "say"]
+from lidcam_rt.text import plain
 
-out = Console(markup=False, emoji=False, highlight=False)
-err = Console(markup=False, emoji=False, highlight=False, stderr=True)
+__all__ = ["cell", "configure", "err", "note", "out", "print_error", "progress", "say"]
+
+
+class _Console(Console):
+    """Reads no markup, and leaves a closed pipe to `lidcam_rt.cli.main`."""
+
+    def __init__(self, *, stderr: bool = False) -> None:
+        super().__init__(markup=False, emoji=False, highlight=False, stderr=stderr)
+
+    def on_broken_pipe(self) -> None:
+        """Raise."""
+        raise BrokenPipeError
+
+
+out = _Console()
+err = _Console(stderr=True)
+
+#: A way out that is spelled for both users: of it the shell's spelling is shown.
+_BOTH = re.compile(r"\S+ in Python, (--[^,;.)]+) on the command line")
 
 _PACKAGES = ("lidcam_rt", "lidcam_bench", "lidcam_training", "lidcam_export")
-#: Marks that change the direction of the text around them.
-_DIRECTION = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 _quiet = False
-
-
-def plain(text: str) -> str:
-    r"""A text that a terminal shows and nothing more; newlines stay.
-
-    Control characters, marks of direction and lone surrogates are escaped as in a Python literal; a byte of a file
-    name that is not UTF-8 (PEP 383) becomes `\xNN`.
-    """
-    if text.isascii() and text.isprintable():
-        return text
-    return "".join(c if c == "\n" or not _controls(c) else _escaped(c) for c in text)
-
-
-def _controls(character: str) -> bool:
-    return character in _DIRECTION or unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp")
-
-
-def _escaped(character: str) -> str:
-    code = ord(character)
-    if 0xDC80 <= code <= 0xDCFF:
-        return f"\\x{code - 0xDC00:02x}"
-    return character.encode("unicode_escape").decode()
 
 
 def cell(text: str, style: str = "") -> Text:
@@ -106,9 +99,10 @@ def print_error(message: str, detail: str = "") -> None:
         message: what is wrong.
         detail: lines that follow it.
     """
-    err.print(Text("error ", style="bold red").append(plain(message), style="not bold default"), soft_wrap=True)
+    text = plain(_BOTH.sub(r"\1", message))
+    err.print(Text("error ", style="bold red").append(text, style="not bold default"), soft_wrap=True)
     if detail:
-        _print(err, detail, "")
+        _print(err, _BOTH.sub(r"\1", detail), "")
 
 
 def _print(console: Console, content: Any, style: str, wrap: bool = False) -> None:

@@ -15,6 +15,7 @@ from lidcam_rt.cli.options import JsonFlag
 __all__ = ["Finding", "doctor", "examine"]
 
 _ORT = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-directml", "onnxruntime-openvino", "onnxruntime-qnn")
+_REQUIRED = {"numpy": "numpy", "pillow": "PIL", "simplejpeg": "simplejpeg", "pydantic": "pydantic", "OpenCV": "cv2"}
 _CV2 = (
     *("opencv-python", "opencv-python-headless"),
     *("opencv-contrib-python", "opencv-contrib-python-headless"),
@@ -47,7 +48,8 @@ def doctor(as_json: JsonFlag = False) -> None:
 
     from rich.text import Text
 
-    from lidcam_rt.cli.console import out, plain
+    from lidcam_rt.cli.console import out
+    from lidcam_rt.text import plain
 
     findings = examine()
     if as_json:
@@ -96,7 +98,7 @@ def examine(versions: Callable[[tuple[str, ...]], dict[str, str]] = _versions) -
 
 def _required(versions: Callable[[tuple[str, ...]], dict[str, str]]) -> list[Finding]:
     found = []
-    for name, module in (("numpy", "numpy"), ("pillow", "PIL"), ("pydantic", "pydantic"), ("OpenCV", "cv2")):
+    for name, module in _REQUIRED.items():
         try:
             imported = __import__(module)
         except Exception as error:  # also a broken shared library
@@ -220,7 +222,7 @@ def _ops_library() -> Finding:
 
 
 def _extras() -> list[Finding]:
-    from lidcam_rt.cli.main import EXTRA_MODULES, missing_modules
+    from lidcam_rt.cli.app import EXTRA_MODULES, missing_modules
 
     found = []
     for extra in EXTRA_MODULES:

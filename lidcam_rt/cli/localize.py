@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -39,7 +40,12 @@ def localize(
         int, typer.Option(min=0, metavar="COUNT", help="Threads of the network on the CPU; 0: all cores.")
     ] = 0,
     top_k: Annotated[int, typer.Option(min=1, metavar="COUNT", help="Classes to localize per picture.")] = 1,
+    labels: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Localize this class, not the predicted one; may be given several times."),
+    ] = None,
     overlay: Annotated[bool, typer.Option(help="Write overlay pictures.")] = True,
+    html: Annotated[bool, typer.Option("--html", help="Write index.html, a page of the overlays.")] = False,
     save_map: Annotated[bool, typer.Option("--map", help="Write the localization maps as PNG too.")] = False,
     max_pixels: Annotated[
         int, typer.Option(min=1, metavar="COUNT", help="Refuse pictures of more pixels.")
@@ -59,21 +65,27 @@ def localize(
     says which and why), 2 wrong arguments, 3 the artifact, 5 the device,
     6 the output, 130 interrupted.
     """
+    import itertools
     import json
 
     from lidcam_rt import __version__
     from lidcam_rt.backends import manifest_of
     from lidcam_rt.cli.console import note, print_error, progress, say
+    from lidcam_rt.cli.gallery import gallery
     from lidcam_rt.cli.pictures import Pictures
     from lidcam_rt.cli.sources import find_images
     from lidcam_rt.crf import Refine
+    from lidcam_rt.errors import InputError
     from lidcam_rt.files import file_sha256
     from lidcam_rt.localizer import load
     from lidcam_rt.results import Failure
     from lidcam_rt.runs import RunFolder
 
     how = Refine.of(refine)
+    if html and not overlay:
+        raise InputError("--html shows the overlays: leave out --no-overlay")
     manifest = manifest_of(model)
+    wanted = class_ids(labels, manifest.class_names) if labels else None
     found = find_images(images)
     paths = found.paths
     settings = {
@@ -85,58 +97,52 @@ def localize(
         "max_pixels": max_pixels,
         "crf": None if how is None else how.to_dict(),
         **({} if strict else {"strict": False}),
+        **({} if wanted is None else {"labels": [manifest.class_names[i] for i in wanted]}),
     }
-    with (
-        load(
-            model,
-            backend=backend,
-            device=device,
-            precision=precision,
-            threads=threads,
-            max_pixels=max_pixels,
-            strict=strict,
-            deadline=deadline,
-        ) as localizer,
-        RunFolder(output, {"run": "localize", **settings}, ignored=("artifact",)) as folder,
-    ):
-        pictures = Pictures(folder)
-        localizer.pipeline.wanted(None, top_k)
-        todo = [path for path in paths if not pictures.is_done(path)]
-        skipped = len(paths) - len(todo)
-        if skipped:
-            note(f"{skipped} of {len(paths)} pictures are done already, {len(todo)} to do")
-        head = {
-            "lidcam_rt": __version__,
-            **settings,
-            "source": manifest.source.name,
-            "backend": localizer.backend.name,
-            "device": localizer.device,
-            "precision": localizer.backend.precision,
-        }
-        stream = localizer.stream(
-            todo,
-            batch_size=batch_size,
-            top_k=top_k,
-            keep_image=overlay,
-            refine=how,
-        )
-        try:
-            with progress() as bar:
-                task = bar.add_task("localize", total=len(todo))
-                for path, result in zip(todo, stream, strict=True):
-                    if isinstance(result, Failure):
-                        record: dict[str, Any] = result.to_dict()
-                    else:
-                        record = _save(result, output, pictures.name_for(path), save_map)
-                    record = pictures.add(path, record)
-                    if jsonl:
-                        line = {k: v for k, v in record.items() if k != "stamp"}
-                        print(json.dumps(line), flush=True)
-                    bar.advance(task)
-        finally:
-            stream.close()
-            pictures.finish(paths, head)
-        records = [pictures[path] for path in paths]
+    engine: dict[str, Any] = {"backend": backend, "device": device, "precision": precision, "threads": threads}
+    with load(model, **engine, max_pixels=max_pixels, strict=strict, deadline=deadline) as localizer:
+        localizer.pipeline.wanted(wanted, top_k)
+        with RunFolder(output, {"run": "localize", **settings}, ignored=("artifact",)) as folder:
+            pictures = Pictures(folder)
+            todo = [path for path in paths if not pictures.is_done(path)]
+            skipped = len(paths) - len(todo)
+            if skipped:
+                note(f"{skipped} of {len(paths)} pictures are done already, {len(todo)} to do")
+            head = {
+                "lidcam_rt": __version__,
+                **settings,
+                "source": manifest.source.name,
+                "backend": localizer.backend.name,
+                "device": localizer.device,
+                "precision": localizer.backend.precision,
+            }
+            stream = localizer.stream(
+                todo,
+                labels=None if wanted is None else itertools.repeat(wanted),
+                batch_size=batch_size,
+                top_k=top_k,
+                keep_image=overlay,
+                refine=how,
+            )
+            try:
+                with progress() as bar:
+                    task = bar.add_task("localize", total=len(todo))
+                    for path, result in zip(todo, stream, strict=True):
+                        if isinstance(result, Failure):
+                            record: dict[str, Any] = result.to_dict()
+                        else:
+                            record = _save(result, output, pictures.name_for(path), save_map)
+                        record = pictures.add(path, record)
+                        if jsonl:
+                            line = {k: v for k, v in record.items() if k != "stamp"}
+                            print(json.dumps(line), flush=True)
+                        bar.advance(task)
+            finally:
+                stream.close()
+                pictures.finish(paths, head)
+            records = [pictures[path] for path in paths]
+            if html:
+                folder.write("index.html", gallery(records, title=f"{len(records)} pictures, {model.name}"))
     failures = [record for record in records if "error" in record]
     if not jsonl:
         say(_table(records))
@@ -144,13 +150,34 @@ def localize(
         say(f"{len(records) - len(failures)} localized, {len(failures)} failed")
         if found.skipped:
             say(f"not read: {found.left_out()}")
-        say(str(output / "results.json"))
+        say(str(output / ("index.html" if html else "results.json")))
     if failures:
         shown = [f"  {record['message']}" for record in failures[:_ROWS]]
         if len(failures) > _ROWS:
             shown.append(f"  and {len(failures) - _ROWS} more: see failures in {output / 'results.json'}")
         print_error(f"{len(failures)} of {len(records)} pictures failed", "\n".join(shown))
         raise typer.Exit(SOME_FAILED)
+
+
+def class_ids(names: Sequence[str], class_names: Sequence[str]) -> tuple[int, ...]:
+    """Ids of classes by their names, upper and lower case alike.
+
+    Raises:
+        InputError: a class is not one of the model's; the message says which are near.
+    """
+    import difflib
+
+    from lidcam_rt.errors import InputError
+
+    index = {name.casefold(): i for i, name in reversed(list(enumerate(class_names)))}
+    for name in names:
+        if name.casefold() not in index:
+            near = difflib.get_close_matches(name.casefold(), index, 3) or list(index)[:3]
+            listed = ", ".join(class_names[index[entry]] for entry in near)
+            raise InputError(
+                f"--labels {name}: not a class of the model. Near are: {listed}. `lidcam inspect` shows all"
+            )
+    return tuple(index[name.casefold()] for name in names)
 
 
 def _save(result: Localization, folder: Path, name: str, save_map: bool) -> dict[str, Any]:

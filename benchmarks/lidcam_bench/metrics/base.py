@@ -15,6 +15,7 @@ import numpy.typing as npt
 from lidcam_bench.metrics.checks import check_number, check_whole
 from lidcam_bench.metrics.sample import Sample
 from lidcam_rt.errors import InputError
+from lidcam_rt.text import encode_text
 
 __all__ = ["Accumulator", "Interval", "Metric", "Score"]
 
@@ -29,7 +30,7 @@ _WAITING = 64
 @functools.lru_cache(maxsize=8)
 def _weights(key: str, replicates: int) -> npt.NDArray[np.float64]:
     """How often each bootstrap copy counts the image `key`: float64 [replicates], whole numbers."""
-    seed = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "little")
+    seed = int.from_bytes(hashlib.sha256(encode_text(key)).digest()[:8], "little")
     weights = np.random.Generator(np.random.PCG64(seed)).poisson(1.0, replicates).astype(np.float64)
     weights.setflags(write=False)
     return weights

@@ -52,7 +52,7 @@ def draw_cases(
         options: of that evaluation.
     """
     options = options or EvalOptions()
-    with (folder / "images.csv").open(newline="", encoding="utf-8") as file:
+    with (folder / "images.csv").open(newline="", encoding="utf-8", errors="surrogateescape") as file:
         rows = list(csv.DictReader(file))
     cases: list[Case] = []
     if {"track3", "wsol"} & set(options.metrics):

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lidcam_rt.errors import MissingExtraError
+from lidcam_rt.text import encode_text
 
 __all__ = ["render"]
 
@@ -35,4 +36,4 @@ def render(template: str, extra: str, **context: Any) -> bytes:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    return environment.get_template(template).render(**context).encode()
+    return encode_text(environment.get_template(template).render(**context))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 from typing import Any
 
+from lidcam_rt.text import plain
+
 __all__ = ["CAPTIONS", "curve_plots"]
 
 _COLOURS = {"predicted class": "#1f6feb", "ground-truth class": "#d9480f"}
@@ -67,6 +69,11 @@ def _figure(height: float = 3.6) -> tuple[Any, Any]:
     return figure, axes
 
 
+def as_label(text: str) -> str:
+    """A text from data as matplotlib shows it: without control characters, and no formula between dollars."""
+    return plain(text).replace("$", r"\$")
+
+
 def _png(figure: Any) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})
@@ -108,7 +115,7 @@ def _classes(results: dict[str, Any]) -> bytes | None:
     if not worst:
         return None
     figure, axes = _figure(0.9 + 0.22 * len(worst))
-    axes.barh([n for _, n in worst], [v for v, _ in worst], color=_COLOURS.get(name, _GREY), height=0.7)
+    axes.barh([as_label(n) for _, n in worst], [v for v, _ in worst], color=_COLOURS.get(name, _GREY), height=0.7)
     axes.invert_yaxis()
     axes.tick_params(axis="y", labelsize=8)
     axes.set(xlabel=f"IoU, % ({name})", xlim=(0, 100))

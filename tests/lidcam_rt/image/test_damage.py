@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import io
 import struct
-import time
 import zlib
 
 import numpy as np
@@ -227,13 +226,13 @@ def grown(scans: int) -> bytes:
     return data[:last] + data[last:-2] * scans + b"\xff\xd9"
 
 
-def test_a_jpeg_of_many_scans_is_refused_before_it_is_decoded():
+def test_a_jpeg_of_many_scans_is_refused_before_it_is_decoded(monkeypatch):
     data = grown(100)
     assert len(data) < 2_000_000 and count_scans(data) > 100
-    began = time.process_time()
+    monkeypatch.setattr("simplejpeg.decode_jpeg", None)
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", None)
     with pytest.raises(ImageError, match=r"10\d scans of 9400x9400 pixels take too long"):
         read_image(data)
-    assert time.process_time() - began < 0.5  # decoding takes minutes
 
 
 def test_scans_are_counted_exactly_only_where_it_matters():
@@ -243,9 +242,7 @@ def test_scans_are_counted_exactly_only_where_it_matters():
     assert count_scans(data[:2] + hidden + data[2:]) == count_scans(data)
     np.testing.assert_array_equal(read_image(data[:2] + hidden + data[2:]), read_image(data))
     many = b"\xff\xd8" + b"\xff\xda\0\x02" * 20 + b"\xff\0" * 3_000_000
-    began = time.process_time()
     assert count_scans(many) == 20
-    assert time.process_time() - began < 2
 
 
 @pytest.mark.parametrize("form", ["BMP", "PPM", "TGA", "TIFF"])

