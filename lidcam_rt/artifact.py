@@ -210,7 +210,7 @@ def json_object(text: str | bytes) -> dict[str, Any]:
 
 
 def first_fault(error: ValidationError, whole: str) -> str:
-    """The first thing that pydantic found, as `field: reason`; `whole` stands for a fault of no field."""
+    """The first error of pydantic as `field: reason`; `whole` is named where it is of no field."""
     first = error.errors(include_url=False, include_input=False)[0]
     return f"{'.'.join(str(part) for part in first['loc']) or whole}: {first['msg']}"
 

@@ -51,10 +51,10 @@ def largest_box(mask: npt.ArrayLike, *, by: str = "contour", inclusive: bool = F
     """
     from lidcam_rt._kernels import components
 
-    found: Box | None = components.largest_box(_checked(mask), _by_pixels(by))
-    if found is None or not inclusive:
-        return found
-    return found[0], found[1], found[2] - 1, found[3] - 1
+    box: Box | None = components.largest_box(_checked(mask), _by_pixels(by))
+    if box is None or not inclusive:
+        return box
+    return box[0], box[1], box[2] - 1, box[3] - 1
 
 
 def component_boxes(mask: npt.ArrayLike, *, inclusive: bool = False) -> npt.NDArray[np.int64]:

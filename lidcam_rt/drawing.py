@@ -46,7 +46,7 @@ def overlay(
     canvas = np.empty_like(image)
     for part in tiles(*mask.shape[::-1]):  # one at a time: the blend is in float32
         colours = cv2.applyColorMap(np.ascontiguousarray(map8[part]), cv2.COLORMAP_TURBO)[..., ::-1]
-        # The map's own value is its opacity, so that what it does not point at stays visible as it is.
+        # The map's value is its opacity, so that the rest of the picture stays as it is.
         weight = (map8[part].astype(np.float32) * np.float32(alpha / 255.0))[..., None]
         blended = image[part].astype(np.float32)
         blended += (colours.astype(np.float32) - blended) * weight

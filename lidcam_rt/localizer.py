@@ -76,9 +76,9 @@ def _load_again(path: Path, options: dict[str, Any]) -> Localizer:
 
 
 class Localizer:
-    """Finds where a class is in a picture. Made by `load`.
+    """Localizes classes in pictures. Made by `load`.
 
-    One localizer may be used from several threads. It is a context manager; after `close` it refuses to work.
+    A localizer may be used from several threads. It is a context manager; after `close` it cannot be used.
 
     Args:
         backend: the engine.
@@ -120,7 +120,7 @@ class Localizer:
 
     @property
     def pipeline(self) -> Pipeline:
-        """The steps of a localization, for those who arrange them in their own way (evaluation, serving).
+        """The steps of a localization, for callers that combine them differently (evaluation, serving).
 
         Raises:
             InputError: the localizer is closed, or was made in another process.

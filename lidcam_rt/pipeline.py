@@ -221,7 +221,7 @@ class Pipeline:
         return {name: results[name] for name in outputs}
 
     def _call(self, image: Any, labels: Any, names: tuple[str, ...], stop: Stop, deadline: float | None) -> Outputs:
-        """One run of the engine, in another thread where Ctrl-C or a deadline must be able to end it."""
+        """One run of the engine, in another thread if Ctrl-C or a deadline may have to end it."""
         if deadline is None and threading.current_thread() is not threading.main_thread():
             return self.backend.run(image, labels, names, stop)
         try:

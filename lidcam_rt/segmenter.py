@@ -36,7 +36,7 @@ class SegmentOptions:
             localization one). The best class is drawn whatever its score, unless `empty`.
         empty: leave a picture without a class of that score all background.
         background: the background score.
-            `mask`: the artifact's own PaS threshold t_c, class by class: a pixel is of the class with the highest
+            `mask`: the artifact's PaS threshold t_c, class by class: a pixel is of the class with the highest
                 map_c / t_c, if that is above 1. (PaS, ECCV 2020: the percentile is the standard, not the maximum.)
             `constant`: `level` (irn: 0.15); the class with the highest map wins.
             `power`: (1 - max_c map_c) ** `alpha` (psa 4 and 32, SEAM 24).
@@ -178,11 +178,10 @@ class Segmenter:
     """Makes label maps of what a Localizer finds (LID 2020 Track 1; pseudo labels for a segmentation network).
 
     Args:
-        localizer: an artifact, best of task `multilabel` and exported with a `--top-k` of the classes one expects in
-            a picture; with fewer the network runs once more per class.
-        options: see there.
-        classes: the model's class of label 1, 2, ... (-1: it has none); None: label 1 + class id. Classes that are not
-            among them are not drawn.
+        localizer: an artifact, preferably of task `multilabel` and exported with a `--top-k` of as many classes as a
+            picture may have; for further classes the network runs again.
+        options: how class maps become a label map.
+        classes: the model's class of label 1, 2, ... (-1: none); None: label 1 + class id. Other classes are not drawn.
 
     Raises:
         InputError: a class is not one of the model's, or there are more than 254.
@@ -312,7 +311,7 @@ class Segmenter:
         if self.options.background == "mask":
             for k, entry in enumerate(entries, start=1):
                 out[k] /= np.float32(max(entry.threshold / 255, _TINY))
-                # Whole-number comparison decides at the threshold, as the mask itself.
+                # At the threshold the comparison in whole numbers decides, as in the mask.
                 out[k][~entry.mask] = np.minimum(out[k][~entry.mask], np.float32(1))
                 out[k][entry.mask] = np.maximum(out[k][entry.mask], np.nextafter(np.float32(1), np.float32(2)))
             out[0] = 1

@@ -100,12 +100,12 @@ def run_stream(
             if not running:
                 return
             entries = deque(running.popleft().result())
-            while entries:  # emptied as it is given out, so that a result is freed when its user lets it go
+            while entries:  # emptied as results are given out, so that none is kept alive here
                 entry = entries.popleft()
                 yield entry if isinstance(entry, Failure) else entry.result()
                 del entry
     finally:
-        stop.set()  # what still runs is wanted by nobody: after Ctrl-C, or where the stream is closed early
+        stop.set()  # after Ctrl-C, or where the stream is closed early, nobody wants what is still running
         for batch in running:
             batch.cancel()
         # The network first: a batch under way still hands its post-processing to the pool.

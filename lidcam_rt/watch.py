@@ -1,7 +1,7 @@
 """Calls that Ctrl-C and a deadline can end.
 
-Python sees Ctrl-C only between two steps of the main thread, and an engine's call is one step. So the call is made in
-another thread, while the caller waits where it can be interrupted; the engine is then told to stop.
+Python handles Ctrl-C only between two steps of the main thread, and a call of an engine is one step. So the call is
+made in another thread, while the caller waits in a way that can be interrupted; the engine is then told to stop.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a graph gives, held against its manifest: an artifact may be damaged, hostile, or run by an engine that errs."""
+"""Outputs of a graph compared with its manifest: an artifact may be damaged or hostile, and an engine may be wrong."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class OutputCheck:
         }
 
     def declared(self, inputs: Sequence[Mapping[str, Any]], outputs: Sequence[Mapping[str, Any]]) -> None:
-        """Check what an engine says of its inputs and outputs; sizes that it leaves free fit.
+        """Check what an engine declares of its inputs and outputs; free sizes fit any.
 
         Raises:
             ArtifactError: a name, dtype or shape is not the manifest's.
@@ -97,7 +97,7 @@ class OutputCheck:
                 self._finite(name, value)
 
     def all_values(self, outputs: Mapping[str, Any], labels: npt.NDArray[np.int64] | None, rows: int) -> None:
-        """`values`, and that the outputs go together; for the first run of a session, with every output.
+        """`values`, and the range of every output; for the first run of a session.
 
         Raises:
             ArtifactError: as in `values`, or a mask is not one, or a score is not one.
@@ -122,8 +122,8 @@ class OutputCheck:
     def _differs(self, name: str, got: str, sides: Sequence[object]) -> NoReturn:
         dtype, shape = (self.inputs | self.outputs)[name]
         expected = ", ".join("any" if side is None else str(side) for side in ("batch", *shape))
-        found = ", ".join(map(str, sides))
-        self._refuse(f"{name} is {got} [{found}], the manifest says {dtype} [{expected}]")
+        shown = ", ".join(map(str, sides))
+        self._refuse(f"{name} is {got} [{shown}], the manifest says {dtype} [{expected}]")
 
     def _refuse(self, reason: str) -> NoReturn:
         raise ArtifactError(f"{self._name}: its graph does not fit its manifest: {reason}. Export it again")

@@ -1,7 +1,7 @@
 """Engines of TensorRT and TensorRT for RTX, made by `lidcam build`.
 
 An execution context belongs to one call at a time: contexts wait in a pool, each with its stream and buffers, and a
-call that finds none idle makes one. Written against the documented interface and run on stand-ins; no GPU has run it.
+call that finds none idle makes one. Tested on stand-ins; docs/status.md says what has run on a GPU.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class _Context:
         self.cuda = cuda
         self.stream = cuda.new_stream()
         self.buffers: dict[str, tuple[int, int]] = {}  # name -> address, bytes
-        # Only the first context has a profile of its own accord.
+        # Only the first context has a profile by default.
         if self.context.set_optimization_profile_async(0, self.stream) is False:
             raise BackendError("TensorRT refused optimization profile 0: build the engine again")
         cuda.wait(self.stream)
@@ -107,7 +107,7 @@ class TensorRTBackend:
             context = context or _Context(self._engine, self._cuda)
             yield context
         except BaseException:
-            # What it holds may be half done: not used again.
+            # Its buffers may be half written: not used again.
             if context is not None:
                 with contextlib.suppress(BackendError):
                     self._cuda.wait(context.stream)

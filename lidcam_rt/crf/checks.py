@@ -1,4 +1,4 @@
-"""What `densecrf` takes, as pydensecrf does: its constants, and the checks of its users' arguments."""
+"""Constants and argument checks of `densecrf`, the same as pydensecrf's."""
 
 from __future__ import annotations
 
@@ -58,13 +58,13 @@ CONST_KERNEL, DIAG_KERNEL, FULL_KERNEL = KernelType
 NO_NORMALIZATION, NORMALIZE_BEFORE, NORMALIZE_AFTER, NORMALIZE_SYMMETRIC = NormalizationType
 
 
-def whole_number(name: str, value: Any, least: int, largest: int = 2**31 - 1) -> int:
-    """An int; floats that are whole are taken, as pydensecrf takes them."""
+def whole_number(name: str, value: Any, minimum: int, maximum: int = 2**31 - 1) -> int:
+    """An int; whole floats are accepted, as in pydensecrf."""
     if isinstance(value, np.generic):
         value = value.item()
     whole = isinstance(value, int) or (isinstance(value, float) and value == value // 1)
-    if isinstance(value, bool) or not whole or not least <= value <= largest:
-        raise InputError(f"{name} must be a whole number from {least} to {largest}, got {value!r}")
+    if isinstance(value, bool) or not whole or not minimum <= value <= maximum:
+        raise InputError(f"{name} must be a whole number from {minimum} to {maximum}, got {value!r}")
     return int(value)
 
 
@@ -83,8 +83,8 @@ def float32_matrix(name: str, value: Any, shape: tuple[int | None, ...]) -> Floa
         raise InputError(f"{name} must be {wanted}, got {value.dtype}: use {name}.astype(np.float32)")
     if not value.flags.c_contiguous:
         raise InputError(f"{name} must be C-contiguous (a transposed or sliced array is not): use np.ascontiguousarray")
-    found: Float32Array = value
-    return found
+    array: Float32Array = value
+    return array
 
 
 def finite_energy(name: str, values: Float32Array) -> Float32Array:
@@ -146,7 +146,7 @@ def deviations_of(name: str, value: Any, count: int) -> tuple[float, ...]:
 
 
 def normalization_of(value: Any, kernel: Any) -> NormalizationType:
-    """The normalization; the kernel is only looked at."""
+    """The normalization; the kernel is only checked."""
     try:
         KernelType(kernel)
         return NormalizationType(value)
@@ -158,7 +158,7 @@ def normalization_of(value: Any, kernel: Any) -> NormalizationType:
 
 
 def rgb_image(rgbim: Any, height: int, width: int) -> None:
-    """Whether it is uint8 [height, width, 3] and C-contiguous."""
+    """Raise InputError unless it is uint8 [height, width, 3] and C-contiguous."""
     if not isinstance(rgbim, np.ndarray) or rgbim.dtype != np.uint8 or rgbim.ndim != 3:
         got = f"{rgbim.dtype} {rgbim.shape}" if isinstance(rgbim, np.ndarray) else type(rgbim).__name__
         raise InputError(f"rgbim must be uint8 [{height}, {width}, 3], got {got}")

@@ -77,7 +77,7 @@ def _lattice(features: Float32Array, normalization: NormalizationType) -> Any:
 
 
 class Unary:
-    """A unary energy made beforehand, for `setUnary`.
+    """A precomputed unary energy, for `setUnary`.
 
     Attributes:
         energy: float32 [labels, pixels].
@@ -87,13 +87,13 @@ class Unary:
 
 
 class ConstUnary(Unary):
-    """An energy given as it is.
+    """An energy given as an array.
 
     Args:
         u: float32 [labels, pixels].
 
     Raises:
-        InputError: `u` is not like that, or holds NaN.
+        InputError: `u` is no such array, or holds NaN.
     """
 
     def __init__(self, u: Any) -> None:
@@ -108,7 +108,7 @@ class LogisticUnary(Unary):
         f: float32 [features, pixels].
 
     Raises:
-        InputError: they are not like that, or the energy is not finite.
+        InputError: they are no such arrays, or the energy is not finite.
     """
 
     def __init__(self, L: Any, f: Any) -> None:
@@ -126,7 +126,7 @@ class DenseCRF:
         nlabels: number of labels, at least 2.
 
     Raises:
-        InputError: they are not such numbers.
+        InputError: a number is out of range.
     """
 
     def __init__(self, nvar: int, nlabels: int, *_: Any, **__: Any) -> None:
@@ -139,7 +139,7 @@ class DenseCRF:
         """Use a `ConstUnary` or `LogisticUnary`.
 
         Raises:
-            InputError: it is none, or has another shape.
+            InputError: it is neither, or has another shape.
         """
         if not isinstance(u, Unary):
             raise InputError(
@@ -198,7 +198,7 @@ class DenseCRF:
             Marginals Q, float32 [labels, points].
 
         Raises:
-            InputError: niter is no such number.
+            InputError: niter is out of range.
         """
         from lidcam_rt._kernels import crf
 
@@ -208,7 +208,7 @@ class DenseCRF:
         return np.asarray(q, np.float32)
 
     def startInference(self) -> tuple[Float32Array, Float32Array, Float32Array]:
-        """Q before the first step, and two place holders for `stepInference`.
+        """Q before the first step, and two placeholders for `stepInference`.
 
         Returns:
             Q float32 [labels, points] (zeros if there is no unary), and two empty arrays.
@@ -288,7 +288,7 @@ class DenseCRF2D(DenseCRF):
         nlabels: number of labels, at least 2.
 
     Raises:
-        InputError: they are not such numbers.
+        InputError: a number is out of range.
     """
 
     def __init__(self, w: int, h: int, nlabels: int, *_: Any, **__: Any) -> None:

@@ -1,4 +1,4 @@
-"""Options of the dense CRF, and the settings in use."""
+"""Options of the dense CRF, and presets in common use."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["PRESETS", "BilateralTerm", "CrfOptions", "GaussianTerm", "preset"]
 Deviation = float | tuple[float, ...]
 Compat = float | tuple[float, ...] | tuple[tuple[float, ...], ...]
 
-#: Of the sums in mean field: to the bit as pydensecrf, or in the order that is fastest.
+#: How sums in mean field are rounded: as in pydensecrf to the bit, or in the fastest order.
 ROUNDINGS = ("pydensecrf", "fast")
 NORMALIZATIONS = ("none", "before", "after", "symmetric")
 #: Of a compatibility, so that no sum overflows (kernels/crf/mean_field.h).
@@ -138,7 +138,7 @@ class BilateralTerm:
 
 @dataclass(frozen=True, slots=True)
 class CrfOptions:
-    """Mean field of a dense CRF: a Gaussian term, a bilateral term, and more of both where wanted.
+    """Mean field of a dense CRF: a Gaussian term, a bilateral term, and any further terms.
 
     Source: Krahenbuhl and Koltun, NIPS 2011, equation 3.
 
@@ -154,8 +154,8 @@ class CrfOptions:
         normalization: of the two terms above: symmetric, before, after or none.
         terms: further `GaussianTerm` and `BilateralTerm`.
         rounding: `pydensecrf`: each sum in its order and precision, so that results agree to about 1e-6 and have the
-            same bits on every processor. `fast`: sums in the order that is fastest. Where two labels hang in the
-            balance probabilities then differ by up to some 1e-4, as rounding is multiplied by mean field: docs/crf.md.
+            same bits on every processor. `fast`: sums in the fastest order. Where two labels are nearly tied,
+            probabilities then differ by up to about 1e-4, because mean field amplifies rounding: docs/crf.md.
             The same bits from run to run and for any number of threads in both.
 
     Raises:

@@ -1,1 +1,1 @@
-"""The GPU: the CUDA runtime through cuda-python, and our own kernels on arrays that are there already."""
+"""The GPU: the CUDA runtime through cuda-python, and our kernels on arrays that are already there."""

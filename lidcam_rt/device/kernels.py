@@ -1,6 +1,6 @@
-"""The CUDA kernels on arrays that are on the device already: PaS, the largest box, the dense CRF.
+"""The CUDA kernels on arrays that are already on the device: PaS, the largest box, the dense CRF.
 
-Works on whatever offers `__cuda_array_interface__` or DLPack (PyTorch tensors, CuPy arrays, pycuda GPUArrays, Numba),
+Takes anything that offers `__cuda_array_interface__` or DLPack (PyTorch tensors, CuPy arrays, pycuda GPUArrays, Numba),
 on the caller's stream and in the caller's context. Importing this module touches no driver; the first question about a
 device loads libcuda. These kernels give the same bits as `lidcam_rt.pas.pas` and the same boxes as `lidcam_rt.boxes`.
 """
@@ -276,9 +276,9 @@ def mean_field(
 ) -> None:
     """A dense CRF on the device, as `lidcam_rt.crf.DenseCRF.infer` for a batch; returns before it has run.
 
-    Serves all that `CrfOptions` says, with at most 4 terms. The lattices are built on the device. Sums over pixels are
-    sums of integers, whatever `options.rounding` says: the same bits in every run. Against the CPU's result with
-    `rounding="fast"` a probability moves by about 1e-6, and by up to 3e-5 where two labels hang in the balance.
+    Supports every option of `CrfOptions`, with at most 4 terms. The lattices are built on the device. Sums over pixels
+    are sums of integers, whatever `options.rounding` says: the same bits in every run. Against the CPU's result with
+    `rounding="fast"` a probability moves by about 1e-6, and by up to 3e-5 where two labels are nearly tied.
 
     Args:
         image: uint8 [N, H, W, 3] RGB on a device.
@@ -334,17 +334,17 @@ def _present(labels: Any, count: int, total: int) -> list[list[int]]:
     try:
         given = list(labels)
         one = all(isinstance(k, int | np.integer) for k in given)
-        found = [[operator.index(k) for k in entry] for entry in ([given] if one else given)]
+        present = [[operator.index(k) for k in entry] for entry in ([given] if one else given)]
     except TypeError as error:
         raise InputError(f"labels holds the labels present, or one such list per image, got {labels!r}") from error
-    if not one and len(found) != count:
-        raise InputError(f"labels holds {len(found)} lists, there are {count} images: give one each, or one for all")
-    for entry in found:
+    if not one and len(present) != count:
+        raise InputError(f"labels holds {len(present)} lists, there are {count} images: give one each, or one for all")
+    for entry in present:
         if len(set(entry)) != len(entry) or not all(0 <= k < total for k in entry):
             raise InputError(f"labels must be distinct and lie in 0..{total - 1}, got {entry}")
         if len(entry) < 2:
             raise InputError(f"a CRF needs at least 2 labels present in each image, got {entry}")
-    return [sorted(entry) for entry in found]
+    return [sorted(entry) for entry in present]
 
 
 def boxes_at_size(
