@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from lidcam_rt.errors import MissingExtraError
 
-if TYPE_CHECKING:
-    from lidcam_rt.results import Localization
-
 __all__ = ["coco_result", "coco_rle", "detections", "notebook_png"]
 
 _NOTEBOOK_SIDE = 1024
 
 
-def detections(localizations: Sequence[Localization]) -> Any:
-    """`supervision.Detections` of those of them that have a box. See `Localization.to_supervision`.
+def detections(localizations: Sequence[Any]) -> Any:
+    """`supervision.Detections` of those `Localization`s that have a box. See `Localization.to_supervision`.
 
     Raises:
         MissingExtraError: supervision is not installed.

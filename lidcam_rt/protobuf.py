@@ -111,6 +111,8 @@ def model_header(path: str | os.PathLike[str]) -> ModelHeader:
         raise ArtifactError(
             f"{path}: not an ONNX model, or damaged ({error}). Copy or export it again"
         ) from None
+    except ValueError as error:  # a NUL in the path
+        raise ArtifactError(f"{str(path)!r}: not a path ({error})") from None
 
 
 def _fields(data: bytes) -> dict[int, int | bytes]:

@@ -123,6 +123,8 @@ def test_files_that_are_none(tmp_path, model):
         ("cut.onnx", "truncated"),
         ("none.onnx", "no such file"),
         (".", "is a folder"),
+        ("a\0b.onnx", "not a path"),
+        ("a\0b.engine", "cannot be read"),
     ):
         with pytest.raises(ArtifactError, match=says):
             lidcam_rt.load(tmp_path / name)
