@@ -239,8 +239,10 @@ def output_folder(folder: Path) -> Iterator[Path]:
 
 
 def _remove_leftovers(folder: Path) -> None:
-    for leftover in folder.glob(".lidcam-*.part"):
-        leftover.unlink(missing_ok=True)
+    inside = [path for path in folder.iterdir() if path.is_dir() and not (path / LOCK_NAME).exists()]
+    for place in (folder, *inside):
+        for leftover in place.glob(".lidcam-*.part"):
+            leftover.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ from lidcam_export.options import ExportOptions
 from lidcam_export.sources.source import Source, load_source
 from lidcam_rt.artifact import CamSpec, InputSpec, Manifest
 from lidcam_rt.errors import ExportError, InputError
-from lidcam_rt.files import file_sha256, replacing, write_atomically
+from lidcam_rt.files import file_sha256, replacing
 from lidcam_rt.pas import PasOptions
 from lidcam_rt.version import __version__
 
@@ -112,7 +112,8 @@ def export_artifact(
     model, manifest, graph = _build(source, manifest)
     if options.portable:
         model = write_out(model)
-    with replacing(output) as temporary:
+    beside = output.with_name(output.name + ".export.json")
+    with replacing(output) as temporary, replacing(beside) as figures_file:
         onnx.save(model, str(temporary))
         agreement = compare_with_pytorch(temporary, graph, manifest)
         if (
@@ -129,9 +130,7 @@ def export_artifact(
             "agreement": asdict(agreement),
             "versions": {"lidcam_rt": __version__, "torch": torch.__version__, "onnxruntime": ort.__version__},
         }
-        write_atomically(
-            output.with_name(output.name + ".export.json"), json.dumps(figures, indent=1).encode() + b"\n"
-        )
+        figures_file.write_text(json.dumps(figures, indent=1) + "\n")
     return manifest, agreement
 
 

@@ -142,3 +142,13 @@ def test_what_a_killed_writer_leaves_is_removed_by_the_next(tmp_path, how):
 )
 def test_safe_names(text, name):
     assert safe_name(text) == name == safe_name(name)
+
+
+def test_leftovers_in_sub_folders_are_removed_but_not_those_of_another_run(tmp_path):
+    (tmp_path / "samples").mkdir()
+    (tmp_path / "samples" / ".lidcam-0.part").touch()
+    with output_folder(tmp_path / "run"):
+        (tmp_path / "run" / ".lidcam-1.part").touch()
+        with output_folder(tmp_path):
+            assert not (tmp_path / "samples" / ".lidcam-0.part").exists()
+            assert (tmp_path / "run" / ".lidcam-1.part").exists()

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 from lidcam_rt.backends.engine_file import EngineSpec, Profile, sidecar_path
-from lidcam_rt.files import make_folder, write_atomically
+from lidcam_rt.files import replacing
 
 __all__ = ["cache_key", "key_of", "write_engine"]
 
@@ -41,11 +41,12 @@ def key_of(spec: EngineSpec) -> str:
 def write_engine(path: Path, engine: bytes | memoryview, spec: EngineSpec) -> None:
     """Write an engine and its sidecar, each whole or not at all.
 
-    A stop between the two leaves a sidecar that does not fit, which is refused when it is loaded.
+    A stop between the two leaves a sidecar that does not fit, which is refused when it is loaded. What it leaves beside
+    them is removed by the next build.
 
     Raises:
         OutputError: one of the files cannot be written.
     """
-    make_folder(path.parent)
-    write_atomically(path, engine, sync=True)
-    write_atomically(sidecar_path(path), spec.model_dump_json(indent=1).encode() + b"\n", sync=True)
+    with replacing(path) as temporary, replacing(sidecar_path(path)) as sidecar:
+        temporary.write_bytes(engine)
+        sidecar.write_text(spec.model_dump_json(indent=1) + "\n", encoding="utf-8")
