@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 
@@ -157,3 +158,39 @@ def test_damage_at_any_place_is_an_artifact_error_or_harmless(model, tmp_path_fa
         read_manifest(path)
     except ArtifactError as error:
         assert str(path) in str(error)
+
+
+def _number(value):
+    out = bytearray()
+    while value > 127:
+        out.append(value & 127 | 128)
+        value >>= 7
+    return bytes([*out, value])
+
+
+@pytest.mark.parametrize("length", [2**31, 2**62, 2**63 - 1, 2**63, 2**64 - 1])
+@pytest.mark.parametrize("inside", [False, True])
+def test_lengths_beyond_the_file_are_refused(tmp_path, length, inside):
+    """At the top, and within an entry of the metadata."""
+    part = b"\x0a" + _number(length) + b"key"
+    data = b"\x72" + _number(len(part)) + part if inside else b"\x72" + _number(length) + b"key"
+    (tmp_path / "a.onnx").write_bytes(b"\x08\x08" + data)
+    with pytest.raises(ArtifactError, match="truncated"):
+        metadata_props(tmp_path / "a.onnx")
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_a_header_or_an_artifact_error(tmp_path_factory, data):
+    path = tmp_path_factory.getbasetemp() / "any.onnx"
+    path.write_bytes(b"\x3a\x00" + data)
+    with contextlib.suppress(ArtifactError):
+        header = model_header(path)
+        assert all(isinstance(key, str) and isinstance(value, str) for key, value in header.metadata.items())
+
+
+def test_metadata_in_text_that_is_not_utf8(tmp_path):
+    (tmp_path / "a.onnx").write_bytes(b"\x3a\x00\x72\x04\x0a\x02\xff\xfe")
+    with pytest.raises(ArtifactError, match="damaged"):
+        metadata_props(tmp_path / "a.onnx")
+    with pytest.raises(ArtifactError, match=r"not a path|no such file"):
+        metadata_props("a\0.onnx")

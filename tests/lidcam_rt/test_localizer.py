@@ -8,6 +8,7 @@ import artifacts
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 from scipy import ndimage
 
 import lidcam_rt
@@ -271,3 +272,22 @@ def test_graph_that_does_not_fit_its_manifest(tmp_path):
     path.write_bytes(model.SerializeToString())
     with pytest.raises(ArtifactError, match="outputs map8 are missing"):
         lidcam_rt.load(path)
+
+
+def test_load_says_that_it_takes_a_path(model):
+    for wrong in (model.read_bytes(), bytearray(b"x"), None, 3, model.open("rb")):
+        with pytest.raises(InputError, match=r"load needs the path of an artifact .*: write it to a file"):
+            lidcam_rt.load(wrong)
+
+
+def test_a_damaged_picture_is_localized_on_request(model, tmp_path):
+    path = tmp_path / "a.jpg"
+    Image.fromarray(artifacts.picture("red")).save(path, quality=95)
+    path.write_bytes(path.read_bytes()[:-60])
+    with lidcam_rt.load(model, strict=False) as tolerant:
+        for result in (tolerant(path), *tolerant.stream([path]), *tolerant.batch([path])):
+            assert result.missing == "Premature end of JPEG file" == result.to_dict()["missing"]
+        assert tolerant(artifacts.picture("red")).missing is None
+        assert "missing" not in tolerant(artifacts.picture("red")).to_dict()
+    with lidcam_rt.load(model) as strict, pytest.raises(ImageError, match="strict=False"):
+        strict(path)

@@ -21,6 +21,7 @@ from lidcam_rt.image import upright_size
 from lidcam_rt.localizer import Localizer
 from lidcam_rt.results import Failure
 from lidcam_rt.segmenter import Segmenter, SegmentOptions
+from lidcam_rt.text import plain
 
 __all__ = ["check_submission", "write_submission"]
 
@@ -156,6 +157,8 @@ def _check_track(track: int) -> None:
 def _by_stem(images: Sequence[Path]) -> dict[str, Path]:
     by_stem: dict[str, Path] = {}
     for path in images:
+        if plain(path.stem) != path.stem:
+            raise InputError(f"{path}: its name cannot stand in a zip, which holds plain UTF-8. Rename it")
         if path.stem in by_stem:
             raise InputError(f"{path} and {by_stem[path.stem]} would both be {path.stem}.png: names must differ")
         by_stem[path.stem] = path

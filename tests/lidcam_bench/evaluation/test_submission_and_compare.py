@@ -1,6 +1,7 @@
 """Submission files and their validator; two ways to run a model."""
 
 import io
+import os
 import subprocess
 import sys
 import zipfile
@@ -254,3 +255,10 @@ def test_a_checkpoint_without_torch_says_what_to_install(model, folder, tmp_path
     monkeypatch.delitem(sys.modules, "lidcam_export.torch_runner", raising=False)
     with pytest.raises(MissingExtraError, match=r"lidcam-rt\[export\]"):
         open_runner(tmp_path)
+
+
+def test_names_that_a_zip_cannot_hold_are_refused(localizer, tmp_path):
+    for name in (os.fsdecode(b"\xff.png"), "a\nb.png", "\x1b[31m.png"):
+        with pytest.raises(InputError, match="its name cannot stand in a zip"):
+            write_submission(localizer, [tmp_path / name], tmp_path / "a.zip", track=3)
+    assert not list(tmp_path.iterdir())
