@@ -157,7 +157,7 @@ def _check_track(track: int) -> None:
 def _by_stem(images: Sequence[Path]) -> dict[str, Path]:
     by_stem: dict[str, Path] = {}
     for path in images:
-        if plain(path.stem) != path.stem:
+        if plain(path.stem) != path.stem or "\n" in path.stem:
             raise InputError(f"{path}: its name cannot stand in a zip, which holds plain UTF-8. Rename it")
         if path.stem in by_stem:
             raise InputError(f"{path} and {by_stem[path.stem]} would both be {path.stem}.png: names must differ")
