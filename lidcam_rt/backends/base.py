@@ -75,7 +75,7 @@ class Backend(Protocol):
     """An artifact that is ready to run. `run` may be called from several threads at once.
 
     A backend that can tell its own steps apart also has a method `observe(stage: StageHook)`, and then enters the hook
-    around `upload`, `graph` and `download`.
+    around `upload`, `graph` and `download`, or around `graph` and `PaS`.
 
     Attributes:
         name: name and version of the engine.

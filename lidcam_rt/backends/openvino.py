@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lidcam_rt.artifact import Manifest
-from lidcam_rt.backends.base import Opener, Stop, check_threads, usable_cores
+from lidcam_rt.backends.base import Opener, StageHook, Stop, check_threads, unobserved, usable_cores
 from lidcam_rt.backends.outputs import OutputCheck
 from lidcam_rt.errors import ArtifactError, BackendError, InputError, MissingExtraError
 from lidcam_rt.pas import pas
@@ -68,6 +68,7 @@ class OpenVinoBackend:
         self._idle: list[Any] = []
         self._lock = threading.Lock()
         self._streams: OpenVinoBackend | None = None
+        self._stage: StageHook = unobserved
         self.device = "cpu"
         self.inputs: Sequence[Mapping[str, Any]] = [_described(port) for port in self._compiled.inputs]
         promised = OutputCheck(manifest).outputs
@@ -94,7 +95,8 @@ class OpenVinoBackend:
             request = self._idle.pop() if self._idle else None
         try:
             request = request or compiled.create_infer_request()
-            request.infer(feed, share_inputs=True)
+            with self._stage("graph"):
+                request.infer(feed, share_inputs=True)
             needed = {*outputs, "cam"} - set(_PAS) if set(outputs) & set(_PAS) else set(outputs)
             values = {name: np.array(request.get_tensor(name).data) for name in needed}
         except Exception as error:
@@ -105,9 +107,14 @@ class OpenVinoBackend:
             self._idle.append(request)
         if set(outputs) & set(_PAS):
             spec = self._manifest.input
-            maps = pas(values["cam"], (spec.height, spec.width), self._manifest.pas, threads=self._threads)
+            with self._stage("PaS"):
+                maps = pas(values["cam"], (spec.height, spec.width), self._manifest.pas, threads=self._threads)
             values |= {"map8": maps.map, "mask": maps.mask.view(np.uint8), "threshold": maps.threshold}
         return {name: values[name] for name in outputs}
+
+    def observe(self, stage: StageHook) -> None:
+        """Have a hook entered around the graph (network and CAM) and PaS."""
+        self._stage = stage
 
     def for_streams(self) -> tuple[OpenVinoBackend, int]:
         """Several calls of one thread each. They are compiled, with a copy of the weights, when first asked for."""

@@ -15,7 +15,7 @@ __all__ = ["app"]
 #: Exit statuses of `compare`: a bound is broken; a bound seems broken, and the samples do not settle it.
 BEYOND, UNDECIDED = 1, 9
 #: What the terminal shows of the report's first table.
-_SHOWN = ("verdicts", "p50, ms", "p99, ms", "pictures/s offline", "accuracy")
+_SHOWN = ("verdicts", "p50, ms", "p99, ms", "pictures/s offline", "accuracy", "mask IoU with the reference")
 #: Exit status of a measurement in which some variants could not be run.
 SOME_FAILED = 8
 

@@ -79,8 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     marks = [_FIRST_LINE]
     job = json.loads(Path((arguments or sys.argv[1:])[0]).read_text())
     target, picture = job["target"], Path(job["picture"]).read_bytes()
-    torch = target["engine"] in ("pytorch", "torch-compile") or Path(target["path"]).is_dir()
-    if torch or target["precision"] != "auto":
+    if target["engine"] in ("pytorch", "torch-compile"):
         from lidcam_bench.latency.target import Target, open_target
 
         marks.append(time.monotonic_ns())
@@ -89,7 +88,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         from lidcam_rt import load
 
         marks.append(time.monotonic_ns())
-        localizer = load(target["path"], backend=target["engine"], device=target["device"], threads=target["threads"])
+        names = {"engine": "backend", "device": "device", "threads": "threads", "precision": "precision"}
+        localizer = load(target["path"], **{option: target[name] for name, option in names.items()})
     marks.append(time.monotonic_ns())
     for _ in range(2):
         localizer(picture, keep_image=False, refine=target["refine"])

@@ -44,11 +44,6 @@ def measure(job: Job, progress: Callable[[str], None] = lambda text: None) -> Ru
         LidcamError: the target cannot be opened or run.
     """
     target = job.target
-    cold = None
-    if job.cold_starts:
-        progress("cold start")
-        with tempfile.TemporaryDirectory(prefix="lidcam-cold-") as folder:
-            cold = measure_cold_start(target, job.images[0], job.cold_starts, Path(folder))
     pictures = [path.read_bytes() for path in job.images]
     before = resident_mb()
     progress("load")
@@ -78,6 +73,11 @@ def measure(job: Job, progress: Callable[[str], None] = lambda text: None) -> Ru
         if job.accuracy is not None:
             progress("accuracy")
             accuracy = measure_accuracy(localizer, target, job.accuracy)
+        cold = None
+        if job.cold_starts:
+            progress("cold start")
+            with tempfile.TemporaryDirectory(prefix="lidcam-cold-") as folder:
+                cold = measure_cold_start(target, job.images[0], job.cold_starts, Path(folder))
         return Run(
             variant=describe(target, localizer),
             cold_start=cold,

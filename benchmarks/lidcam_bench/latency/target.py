@@ -88,7 +88,7 @@ def open_target(target: Target) -> Localizer:
             backend=target.engine,
             device=target.device,
             threads=target.threads,
-            **_precision(load, target),
+            precision=target.precision,
         )
     if target.engine not in (*PYTORCH, "auto"):
         raise InputError(
@@ -110,11 +110,3 @@ def open_target(target: Target) -> Localizer:
     if not isinstance(opened, Localizer):
         raise InputError(f"{target.path.name}: {runner.value} gives no Localizer, whose steps could be timed")
     return opened
-
-
-def _precision(opener: Callable[..., Any], target: Target) -> dict[str, Any]:
-    if target.precision == "auto":
-        return {}
-    if "precision" not in inspect.signature(opener).parameters:
-        raise InputError(f"{target.path.name}: no engine here takes a precision; export or build the file in it")
-    return {"precision": target.precision}

@@ -94,6 +94,7 @@ def _glance(runs: Sequence[Run], labels: dict[str, str]) -> dict[str, Any]:
         ("cold start, s", lambda run: number(None if run.cold_start is None else run.cold_start.total_ms / 1000)),
         ("J per picture", _joule),
         ("accuracy", _headline),
+        ("mask IoU with the reference", _agreement),
     ]
     rows: list[dict[str, Any]] = []
     for run in runs:
@@ -150,9 +151,13 @@ def _headline(run: Run) -> str:
     for name in ("miou", "track3", "max_box_acc", "top1_cls"):
         if name in run.accuracy.scores:
             return f"{name} {number(run.accuracy.scores[name])}"
-    if "mask_iou_mean" in run.accuracy.agreement:
-        return f"mask IoU with the reference {run.accuracy.agreement['mask_iou_mean']:.4f}"
     return "–"
+
+
+def _agreement(run: Run) -> str:
+    if run.accuracy is None or "mask_iou_mean" not in run.accuracy.agreement:
+        return "–"
+    return f"{run.accuracy.agreement['mask_iou_mean']:.4f}"
 
 
 def _run(run: Run, label: str) -> dict[str, Any]:
