@@ -6,6 +6,7 @@ made in another thread, while the caller waits in a way that can be interrupted;
 
 from __future__ import annotations
 
+import contextvars
 import queue
 import threading
 from collections.abc import Callable
@@ -28,7 +29,7 @@ class Watch:
         self._lock = threading.Lock()
 
     def call(self, function: Callable[[], _T], stop: Stop, deadline: float | None = None) -> _T:
-        """The result of `function`, or its error.
+        """The result of `function`, or its error. It sees the caller's context variables.
 
         Args:
             function: what to call.
@@ -39,10 +40,11 @@ class Watch:
             TimeoutError: the deadline passed.
         """
         future: Future[_T] = Future()
+        context = contextvars.copy_context()
 
         def job() -> None:
             try:
-                result = function()
+                result = context.run(function)
             except BaseException as error:
                 future.set_exception(error)
             else:

@@ -14,7 +14,7 @@ from typing import IO, Any
 
 from lidcam_bench.latency.diagnosis import diagnose_machine
 from lidcam_bench.latency.facts import Floor
-from lidcam_bench.latency.floor import measure_floor
+from lidcam_bench.latency.floor import best_of, measure_floor
 from lidcam_bench.latency.job import Job
 from lidcam_bench.latency.machine import describe_machine
 from lidcam_bench.latency.plan import BenchOptions
@@ -86,7 +86,7 @@ def run_bench(
         machine=describe_machine(),
         floor=floor,
         floor_again=after,
-        runs=tuple(_with_work(entry, floor) for entry in runs),
+        runs=tuple(_with_work(entry, best_of(floor, after)) for entry in runs),
         findings=diagnose_machine(floor, after),
     )
 

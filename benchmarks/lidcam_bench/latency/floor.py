@@ -26,7 +26,7 @@ import numpy as np
 from lidcam_bench.latency.facts import Floor, Rate
 from lidcam_rt.errors import LidcamError
 
-__all__ = ["best_rate", "measure_floor", "merge"]
+__all__ = ["best_of", "best_rate", "measure_floor", "merge"]
 
 _SIDE = 1024
 _COPY_BYTES = 1 << 28
@@ -72,6 +72,17 @@ def merge(parts: Iterable[Floor]) -> Floor:
         launch_us=launches[0] if launches else None,
         missing=missing,
     )
+
+
+def best_of(before: Floor, after: Floor | None) -> Floor:
+    """The higher rate of two measurements of the same machine: a ceiling is what was reached at some time."""
+    if after is None:
+        return before
+    matrix = []
+    for rate in before.matrix:
+        again = after.rate(rate.what, rate.threads)
+        matrix.append(again if again is not None and again.value > rate.value else rate)
+    return before.model_copy(update={"matrix": tuple(matrix)})
 
 
 def best_rate(

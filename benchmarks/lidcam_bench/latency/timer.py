@@ -7,11 +7,11 @@ stream is timed by two events on that stream instead, which disturbs nothing; ev
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from types import TracebackType
 from typing import Protocol
 
@@ -54,6 +54,21 @@ class Timing:
         self.stages_ns[name] = self.stages_ns.get(name, 0) + duration
 
 
+class _State:
+    """Where a thread, and those that it has work done by with its context, is at the moment."""
+
+    __slots__ = ("path", "timer", "timing")
+
+    def __init__(self, timer: StageTimer, timing: Timing | None) -> None:
+        self.timer = timer
+        self.timing = timing
+        self.path = ""
+
+
+#: The runtime may make an engine's call in another thread; its context variables go along.
+_current: ContextVar[_State | None] = ContextVar("lidcam_bench_stage", default=None)
+
+
 class StageTimer:
     """Times queries and their steps. May be used from several threads at once, a query per thread.
 
@@ -78,7 +93,6 @@ class StageTimer:
         self._clock = clock
         self._device = device
         self._exclusive = exclusive
-        self._local = threading.local()
         self.loose_ns: dict[str, list[int]] = defaultdict(list)
 
     @contextmanager
@@ -91,16 +105,16 @@ class StageTimer:
         Raises:
             RuntimeError: this thread is in a query already.
         """
-        if getattr(self._local, "timing", None) is not None:
+        if self._state().timing is not None:
             raise RuntimeError("a query inside a query cannot be timed")
-        timing = self._local.timing = Timing()
-        self._local.path = ""
+        timing = Timing()
+        token = _current.set(_State(self, timing))
         try:
             start = self._now()
             yield timing
             end = self._now()
         finally:
-            self._local.timing = None
+            _current.reset(token)
         timing.whole_ns = end - start
         if self._device is not None and timing._events:
             if not self._exclusive:  # not synchronised above
@@ -119,6 +133,13 @@ class StageTimer:
         """
         return _Stage(self, name, stream)
 
+    def _state(self) -> _State:
+        state = _current.get()
+        if state is None or state.timer is not self:
+            state = _State(self, None)
+            _current.set(state)
+        return state
+
     def _now(self) -> int:
         if self._exclusive and self._device is not None:
             self._device.synchronize()
@@ -128,25 +149,21 @@ class StageTimer:
 class _Stage:
     """One step under way."""
 
-    __slots__ = ("_first", "_name", "_outer", "_start", "_stream", "_timer", "_timing")
+    __slots__ = ("_first", "_name", "_outer", "_start", "_state", "_stream", "_timer")
 
     def __init__(self, timer: StageTimer, name: str, stream: int | None) -> None:
         self._timer = timer
         self._name = name
         self._stream = stream
-        self._first: object = None
-        self._start = 0
-        self._outer = ""
-        self._timing: Timing | None = None
 
     def __enter__(self) -> None:
         timer = self._timer
-        self._timing = getattr(timer._local, "timing", None)
-        self._outer = getattr(timer._local, "path", "")
-        timer._local.path = f"{self._outer}/{self._name}" if self._outer else self._name
+        state = self._state = timer._state()
+        self._outer = state.path
+        state.path = f"{self._outer}/{self._name}" if self._outer else self._name
         device = timer._device
-        if self._stream is not None and device is not None and self._timing is not None:
-            self._first = device.record(self._stream)
+        if self._stream is not None and device is not None and state.timing is not None:
+            self._first: object = device.record(self._stream)
         else:
             self._stream = None
             self._start = timer._now()
@@ -154,9 +171,9 @@ class _Stage:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        timer, timing = self._timer, self._timing
-        name = timer._local.path
-        timer._local.path = self._outer
+        timer, state = self._timer, self._state
+        name, timing = state.path, state.timing
+        state.path = self._outer
         if kind is not None:
             return
         if self._stream is not None and timing is not None and timer._device is not None:

@@ -299,7 +299,10 @@ def _work(run: Run) -> str:
     if work.floor_ms is None:
         return f"{text}; {work.reason}"
     text += f"; at {work.against} they take {number(work.floor_ms)} ms"
-    return text if work.reached_percent is None else f"{text}: the network reaches {work.reached_percent:.0f}% of that"
+    if work.reached_percent is None:
+        return text
+    over = " (over 100%: the machine was slower when its floor was measured)" if work.reached_percent > 100 else ""
+    return f"{text}: the network reaches {work.reached_percent:.0f}% of that{over}"
 
 
 def _split(run: Run) -> dict[str, Any] | None:

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 from lidcam_bench.latency import floor as module
 from lidcam_bench.latency.facts import Floor, Rate
-from lidcam_bench.latency.floor import best_rate, main, measure_floor, measure_gpu, measure_here, merge
+from lidcam_bench.latency.floor import best_of, best_rate, main, measure_floor, measure_gpu, measure_here, merge
 from lidcam_bench.latency.work import against_floor
 
 from lidcam_rt.errors import LidcamError
@@ -37,6 +37,13 @@ def test_floors_of_several_thread_counts_are_one():
     assert both.rate("fp32", 2) == rate("fp32", 2) and both.rate("fp32", 4) is None
     assert [entry.threads for entry in both.bandwidth] == [1, 2]
     assert both.missing == {"bf16": "b"} and both.launch_us == 2.5
+
+
+def test_a_ceiling_is_the_higher_of_two_measurements():
+    before = Floor(matrix=(rate("fp32", 1, 5.0), rate("int8", 1, 9.0)), bandwidth=(rate("copy", 1),))
+    after = Floor(matrix=(rate("fp32", 1, 7.0), rate("int8", 1, 8.0)))
+    assert [entry.value for entry in best_of(before, after).matrix] == [7.0, 9.0]
+    assert best_of(before, None) is before
 
 
 def test_the_best_library_counts_and_a_failure_is_told(monkeypatch):

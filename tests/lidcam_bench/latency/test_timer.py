@@ -8,6 +8,9 @@ import pytest
 from lidcam_bench.latency import timer as timer_module
 from lidcam_bench.latency.timer import StageTimer, _Stage
 
+from lidcam_rt.backends.base import Stop
+from lidcam_rt.watch import Watch
+
 
 class World:
     """A host clock and a device with one queue of work; a log of what was asked in which order."""
@@ -174,6 +177,29 @@ def test_threads_keep_their_queries_apart():
     [thread.start() for thread in threads]
     [thread.join() for thread in threads]
     assert set(found["a"].stages_ns) == {"a"} and set(found["b"].stages_ns) == {"b"}
+
+
+def test_a_step_in_another_thread_with_the_caller_s_context_belongs_to_its_query():
+    """So does the runtime call an engine from the main thread."""
+    world = World()
+    timer = StageTimer(clock=world.clock)
+
+    def call():
+        with timer.stage("graph"):
+            world.host_work(5)
+
+    with timer.query() as timing, timer.stage("network"):
+        Watch().call(call, Stop())
+        world.host_work(1)
+    assert timing.stages_ns == {"network/graph": 5, "network": 6} and not timer.loose_ns
+
+
+def test_two_timers_at_once_keep_apart():
+    world = World()
+    one, two = StageTimer(clock=world.clock), StageTimer(clock=world.clock)
+    with one.query() as outer, two.query() as inner, two.stage("a"):
+        world.host_work(2)
+    assert outer.stages_ns == {} and inner.stages_ns == {"a": 2} and outer.whole_ns == 2
 
 
 def test_steps_outside_a_query_are_kept_apart():
