@@ -218,6 +218,10 @@ class CpuLauncher:
         """One."""
         return [{"ordinal": 0, "name": "CPU", "major": 0, "minor": 0, "processors": 1, "shared_limit": 0}]
 
+    def device_of(self, address: int) -> int:
+        """All memory is the CPU's."""
+        return 0
+
     def pas(self, cam, count, h, w, height, width, percentile, theta, mode, precision, where, interpolation, map_,
             mask, threshold, stream):  # fmt: skip
         """See kernels/python/bind_cuda.cpp."""
@@ -232,7 +236,7 @@ class CpuLauncher:
         _memory(mask, (count, 1, height, width), np.uint8)[...] = found.mask
         _memory(threshold, (count, 1), np.float32)[...] = found.threshold
 
-    def boxes(self, mask, count, height, width, by_pixels, boxes, stream):
+    def boxes(self, mask, count, height, width, by_pixels, boxes, workspace, size, stream):
         """See kernels/python/bind_cuda.cpp."""
         from lidcam_rt.boxes import largest_box
 
@@ -240,7 +244,9 @@ class CpuLauncher:
         for i, one in enumerate(_memory(mask, (count, height, width), np.uint8)):
             out[i] = largest_box(one, by="pixels" if by_pixels else "contour") or (-1,) * 4
 
-    def boxes_at_size(self, map_, level, count, map_height, map_width, height, width, by_pixels, boxes, stream):
+    def boxes_at_size(
+        self, map_, level, count, map_height, map_width, height, width, by_pixels, boxes, workspace, size, stream
+    ):
         """See kernels/python/bind_cuda.cpp."""
         import cv2
 
@@ -248,11 +254,11 @@ class CpuLauncher:
         levels = _memory(level, (count,), np.float32)
         large = [cv2.resize(one, (width, height), interpolation=cv2.INTER_LINEAR) for one in maps]
         masks = np.stack([(a > b) for a, b in zip(large, levels, strict=True)]).astype(np.uint8)
-        self.boxes(masks.ctypes.data, count, height, width, by_pixels, boxes, stream)
+        self.boxes(masks.ctypes.data, count, height, width, by_pixels, boxes, workspace, size, stream)
 
     def mean_field(
         self, image, unary, count, labels, height, width, terms, iterations, q, status, capacity, tolerance, present,
-        stream,
+        workspace, size, stream,
     ):  # fmt: skip
         """See kernels/python/bind_cuda.cpp."""
         from lidcam_rt._kernels import crf

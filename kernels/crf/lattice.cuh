@@ -107,13 +107,17 @@ __device__ void locate(const float* point, Key* key, float* weight) {
   }
 }
 
-// The slot of a key, new or old; -1 where the table is full.
+// The slot of a key, new or old; -1 where there are more vertices than the capacity. The table then stops filling up:
+// at least half of it stays free, so that no search is long.
 __device__ inline int insert(const Memory& m, const Args& args, Key key) {
   const unsigned mask = unsigned(args.slots) - 1;
   unsigned h = hash(key) & mask;
   for (int tries = 0; tries < args.slots; ++tries, h = (h + 1) & mask) {
     Key seen = *const_cast<volatile Key*>(&m.keys[h]);
-    if (seen == kEmpty) seen = atomicCAS(&m.keys[h], kEmpty, key);
+    if (seen == kEmpty) {
+      if (*const_cast<volatile int*>(&m.counts[0]) > args.capacity) return -1;
+      seen = atomicCAS(&m.keys[h], kEmpty, key);
+    }
     if (seen == key) return int(h);
     if (seen != kEmpty) continue;
     m.ids[h] = atomicAdd(&m.counts[0], 1);

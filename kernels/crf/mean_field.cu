@@ -17,7 +17,8 @@ extern "C" __global__ void __launch_bounds__(512) lidcam_crf_words(Words words, 
 }
 
 // Grid: x over slots and neighbours, y over images and terms.
-extern "C" __global__ void __launch_bounds__(512) lidcam_crf_clear(Args args, unsigned char* memory) {
+extern "C" __global__ void __launch_bounds__(512)
+    lidcam_crf_clear(const __grid_constant__ Args args, unsigned char* memory) {
   const Place where = place(int64_t(args.height) * args.width, args.capacity, args.slots, args.channels);
   const Memory m(memory_of(memory, args, blockIdx.y / args.terms, blockIdx.y % args.terms), where);
   const int64_t k = blockIdx.x * int64_t(blockDim.x) + threadIdx.x;
@@ -28,7 +29,7 @@ extern "C" __global__ void __launch_bounds__(512) lidcam_crf_clear(Args args, un
 
 // Grid: x over pixels, rounded up to four; y over images and terms.
 extern "C" __global__ void __launch_bounds__(512)
-    lidcam_crf_vertices(const uint8_t* image, Args args, unsigned char* memory) {
+    lidcam_crf_vertices(const uint8_t* image, const __grid_constant__ Args args, unsigned char* memory) {
   const int term = blockIdx.y % args.terms, p = blockIdx.x * blockDim.x + threadIdx.x;
   const int64_t i = blockIdx.y / args.terms, pixels = int64_t(args.height) * args.width;
   if (p >= (pixels + 3) / 4 * 4) return;
@@ -41,7 +42,8 @@ extern "C" __global__ void __launch_bounds__(512)
 }
 
 // Grid: x over pixels and slots; y over images and terms.
-extern "C" __global__ void __launch_bounds__(512) lidcam_crf_neighbours(Args args, unsigned char* memory) {
+extern "C" __global__ void __launch_bounds__(512)
+    lidcam_crf_neighbours(const __grid_constant__ Args args, unsigned char* memory) {
   const int term = blockIdx.y % args.terms, k = blockIdx.x * blockDim.x + threadIdx.x;
   const Memory m(memory_of(memory, args, blockIdx.y / args.terms, term),
                  place(int64_t(args.height) * args.width, args.capacity, args.slots, args.channels));
@@ -62,13 +64,15 @@ __device__ void image_field(const Team& team, int64_t i, const float* unary, con
              kept, q + i * n, status + i, lidcam_crf_shared);
 }
 
-extern "C" __global__ void __launch_bounds__(512)
-    lidcam_crf(const float* unary, Args args, unsigned char* memory, float* q, int* status) {
+// One block per multiprocessor: its registers then hold all that a thread needs.
+extern "C" __global__ void __launch_bounds__(512, 1)
+    lidcam_crf(const float* unary, const __grid_constant__ Args args, unsigned char* memory, float* q, int* status) {
   image_field(Block{}, blockIdx.x, unary, args, memory, q, status);
 }
 
-extern "C" __global__ void __launch_bounds__(512)
-    lidcam_crf_cluster(const float* unary, Args args, unsigned char* memory, float* q, int* status) {
+extern "C" __global__ void __launch_bounds__(512, 1)
+    lidcam_crf_cluster(const float* unary, const __grid_constant__ Args args, unsigned char* memory, float* q,
+                       int* status) {
 #if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
   const Cluster team;
   image_field(team, blockIdx.x / team.size(), unary, args, memory, q, status);

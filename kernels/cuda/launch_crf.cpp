@@ -133,13 +133,13 @@ size_t crf_workspace(int64_t count, int labels, int height, int width, const Crf
 }
 
 void launch_crf(Stream stream, const uint8_t* image, const float* unary, int64_t count, int labels, int height,
-                int width, const CrfOptions& options, float* q, int32_t* status, void* workspace) {
+                int width, const CrfOptions& options, float* q, int32_t* status, const Workspace& workspace) {
   Crf crf = plan_crf(count, labels, height, width, options);
   crf::cuda::Args& args = crf.args;
   if (count == 0) return;
   const Scope scope(stream, unary);
   const Device& device = scope.device();
-  const Memory memory(workspace, crf.bytes, stream);
+  const Memory memory(workspace, crf.bytes, stream, device);
   void* place = memory.data();
 
   Launch how;
@@ -167,10 +167,10 @@ void launch_crf(Stream stream, const uint8_t* image, const float* unary, int64_t
   over(std::max<int64_t>(args.slots, pixels));
   launch(function(Image::crf, "lidcam_crf_neighbours"), how, tables);
 
-  unsigned cluster = device.major >= 9 ? 8 : 1;
-  while (cluster > 1 && count * cluster > device.processors) cluster /= 2;
-  args.shared_bytes = cluster > 1 ? 0 : device.shared_limit;
   how.rows = 1;
+  unsigned cluster = 1;
+  if (device.major >= 9) cluster = cluster_for(function(Image::crf, "lidcam_crf_cluster"), how, count, 8, device);
+  args.shared_bytes = cluster > 1 ? 0 : device.shared_limit;
   how.cluster = cluster;
   how.grid = unsigned(count) * cluster;
   how.shared = unsigned(args.shared_bytes);

@@ -30,17 +30,19 @@ void launch_pas(Stream stream, const float* cam, int64_t count, int h, int w, in
   const int64_t wanted = pas::cuda::kFixedBytes + taps * pas::cuda::kTapBytes + int64_t(h) * w * 4;
   args.shared_bytes = int(std::min<int64_t>(wanted, device.shared_limit));
 
-  // Blocks share a map where the device has clusters, as long as all blocks run at once.
-  unsigned cluster = device.major >= 9 ? 8 : 1;
-  while (cluster > 1 && (count * cluster > device.processors || unsigned(height) < 4 * cluster)) cluster /= 2;
   Launch how;
-  how.grid = unsigned(count) * cluster;
   how.block = pas::cuda::kThreads;
   how.shared = unsigned(args.shared_bytes);
-  how.cluster = cluster;
   how.stream = stream;
+  // Blocks share a map where the device has clusters, as long as all of them run at once.
+  if (device.major >= 9) {
+    unsigned limit = 8;
+    while (limit > 1 && unsigned(height) < 4 * limit) limit /= 2;
+    how.cluster = cluster_for(function(Image::pas, "lidcam_pas_cluster"), how, count, limit, device);
+  }
+  how.grid = unsigned(count) * how.cluster;
   void* arguments[] = {&cam, &args, &map, &mask, &threshold};
-  launch(function(Image::pas, cluster > 1 ? "lidcam_pas_cluster" : "lidcam_pas"), how, arguments);
+  launch(function(Image::pas, how.cluster > 1 ? "lidcam_pas_cluster" : "lidcam_pas"), how, arguments);
 }
 
 void launch_pas_words(Stream stream, const float* cam, int64_t count, int h, int w, int height, int width,
@@ -50,12 +52,20 @@ void launch_pas_words(Stream stream, const float* cam, int64_t count, int h, int
   const Scope scope(stream, cam);
   pas::cuda::Args args = arguments_of(options, h, w, height, width);
   args.shared_bytes = 49152;
-  const bool clusters = scope.device().major >= 9;
   Launch how;
-  how.grid = unsigned(count) * (clusters ? 8 : 1);  // the cluster's size is part of the PTX
   how.block = pas::cuda::kThreads;
   how.shared = unsigned(args.shared_bytes);
   how.stream = stream;
+  void* kernel = nullptr;
+  unsigned blocks = 1;
+  if (scope.device().major >= 9) {  // the cluster's size is part of the PTX, and small slices of a device hold none
+    Launch cluster = how;
+    cluster.grid = cluster.cluster = 8;
+    kernel = function(Image::pas_words_90, "lidcam_pas_aot");
+    if (max_clusters(kernel, cluster, scope.device()) > 0) blocks = 8;
+  }
+  if (blocks == 1) kernel = function(Image::pas_words_75, "lidcam_pas_aot");
+  how.grid = unsigned(count) * blocks;
   const void* like = nullptr;
   void* arguments[] = {&cam,
                        &like,
@@ -70,7 +80,7 @@ void launch_pas_words(Stream stream, const float* cam, int64_t count, int h, int
                        &map,
                        &mask,
                        &threshold};
-  launch(function(clusters ? Image::pas_words_90 : Image::pas_words_75, "lidcam_pas_aot"), how, arguments);
+  launch(kernel, how, arguments);
 }
 
 AheadOfTime pas_ahead_of_time(int major) { return {aot_ptx(major >= 9), major >= 9 ? 8 : 1}; }

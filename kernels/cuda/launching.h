@@ -10,11 +10,13 @@ namespace lidcam::cuda {
 // Throws std::invalid_argument unless each side has 1 to 32768 pixels and the count fits a grid.
 void check_size(int64_t count, std::initializer_list<int> sides);
 
-// The caller's workspace, or as many bytes of the stream's memory pool where the caller gives none.
+// The caller's workspace, or memory of the device's pool where that is too small.
 class Memory {
  public:
-  Memory(void* given, size_t bytes, Stream stream)
-      : data_(given ? given : allocate(bytes, stream)), stream_(stream), mine_(!given) {}
+  Memory(const Workspace& given, size_t bytes, Stream stream, const Device& device)
+      : stream_(stream), mine_(!given.data || given.bytes < bytes) {
+    data_ = mine_ ? allocate(bytes, stream, device) : given.data;
+  }
   Memory(const Memory&) = delete;
   Memory& operator=(const Memory&) = delete;
   ~Memory() {

@@ -10,7 +10,7 @@ constexpr uint32_t kApiVersion = 17;
 
 // PaS on the CPU; always there, because a graph's node needs the schema.
 const OrtCustomOp* pas_cpu();
-// PaS on a CUDA device; registered where a device answers.
+// PaS on a CUDA device; registered where a driver is installed.
 const OrtCustomOp* pas_cuda();
 
 }  // namespace lidcam::ops

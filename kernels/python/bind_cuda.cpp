@@ -7,6 +7,7 @@
 #include <nanobind/stl/vector.h>
 
 #include <algorithm>
+#include <memory>
 #include <tuple>
 #include <vector>
 
@@ -21,9 +22,94 @@ using namespace lidcam::cuda;
 
 namespace {
 
+using Terms = std::vector<std::tuple<std::vector<float>, std::vector<float>, int>>;
+
 template <class T>
 T* device(uintptr_t address) {
   return reinterpret_cast<T*>(address);
+}
+
+nb::list list_devices() {
+  nb::list all;
+  for (const Device& d : devices()) {
+    nb::dict entry;
+    entry["ordinal"] = d.ordinal;
+    entry["name"] = d.name;
+    entry["major"] = d.major;
+    entry["minor"] = d.minor;
+    entry["processors"] = d.processors;
+    entry["shared_limit"] = d.shared_limit;
+    all.append(entry);
+  }
+  return all;
+}
+
+// Address, shape, type code, bits, device and density of an array behind a DLPack capsule, and what keeps it alive: its
+// memory may belong to the capsule alone.
+nb::tuple look(nb::ndarray<nb::ro> array) {
+  nb::list shape;
+  bool dense = true;
+  int64_t step = 1;
+  for (size_t i = array.ndim(); i-- > 0;) {
+    dense = dense && (array.shape(i) <= 1 || array.stride(i) == step);
+    step *= int64_t(array.shape(i));
+  }
+  for (size_t i = 0; i < array.ndim(); ++i) shape.append(array.shape(i));
+  auto kept = std::make_unique<nb::ndarray<nb::ro>>(array);
+  nb::capsule owner(kept.get(), [](void* p) noexcept { delete static_cast<nb::ndarray<nb::ro>*>(p); });
+  kept.release();
+  return nb::make_tuple(reinterpret_cast<uintptr_t>(array.data()), nb::tuple(shape), int(array.dtype().code),
+                        int(array.dtype().bits), array.device_type() == nb::device::cuda::value, dense, owner);
+}
+
+void pas(uintptr_t cam, int64_t count, int h, int w, int height, int width, double percentile, double theta,
+         std::string_view mode, std::string_view precision, std::string_view where, std::string_view interpolation,
+         uintptr_t map, uintptr_t mask, uintptr_t threshold, uintptr_t stream) {
+  const auto options = lidcam::pas::make_options(percentile, theta, mode, precision, where, interpolation);
+  nb::gil_scoped_release release;
+  launch_pas(device<void>(stream), device<float>(cam), count, h, w, height, width, options, device<uint8_t>(map),
+             device<uint8_t>(mask), device<float>(threshold));
+}
+
+void boxes(uintptr_t mask, int64_t count, int height, int width, bool by_pixels, uintptr_t boxes, uintptr_t workspace,
+           size_t bytes, uintptr_t stream) {
+  nb::gil_scoped_release release;
+  launch_boxes(device<void>(stream), device<uint8_t>(mask), count, height, width, by_pixels, device<int32_t>(boxes),
+               {device<void>(workspace), bytes});
+}
+
+void boxes_at_size(uintptr_t map, uintptr_t level, int64_t count, int map_height, int map_width, int height, int width,
+                   bool by_pixels, uintptr_t boxes, uintptr_t workspace, size_t bytes, uintptr_t stream) {
+  nb::gil_scoped_release release;
+  launch_boxes_at_size(device<void>(stream), device<uint8_t>(map), device<float>(level), count, map_height, map_width,
+                       height, width, by_pixels, device<int32_t>(boxes), {device<void>(workspace), bytes});
+}
+
+// terms: as lidcam_rt._kernels.crf.infer takes them.
+CrfOptions crf_options(const Terms& terms, int iterations, int capacity, float tolerance,
+                       const std::vector<std::vector<int>>& present) {
+  using lidcam::crf::Normalization;
+  CrfOptions options{{}, iterations, tolerance, present, capacity};
+  for (const auto& [deviation, compat, normalization] : terms) {
+    const auto kind = Normalization(normalization);
+    CrfTerm term;
+    term.bilateral = deviation.size() == 5;
+    term.compat = compat;
+    term.before = kind == Normalization::symmetric || kind == Normalization::before;
+    term.after = kind == Normalization::symmetric || kind == Normalization::after;
+    std::copy_n(deviation.begin(), std::min<size_t>(5, deviation.size()), term.deviation);
+    options.terms.push_back(term);
+  }
+  return options;
+}
+
+void mean_field(uintptr_t image, uintptr_t unary, int64_t count, int labels, int height, int width, const Terms& terms,
+                int iterations, uintptr_t q, uintptr_t status, int capacity, float tolerance,
+                const std::vector<std::vector<int>>& present, uintptr_t workspace, size_t bytes, uintptr_t stream) {
+  const CrfOptions options = crf_options(terms, iterations, capacity, tolerance, present);
+  nb::gil_scoped_release release;
+  launch_crf(device<void>(stream), device<uint8_t>(image), device<float>(unary), count, labels, height, width, options,
+             device<float>(q), device<int32_t>(status), {device<void>(workspace), bytes});
 }
 
 }  // namespace
@@ -35,20 +121,7 @@ void bind_cuda(nb::module_& parent) {
   m.def("available", &available);
   m.def("reason", &reason);
   m.def("architectures", [] { return std::string(architectures()); });
-  m.def("devices", [] {
-    nb::list all;
-    for (const Device& d : devices()) {
-      nb::dict entry;
-      entry["ordinal"] = d.ordinal;
-      entry["name"] = d.name;
-      entry["major"] = d.major;
-      entry["minor"] = d.minor;
-      entry["processors"] = d.processors;
-      entry["shared_limit"] = d.shared_limit;
-      all.append(entry);
-    }
-    return all;
-  });
+  m.def("devices", &list_devices);
   m.def(
       "pas_ahead_of_time",
       [](int major) {
@@ -56,60 +129,31 @@ void bind_cuda(nb::module_& parent) {
         return nb::make_tuple(nb::bytes(a.ptx.data(), a.ptx.size()), a.blocks_per_map);
       },
       nb::arg("major"));
-  // Address, shape, type code, bits and device of an array that offers DLPack only.
+  m.def("look", &look, nb::arg("capsule"));
+  m.def("device_of", [](uintptr_t address) { return device_of(device<void>(address)); }, nb::arg("address"));
   m.def(
-      "look",
-      [](nb::ndarray<> a) {
-        nb::list shape;
-        bool dense = true;
-        int64_t step = 1;
-        for (size_t i = a.ndim(); i-- > 0;) {
-          dense = dense && (a.shape(i) <= 1 || a.stride(i) == step);
-          step *= int64_t(a.shape(i));
-        }
-        for (size_t i = 0; i < a.ndim(); ++i) shape.append(a.shape(i));
-        return nb::make_tuple(reinterpret_cast<uintptr_t>(a.data()), nb::tuple(shape), int(a.dtype().code),
-                              int(a.dtype().bits), a.device_type() == nb::device::cuda::value, dense);
+      "wait_for",
+      [](uintptr_t stream, uintptr_t other, uintptr_t address) {
+        nb::gil_scoped_release release;
+        const Scope scope(device<void>(stream), device<void>(address));
+        wait_for(device<void>(stream), device<void>(other));
       },
-      nb::arg("array"));
-  m.def("pas",
-        [](uintptr_t cam, int64_t count, int h, int w, int height, int width, double percentile, double theta,
-           std::string_view mode, std::string_view precision, std::string_view where, std::string_view interpolation,
-           uintptr_t map, uintptr_t mask, uintptr_t threshold, uintptr_t stream) {
-          const auto options = lidcam::pas::make_options(percentile, theta, mode, precision, where, interpolation);
-          nb::gil_scoped_release release;
-          launch_pas(device<void>(stream), device<float>(cam), count, h, w, height, width, options,
-                     device<uint8_t>(map), device<uint8_t>(mask), device<float>(threshold));
-        });
-  m.def("boxes", [](uintptr_t mask, int64_t count, int height, int width, bool by_pixels, uintptr_t boxes,
-                    uintptr_t stream) {
-    nb::gil_scoped_release release;
-    launch_boxes(device<void>(stream), device<uint8_t>(mask), count, height, width, by_pixels, device<int32_t>(boxes));
-  });
-  // terms: as `lidcam_rt._kernels.crf.infer` takes them: (standard deviations, compat, normalization) each.
-  m.def("mean_field", [](uintptr_t image, uintptr_t unary, int64_t count, int labels, int height, int width,
-                         const std::vector<std::tuple<std::vector<float>, std::vector<float>, int>>& given,
-                         int iterations, uintptr_t q, uintptr_t status, int capacity, float tolerance,
-                         const std::vector<std::vector<int>>& present, uintptr_t stream) {
-    CrfOptions options{{}, iterations, tolerance, present, capacity};
-    for (const auto& [deviation, compat, normalization] : given) {
-      const auto kind = lidcam::crf::Normalization(normalization);
-      CrfTerm term;
-      term.bilateral = deviation.size() == 5;
-      term.compat = compat;
-      term.before = kind == lidcam::crf::Normalization::symmetric || kind == lidcam::crf::Normalization::before;
-      term.after = kind == lidcam::crf::Normalization::symmetric || kind == lidcam::crf::Normalization::after;
-      std::copy_n(deviation.begin(), std::min<size_t>(5, deviation.size()), term.deviation);
-      options.terms.push_back(term);
-    }
-    nb::gil_scoped_release release;
-    launch_crf(device<void>(stream), device<uint8_t>(image), device<float>(unary), count, labels, height, width,
-               options, device<float>(q), device<int32_t>(status));
-  });
-  m.def("boxes_at_size", [](uintptr_t map, uintptr_t level, int64_t count, int map_height, int map_width, int height,
-                            int width, bool by_pixels, uintptr_t boxes, uintptr_t stream) {
-    nb::gil_scoped_release release;
-    launch_boxes_at_size(device<void>(stream), device<uint8_t>(map), device<float>(level), count, map_height, map_width,
-                         height, width, by_pixels, device<int32_t>(boxes));
+      nb::arg("stream"), nb::arg("other"), nb::arg("address"));
+  m.def(
+      "warm_up",
+      [](uintptr_t stream, uintptr_t address) {
+        nb::gil_scoped_release release;
+        const Scope scope(device<void>(stream), device<void>(address));
+        warm_up(scope.device());
+      },
+      nb::arg("stream"), nb::arg("address"));
+  m.def("pas", &pas);
+  m.def("boxes", &boxes);
+  m.def("boxes_at_size", &boxes_at_size);
+  m.def("boxes_workspace", &boxes_workspace, nb::arg("count"), nb::arg("height"), nb::arg("width"));
+  m.def("mean_field", &mean_field);
+  m.def("crf_workspace", [](int64_t count, int labels, int height, int width, const Terms& terms, int capacity,
+                            float tolerance, const std::vector<std::vector<int>>& present) {
+    return crf_workspace(count, labels, height, width, crf_options(terms, 0, capacity, tolerance, present));
   });
 }

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lidcam_rt.boxes import _by_pixels
+from lidcam_rt.device.arrays import Call, need_device
 from lidcam_rt.errors import BackendError, InputError
 from lidcam_rt.pas.options import PasOptions
 
@@ -27,13 +28,16 @@ __all__ = [
     "architectures",
     "available",
     "boxes_at_size",
+    "boxes_workspace",
     "compiled",
     "devices",
     "largest_boxes",
     "mean_field",
+    "mean_field_workspace",
     "pas",
     "pas_ahead_of_time",
     "reason",
+    "warm_up",
 ]
 
 _DEFAULTS = PasOptions()
@@ -60,16 +64,6 @@ class Device:
     minor: int
     processors: int
     shared_limit: int
-
-
-@dataclass(frozen=True)
-class _View:
-    """A dense array on the device: address, shape, type as `<f4`, and the stream its maker used, if it says."""
-
-    address: int
-    shape: tuple[int, ...]
-    kind: str
-    stream: int | None
 
 
 def compiled() -> bool:
@@ -108,7 +102,7 @@ def devices() -> tuple[Device, ...]:
     """
     from lidcam_rt._kernels import cuda
 
-    _need()
+    need_device()
     return tuple(Device(**entry) for entry in cuda.devices())
 
 
@@ -133,45 +127,39 @@ def pas_ahead_of_time(major: int) -> tuple[bytes, int]:
     return ptx, int(blocks)
 
 
-def _need() -> None:
-    if not available():
-        raise BackendError(f"CUDA cannot be used: {reason()}")
+def warm_up(array: Any = None, *, stream: Any = None) -> None:
+    """Load all kernels into the context that calls with this array and stream use.
+
+    Otherwise the first launch of each does that, which ends the capture of a CUDA graph.
+
+    Args:
+        array: an array on the device; None: the current context is meant, or that of the stream.
+        stream: see `pas`.
+
+    Raises:
+        InputError: the array is none, or not on a device.
+        BackendError: CUDA cannot be used, or the kernels cannot be loaded.
+    """
+    from lidcam_rt._kernels import cuda
+
+    call = Call(stream)
+    address = 0 if array is None else call.take(array, "array", None).address
+    call.run(lambda handle: cuda.warm_up(handle, address))
 
 
-def _look(array: Any, name: str) -> _View:
-    interface = getattr(array, "__cuda_array_interface__", None)
-    if interface is not None:
-        shape, kind = tuple(interface["shape"]), str(interface["typestr"])
-        strides, expected = interface.get("strides"), int(kind[2:])
-        for side, step in zip(reversed(shape), reversed(strides or ()), strict=False):
-            if side > 1 and step != expected:
-                raise InputError(f"{name} must be dense in C order, its strides are {strides}")
-            expected *= side
-        return _View(int(interface["data"][0] or 0), shape, kind, interface.get("stream"))
-    if hasattr(array, "__dlpack__"):
-        from lidcam_rt._kernels import cuda
+def boxes_workspace(count: int, size: tuple[int, int]) -> int:
+    """Bytes of a workspace with which the boxes of `count` masks of `size` (H, W) take no memory of the device.
 
-        address, shape, code, bits, on_device, dense = cuda.look(array)
-        if not on_device:
-            raise InputError(f"{name} must be on a CUDA device; for arrays in host memory use lidcam_rt.pas")
-        if not dense:
-            raise InputError(f"{name} must be dense in C order")
-        letter = {0: "i", 1: "u", 2: "f", 6: "b"}.get(code, "?")
-        return _View(address, tuple(shape), f"{'|' if bits == 8 else '<'}{letter}{bits // 8}", None)
-    raise InputError(
-        f"{name} must be a CUDA array (__cuda_array_interface__ or __dlpack__), got {type(array).__name__}"
-    )
+    Raises:
+        InputError: a number is out of its range.
+    """
+    from lidcam_rt._kernels import cuda
 
-
-def _checked(array: Any, name: str, kinds: tuple[str, ...], shape: tuple[int, ...] | None, rank: int = 0) -> _View:
-    view = _look(array, name)
-    if view.kind not in kinds:
-        raise InputError(f"{name} must have the type {' or '.join(kinds)}, got {view.kind}")
-    if shape is not None and view.shape != shape:
-        raise InputError(f"{name} must have shape {shape}, got {view.shape}")
-    if shape is None and len(view.shape) != rank:
-        raise InputError(f"{name} must have {rank} dimensions, got shape {view.shape}")
-    return view
+    _sides(*size)
+    try:
+        return int(cuda.boxes_workspace(count, *size))
+    except (TypeError, ValueError) as error:
+        raise InputError(f"count must be a number of masks, got {count!r}") from error
 
 
 def _sides(*sides: int) -> None:
@@ -179,28 +167,12 @@ def _sides(*sides: int) -> None:
         raise InputError(f"height and width must be 1 to {_MAX_SIDE} pixels, got {sides}")
 
 
-def _handle(stream: Any, view: _View) -> int:
-    """The CUstream of an int or of an object of PyTorch, CuPy, pycuda or cuda-python; of the array where None."""
-    if stream is None:
-        return view.stream or 0
-    protocol = getattr(stream, "__cuda_stream__", None)
-    if protocol is not None:
-        return int((protocol() if callable(protocol) else protocol)[1])
-    for name in ("cuda_stream", "ptr", "handle"):
-        if hasattr(stream, name):
-            return int(getattr(stream, name))
-    return int(stream)
-
-
-def _run(call: Any, *arguments: Any) -> None:
-    from lidcam_rt._kernels import cuda
-
-    try:
-        call(*arguments)
-    except cuda.Error as error:
-        raise BackendError(str(error)) from error
-    except ValueError as error:
-        raise InputError(str(error)) from error
+def _offered(call: Call, workspace: Any) -> tuple[int, int]:
+    """Address and bytes of a workspace, or zeros."""
+    if workspace is None:
+        return 0, 0
+    view = call.take(workspace, "workspace", ("|u1", "|i1"), output=True)
+    return view.address, view.nbytes
 
 
 def pas(cam: Any, out: tuple[Any, Any, Any], options: PasOptions = _DEFAULTS, *, stream: Any = None) -> None:
@@ -211,39 +183,40 @@ def pas(cam: Any, out: tuple[Any, Any, Any], options: PasOptions = _DEFAULTS, *,
         out: where the results go: map uint8 [N, K, H, W], mask bool or uint8 [N, K, H, W], threshold float32 [N, K].
             Their shape gives the output size.
         options: see `PasOptions`.
-        stream: a stream of PyTorch, CuPy, pycuda or cuda-python, or its handle as an int. None: the stream that
-            `cam` names, else the default stream.
+        stream: a stream of PyTorch, CuPy, pycuda or cuda-python, or its handle as an int. It waits for the streams
+            that the arrays name. None: the stream that `cam` names, else the default stream.
 
     Raises:
-        InputError: an array is wrong, or options are no `PasOptions`.
+        InputError: an array is wrong, arrays are on several devices, or options are no `PasOptions`.
         BackendError: CUDA cannot be used, or the launch failed.
     """
     from lidcam_rt._kernels import cuda
 
     if not isinstance(options, PasOptions):
         raise InputError(f"options must be PasOptions, got {type(options).__name__}")
-    maps = _checked(cam, "cam", ("<f4",), None, 4)
-    map8 = _checked(out[0], "out[0], the map,", ("|u1",), None, 4)
+    call = Call(stream)
+    maps = call.take(cam, "cam", ("<f4",), rank=4)
+    map8 = call.take(out[0], "out[0], the map,", ("|u1",), rank=4, output=True)
     size = map8.shape[2:]
-    mask = _checked(out[1], "out[1], the mask,", ("|b1", "|u1"), (*maps.shape[:2], *size))
-    threshold = _checked(out[2], "out[2], the threshold,", ("<f4",), maps.shape[:2])
+    mask = call.take(out[1], "out[1], the mask,", ("|b1", "|u1"), (*maps.shape[:2], *size), output=True)
+    threshold = call.take(out[2], "out[2], the threshold,", ("<f4",), maps.shape[:2], output=True)
     if map8.shape[:2] != maps.shape[:2]:
         raise InputError(f"out[0], the map, must have shape {(*maps.shape[:2], 'H', 'W')}, got {map8.shape}")
     _sides(*maps.shape[2:], *size)
-    _need()
-    _run(
+    call.run(
         cuda.pas, maps.address, math.prod(maps.shape[:2]), *maps.shape[2:], *size, *options.kernel_arguments(),
-        map8.address, mask.address, threshold.address, _handle(stream, maps),
+        map8.address, mask.address, threshold.address,
     )
 
 
-def largest_boxes(mask: Any, out: Any, *, by: str = "contour", stream: Any = None) -> None:
+def largest_boxes(mask: Any, out: Any, *, by: str = "contour", workspace: Any = None, stream: Any = None) -> None:
     """The box of the largest component of each mask, as `lidcam_rt.boxes.largest_box`; returns before it has run.
 
     Args:
         mask: bool or uint8 [..., H, W] on a device, nonzero is foreground.
         out: int32 [..., 4]: x0, y0, x1, y1, the last two excluded; four times -1 for an empty mask.
         by: `contour` or `pixels`.
+        workspace: uint8 [bytes] on the device; where it has `boxes_workspace` bytes, no memory is taken.
         stream: see `pas`.
 
     Raises:
@@ -252,15 +225,15 @@ def largest_boxes(mask: Any, out: Any, *, by: str = "contour", stream: Any = Non
     """
     from lidcam_rt._kernels import cuda
 
-    by_pixels = _by_pixels(by)
-    masks = _look(mask, "mask")
-    masks = _checked(mask, "mask", ("|b1", "|u1"), None, max(len(masks.shape), 2))
-    boxes = _checked(out, "out", ("<i4",), (*masks.shape[:-2], 4))
+    by_pixels, call = _by_pixels(by), Call(stream)
+    masks = call.take(mask, "mask", ("|b1", "|u1"))
+    if len(masks.shape) < 2:
+        raise InputError(f"mask must have at least 2 dimensions, got shape {masks.shape}")
+    boxes = call.take(out, "out", ("<i4",), (*masks.shape[:-2], 4), output=True)
     _sides(*masks.shape[-2:])
-    _need()
-    _run(
+    call.run(
         cuda.boxes, masks.address, math.prod(masks.shape[:-2]), *masks.shape[-2:], by_pixels, boxes.address,
-        _handle(stream, masks),
+        *_offered(call, workspace),
     )
 
 
@@ -272,6 +245,7 @@ def mean_field(
     options: CrfOptions | str = "psa",
     labels: Sequence[int] | Sequence[Sequence[int]] | None = None,
     vertices_per_pixel: float = 2.0,
+    workspace: Any = None,
     stream: Any = None,
 ) -> None:
     """A dense CRF on the device, as `lidcam_rt.crf.DenseCRF.infer` for a batch; returns before it has run.
@@ -290,6 +264,7 @@ def mean_field(
         labels: the labels present in all images, or one sequence of them per image, at least 2 each; the others get
             probability 0, take no time, and their energies are not read. None: all.
         vertices_per_pixel: room for the lattices, up to 6, which serves every image. Photos need less than one.
+        workspace: uint8 [bytes] on the device; where it has `mean_field_workspace` bytes, no memory is taken.
         stream: see `pas`.
 
     Raises:
@@ -297,20 +272,59 @@ def mean_field(
         BackendError: CUDA cannot be used, or the launch failed.
     """
     from lidcam_rt._kernels import cuda
+
+    call = Call(stream)
+    energies = call.take(unary, "unary", ("<f4",), rank=4)
+    count, total, height, width = energies.shape
+    terms, capacity, present, o = _plan(energies.shape, options, labels, vertices_per_pixel)
+    pixels = call.take(image, "image", ("|u1",), (count, height, width, 3))
+    q = call.take(out[0], "out[0], the probabilities,", ("<f4",), energies.shape, output=True)
+    status = call.take(out[1], "out[1], the status,", ("<i4",), (count,), output=True)
+    call.run(
+        cuda.mean_field, pixels.address, energies.address, count, total, height, width, terms, o.iterations,
+        q.address, status.address, capacity, o.tolerance, present, *_offered(call, workspace),
+    )
+
+
+def mean_field_workspace(
+    shape: tuple[int, int, int, int],
+    options: CrfOptions | str = "psa",
+    labels: Sequence[int] | Sequence[Sequence[int]] | None = None,
+    vertices_per_pixel: float = 2.0,
+) -> int:
+    """Bytes of a workspace with which `mean_field` takes no memory of the device.
+
+    Args:
+        shape: of `unary`.
+        options: as in `mean_field`.
+        labels: as in `mean_field`.
+        vertices_per_pixel: as in `mean_field`.
+
+    Raises:
+        InputError: an option is wrong.
+    """
+    from lidcam_rt._kernels import cuda
+
+    terms, capacity, present, o = _plan(shape, options, labels, vertices_per_pixel)
+    try:
+        return int(cuda.crf_workspace(*shape, terms, capacity, o.tolerance, present))
+    except ValueError as error:
+        raise InputError(str(error)) from error
+
+
+def _plan(
+    shape: tuple[int, ...], options: CrfOptions | str, labels: Any, vertices_per_pixel: float
+) -> tuple[list[Any], int, list[list[int]], CrfOptions]:
+    """Terms, vertices per lattice, labels present and options of a call."""
     from lidcam_rt.crf.options import preset
 
     o = preset(options)
     if not 0 < vertices_per_pixel <= 6:
         raise InputError(f"vertices_per_pixel must be above 0 and at most 6, got {vertices_per_pixel!r}")
-    energies = _checked(unary, "unary", ("<f4",), None, 4)
-    count, total, height, width = energies.shape
+    count, total, height, width = shape
     if total < 2:
         raise InputError("a CRF needs at least 2 labels; give the background one of its own")
-    pixels = _checked(image, "image", ("|u1",), (count, height, width, 3))
-    q = _checked(out[0], "out[0], the probabilities,", ("<f4",), energies.shape)
-    status = _checked(out[1], "out[1], the status,", ("<i4",), (count,))
     _sides(height, width)
-    present = _present(labels, count, total)
     terms = o.kernel_terms(total)
     if not terms:
         raise InputError("the options leave out both pairwise terms: there is nothing to infer")
@@ -319,12 +333,8 @@ def mean_field(
             f"the dense CRF on CUDA takes at most {_MAX_TERMS} pairwise terms, the options have {len(terms)}: "
             "leave some out, or use lidcam_rt.crf.DenseCRF on the CPU"
         )
-    _need()
-    _run(
-        cuda.mean_field, pixels.address, energies.address, count, total, height, width, terms, o.iterations,
-        q.address, status.address, min(math.ceil(vertices_per_pixel * height * width) + 64, 2**30), o.tolerance,
-        present, _handle(stream, energies),
-    )
+    capacity = min(math.ceil(vertices_per_pixel * height * width) + 64, 2**30)
+    return terms, capacity, _present(labels, count, total), o
 
 
 def _present(labels: Any, count: int, total: int) -> list[list[int]]:
@@ -334,21 +344,28 @@ def _present(labels: Any, count: int, total: int) -> list[list[int]]:
     try:
         given = list(labels)
         one = all(isinstance(k, int | np.integer) for k in given)
-        present = [[operator.index(k) for k in entry] for entry in ([given] if one else given)]
+        lists = [[operator.index(k) for k in entry] for entry in ([given] if one else given)]
     except TypeError as error:
         raise InputError(f"labels holds the labels present, or one such list per image, got {labels!r}") from error
-    if not one and len(present) != count:
-        raise InputError(f"labels holds {len(present)} lists, there are {count} images: give one each, or one for all")
-    for entry in present:
+    if not one and len(lists) != count:
+        raise InputError(f"labels holds {len(lists)} lists, there are {count} images: give one each, or one for all")
+    for entry in lists:
         if len(set(entry)) != len(entry) or not all(0 <= k < total for k in entry):
             raise InputError(f"labels must be distinct and lie in 0..{total - 1}, got {entry}")
         if len(entry) < 2:
             raise InputError(f"a CRF needs at least 2 labels present in each image, got {entry}")
-    return [sorted(entry) for entry in present]
+    return [sorted(entry) for entry in lists]
 
 
 def boxes_at_size(
-    map8: Any, level: Any, size: tuple[int, int], out: Any, *, by: str = "contour", stream: Any = None
+    map8: Any,
+    level: Any,
+    size: tuple[int, int],
+    out: Any,
+    *,
+    by: str = "contour",
+    workspace: Any = None,
+    stream: Any = None,
 ) -> None:
     """The box at the size of the original picture, without a map of that size in memory.
 
@@ -358,6 +375,7 @@ def boxes_at_size(
         size: (H, W) of the picture in pixels, the same for all.
         out: int32 [N, 4], as for `largest_boxes`.
         by: `contour` or `pixels`.
+        workspace: as for `largest_boxes`, of `boxes_workspace(N, size)` bytes.
         stream: see `pas`.
 
     Raises:
@@ -366,13 +384,12 @@ def boxes_at_size(
     """
     from lidcam_rt._kernels import cuda
 
-    by_pixels = _by_pixels(by)
-    maps = _checked(map8, "map8", ("|u1",), None, 3)
-    levels = _checked(level, "level", ("<f4",), maps.shape[:1])
-    boxes = _checked(out, "out", ("<i4",), (maps.shape[0], 4))
+    by_pixels, call = _by_pixels(by), Call(stream)
+    maps = call.take(map8, "map8", ("|u1",), rank=3)
+    levels = call.take(level, "level", ("<f4",), maps.shape[:1])
+    boxes = call.take(out, "out", ("<i4",), (maps.shape[0], 4), output=True)
     _sides(*maps.shape[1:], *size)
-    _need()
-    _run(
+    call.run(
         cuda.boxes_at_size, maps.address, levels.address, maps.shape[0], *maps.shape[1:], int(size[0]), int(size[1]),
-        by_pixels, boxes.address, _handle(stream, maps),
+        by_pixels, boxes.address, *_offered(call, workspace),
     )

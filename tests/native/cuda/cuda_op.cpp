@@ -1,8 +1,14 @@
 // The CUDA operator of the ONNX Runtime library as a CPU operator, so that it runs over the stand-in driver.
 #define LIDCAM_OPS_PROVIDER "CPUExecutionProvider"
+#ifndef LIDCAM_OPS_MAY_LACK_STREAM
+#define LIDCAM_OPS_MAY_LACK_STREAM true  // the CPU's provider has none
+#endif
 #include "cuda/driver.cpp"
+#include "cuda/functions.cpp"
 #include "cuda/launch_pas.cpp"
 #include "cuda/launching.cpp"
+#include "cuda/library.cpp"
+#include "cuda/memory.cpp"
 #include "ops/pas_cuda.cpp"
 #include "ops/pas_node.cpp"
 #include "pas/options.cpp"

@@ -1,5 +1,7 @@
 // A stand-in for libcuda.so.1 whose device is the CPU shim: device memory is host memory, a launch runs to its end.
 // Also the kernels themselves for ctypes (run_*).
+#include <atomic>
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <string>
@@ -57,10 +59,30 @@ void run_by_name(const std::string& name, unsigned blocks, unsigned rows, unsign
   }
 }
 
-const char* const kNames[] = {
+constexpr int kFunctions = 11;
+const char* const kNames[kFunctions] = {
     "lidcam_pas",      "lidcam_pas_cluster", "lidcam_pas_aot",   "lidcam_boxes",        "lidcam_boxes_at_size",
     "lidcam_crf",      "lidcam_crf_cluster", "lidcam_crf_clear", "lidcam_crf_vertices", "lidcam_crf_neighbours",
     "lidcam_crf_words"};
+std::atomic<int> shared_limits[kFunctions];  // less what every launch may have
+// Calls so far: cuInit, modules loaded, primary contexts retained, limits of shared memory set, pools made, memory
+// taken of a pool, memory taken otherwise, waits for events.
+enum Count { kInits, kLoads, kRetains, kLimits, kPools, kFromPool, kOtherwise, kWaits, kCounts };
+std::atomic<int> counts[kCounts];
+std::atomic<uint64_t> pool_kept{0};
+int pool = 0;
+struct {
+  void *event_stream, *waiting;
+} last_wait;
+
+// STAND_IN_CLUSTERS: how many clusters of 8, 4 and 2 run at once, as "15 32 66".
+int clusters_of(unsigned size) {
+  int at_once[3] = {132 / 8, 132 / 4, 132 / 2};
+  if (const char* text = std::getenv("STAND_IN_CLUSTERS"))
+    std::sscanf(text, "%d %d %d", &at_once[0], &at_once[1], &at_once[2]);
+  return size == 8 ? at_once[0] : size == 4 ? at_once[1] : at_once[2];
+}
+
 int contexts[2] = {};
 int pointer_device = 0, last_device = -1;
 void* current = nullptr;
@@ -97,7 +119,15 @@ void run_boxes_at_size(const uint8_t* map, const float* level, int count, int ma
                         by_pixels, memory.data(), stride, out);
 }
 
+void stand_in_counts(int* out) { std::copy(counts, counts + kCounts, out); }
+unsigned long long stand_in_pool_kept() { return pool_kept; }
+void stand_in_last_wait(unsigned long long* out) {
+  out[0] = reinterpret_cast<uintptr_t>(last_wait.waiting);
+  out[1] = reinterpret_cast<uintptr_t>(last_wait.event_stream);
+}
+
 int cuInit(unsigned) {
+  ++counts[kInits];
   if (const char* text = std::getenv("STAND_IN_MAJOR")) major_version = std::atoi(text);
   if (const char* text = std::getenv("STAND_IN_INIT_ERROR")) return std::atoi(text);
   return 0;
@@ -127,6 +157,7 @@ int cuDeviceGetAttribute(int* value, int attribute, int) {
   return *value < 0;
 }
 int cuDevicePrimaryCtxRetain(void** context, int device) {
+  ++counts[kRetains];
   *context = &contexts[device];
   return 0;
 }
@@ -157,11 +188,13 @@ int cuStreamGetCtx(void*, void** context) {
   *context = &contexts[0];
   return 0;
 }
-int cuPointerGetAttribute(void* data, int, uintptr_t) {
-  *static_cast<int*>(data) = pointer_device;
+// Addresses from 2^60 on are on device 1.
+int cuPointerGetAttribute(void* data, int, uintptr_t pointer) {
+  *static_cast<int*>(data) = pointer >> 60 ? 1 : pointer_device;
   return pointer_device < 0;
 }
 int cuModuleLoadData(void** module, const void* image) {
+  ++counts[kLoads];
   const bool fatbin = *static_cast<const uint32_t*>(image) == 0xBA55ED50u;
   if (!fatbin && std::strncmp(static_cast<const char*>(image), "//", 2) != 0) return 200;  // PTX starts with a comment
   *module = const_cast<void*>(image);
@@ -175,7 +208,25 @@ int cuModuleGetFunction(void** function, void*, const char* name) {
     }
   return 500;
 }
-int cuFuncSetAttribute(void*, int attribute, int value) { return attribute != 8 || value > 101376; }
+int cuFuncGetAttribute(int* value, int attribute, void*) {
+  *value = 0;
+  return attribute != 1;
+}
+int cuFuncSetAttribute(void* f, int attribute, int value) {
+  if (attribute != 8 || value > 101376) return 1;
+  ++counts[kLimits];
+  shared_limits[static_cast<const char* const*>(f) - kNames] = value - 49152;
+  return 0;
+}
+bool shared_too_large(void* f, unsigned shared) {
+  return int(shared) > 49152 + shared_limits[static_cast<const char* const*>(f) - kNames];
+}
+int cuOccupancyMaxActiveClusters(int* clusters, void*, const unsigned* config) {
+  const unsigned* attribute;
+  std::memcpy(&attribute, reinterpret_cast<const unsigned char*>(config) + 40, sizeof attribute);
+  *clusters = clusters_of(attribute[2]);
+  return 0;
+}
 int failure() {
   const char* text = std::getenv("STAND_IN_LAUNCH_ERROR");
   return text ? std::atoi(text) : 0;
@@ -184,6 +235,7 @@ int cuLaunchKernel(void* f, unsigned gx, unsigned gy, unsigned, unsigned bx, uns
                    void** arguments, void**) {
   if (!current) return 201;
   last_device = current == &contexts[1];
+  if (shared_too_large(f, shared)) return 1;
   if (const int result = failure()) return result;
   run_by_name(*static_cast<const char**>(f), gx, gy, bx, shared, 1, arguments);
   return 0;
@@ -196,16 +248,52 @@ int cuLaunchKernelEx(const unsigned* config, void* f, void** arguments, void**) 
   const auto* bytes = reinterpret_cast<const unsigned char*>(config);
   const unsigned* attribute;
   std::memcpy(&attribute, bytes + 40, sizeof attribute);
-  if (config[12] != 1 || attribute[0] != 4) return 1;
+  if (config[12] != 1 || attribute[0] != 4 || shared_too_large(f, config[6])) return 1;
+  if (!clusters_of(attribute[2])) return 912;
   run_by_name(*static_cast<const char**>(f), config[0], config[1], config[3], config[6], attribute[2], arguments);
   return 0;
 }
 int cuMemAllocAsync(uintptr_t* memory, size_t bytes, void*) {
+  ++counts[kOtherwise];
   *memory = reinterpret_cast<uintptr_t>(std::malloc(bytes));
   return 0;
 }
 int cuMemFreeAsync(uintptr_t memory, void*) {
   std::free(reinterpret_cast<void*>(memory));
+  return 0;
+}
+int cuMemPoolCreate(void** made, const int* properties) {
+  if (properties[0] != 1 || properties[2] != 1 || properties[3] < 0 || properties[3] > 1) return 1;
+  ++counts[kPools];
+  *made = &pool;
+  return 0;
+}
+int cuMemPoolSetAttribute(void* of, int attribute, uint64_t* value) {
+  if (of != &pool || attribute != 4) return 1;
+  pool_kept = *value;
+  return 0;
+}
+int cuMemAllocFromPoolAsync(uintptr_t* memory, size_t bytes, void* from, void*) {
+  if (from != &pool) return 1;
+  ++counts[kFromPool];
+  *memory = reinterpret_cast<uintptr_t>(std::malloc(bytes));
+  return 0;
+}
+int cuEventCreate(void** event, unsigned) {
+  *event = new void*(nullptr);
+  return 0;
+}
+int cuEventRecord(void* event, void* stream) {
+  *static_cast<void**>(event) = stream;
+  return 0;
+}
+int cuStreamWaitEvent(void* stream, void* event, unsigned) {
+  ++counts[kWaits];
+  last_wait = {*static_cast<void**>(event), stream};
+  return 0;
+}
+int cuEventDestroy_v2(void* event) {
+  delete static_cast<void**>(event);
   return 0;
 }
 

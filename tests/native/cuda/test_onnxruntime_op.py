@@ -67,15 +67,20 @@ def folder(stand_in, tmp_path_factory) -> Path:
     return place
 
 
-@pytest.fixture(scope="module")
-def operator() -> Path:
+def ort_headers() -> Path:
+    """Folder of ONNX Runtime's C headers; skips without one."""
     places = [os.environ.get("ORT_INCLUDE_DIR", "")]
     for cache in builds.ROOT.glob("build/*/CMakeCache.txt"):
         places += [line.split("=", 1)[1] for line in cache.read_text().splitlines() if line.startswith("ORT_HEADERS")]
-    headers = next((p for p in places if p and (Path(p) / "onnxruntime_c_api.h").exists()), None)
-    if headers is None:
+    place = next((p for p in places if p and (Path(p) / "onnxruntime_c_api.h").exists()), None)
+    if place is None:
         pytest.skip("needs ONNX Runtime's headers (ORT_INCLUDE_DIR)")
-    return builds.build("cuda_op", "cuda_op.cpp", "-O1", "-shared", "-isystem", headers, shim=False)
+    return Path(place)
+
+
+@pytest.fixture(scope="module")
+def operator() -> Path:
+    return builds.build("cuda_op", "cuda_op.cpp", "-O1", "-shared", "-isystem", str(ort_headers()), shim=False)
 
 
 @pytest.mark.parametrize("major", ["8", "9"])

@@ -51,8 +51,8 @@ def library(headers, tmp_path_factory) -> Path:
     embedded = {"PAS_FATBIN": "pas", "COMPONENTS_FATBIN": "components", "CRF_FATBIN": "crf", "AOT_PTX_75": "ptx",
                 "AOT_PTX_90": "ptx"}  # fmt: skip
     definitions = [f'-DLIDCAM_{key}="{place / value}"' for key, value in embedded.items()]
-    sources = ["tensorrt/plugin.cpp", "pas/options.cpp", "cuda/driver.cpp", "cuda/images.cpp", "cuda/launching.cpp",
-               "cuda/launch_pas.cpp"]  # fmt: skip
+    names = ["driver", "functions", "images", "launching", "launch_pas", "library", "memory"]
+    sources = ["tensorrt/plugin.cpp", "pas/options.cpp", *(f"cuda/{name}.cpp" for name in names)]
     target = place / "liblidcam_tensorrt.so"
     command = [builds.compiler(), "-std=c++17", "-O1", "-Wall", "-Wextra", "-Werror", "-fPIC", "-shared",
                "-fvisibility=hidden", "-Wl,-z,defs", '-DLIDCAM_ARCHITECTURES="none"', *definitions, "-I", str(KERNELS),
