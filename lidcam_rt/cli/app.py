@@ -11,8 +11,8 @@ from typing import Any
 
 import typer
 
-from lidcam_rt.cli.main import status_of
 from lidcam_rt.cli.options import Quiet, Verbose
+from lidcam_rt.cli.status import status_of
 from lidcam_rt.errors import MissingExtraError
 from lidcam_rt.version import __version__
 

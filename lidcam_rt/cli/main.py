@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from typing import IO
 
-__all__ = ["main", "status_of"]
+from lidcam_rt.cli.status import status_of
+
+__all__ = ["main"]
 
 _LEAST_ADDRESS_SPACE = 1 << 30
-#: What loaders and libraries say where memory or threads run out.
-_EXHAUSTED = ("annot allocate memory", "failed to map segment", "bad_alloc", "can't start new thread", "system_error")
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -58,48 +57,6 @@ def _check_address_space(arguments: list[str]) -> None:
         raise MemoryError(f"ulimit -v is {limit >> 10}, at least {_LEAST_ADDRESS_SPACE >> 10} are needed")
 
 
-def status_of(error: BaseException) -> int | None:
-    """Say in a line why a command ends; its exit status, or None for what shows its traceback."""
-    from lidcam_rt.errors import LidcamError
-
-    chain: list[BaseException] = []
-    link: BaseException | None = error
-    while link is not None and link not in chain:
-        chain.append(link)
-        link = link.__cause__ or link.__context__
-    if any(isinstance(entry, KeyboardInterrupt) for entry in chain):  # an import may wrap it
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # what is left to do is short
-        _say("interrupted; finished files are complete, the same command does the rest")
-        return 130
-    if isinstance(error, BrokenPipeError):
-        _silence(sys.stdout, 1)
-        return 141
-    if os.environ.get("LIDCAM_TRACEBACK"):
-        return None
-    for entry in chain:
-        if isinstance(entry, MemoryError) or any(text in str(entry) for text in _EXHAUSTED):
-            limits = "raise the limits (ulimit -v, -u), or use less: --threads 1, --batch-size 1, smaller pictures"
-            _say(f"not enough memory or threads ({entry or 'out of memory'}); {limits}")
-            return 1
-    if isinstance(error, LidcamError):
-        _say(str(error))
-        return error.exit_code
-    if isinstance(error, OSError):  # a standard output that is full or closed, most often
-        _silence(sys.stdout, 1)
-        _say(f"{error.filename or 'standard output'}: {error.strerror or error}")
-        return 6
-    return None
-
-
-def _say(message: str) -> None:
-    try:
-        from lidcam_rt.cli.console import print_error
-
-        print_error(message)
-    except Exception:  # no memory for that either, or no standard error
-        os.write(2, f"error {message}\n".encode("utf-8", "backslashreplace"))
-
-
 def _open_standard_streams() -> None:
     """Keep files from getting the numbers of closed standard streams, and have writing to a closed one fail."""
     for number, mode in ((0, os.O_WRONLY), (1, os.O_RDONLY), (2, os.O_RDWR)):
@@ -112,9 +69,3 @@ def _open_standard_streams() -> None:
     for stream in (sys.stdout, sys.stderr):
         if stream is not None and hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
-
-
-def _silence(stream: IO[str] | None, number: int) -> None:
-    """Send what is still buffered nowhere, so that the interpreter's end does not stumble over it."""
-    if stream is not None:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), number)
