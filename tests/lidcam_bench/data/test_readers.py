@@ -2,10 +2,10 @@ import shutil
 
 import numpy as np
 import pytest
-from lidcam_bench.data import open_data
+from lidcam_bench.data import ImageSet, Record, open_data
 from PIL import Image
 
-from lidcam_rt.errors import DataError
+from lidcam_rt.errors import DataError, MissingExtraError
 
 
 def picture(file, size=(40, 30)):
@@ -210,3 +210,29 @@ def test_boxes_of_xml_that_are_shares_or_end_at_the_side(cls_loc):
     note(file, ("n02", (0.1, 0.2, 0.9, 0.8)))
     with pytest.raises(DataError, match="shares of the sides"):
         open_data(f"imagenet:{cls_loc}", "val")
+
+
+def test_a_new_data_set_is_one_function_and_one_entry_point(tmp_path, monkeypatch):
+    """What the text of lidcam_bench.data.readers says."""
+
+    def read_birds(folder, split):
+        records = [Record(path, labels=(0,), boxes=((0, 0, 9, 9),)) for path in sorted((folder / split).glob("*.png"))]
+        return ImageSet(f"birds/{split}", ("bird",), tuple(records))
+
+    class Entry:
+        name = "birds"
+
+        def load(self):
+            return read_birds
+
+    monkeypatch.setattr("lidcam_bench.data.opener.entry_points", lambda group: [Entry()])
+    picture(tmp_path / "val" / "a.png")
+    images = open_data(f"birds:{tmp_path}", "val")
+    assert images.name == "birds/val" and images.records[0].truth().object_boxes() == [(0, 0, 9, 9)]
+    with pytest.raises(DataError, match=r"no picture in it \(split 'train'\)"):
+        open_data(f"birds:{tmp_path}", "train")
+    with pytest.raises(DataError, match="with NAME one of coco, birds"):
+        open_data(f"bees:{tmp_path}", "val")
+    Entry.load = lambda self: (_ for _ in ()).throw(ImportError("x", name="torch"))
+    with pytest.raises(MissingExtraError, match="torch not found"):
+        open_data(f"birds:{tmp_path}", "val")

@@ -2,23 +2,29 @@
 
 import copy
 import hashlib
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lidcam_bench.evaluation.metric_set import MetricSet
 from lidcam_bench.metrics import (
+    METRICS,
+    Answer,
     BoxAccuracy,
     IoUCurve,
     LocalizationAccuracy,
     PixelAveragePrecision,
+    Sample,
     SegmentationScores,
     box_iou,
     histogram,
     level_boxes,
     to_map8,
 )
+from lidcam_bench.metrics.registry import GROUPS
 from lidcam_rt._kernels import metrics as _kernels
 from sklearn.metrics import average_precision_score, confusion_matrix
 
@@ -394,3 +400,27 @@ def test_memory_does_not_grow_and_bools_are_masks():
     metric = IoUCurve()
     metric.update(MAP, MASK.astype(bool))
     assert metric.images == 1
+
+
+def test_the_registry_knows_every_score_and_every_metric_has_words():
+    for name, metric in METRICS.items():
+        scores = metric.make(0, 5).scores()
+        listed = [score.name for score in metric.scores]
+        assert set(listed) <= set(scores) and set(metric.glance) <= set(listed), name
+        assert listed[0] == metric.headline and metric.meaning.endswith(".") and not metric.is_not.endswith(".")
+    page = (Path(__file__).parents[3] / "docs" / "evaluation.md").read_text()
+    assert all(f"`{name}`" in page for name in METRICS)
+
+
+def test_a_picture_is_counted_by_the_metrics_whose_inputs_it_has():
+    metrics = MetricSet(GROUPS, 0, 3)
+    map8 = np.zeros((8, 8), np.uint8)
+    map8[2:6, 2:6] = 200
+    mask = (map8 > 0).astype(np.uint8)
+    sample = Sample("a", (8, 8), map8, mask, [(2, 2, 6, 6)])
+    row = metrics.count(sample)
+    assert list(row) == ["peak_iou", "peak_threshold", "pxap", "best_box_iou"] and row["best_box_iou"] == 1
+    assert metrics.count(Sample("b", (8, 8), labels=mask, true_labels=mask)) == {"image_mean_iou": 100}
+    answer = Answer([1], [1], (2, 2, 6, 6))
+    assert metrics.count(Sample("c", (8, 8), boxes=[(2, 2, 6, 6)], answer=answer))["top1_loc"]
+    assert {name: metric.images for name, metric in metrics.metrics.items()} == dict.fromkeys(METRICS, 1)
