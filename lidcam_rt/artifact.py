@@ -1,4 +1,4 @@
-"""The artifact: an .onnx file that carries its manifest (DESIGN: one key `lidcam` in metadata_props).
+"""The artifact: an .onnx file that carries its manifest (one key `lidcam` in metadata_props; docs/artifact.md).
 
 This module reads and checks the manifest; it does not need the `onnx` package or an engine to do so.
 """
