@@ -198,6 +198,25 @@ def test_kill_at_an_unplanned_moment(tmp_path, clutter, unbroken):
     assert same(weights(run), weights(unbroken))
 
 
+class _Planted:
+    """What a pickle can do when it is read."""
+
+    def __init__(self, place: Path) -> None:
+        self.place = place
+
+    def __reduce__(self):
+        return Path.touch, (self.place,)
+
+
+def test_code_in_a_state_that_somebody_planted_does_not_run(tmp_path, clutter):
+    run, planted = tmp_path / "run", tmp_path / "planted"
+    fit(recipe(clutter, "epochs=1"), run, progress=False)
+    torch.save({"callbacks": {"_Keeper": _Planted(planted)}}, run / "state.ckpt")
+    with pytest.raises(DataError, match=r"state\.ckpt cannot be read"):
+        fit(recipe(clutter, "epochs=1"), run, progress=False)
+    assert not planted.exists()
+
+
 def test_unreadable_pictures_are_counted_and_named(tmp_path, clutter):
     import shutil
 

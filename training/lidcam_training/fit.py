@@ -134,7 +134,7 @@ def _read_state(state: Path) -> tuple[tuple[int, int], bool]:
     if not state.exists():
         return (0, 0), False
     try:
-        saved = torch.load(state, map_location="cpu", weights_only=False, mmap=True)
+        saved = torch.load(state, map_location="cpu", weights_only=True, mmap=True)
         kept = next(value for key, value in saved["callbacks"].items() if key.startswith(_Keeper.__name__))
     except Exception as error:
         raise DataError(f"{state} cannot be read ({error}): remove it to begin the run again") from error
@@ -248,6 +248,6 @@ def _fit(recipe: Recipe, run: Path, train: ImageSet, val: ImageSet, progress: bo
         make_loader(train, recipe.data, train=True, seed=recipe.seed, rank=rank, world=world, resume=resume),
         make_loader(val, recipe.data, train=False, seed=recipe.seed, rank=rank, world=world),
     )
-    trainer.fit(module, *loaders, ckpt_path=str(state) if state.exists() else None, weights_only=False)
+    trainer.fit(module, *loaders, ckpt_path=str(state) if state.exists() else None, weights_only=True)
     load_checkpoint(run / "checkpoint")
     return run / "checkpoint"
