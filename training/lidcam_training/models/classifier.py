@@ -31,9 +31,9 @@ class Classifier(nn.Module):
         super().__init__()
         self.spec = spec
         self.backbone = build_backbone(spec)
-        features = features_of(self.backbone)
+        features = features_of(self.backbone.eval())
         try:
-            self.stride = feature_stride(self.backbone, features)
+            self.stride = feature_stride(features)
         except (AssertionError, RuntimeError, AttributeError, IndexError) as error:
             raise InputError(
                 f"backbone {spec.backbone!r} gives no feature map ({error}): a class activation map needs a "
@@ -42,7 +42,6 @@ class Classifier(nn.Module):
         if spec.stride is not None:
             set_stride(self.backbone, spec.stride, spec.backbone, features)
             self.stride = spec.stride
-        self.backbone.eval()
         with torch.no_grad():
             channels = features(torch.zeros(1, 3, 64, 64)).shape[1]
         self.backbone.train()

