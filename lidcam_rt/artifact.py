@@ -81,12 +81,15 @@ class CamSpec(_Spec):
         pooling: `gap` (mean) or `tap` (thresholded average pooling), for the logits.
         tap_threshold: share of a channel's maximum that a pixel must exceed to be averaged (tap).
         stride: pixels of the input per cell of the map.
+        head: `linear`: one linear layer after the pooling, whose map is exact; `linearized`: other layers, whose map is
+            that of their linearization at each picture.
     """
 
     nwc: bool
     pooling: Literal["gap", "tap"]
     tap_threshold: float | None = Field(default=None, ge=0, le=1)
     stride: int = Field(ge=1)
+    head: Literal["linear", "linearized"] = "linear"
 
     @model_validator(mode="after")
     def _threshold_fits(self) -> CamSpec:
@@ -100,13 +103,18 @@ class SourceSpec(_Spec):
 
     Attributes:
         name: as given to `lidcam export`, without folders, for example `timm:seresnet50`.
-        weights: file name of the weights, or None for random ones.
+        weights: file name of the weights, or the name under which they are published; None where the source builds
+            its weights.
         weights_sha256: SHA-256 of that file.
+        weights_entry: entry of the file that was taken, such as `state_dict_ema`; None where it holds nothing else.
+        random_weights: whether the weights are as the network is initialised, so that the maps mean nothing.
     """
 
     name: str
     weights: str | None = None
     weights_sha256: _Sha256 | None = None
+    weights_entry: str | None = None
+    random_weights: bool = False
 
 
 class Manifest(_Spec):

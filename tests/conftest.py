@@ -38,7 +38,8 @@ def resnet10(tmp_path_factory: pytest.TempPathFactory) -> Path:
         from lidcam_export.options import ExportOptions
 
         torch.manual_seed(0)
-        export_artifact("timm:resnet10t", folder / "resnet10t.onnx", ExportOptions(size=(224, 224)))
+        options = ExportOptions(random_weights=True, size=(224, 224))
+        export_artifact("timm:resnet10t", folder / "resnet10t.onnx", options)
 
     return _once_per_run(tmp_path_factory, "resnet10t", make) / "resnet10t.onnx"
 

@@ -31,6 +31,8 @@ class Agreement:
         map: largest difference of a byte of the localization map.
         mask_flipped: share of mask pixels that differ.
         top1: share of pictures with the same class.
+        identity: largest difference between a logit and the mean of its signed map plus the offset (the bias of a
+            linear head), over the largest absolute logit; 0 where pooling is TAP.
     """
 
     pictures: str
@@ -39,6 +41,12 @@ class Agreement:
     map: int
     mask_flipped: float
     top1: float
+    identity: float = 0.0
+
+    @property
+    def holds(self) -> bool:
+        """Whether the file may be written: the same classes, and no more than rounding between the rest."""
+        return self.top1 == 1 and max(self.logits, self.cam, self.mask_flipped, self.identity) <= 1e-3
 
 
 def sample_pictures() -> tuple[list[npt.NDArray[np.uint8]], str]:
@@ -68,7 +76,9 @@ def compare_with_pytorch(path: Path, graph: LocalizationGraph, manifest: Manifes
         manifest: of the file.
     """
     pictures, kind = sample_pictures()
-    session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    settings = ort.SessionOptions()
+    settings.log_severity_level = 4  # a failure is the caller's to report
+    session = ort.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
     runs = [_difference(session, graph, manifest, manifest.input, pictures, None)]
     if manifest.input.dynamic_size:
         spec = manifest.input
@@ -77,7 +87,9 @@ def compare_with_pytorch(path: Path, graph: LocalizationGraph, manifest: Manifes
         runs.append(_difference(session, graph, manifest, spec.model_copy(update=size), pictures[:1], label))
     *errors, top1 = zip(*runs, strict=True)
     logits, cam, map8, flipped = (max(column) for column in errors)
-    return Agreement(kind, logits, cam, int(map8), flipped, min(top1))
+    images = torch.from_numpy(np.stack([network_input(picture, manifest.input) for picture in pictures]))
+    identity = graph.head.identity_error(graph.normalise(images))
+    return Agreement(kind, logits, cam, int(map8), flipped, min(top1), identity)
 
 
 def _difference(

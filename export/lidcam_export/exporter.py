@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
 import onnx
 import onnxruntime as ort
 import torch
+from lidcam_training.models.stride import feature_stride
 from pydantic import ValidationError
 
 from lidcam_export.agreement import Agreement, compare_with_pytorch
 from lidcam_export.graph.localization import LocalizationGraph, build_model
 from lidcam_export.graph.operator import OPSET, write_out
 from lidcam_export.options import ExportOptions
+from lidcam_export.sources.network import Request
 from lidcam_export.sources.source import Source, load_source
+from lidcam_export.structure import Structure
 from lidcam_rt.artifact import CamSpec, InputSpec, Manifest
-from lidcam_rt.errors import ExportError, InputError
+from lidcam_rt.errors import ExportError, InputError, LidcamError
 from lidcam_rt.files import file_sha256, replacing
 from lidcam_rt.pas import PasOptions
 from lidcam_rt.version import __version__
@@ -31,30 +36,32 @@ def manifest_of(source: Source, options: ExportOptions) -> Manifest:
     Raises:
         ExportError: the options do not fit the source or each other.
     """
-    known, weight = source.settings, source.structure.weight
+    known, classes = source.settings, source.structure.classes
     height, width = options.size or known.size
     pooling = options.pooling or known.pooling
     names = options.class_names or source.class_names
-    if len(names) != len(weight):
-        raise ExportError(f"{len(names)} class names for a classifier of {len(weight)} classes: give one each")
+    if len(names) != classes:
+        raise ExportError(f"{len(names)} class names for a classifier of {classes} classes: give one each")
+    if pooling == "tap" and source.head == "linearized":
+        raise ExportError("pooling is part of a linearized head: leave --pooling tap out")
     if options.tap_threshold is not None and pooling != "tap":
         raise ExportError("a TAP threshold was given, but pooling is gap: add --pooling tap")
     tap_threshold = options.tap_threshold if options.tap_threshold is not None else known.tap_threshold
     if pooling == "tap" and tap_threshold is None:
         tap_threshold = 0.05
-    with torch.no_grad():
-        cells = source.structure.features(torch.zeros(1, 3, 128, 128)).shape[-1]
+    activation = source.structure.activation if isinstance(source.structure, Structure) else "none"
+    task = options.task or known.task or ("multilabel" if activation == "sigmoid" else "localization")
     try:
         return Manifest(
-            task=known.task,
+            task=task,
             input=InputSpec(
                 dtype=options.input_dtype,
                 layout="NHWC" if options.input_dtype == "uint8" else "NCHW",
                 height=height,
                 width=width,
                 dynamic_size=options.dynamic_size,
-                mean=known.mean,
-                std=known.std,
+                mean=options.mean or known.mean,
+                std=options.std or known.std,
                 interpolation=known.interpolation,
             ),
             class_names=names,
@@ -64,7 +71,8 @@ def manifest_of(source: Source, options: ExportOptions) -> Manifest:
                 nwc=known.nwc if options.nwc is None else options.nwc,
                 pooling=pooling,
                 tap_threshold=tap_threshold if pooling == "tap" else None,
-                stride=128 // cells,
+                stride=feature_stride(source.structure.features, (height, width)),
+                head=source.head,
             ),
             pas=PasOptions(
                 percentile=known.percentile if options.percentile is None else options.percentile,
@@ -89,67 +97,88 @@ def manifest_of(source: Source, options: ExportOptions) -> Manifest:
 
 
 def export_artifact(
-    source_text: str, output: Path, options: ExportOptions | None = None, *, weights: Path | None = None
+    source: str,
+    output: Path,
+    options: ExportOptions | None = None,
+    *,
+    note: Callable[[str], None] = lambda _: None,
 ) -> tuple[Manifest, Agreement]:
     """Export a classifier as an artifact.
 
     Args:
-        source_text: a checkpoint folder, or one of the forms that `load_source` knows.
+        source: a checkpoint folder, a weights file, or one of the forms that `load_source` knows.
         output: the .onnx file; `output.export.json` beside it gets the figures of the comparison and the file's
             SHA-256.
         options: how to make it.
-        weights: state dict for sources that bring none.
+        note: told what is done, step by step.
 
     Raises:
         ExportError: the source cannot be exported, or the file does not agree with PyTorch.
+        InputError: its weights cannot be read or do not fit.
         OutputError: the file cannot be written.
     """
     options = options or ExportOptions()
     if output.suffix != ".onnx":
         raise ExportError(f"{output}: the artifact's name must end in .onnx")
-    source = load_source(source_text, weights=weights, stride=options.stride)
-    manifest = manifest_of(source, options)
-    model, manifest, graph = _build(source, manifest)
+    request = Request(options.weights, options.random_weights, options.ema, options.stride, options.size)
+    loaded = load_source(source, request, head=options.head, note=note)
+    manifest = manifest_of(loaded, options)
+    if manifest.input.dynamic_size:
+        try:
+            return manifest, _write(loaded, manifest, output, options, note)
+        except _Refused as error:
+            note(f"height and width stay fixed: with free ones, {error}")
+            manifest = manifest.model_copy(update={"input": manifest.input.model_copy(update={"dynamic_size": False})})
+    try:
+        return manifest, _write(loaded, manifest, output, options, note)
+    except _Refused as error:
+        raise ExportError(f"{loaded.spec.name}: {error}; nothing was written") from error
+
+
+class _Refused(Exception):
+    """A graph that cannot be traced, or does not agree with PyTorch."""
+
+
+def _write(
+    source: Source, manifest: Manifest, output: Path, options: ExportOptions, note: Callable[[str], None]
+) -> Agreement:
+    """Trace, compare, and give the file its name."""
+    try:
+        graph = LocalizationGraph(source, manifest).eval()
+    except Exception as error:
+        if isinstance(error, LidcamError):
+            raise
+        raise ExportError(f"{source.spec.name}: its head cannot be linearized ({_first_line(error)})") from error
+    note(f"tracing, {'free' if manifest.input.dynamic_size else 'fixed'} height and width")
+    try:
+        model = build_model(graph, dynamic_size=manifest.input.dynamic_size)
+    except Exception as error:
+        raise _Refused(f"torch.onnx cannot trace it ({_first_line(error)})") from error
     if options.portable:
         model = write_out(model)
     beside = output.with_name(output.name + ".export.json")
     with replacing(output) as temporary, replacing(beside) as figures_file:
         onnx.save(model, str(temporary))
-        agreement = compare_with_pytorch(temporary, graph, manifest)
-        if (
-            agreement.top1 < 1
-            or agreement.logits > 1e-3
-            or agreement.cam > 1e-3
-            or agreement.mask_flipped > 1e-3
-        ):
-            raise ExportError(
-                f"the exported graph does not agree with PyTorch, nothing was written: {agreement}"
-            )
+        note("comparing the file with PyTorch")
+        try:
+            agreement = compare_with_pytorch(temporary, graph, manifest)
+        except Exception as error:
+            raise _Refused(f"the file does not run ({_first_line(error)})") from error
+        if not agreement.holds:
+            raise _Refused(f"the exported graph does not agree with PyTorch ({agreement})")
         figures = {
             "artifact_sha256": file_sha256(temporary),
             "agreement": asdict(agreement),
             "versions": {"lidcam_rt": __version__, "torch": torch.__version__, "onnxruntime": ort.__version__},
         }
         figures_file.write_text(json.dumps(figures, indent=1) + "\n")
-    return manifest, agreement
+    return agreement
 
 
-def _build(source: Source, manifest: Manifest) -> tuple[onnx.ModelProto, Manifest, LocalizationGraph]:
-    """Build with free height and width where the network allows, else with fixed ones."""
-    graph = LocalizationGraph(source, manifest).eval()
-    if manifest.input.dynamic_size:
-        try:
-            return build_model(graph, dynamic_size=True), manifest, graph
-        except Exception as error:
-            reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
-            manifest = manifest.model_copy(
-                update={"input": manifest.input.model_copy(update={"dynamic_size": False})}
-            )
-            graph.manifest = manifest
-            print(f"note: height and width stay fixed, the network does not trace with free ones ({reason})")
-    try:
-        return build_model(graph, dynamic_size=False), manifest, graph
-    except Exception as error:
-        raise ExportError(
-            f"{manifest.source.name}: torch.onnx cannot trace it: {str(error)[:500]}"
-        ) from error
+def _first_line(error: Exception) -> str:
+    """The reason in one line: of torch's exceptions the innermost, without terminal codes and places in C++ code."""
+    while error.__cause__ is not None and isinstance(error.__cause__, Exception):
+        error = error.__cause__
+    text = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip() or type(error).__name__
+    text = re.sub(r"\S*onnxruntime_src\S+ |^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", text.splitlines()[0])
+    return text[:200]

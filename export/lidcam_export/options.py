@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from lidcam_rt.pas.options import Interpolation, Mode, Precision, Where
 
-__all__ = ["ExportOptions", "InputType", "Pooling"]
+__all__ = ["ExportOptions", "HeadName", "InputType", "Pooling", "Task"]
 
 Pooling = Literal["gap", "tap"]
 InputType = Literal["uint8", "float32"]
+HeadName = Literal["linear", "linearized"]
+Task = Literal["localization", "multilabel"]
 
 
 @dataclass(frozen=True)
@@ -18,7 +21,14 @@ class ExportOptions:
     """How an artifact is made; None takes the value that the source knows.
 
     Attributes:
+        weights: state dict to load, for sources that bring none or other ones.
+        random_weights: take the network as it is initialised, to try an export.
+        ema: averaged weights of a file: True needs them, False leaves them, None takes them where there are any.
+        head: `linear`: exact maps only; `linearized`: where the head is not linear, the maps of its linearization.
+        task: `localization` (softmax) or `multilabel` (sigmoid); None: as the network ends, else localization.
         size: (height, width) of the input in pixels.
+        mean: per channel, in units of 0 to 255.
+        std: per channel, in units of 0 to 255.
         stride: pixels per cell of the map: removes strides of the last stage.
         pooling: `gap` or `tap`.
         tap_threshold: for tap, share of a channel's maximum.
@@ -30,7 +40,7 @@ class ExportOptions:
         pas_where: of PaS, `resized` or `raw`.
         pas_interpolation: of PaS, how the map is resized: `cubic` or `linear`.
         top_k: maps per picture.
-        class_names: one per class.
+        class_names: one per class, in the order of the logits.
         input_dtype: `uint8` (normalisation in the graph) or `float32`.
         labels_input: give the graph an input for ground-truth classes.
         weights_license: recorded in the manifest.
@@ -38,7 +48,14 @@ class ExportOptions:
         portable: write PaS out in standard operators, for engines that have no model functions.
     """
 
+    weights: Path | None = None
+    random_weights: bool = False
+    ema: bool | None = None
+    head: HeadName = "linear"
+    task: Task | None = None
     size: tuple[int, int] | None = None
+    mean: tuple[float, float, float] | None = None
+    std: tuple[float, float, float] | None = None
     stride: int | None = None
     pooling: Pooling | None = None
     tap_threshold: float | None = None

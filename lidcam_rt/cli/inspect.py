@@ -129,8 +129,7 @@ def _print(out: Any, facts: dict[str, Any]) -> None:
             ("size", f"{facts['bytes'] / 1e6:.1f} MB"),
             ("sha256", facts["sha256"]),
             ("source", source["name"]),
-            ("weights", f"{source['weights'] or 'random'} "
-             f"(licence: {manifest['weights_license'] or 'not stated'})"),
+            ("weights", f"{_weights(source)} (licence: {manifest['weights_license'] or 'not stated'})"),
             ("written by", f"lidcam_rt {manifest['package_version']}, schema {manifest['schema_version']}"),
             _form(facts),
         ],
@@ -143,7 +142,8 @@ def _print(out: Any, facts: dict[str, Any]) -> None:
             ("input", f"{size['width']}x{size['height']} {size['channel_order']} {size['dtype']} "
              f"{size['layout']}, "
              f"{size['resize']}, {size['interpolation']}{', any size' if size['dynamic_size'] else ''}"),
-            ("CAM", f"stride {cam['stride']}, "
+            ("CAM", f"{'exact' if cam['head'] == 'linear' else 'of the linearized head, not exact'}, "
+             f"stride {cam['stride']}, "
              f"negative weights {'clamped (NWC)' if cam['nwc'] else 'kept'}, {pooling}"),
             ("PaS", f"percentile {pas['percentile']:g}, theta {pas['theta']:g}, {pas['mode']}, "
              f"{pas['precision']}, "
@@ -162,6 +162,13 @@ def _print(out: Any, facts: dict[str, Any]) -> None:
         return
     rows = [("engine", facts["engine"]), ("PaS operator", facts["operator"])]
     show("runs here", [*rows, *facts["other_engines"].items()])
+
+
+def _weights(source: dict[str, Any]) -> str:
+    if source["random_weights"]:
+        return "random, so that the maps mean nothing"
+    entry = f", {source['weights_entry']}" if source["weights_entry"] else ""
+    return f"{source['weights'] or 'not named'}{entry}"
 
 
 def _form(facts: dict[str, Any]) -> tuple[str, str]:

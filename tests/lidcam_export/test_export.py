@@ -17,6 +17,7 @@ from lidcam_export.exporter import export_artifact
 from lidcam_export.graph.localization import LocalizationGraph
 from lidcam_export.graph.padding import SamePadConv2d
 from lidcam_export.options import ExportOptions
+from lidcam_export.sources.network import Request
 from lidcam_export.sources.source import load_source
 from skimage import data
 
@@ -31,7 +32,9 @@ from lidcam_rt.pas import PasOptions, pas, pas_reference
 @pytest.fixture(scope="module")
 def resnet(tmp_path_factory):
     path = tmp_path_factory.mktemp("export") / "resnet.onnx"
-    options = ExportOptions(size=(96, 128), stride=16, pooling="tap", tap_threshold=0.1, percentile=90.0, top_k=3)
+    options = ExportOptions(
+        random_weights=True, size=(96, 128), stride=16, pooling="tap", tap_threshold=0.1, percentile=90.0, top_k=3
+    )
     manifest, agreement = export_artifact("timm:resnet18", path, options)
     return path, manifest, agreement
 
@@ -116,7 +119,7 @@ def test_weights_in_a_wrapper_are_found(tmp_path):
 
     state = timm.create_model("resnet18", num_classes=5).state_dict()
     torch.save({"state_dict": {f"module.{k}": v for k, v in state.items()}, "epoch": 3}, tmp_path / "w.pth")
-    source = load_source("timm:resnet18", weights=tmp_path / "w.pth")
+    source = load_source("timm:resnet18", Request(tmp_path / "w.pth"))
     torch.testing.assert_close(source.structure.weight, state["fc.weight"])
     assert len(source.class_names) == 5 and source.spec.weights == "w.pth"
 
@@ -126,14 +129,14 @@ def test_weights_in_a_wrapper_are_found(tmp_path):
     [
         ("timm:mobilenetv3_small_050", "a layer stands between|needs a last feature"),
         ("timm:vit_tiny_patch16_224", "last feature map|cannot"),
-        ("timm:no_such_net", "timm has no model"),
-        ("zoo:other", "the zoo has"),
+        ("timm:no_such_net", "timm:no_such_net: unknown"),
+        ("zoo:other", "near it: efficientnet_lite0"),
         ("no/such/folder", "no such checkpoint"),
     ],
 )
 def test_a_source_without_an_exact_map_is_refused(source, message):
     with pytest.raises(ExportError, match=message):
-        load_source(source)
+        load_source(source, Request(random_weights=True))
 
 
 @pytest.mark.parametrize(
@@ -148,7 +151,7 @@ def test_a_source_without_an_exact_map_is_refused(source, message):
 )
 def test_options_that_cannot_be_are_refused(tmp_path, options, message):
     with pytest.raises(LidcamError, match=message):
-        export_artifact("timm:resnet18", tmp_path / "m.onnx", ExportOptions(**options))
+        export_artifact("timm:resnet18", tmp_path / "m.onnx", ExportOptions(**{"random_weights": True, **options}))
     assert not list(tmp_path.iterdir())
 
 
@@ -158,7 +161,8 @@ def test_nothing_is_left_behind_when_the_comparison_fails(tmp_path, monkeypatch)
     bad = Agreement("3 photos", 0.5, 0.5, 200, 0.9, 0.0)
     monkeypatch.setattr(exporter, "compare_with_pytorch", lambda *_: bad)
     with pytest.raises(ExportError, match="does not agree"):
-        export_artifact("timm:resnet18", tmp_path / "m.onnx", ExportOptions(size=(64, 64), dynamic_size=False))
+        options = ExportOptions(random_weights=True, size=(64, 64), dynamic_size=False)
+        export_artifact("timm:resnet18", tmp_path / "m.onnx", options)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -168,8 +172,10 @@ def test_the_map_is_that_of_the_formula(tmp_path, nwc):
     torch.manual_seed(0)
     model = timm.create_model("resnet18", num_classes=7).eval()
     torch.save(model.state_dict(), tmp_path / "w.pth")
-    options = ExportOptions(size=(64, 64), nwc=nwc, dynamic_size=False, input_dtype="float32")
-    export_artifact("timm:resnet18", tmp_path / "m.onnx", options, weights=tmp_path / "w.pth")
+    options = ExportOptions(
+        weights=tmp_path / "w.pth", size=(64, 64), nwc=nwc, dynamic_size=False, input_dtype="float32"
+    )
+    export_artifact("timm:resnet18", tmp_path / "m.onnx", options)
     image = torch.randn(2, 3, 64, 64)
     feed = {"image": image.numpy(), "labels": np.array([[3], [5]])}
     cam, logits = ort.InferenceSession(str(tmp_path / "m.onnx")).run(["cam", "logits"], feed)

@@ -7,6 +7,7 @@ import torch
 from lidcam_export.exporter import export_artifact
 from lidcam_export.graph.localization import LocalizationGraph
 from lidcam_export.options import ExportOptions
+from lidcam_export.sources.network import Request
 from lidcam_export.sources.source import load_source
 
 from lidcam_rt.pas import pas_reference
@@ -16,14 +17,13 @@ from lidcam_rt.pas import pas_reference
 @pytest.mark.parametrize("stride", [16, 32])
 def test_seresnet50_equals_pytorch(tmp_path, stride):
     torch.manual_seed(0)
-    state = load_source("timm:seresnet50").module.state_dict()
+    state = load_source("timm:seresnet50", Request(random_weights=True)).module.state_dict()
     torch.save(state, tmp_path / "weights.pth")
-    options = ExportOptions(size=(384, 384), stride=stride, pooling="tap", tap_threshold=0.05)
-    manifest, agreement = export_artifact(
-        "timm:seresnet50", tmp_path / "m.onnx", options, weights=tmp_path / "weights.pth"
-    )
+    weights = tmp_path / "weights.pth"
+    options = ExportOptions(weights=weights, size=(384, 384), stride=stride, pooling="tap", tap_threshold=0.05)
+    manifest, agreement = export_artifact("timm:seresnet50", tmp_path / "m.onnx", options)
     assert manifest.cam.stride == stride and manifest.input.dynamic_size and agreement.top1 == 1
-    source = load_source("timm:seresnet50", weights=tmp_path / "weights.pth", stride=stride)
+    source = load_source("timm:seresnet50", Request(weights, stride=stride))
     graph = LocalizationGraph(source, manifest).eval()
     session = ort.InferenceSession(str(tmp_path / "m.onnx"))
     rng = np.random.default_rng(0)

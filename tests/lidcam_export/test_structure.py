@@ -4,6 +4,7 @@ import sys
 
 import pytest
 import torch
+from lidcam_export.sources.network import Request
 from lidcam_export.sources.source import load_source
 from lidcam_export.structure import find_structure
 from torch import nn
@@ -28,7 +29,7 @@ from lidcam_rt.errors import ExportError, InputError
     ],
 )
 def test_the_map_of_every_family_adds_up_to_the_logits(text, channels):
-    source = load_source(text, stride=16)
+    source = load_source(text, Request(random_weights=True, stride=16))
     x = torch.rand(2, 3, 96, 128)
     with torch.no_grad():
         features, logits = source.structure.features(x), source.module(x)
@@ -51,7 +52,7 @@ class Block(nn.Module):
 
 
 def test_a_network_without_any_convention_is_found():
-    found = find_structure(Block(nn.Linear(16, 5)).eval(), "mine", size=64)
+    found = find_structure(Block(nn.Linear(16, 5)).eval(), "mine", size=(64, 64))
     assert (found.feature_layer, found.head, tuple(found.weight.shape)) == ("body", "head", (5, 16))
     assert found.features(torch.rand(1, 3, 64, 64)).min() >= 0  # with the ReLU that is no module
 
@@ -61,7 +62,7 @@ def test_a_convolutional_head_before_the_pooling_is_found():
         def forward(self, x):
             return self.head(torch.relu(self.body(x))).mean((2, 3))
 
-    found = find_structure(Convolutional(nn.Conv2d(16, 5, 1, bias=False)).eval(), "mine", size=64)
+    found = find_structure(Convolutional(nn.Conv2d(16, 5, 1, bias=False)).eval(), "mine", size=(64, 64))
     assert found.head == "head" and not found.bias.any()
 
 
@@ -81,20 +82,20 @@ def test_a_convolutional_head_before_the_pooling_is_found():
 )
 def test_what_has_no_exact_map_is_refused_with_what_was_found(model, message):
     with pytest.raises(ExportError, match=message) as caught:
-        find_structure(model.eval(), "mine", size=64)
+        find_structure(model.eval(), "mine", size=(64, 64))
     assert "A class activation map needs" in str(caught.value)
 
 
 def test_the_map_of_a_vgg_takes_the_released_names(tmp_path):
     """features.*, conv6.*, fc.* as in the released VGG16."""
-    theirs = load_source("cam:vgg11").module.state_dict()
+    theirs = load_source("cam:vgg11", Request(random_weights=True)).module.state_dict()
     names = {"backbone.features.": "features.", "neck.0.": "conv6.", "head.": "fc."}
     state = {}
     for key, value in theirs.items():
         ours = next(prefix for prefix in names if key.startswith(prefix))
         state["module." + key.replace(ours, names[ours], 1)] = torch.full_like(value, 0.01)
     torch.save({"state_dict": state}, tmp_path / "w.pth")
-    source = load_source("cam:vgg11", weights=tmp_path / "w.pth")
+    source = load_source("cam:vgg11", Request(tmp_path / "w.pth"))
     assert source.structure.weight.min().item() == pytest.approx(0.01) == source.module.neck[0].weight.max().item()
 
 
@@ -120,6 +121,6 @@ def test_a_network_of_the_users_own_code(tmp_path, monkeypatch):
             load_source(text)
 
 
-def test_a_stride_that_cannot_be_had_is_refused():
+def test_an_impossible_stride_is_refused():
     with pytest.raises(InputError, match="not 24"):
-        load_source("timm:resnet18", stride=24)
+        load_source("timm:resnet18", Request(random_weights=True, stride=24))

@@ -35,7 +35,9 @@ def notes(
         without_object: number of pictures whose mask has no object.
     """
     records = data.records[: options.limit]
-    if manifest.source.weights is None:
+    if manifest.source.random_weights:
+        yield "The artifact has random weights: its numbers are meaningless."
+    elif manifest.source.weights is None:
         yield "The artifact names no weights file: its weights may be random and the numbers meaningless."
     if classes is None:
         yield (

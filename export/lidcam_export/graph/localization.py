@@ -13,6 +13,7 @@ from torch.export import Dim
 
 from lidcam_export.graph.operator import OPSET, attach, pas_node
 from lidcam_export.graph.padding import replace_same_convolutions
+from lidcam_export.heads import HEADS
 from lidcam_export.sources.source import Source
 from lidcam_rt.artifact import Manifest
 
@@ -24,12 +25,15 @@ _NAMES = ["logits", "class_ids", "scores", "cam", "pixels"]
 class LocalizationGraph(nn.Module):
     """Pictures to logits, chosen classes, their scores and activation maps, and the normalised pixels.
 
-    The clamped weights are a buffer, so a constant of the graph; the map is formed for the chosen classes only.
+    Args:
+        source: the classifier.
+        manifest: of the artifact.
+
+    Attributes:
+        head: how logits and maps are formed.
+        manifest: of the artifact.
     """
 
-    weight: Tensor
-    bias: Tensor
-    map_weight: Tensor
     mean: Tensor
     std: Tensor
 
@@ -37,39 +41,27 @@ class LocalizationGraph(nn.Module):
         super().__init__()
         replace_same_convolutions(source.module)
         self.network = source.module
-        self._features = source.structure.features
+        self.head = HEADS[manifest.cam.head](source.structure, manifest)
         self.manifest = manifest
-        weight = source.structure.weight.float()
-        self.register_buffer("weight", weight)
-        self.register_buffer("bias", source.structure.bias.float())
-        self.register_buffer("map_weight", weight.clamp(min=0) if manifest.cam.nwc else weight.clone())
         self.register_buffer("mean", torch.tensor(manifest.input.mean).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(manifest.input.std).view(1, 3, 1, 1))
 
+    def normalise(self, image: Tensor) -> Tensor:
+        """Image uint8 [N, H, W, 3] to float [N, 3, H, W]; an image in float is that already."""
+        if self.manifest.input.dtype == "float32":
+            return image
+        # Cast before the transpose: TensorRT takes a uint8 input into nothing but a cast.
+        return (image.float().permute(0, 3, 1, 2) - self.mean) / self.std
+
     def forward(self, image: Tensor, labels: Tensor | None = None) -> tuple[Tensor, ...]:
-        """Image uint8 [N, H, W, 3] or float [N, 3, H, W]; labels int64 [N, K], -1 for the predicted class."""
-        if self.manifest.input.dtype == "uint8":
-            # Cast before the transpose: TensorRT takes a uint8 input into nothing but a cast.
-            pixels = (image.float().permute(0, 3, 1, 2) - self.mean) / self.std
-        else:
-            pixels = image
-        features = self._features(pixels).float()
-        tap_threshold = self.manifest.cam.tap_threshold
-        if tap_threshold is not None:
-            limit = tap_threshold * features.amax(dim=(2, 3), keepdim=True)
-            active = (features > limit).float()
-            pooled = (features * active).sum(dim=(2, 3)) / active.sum(dim=(2, 3)).clamp(min=1)
-        else:
-            pooled = features.mean(dim=(2, 3))
-        logits = pooled @ self.weight.t() + self.bias
+        """Image as in the manifest; labels int64 [N, K], -1 for the predicted class."""
+        pixels = self.normalise(image)
+        features, logits = self.head.classify(pixels)
         ranked = torch.topk(logits, self.manifest.top_k, dim=1).indices
         class_ids = ranked if labels is None else torch.where(labels < 0, ranked, labels)
         probability = logits.sigmoid() if self.manifest.task == "multilabel" else logits.softmax(dim=1)
         scores = probability.gather(1, class_ids)
-        rows = self.map_weight[class_ids]  # [N, K, C]
-        cam = torch.matmul(rows, features.flatten(2))
-        cam = torch.unflatten(cam, 2, (features.shape[2], features.shape[3]))
-        return logits, class_ids, scores, cam, pixels
+        return logits, class_ids, scores, self.head.maps(features, class_ids), pixels
 
 
 def example_inputs(manifest: Manifest, batch: int = 2) -> tuple[Tensor, ...]:

@@ -31,6 +31,8 @@ class SamePadConv2d(nn.Module):
 def replace_same_convolutions(module: nn.Module) -> None:
     """Put SamePadConv2d in the place of timm's Conv2dSame, where kernels reach at least their stride."""
     for name, child in list(module.named_children()):
+        if isinstance(child, SamePadConv2d):
+            continue
         if type(child).__name__ == "Conv2dSame" and all(
             (k - 1) * d + 1 >= s
             for k, d, s in zip(child.kernel_size, child.dilation, child.stride, strict=True)  # type: ignore[arg-type]

@@ -22,8 +22,8 @@ def load(path: str, request: Request) -> LoadedNetwork:
         ExportError: other weights or another stride were asked for.
         DataError: the checkpoint cannot be read.
     """
-    if request.weights:
-        raise ExportError("a checkpoint brings its weights: leave --weights out")
+    if request.weights or request.random_weights or request.ema is not None:
+        raise ExportError("a checkpoint brings its weights: leave --weights, --random-weights and --ema out")
     if request.stride is not None:
         raise ExportError("a checkpoint keeps the stride it was trained with: leave --stride out")
     checkpoint = load_checkpoint(Path(path))

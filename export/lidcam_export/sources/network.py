@@ -1,4 +1,4 @@
-"""What a source gives: a network with its manifest entries, before its structure is looked into."""
+"""What a loader is asked for and what it gives: a network with what is known of it, before it is taken apart."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from lidcam_training.models.state_dict import StateDict, read_state_dict
 from torch import nn
 
 from lidcam_export.structure import Structure
 from lidcam_rt.artifact import SourceSpec
+from lidcam_rt.errors import ExportError
 from lidcam_rt.files import file_sha256
 
 __all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "LoadedNetwork", "Request", "Settings", "source_spec"]
@@ -27,11 +29,37 @@ class Request:
 
     Attributes:
         weights: state dict to load, or None.
+        random_weights: take the network as it is initialised, to try an export.
+        ema: averaged weights of a file: True needs them, False leaves them, None takes them where there are any.
         stride: pixels per cell of the map; None leaves the network's.
+        size: (height, width) of the input; None: the network's.
     """
 
     weights: Path | None = None
+    random_weights: bool = False
+    ema: bool | None = None
     stride: int | None = None
+    size: tuple[int, int] | None = None
+
+    def read_weights(self) -> StateDict | None:
+        """The weights file, or None where none was given.
+
+        Raises:
+            InputError: it cannot be read.
+        """
+        return read_state_dict(self.weights, ema=self.ema) if self.weights else None
+
+    def need_weights(self, source: str) -> StateDict | None:
+        """The weights file; None with `random_weights`.
+
+        Raises:
+            ExportError: neither was given.
+        """
+        if self.weights is None and not self.random_weights:
+            raise ExportError(
+                f"{source} comes without weights: give --weights FILE, or try the export with --random-weights"
+            )
+        return self.read_weights()
 
 
 @dataclass(frozen=True)
@@ -43,7 +71,7 @@ class Settings:
         mean: per channel, 0 to 255.
         std: per channel, 0 to 255.
         interpolation: how pictures are resized to the input.
-        task: `localization` (softmax) or `multilabel` (sigmoid).
+        task: `localization` (softmax) or `multilabel` (sigmoid); None: as the network ends.
         pooling: `gap` or `tap`.
         tap_threshold: for tap, share of a channel's maximum.
         nwc: whether negative weights are clamped for the map.
@@ -56,7 +84,7 @@ class Settings:
     mean: Triple = IMAGENET_MEAN
     std: Triple = IMAGENET_STD
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
-    task: Literal["localization", "multilabel"] = "localization"
+    task: Literal["localization", "multilabel"] | None = None
     pooling: Literal["gap", "tap"] = "gap"
     tap_threshold: float | None = None
     nwc: bool = True
@@ -84,10 +112,19 @@ class LoadedNetwork:
     structure: Structure | None = None
 
 
-def source_spec(label: str, weights: Path | None) -> SourceSpec:
-    """The manifest's entry for a source and its weights file."""
+def source_spec(source: str, weights: StateDict | None, *, random: bool = False) -> SourceSpec:
+    """The manifest's entry for a source and its weights file.
+
+    Args:
+        source: as the user wrote it.
+        weights: the file, or None.
+        random: whether the weights are as the network is initialised.
+    """
+    if weights is None:
+        return SourceSpec(name=source, random_weights=random)
     return SourceSpec(
-        name=label,
-        weights=weights.name if weights else None,
-        weights_sha256=file_sha256(weights) if weights else None,
+        name=source,
+        weights=weights.path.name,
+        weights_sha256=file_sha256(weights.path),
+        weights_entry=weights.key or None,
     )

