@@ -132,10 +132,12 @@ class LocalizerBenchmark:
 
     Args:
         benchmark: pytest-benchmark's fixture.
+        disabled: whether the user asked for no measurement, by `--benchmark-disable`.
     """
 
-    def __init__(self, benchmark: Any) -> None:
+    def __init__(self, benchmark: Any, *, disabled: bool = False) -> None:
         self._benchmark = benchmark
+        self._disabled = disabled
         self._used = False
 
     def __call__(
@@ -168,7 +170,14 @@ class LocalizerBenchmark:
 
         Raises:
             LidcamError: the target or a picture cannot be opened.
+            AssertionError: pytest-benchmark would call only once, though nobody asked for that: it disables itself
+                where tests run in parallel, and a bound held over one call would say nothing.
         """
+        if getattr(self._benchmark, "disabled", False) and not self._disabled:
+            raise AssertionError(
+                "pytest-benchmark disabled itself, as it does under pytest-xdist, so that no latency can be held: run "
+                "this test in one process (pytest -n 0), or pass --benchmark-disable to run it without measuring"
+            )
         from lidcam_bench.latency.cuda import device_for
         from lidcam_bench.latency.stages import stages_of
         from lidcam_bench.latency.statistics import summarize
@@ -205,7 +214,7 @@ class LocalizerBenchmark:
 
     def _run(self, call: Any, rounds: int, warm_up: int) -> bool:
         """Call, through pytest-benchmark the first time; whether it was measured."""
-        enabled = not getattr(self._benchmark, "disabled", False)
+        enabled = not self._disabled
         if not self._used:
             self._benchmark.pedantic(call, rounds=rounds, warmup_rounds=warm_up, iterations=1)
         else:
@@ -271,4 +280,5 @@ def localizer_benchmark(request: pytest.FixtureRequest) -> LocalizerBenchmark:
         benchmark = request.getfixturevalue("benchmark")
     except pytest.FixtureLookupError:
         pytest.fail("the fixture localizer_benchmark needs pytest-benchmark: pip install 'lidcam-rt[bench]'")
-    return LocalizerBenchmark(benchmark)
+    options = request.config.option
+    return LocalizerBenchmark(benchmark, disabled=options.benchmark_disable and not options.benchmark_enable)

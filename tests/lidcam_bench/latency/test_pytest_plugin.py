@@ -15,8 +15,10 @@ pytest.importorskip("pytest_benchmark")
 
 
 @pytest.fixture
-def project(pytester, model):
+def project(pytester, model, monkeypatch):
     """A user's project: an artifact, labelled photos, and tests to come."""
+    for name in ("PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT", "PYTEST_ADDOPTS"):
+        monkeypatch.delenv(name, raising=False)  # this very suite may run in parallel
     (pytester.path / "model.onnx").symlink_to(model)
     artifacts.data_set(pytester.path / "photos", 4)
     pytester.makeini("[pytest]\naddopts = -p no:cacheprovider -p no:xdist -p no:hypothesispytest")
@@ -104,6 +106,27 @@ def test_disabled_it_runs_once_and_holds_nothing(project):
     result.assert_outcomes(passed=1)
 
 
+PARALLEL = """
+    import pytest
+
+    def test_latency(localizer_benchmark):
+        measured = localizer_benchmark("model.onnx", "photos")
+        measured.hold(p50_ms=1e-9)
+"""
+
+
+def test_in_parallel_nothing_is_held_over_a_single_call(project):
+    pytest.importorskip("xdist")
+    project.path.joinpath("tox.ini").write_text("[pytest]\naddopts = -p no:cacheprovider -p no:hypothesispytest\n")
+    result = project(PARALLEL, "-n", "1")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*pytest-benchmark disabled itself, *under pytest-xdist*pytest -n 0*--benchmark-dis*"])
+    project(PARALLEL, "-n", "1", "--benchmark-disable").assert_outcomes(passed=1)
+    result = project(PARALLEL, "-n", "0", "--benchmark-disable", "--benchmark-enable")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*model.onnx: p50_ms is *, the bound is 1e-09*"])
+
+
 def test_accuracy_is_held(project):
     result = project(
         """
@@ -152,5 +175,5 @@ def test_the_ratio_is_that_of_the_medians():
 def test_the_fixture_in_this_very_process(benchmark, model, tmp_path):
     """As above, where coverage and debuggers see it."""
     data = artifacts.data_set(tmp_path / "photos", 4)
-    measured = LocalizerBenchmark(benchmark)(model, data / "images", rounds=3, warm_up=1)
+    measured = LocalizerBenchmark(benchmark, disabled=benchmark.disabled)(model, data / "images", rounds=3, warm_up=1)
     measured.hold(mean_ms=1e9)
