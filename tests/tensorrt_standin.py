@@ -10,7 +10,6 @@ import ctypes
 import enum
 import inspect
 import json
-import pickle
 import types
 import typing
 from dataclasses import dataclass, field
@@ -24,6 +23,17 @@ _KINDS = {
     TensorProto.FLOAT: "FLOAT", TensorProto.FLOAT16: "HALF", TensorProto.INT64: "INT64", TensorProto.UINT8: "UINT8",
     TensorProto.INT32: "INT32", TensorProto.BOOL: "BOOL",
 }  # fmt: skip
+
+
+def plan_bytes(plan: dict) -> bytes:
+    """An "engine": the model in hexadecimal digits, names and layers, as JSON."""
+    return json.dumps({**plan, "model": plan["model"].hex()}).encode()
+
+
+def read_plan(data: bytes) -> dict:
+    """What `plan_bytes` was given."""
+    plan = json.loads(data)
+    return {**plan, "model": bytes.fromhex(plan["model"])}
 
 
 class DataType(enum.Enum):
@@ -203,7 +213,7 @@ def module(version: str = "11.4.0.106", *, name: str = "tensorrt", plugin: bool 
                 "names": [t.name for t in (*network.inputs, *network.outputs)],
                 "layers": json.dumps({"Layers": layers}),
             }
-            return pickle.dumps(plan)
+            return plan_bytes(plan)
 
     class OnnxParser:
         num_errors = 1
@@ -243,7 +253,7 @@ def module(version: str = "11.4.0.106", *, name: str = "tensorrt", plugin: bool 
         def deserialize_cuda_engine(self, plan):
             if trt.log.fail == "deserialize":
                 return None
-            return Engine(trt, pickle.loads(bytes(plan)))
+            return Engine(trt, read_plan(bytes(plan)))
 
     trt.ILogger, trt.Logger, trt.Builder, trt.OnnxParser, trt.Runtime = ILogger, ILogger, Builder, OnnxParser, Runtime
     return trt

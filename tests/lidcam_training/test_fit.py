@@ -12,6 +12,7 @@ from lidcam_training.checkpoint import load_checkpoint
 from lidcam_training.fit import fit
 from lidcam_training.module import ClassifierModule, TrainingError
 from lidcam_training.recipe import read_recipe
+from lidcam_training.tensor_file import read_tensor_file
 from safetensors.torch import load_file
 
 from lidcam_rt.errors import DataError, InputError
@@ -70,10 +71,10 @@ def test_the_same_seed_gives_the_same_weights_with_and_without_workers(tmp_path,
 _KILLED = """
 import os, signal, sys
 from pathlib import Path
-import pytorch_lightning as pl
 import safetensors.torch as tensors
 import lidcam_training.fit as module
 import lidcam_training.module as training
+import lidcam_training.state as states
 from lidcam_training.recipe import read_recipe
 
 moment, run, arguments = sys.argv[1], sys.argv[2], sys.argv[3:]
@@ -85,7 +86,7 @@ def cut(file, size):
     open(file, "r+b").truncate(size)
     die()
 
-step, save, write = training.ClassifierModule.training_step, module._Keeper._save, pl.Trainer.save_checkpoint
+step, save, write = training.ClassifierModule.training_step, module._Keeper._save, states.write_tensor_file
 save_file, rename = tensors.save_file, Path.rename
 
 def training_step(self, batch, index):
@@ -111,16 +112,16 @@ def keep(self, model, scores):
         Path.rename = rename_once
     save(self, model, scores)
 
-def save_checkpoint(self, file, *rest, **more):
-    write(self, file, *rest, **more)
-    if moment == "state" and self.current_epoch == 1:
+def write_state(file, value):
+    write(file, value)
+    if moment == "state" and value["epoch"] == 1:
         cut(file, 5000)
-    if moment == "mid" and self.global_step == 16:
+    if moment == "mid" and value["global_step"] == 16:
         cut(file, 5000)
 
 training.ClassifierModule.training_step = training_step
 module._Keeper._save = keep
-pl.Trainer.save_checkpoint = save_checkpoint
+states.write_tensor_file = write_state
 module.fit(read_recipe(None, arguments), run, progress=False)
 """
 
@@ -190,7 +191,7 @@ def test_kill_at_an_unplanned_moment(tmp_path, clutter, unbroken):
     command += ["data.batch_size=16", "accelerator=cpu", "epochs=3", "optim.ema=0.9", "method.name=adl"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     until = time.monotonic() + 120
-    while not (run / "state.ckpt").exists() and time.monotonic() < until and process.poll() is None:
+    while not (run / "state.safetensors").exists() and time.monotonic() < until and process.poll() is None:
         time.sleep(0.05)
     process.kill()
     process.wait()
@@ -198,21 +199,11 @@ def test_kill_at_an_unplanned_moment(tmp_path, clutter, unbroken):
     assert same(weights(run), weights(unbroken))
 
 
-class _Planted:
-    """What a pickle can do when it is read."""
-
-    def __init__(self, place: Path) -> None:
-        self.place = place
-
-    def __reduce__(self):
-        return Path.touch, (self.place,)
-
-
 def test_code_in_a_state_that_somebody_planted_does_not_run(tmp_path, clutter):
     run, planted = tmp_path / "run", tmp_path / "planted"
     fit(recipe(clutter, "epochs=1"), run, progress=False)
-    torch.save({"callbacks": {"_Keeper": _Planted(planted)}}, run / "state.ckpt")
-    with pytest.raises(DataError, match=r"state\.ckpt cannot be read"):
+    (run / "state.safetensors").write_bytes(f"cos\nsystem\n(S'touch {planted}'\ntR.".encode())  # a pickle
+    with pytest.raises(DataError, match=r"state\.safetensors cannot be read"):
         fit(recipe(clutter, "epochs=1"), run, progress=False)
     assert not planted.exists()
 
@@ -232,9 +223,9 @@ def test_unreadable_pictures_are_counted_and_named(tmp_path, clutter):
 
 
 def test_a_loss_that_is_not_finite_stops_with_the_batch_saved(tmp_path, clutter):
-    with pytest.raises(TrainingError, match=r"nonfinite\.pt"):
+    with pytest.raises(TrainingError, match=r"nonfinite\.safetensors"):
         fit(recipe(clutter, "optim.lr=1e38", "optim.weight_decay=0"), tmp_path / "r", progress=False)
-    saved = torch.load(tmp_path / "r" / "nonfinite.pt", weights_only=True)
+    saved = read_tensor_file(tmp_path / "r" / "nonfinite.safetensors")
     assert saved["image"].shape[1:] == (3, 32, 32)
     assert all(Path(file).exists() for file in saved["files"])
 

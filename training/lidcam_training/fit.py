@@ -19,16 +19,17 @@ from pytorch_lightning.callbacks import Callback, EarlyStopping
 from pytorch_lightning.utilities import rank_zero_only
 
 from lidcam_rt.errors import DataError, InputError
-from lidcam_rt.files import output_folder, replacing, write_atomically
+from lidcam_rt.files import output_folder, write_atomically
 from lidcam_training.checkpoint import CheckpointMeta, load_checkpoint, save_checkpoint
 from lidcam_training.data.loader import make_loader
 from lidcam_training.module import ClassifierModule
 from lidcam_training.progress import TimeLeft
 from lidcam_training.recipe import Recipe
+from lidcam_training.state import PlainCheckpoints, read_progress
 
 __all__ = ["fit"]
 
-_STATE = "state.ckpt"
+_STATE = "state.safetensors"
 
 
 class _Keeper(Callback):
@@ -71,11 +72,7 @@ class _Keeper(Callback):
         self._save_state(trainer)
 
     def _save_state(self, trainer: pl.Trainer) -> None:
-        if trainer.is_global_zero:
-            with replacing(self.run / _STATE) as temporary:
-                trainer.save_checkpoint(temporary)
-        else:
-            trainer.save_checkpoint(self.run / _STATE)  # takes part in gathering the state, writes nothing
+        trainer.save_checkpoint(self.run / _STATE)  # all processes gather the state, the first writes it
 
     def _save(self, module: ClassifierModule, scores: dict[str, float]) -> None:
         recipe, images = module.recipe, module.train_set
@@ -127,18 +124,6 @@ def _open(recipe: Recipe, run: Path) -> tuple[ImageSet, ImageSet]:
     if recipe.data.limit:
         train = dataclasses.replace(train, records=train.records[: recipe.data.limit])
     return train, val
-
-
-def _read_state(state: Path) -> tuple[tuple[int, int], bool]:
-    """((epoch, batches done in it) to go on from, whether the run had come to its end)."""
-    if not state.exists():
-        return (0, 0), False
-    try:
-        saved = torch.load(state, map_location="cpu", weights_only=True, mmap=True)
-        kept = next(value for key, value in saved["callbacks"].items() if key.startswith(_Keeper.__name__))
-    except Exception as error:
-        raise DataError(f"{state} cannot be read ({error}): remove it to begin the run again") from error
-    return tuple(kept["resume"]), bool(kept["finished"])
 
 
 def _is_first_process() -> bool:
@@ -198,7 +183,7 @@ def _fit(recipe: Recipe, run: Path, train: ImageSet, val: ImageSet, progress: bo
             )
     if _is_first_process():
         write_atomically(about, json.dumps(record, indent=1).encode())
-    resume, finished = _read_state(state)
+    resume, finished = read_progress(state, _Keeper.__name__)
     if finished:
         load_checkpoint(run / "checkpoint")
         return run / "checkpoint"
@@ -236,6 +221,7 @@ def _fit(recipe: Recipe, run: Path, train: ImageSet, val: ImageSet, progress: bo
         gradient_clip_val=recipe.optim.clip_norm or None,
         deterministic=recipe.deterministic,
         callbacks=callbacks,
+        plugins=[PlainCheckpoints()],
         logger=logger,
         enable_checkpointing=False,
         enable_model_summary=False,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import json
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,13 +19,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lidcam_rt.errors import DataError, LidcamError
-from lidcam_rt.files import write_atomically
+from lidcam_rt.files import replacing, write_atomically
 from lidcam_training.methods import METHODS
 from lidcam_training.models import Classifier, build_classifier
 from lidcam_training.models.ae import ErasingChain
 from lidcam_training.models.classifier import activation_maps
 from lidcam_training.pixels import PixelHistogram
 from lidcam_training.recipe import Recipe
+from lidcam_training.tensor_file import write_tensor_file
 
 __all__ = ["ClassifierModule", "TrainingError"]
 
@@ -138,9 +140,10 @@ class ClassifierModule(pl.LightningModule):
         images, target = self.normalise(batch["image"]), batch["target"]
         loss = self.method.loss(self.model, self.recipe.method, images, target, self.loss)
         if not torch.isfinite(loss):
-            file = self.run / "nonfinite.pt"
+            file = self.run / "nonfinite.safetensors"
             names = [str(self.train_set.records[i].image) for i in batch["index"]]
-            torch.save({"image": batch["image"].cpu(), "target": target.cpu(), "files": names}, file)
+            with replacing(file) as temporary:
+                write_tensor_file(temporary, {"image": batch["image"], "target": target, "files": names})
             raise TrainingError(
                 f"the loss is {loss.item()} in epoch {self.current_epoch}, batch {index}. The batch is saved as "
                 f"{file}. Lower optim.lr, set optim.clip_norm, or train with precision=32-true"
@@ -166,11 +169,7 @@ class ClassifierModule(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the epoch's counters, of every process."""
-        mine = dataclasses.asdict(self.so_far)
-        every: list[Any] = [mine] * self.trainer.world_size
-        if self.trainer.world_size > 1:
-            torch.distributed.all_gather_object(every, mine)
-        checkpoint["so_far"] = every
+        checkpoint["so_far"] = self._of_every_process(dataclasses.asdict(self.so_far))
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take the counters up again."""
@@ -182,11 +181,7 @@ class ClassifierModule(pl.LightningModule):
         Raises:
             DataError: too many of them.
         """
-        names = self.so_far.skipped
-        if self.trainer.world_size > 1:
-            every: list[Any] = [None] * self.trainer.world_size
-            torch.distributed.all_gather_object(every, names)
-            names = [name for part in every for name in part]
+        names = [name for part in self._of_every_process(self.so_far.skipped) for name in part]
         self.skipped_count = len(names)
         if not names:
             return
@@ -253,6 +248,17 @@ class ClassifierModule(pl.LightningModule):
         self.log_dict(
             {key: torch.tensor(value) for key, value in scores.items()}, prog_bar=True, rank_zero_only=False
         )
+
+    def _of_every_process(self, value: Any) -> list[Any]:
+        """A JSON value of every process, in the order of their ranks; sent as JSON, not as a pickle."""
+        if self.trainer.world_size == 1:
+            return [value]
+        text = torch.tensor(list(json.dumps(value).encode()), dtype=torch.uint8, device=self.device)
+        lengths = self.all_gather(torch.tensor(len(text), device=self.device))
+        assert isinstance(lengths, Tensor)
+        padded = self.all_gather(functional.pad(text, (0, int(lengths.max()) - len(text))))
+        assert isinstance(padded, Tensor)
+        return [json.loads(bytes(row[:length].tolist())) for row, length in zip(padded, lengths.tolist(), strict=True)]
 
     def _sum_of_processes(self, values: Tensor) -> Tensor:
         gathered = self.all_gather(values.to(self.device))

@@ -43,7 +43,7 @@ class SavedSums:
         path = run.folder / _STATE
         if path.is_file():
             try:
-                with np.load(path) as file:
+                with np.load(path, allow_pickle=False) as file:
                     self.arrays = {name: file[name] for name in file.files}
                 self.done = int(self.arrays.pop("done"))
             except Exception as error:  # a damaged archive raises nearly anything

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import pickle
 import threading
 
 import artifacts
@@ -41,7 +40,7 @@ def engine(artifact, tmp_path):
     """The tiny artifact as an "engine" of TensorRT 11.4 for batches of 1 to 4."""
     model = onnx.load(str(artifact))
     names = [v.name for v in (*model.graph.input, *model.graph.output)]
-    plan = pickle.dumps({"model": artifact.read_bytes(), "names": names, "layers": "{}"})
+    plan = tensorrt_standin.plan_bytes({"model": artifact.read_bytes(), "names": names, "layers": "{}"})
     path = tmp_path / "tiny.engine"
     manifest = read_manifest(artifact)
     dtypes = {"image": "uint8", "labels": "int64", "class_ids": "int64", "map8": "uint8", "mask": "uint8"}
