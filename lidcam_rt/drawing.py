@@ -9,7 +9,7 @@ from lidcam_rt.errors import InputError, OutputError
 from lidcam_rt.image.resize import tiles
 from lidcam_rt.text import plain
 
-__all__ = ["encode", "overlay"]
+__all__ = ["encode", "overlay", "palette"]
 
 _OUTLINE, _BOX = (255, 255, 255), (40, 230, 120)
 
@@ -103,3 +103,13 @@ def encode(pixels: npt.NDArray[np.uint8], suffix: str) -> bytes:
     if not ok:
         raise OutputError(f"a picture of {pixels.shape[1]}x{pixels.shape[0]} cannot be encoded as {suffix}")
     return bytes(data)
+
+
+def palette() -> npt.NDArray[np.uint8]:
+    """The colours of PASCAL VOC, uint8 [256, 3]: the bits of the index, spread over the channels."""
+    index = np.arange(256)
+    out = np.zeros((256, 3), np.uint8)
+    for step in range(8):
+        for channel in range(3):
+            out[:, channel] |= (((index >> (3 * step + channel)) & 1) << (7 - step)).astype(np.uint8)
+    return out

@@ -108,12 +108,14 @@ class Segmentation:
         Raises:
             InputError: the picture was not kept, or alpha is not in 0..1.
         """
+        from lidcam_rt.drawing import palette
+
         if self.image is None:
             raise InputError("the picture was not kept: call the segmenter with keep_image=True")
         if not 0 <= alpha <= 1:
             raise InputError(f"alpha must be between 0 and 1, got {alpha!r}")
         out, here = self.image.copy(), self.labels > 0
-        colours = _palette()[self.labels[here]].astype(np.float32)
+        colours = palette()[self.labels[here]].astype(np.float32)
         out[here] = np.rint(out[here] + alpha * (colours - out[here])).astype(np.uint8)
         return out
 
@@ -329,13 +331,3 @@ def _crf_of(refine: Refine | CrfOptions | str | None) -> DenseCRF | None:
 
     how = Refine.of(refine)
     return None if how is None else DenseCRF(how.options)
-
-
-def _palette() -> npt.NDArray[np.uint8]:
-    """The colours of PASCAL VOC, uint8 [256, 3]: the bits of the index, spread over the channels."""
-    index = np.arange(256)
-    out = np.zeros((256, 3), np.uint8)
-    for step in range(8):
-        for channel in range(3):
-            out[:, channel] |= (((index >> (3 * step + channel)) & 1) << (7 - step)).astype(np.uint8)
-    return out

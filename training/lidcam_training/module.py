@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytorch_lightning as pl
 import torch
 from lidcam_bench.data import ImageSet
@@ -20,6 +21,8 @@ from torch.nn import functional
 
 from lidcam_rt.errors import DataError, LidcamError
 from lidcam_rt.files import replacing, write_atomically
+from lidcam_training.label_scores import LabelScores, label_scores
+from lidcam_training.losses import multilabel_loss
 from lidcam_training.methods import METHODS
 from lidcam_training.models import Classifier, build_classifier
 from lidcam_training.models.ae import ErasingChain
@@ -79,7 +82,7 @@ class ClassifierModule(pl.LightningModule):
         shape = (1, 3, 1, 1)
         self.register_buffer("mean", torch.tensor(recipe.data.mean).view(shape), persistent=False)
         self.register_buffer("std", torch.tensor(recipe.data.std).view(shape), persistent=False)
-        self.multilabel = train.multilabel if recipe.optim.loss == "auto" else recipe.optim.loss == "bce"
+        self.multilabel = train.multilabel if recipe.optim.loss == "auto" else recipe.optim.loss != "cross_entropy"
         if not self.multilabel and train.multilabel:
             raise DataError(
                 f"{train.name} has several labels per picture: cross_entropy cannot learn it, use bce"
@@ -98,13 +101,21 @@ class ClassifierModule(pl.LightningModule):
         return out.contiguous(memory_format=torch.channels_last) if self.recipe.channels_last else out
 
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Cross-entropy for one label, binary cross-entropy per class for several."""
+        """Cross-entropy for one label; for several that of the recipe, see `lidcam_training.losses`."""
+        options = self.recipe.optim
         if self.multilabel:
             if target.ndim == 1:
                 target = functional.one_hot(target, logits.shape[1]).to(logits.dtype)
-            return functional.binary_cross_entropy_with_logits(logits.float(), target.float())
+            return multilabel_loss(
+                logits,
+                target,
+                options.loss if options.loss in ("soft_margin", "asl") else "bce",
+                gamma_negative=options.asl_gamma_negative,
+                gamma_positive=options.asl_gamma_positive,
+                shift=options.asl_shift,
+            )
         return functional.cross_entropy(
-            logits.float(), target, label_smoothing=self.recipe.optim.label_smoothing
+            logits.float(), target, label_smoothing=options.label_smoothing
         )
 
     def on_train_epoch_start(self) -> None:
@@ -200,9 +211,10 @@ class ClassifierModule(pl.LightningModule):
         self._plain, self._nwc = PixelHistogram(), PixelHistogram()
         self._right = self._count = self._unread = 0
         self._loss = 0.0
+        self._answers: list[tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]] = []
 
     def validation_step(self, batch: dict[str, Any], _: int) -> None:
-        """Accuracy, loss, and map values at the pixels of the masks."""
+        """Accuracy, loss, and map values at the pixels of the masks: of every class that a picture has."""
         self._unread += len(batch["skipped"])
         if "image" not in batch:
             return
@@ -214,19 +226,27 @@ class ClassifierModule(pl.LightningModule):
         predicted = logits.argmax(1)
         right = target.gather(1, predicted[:, None])[:, 0] > 0 if target.ndim == 2 else predicted == target
         self._right += int(right.sum())
-        labels = target.argmax(1) if target.ndim == 2 else target
-        records = [self.val_set.records[i] for i in batch["index"]]
-        if not any(record.mask for record in records):
-            return
+        if target.ndim == 2:
+            self._answers.append((logits.float().cpu().numpy(), target.float().cpu().numpy()))
+        for place, index in enumerate(batch["index"]):
+            record = self.val_set.records[index]
+            if record.mask is None:
+                continue
+            truth = record.truth()
+            for label in record.labels:
+                mask = truth.object_mask(label)
+                if mask is not None:
+                    self._count_pixels(features[place : place + 1], label, mask)
+
+    def _count_pixels(self, features: Tensor, label: int, mask: npt.NDArray[np.uint8]) -> None:
+        """Count the values of a class's map, with and without NWC, at the pixels of its mask."""
+        model = self.evaluated
+        chosen = torch.tensor([label], device=features.device)
         for histogram, nwc in ((self._plain, False), (self._nwc, True)):
             with torch.autocast(features.device.type, enabled=False):
-                maps = activation_maps(features.float(), model.head_weight.float(), labels, nwc=nwc)
-            for place, record in enumerate(records):
-                mask = record.truth().object_mask(int(labels[place]))
-                if mask is None:
-                    continue
-                large = functional.interpolate(maps[None, None, place], mask.shape, mode="bilinear")[0, 0]
-                histogram.add(large.cpu().numpy(), mask)
+                maps = activation_maps(features.float(), model.head_weight.float(), chosen, nwc=nwc)
+            large = functional.interpolate(maps[None], mask.shape, mode="bilinear")[0, 0]
+            histogram.add(large.cpu().numpy(), mask)
 
     def on_validation_epoch_end(self) -> None:
         """Log the scores, summed over the processes."""
@@ -245,6 +265,8 @@ class ClassifierModule(pl.LightningModule):
         if self._plain.counts[1].sum():
             scores["val_pxap_cam"], scores["val_pxap_nwc"] = self._plain.pxap(), self._nwc.pxap()
             scores["val_peak_iou_nwc"] = self._nwc.peak_iou()[0]
+        if (classes := self._class_scores()) is not None:
+            scores |= {f"val_{name}": value for name, value in classes.mean.items()}
         self.log_dict(
             {key: torch.tensor(value) for key, value in scores.items()}, prog_bar=True, rank_zero_only=False
         )
@@ -259,6 +281,33 @@ class ClassifierModule(pl.LightningModule):
         padded = self.all_gather(functional.pad(text, (0, int(lengths.max()) - len(text))))
         assert isinstance(padded, Tensor)
         return [json.loads(bytes(row[:length].tolist())) for row, length in zip(padded, lengths.tolist(), strict=True)]
+
+    def _class_scores(self) -> LabelScores | None:
+        """Scores per class, of all processes; kept in RUN/val_classes.csv. None for data of one label per picture."""
+        if not self.val_set.multilabel:
+            return None
+        empty = np.zeros((0, len(self.val_set.class_names)), np.float32)
+        logits, targets = (
+            self._rows_of_processes(np.concatenate([empty, *(answer[part] for answer in self._answers)]))
+            for part in (0, 1)
+        )
+        if not len(logits):
+            return None
+        scores = label_scores(logits, targets)
+        if self.trainer.is_global_zero:
+            write_atomically(self.run / "val_classes.csv", scores.to_csv(self.val_set.class_names))
+        return scores
+
+    def _rows_of_processes(self, rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Float [n, K] of every process, one after the other."""
+        if self.trainer.world_size == 1:
+            return rows
+        counts = self._of_every_process(len(rows))
+        padded = np.zeros((max(counts), rows.shape[1]), np.float32)
+        padded[: len(rows)] = rows
+        gathered = self.all_gather(torch.from_numpy(padded).to(self.device))
+        assert isinstance(gathered, Tensor)
+        return np.concatenate([part[:count] for part, count in zip(gathered.cpu().numpy(), counts, strict=True)])
 
     def _sum_of_processes(self, values: Tensor) -> Tensor:
         gathered = self.all_gather(values.to(self.device))

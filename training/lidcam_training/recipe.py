@@ -40,6 +40,10 @@ class DataOptions:
         interpolation: of the resize.
         max_skipped: share of unreadable pictures of an epoch above which training stops.
         limit: use so many training pictures only; None for all.
+        sampling: `uniform`: every picture once in an epoch. `balanced`: drawn with replacement, in proportion to the
+            mean over its classes of 1 / (pictures of the class), so that rare classes come as often as common ones.
+        unknown: what becomes of a class of which the data set does not say whether it is in a picture: `ignore` leaves
+            it out of the loss, `absent` takes it as absent.
     """
 
     source: str = ""
@@ -57,6 +61,8 @@ class DataOptions:
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
     max_skipped: float = 0.05
     limit: int | None = None
+    sampling: Literal["uniform", "balanced"] = "uniform"
+    unknown: Literal["ignore", "absent"] = "ignore"
 
 
 @dataclass(frozen=True)
@@ -64,7 +70,9 @@ class OptimOptions:
     """Loss, optimizer and schedule.
 
     Attributes:
-        loss: `auto` takes cross-entropy for single-label data and binary cross-entropy for multi-label data.
+        loss: `auto` takes cross_entropy for single-label data and bce for multi-label data. For several labels:
+            bce, soft_margin (torch's MultiLabelSoftMarginLoss) or asl (asymmetric loss, Ridnik et al., ICCV 2021), see
+            `lidcam_training.losses`.
         optimizer: sgd (Nesterov) or adamw.
         lr: of the head, at the full batch.
         pretrained_lr_scale: the backbone learns at lr times this.
@@ -76,9 +84,12 @@ class OptimOptions:
         accumulate: batches per step of the optimizer.
         clip_norm: gradient norm; 0 is off.
         ema: decay of the averaged weights that are validated and saved; 0 is off.
+        asl_gamma_negative: asl: focusing of absent classes.
+        asl_gamma_positive: asl: focusing of present classes.
+        asl_shift: asl: margin by which the probability of absent classes is shifted down, 0 to 1.
     """
 
-    loss: Literal["auto", "cross_entropy", "bce"] = "auto"
+    loss: Literal["auto", "cross_entropy", "bce", "soft_margin", "asl"] = "auto"
     optimizer: Literal["sgd", "adamw"] = "sgd"
     lr: float = 0.05
     momentum: float = 0.9
@@ -91,6 +102,9 @@ class OptimOptions:
     accumulate: int = 1
     clip_norm: float = 0.0
     ema: float = 0.0
+    asl_gamma_negative: float = 4.0
+    asl_gamma_positive: float = 0.0
+    asl_shift: float = 0.05
 
 
 @dataclass(frozen=True)
@@ -158,6 +172,8 @@ class Recipe:
         METHODS[self.method.name].check(self.method, self.epochs)
         if self.save_steps < 0:
             raise InputError(f"recipe: save_steps is {self.save_steps}: give a number of steps, or 0")
+        if not 0 <= self.optim.asl_shift < 1 or min(self.optim.asl_gamma_negative, self.optim.asl_gamma_positive) < 0:
+            raise InputError("recipe: optim.asl_shift lies in 0 to below 1, the gammas are at least 0")
         if not 0 <= self.optim.ema < 1:
             raise InputError(f"recipe: optim.ema {self.optim.ema} is a decay: give 0 (off) to below 1")
 

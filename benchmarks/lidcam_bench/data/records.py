@@ -115,6 +115,7 @@ class Record:
         boxes: half-open ground-truth boxes in pixels of the upright picture.
         mask: where its pixels' truth comes from, or None.
         size: (width, height) that the data set states and the picture must have, or None.
+        unknown: class indices of which the data set does not say whether they are in the picture.
     """
 
     image: Path
@@ -122,6 +123,7 @@ class Record:
     boxes: tuple[Box, ...] = ()
     mask: MaskSource | None = None
     size: tuple[int, int] | None = None
+    unknown: tuple[int, ...] = ()
 
     def truth(self, size: tuple[int, int] | None = None) -> Truth:
         """The ground truth, its mask decoded and checked.
@@ -175,6 +177,8 @@ class ImageSet:
             digest.update(encode_text(f"{record.image.name} {sizes} {record.labels} {record.boxes}\n"))
             for shape in () if record.mask is None else record.mask.shapes:
                 digest.update(repr(shape).encode())
+            if record.unknown:
+                digest.update(repr(record.unknown).encode())
         return digest.hexdigest()
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 from scipy.ndimage import binary_fill_holes
 
 from lidcam_training.data.composite import Composite, paste, photo_crop, write_composites
-from lidcam_training.data.sources import background_photos, fashion_mnist
+from lidcam_training.data.sources import background_photos, fashion_mnist, split_photos
 
 __all__ = ["FASHION_CLASSES", "make_clutter_fashion"]
 
@@ -79,15 +79,7 @@ def make_clutter_fashion(
         source: folder with the IDX files, see `fashion_mnist`.
         backgrounds: folder of photos, see `background_photos`; every fifth goes to val, every fifth to test.
     """
-    photos = background_photos(backgrounds)
-    places = {
-        "train": [p for i, p in enumerate(photos) if i % 5 < 3 or len(photos) < 5],
-        "val": photos[3::5],
-        "test": photos[4::5] or photos[-1:],
-    }
-    if len(photos) < 5:
-        places["train"] = photos[:2]
-        places["val"], places["test"] = photos[2:3], photos[3:4]
+    places = split_photos(background_photos(backgrounds))
     splits = {}
     for number, (split, count) in enumerate({"train": train, "val": val, "test": test}.items()):
         rng = np.random.default_rng((seed, number))

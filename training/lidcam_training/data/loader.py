@@ -14,9 +14,10 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from lidcam_rt.errors import ImageError
 from lidcam_rt.image import read_image
+from lidcam_training.losses import UNKNOWN
 from lidcam_training.recipe import DataOptions
 
-__all__ = ["EpochSampler", "Pictures", "collate", "make_loader", "read_picture"]
+__all__ = ["EpochSampler", "Pictures", "balanced_weights", "collate", "make_loader", "read_picture"]
 
 _RESIZE = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
@@ -67,6 +68,8 @@ class Pictures(Dataset[dict[str, Any]]):
         if self.images.multilabel:
             target = np.zeros(len(self.images.class_names), np.float32)
             target[list(record.labels)] = 1
+            if self.options.unknown == "ignore":
+                target[list(record.unknown)] = UNKNOWN
         else:
             target = np.asarray(record.labels[0])
         tensor = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
@@ -97,10 +100,22 @@ class EpochSampler(Sampler[tuple[int, int]]):
         rank: of this process.
         world: number of processes.
         shuffle: for training.
+        weights: float [length], how often each index comes in proportion to others, drawn with replacement; None: each
+            once. With shuffling only.
     """
 
-    def __init__(self, length: int, seed: int, *, rank: int = 0, world: int = 1, shuffle: bool = True) -> None:
+    def __init__(
+        self,
+        length: int,
+        seed: int,
+        *,
+        rank: int = 0,
+        world: int = 1,
+        shuffle: bool = True,
+        weights: npt.NDArray[np.float64] | None = None,
+    ) -> None:
         self.length, self.seed, self.rank, self.world, self.shuffle = length, seed, rank, world, shuffle
+        self.weights = None if weights is None else weights / weights.sum()
         self.epoch = 0
         self._resumed = (-1, 0)
 
@@ -118,12 +133,26 @@ class EpochSampler(Sampler[tuple[int, int]]):
     def __iter__(self) -> Iterator[tuple[int, int]]:
         order = np.arange(self.length)
         if self.shuffle:
-            order = np.random.default_rng((self.seed, self.epoch)).permutation(self.length)
+            rng = np.random.default_rng((self.seed, self.epoch))
+            if self.weights is None:
+                order = rng.permutation(self.length)
+            else:
+                order = rng.choice(self.length, self.length, p=self.weights)
             order = np.resize(order, len(self) * self.world)
         epoch, done = self._resumed
         start = done if epoch == self.epoch else 0
         for index in order[self.rank :: self.world][start:]:
             yield self.epoch, int(index)
+
+
+def balanced_weights(images: ImageSet) -> npt.NDArray[np.float64]:
+    """The mean over a picture's classes of 1 / (pictures of the class), float64 [pictures]; see `DataOptions.sampling`.
+
+    A picture without a class weighs as much as the mean of the others.
+    """
+    counts = np.bincount([i for record in images for i in record.labels], minlength=len(images.class_names))
+    weights = np.array([np.mean([1 / counts[i] for i in r.labels]) if r.labels else np.nan for r in images], np.float64)
+    return np.where(np.isnan(weights), np.nanmean(weights) if counts.any() else 1.0, weights)
 
 
 def collate(samples: list[dict[str, Any]]) -> dict[str, Any]:
@@ -157,7 +186,8 @@ def make_loader(
         world: number of processes.
         resume: (epoch, batches that are done in it).
     """
-    sampler = EpochSampler(len(images), seed, rank=rank, world=world, shuffle=train)
+    weights = balanced_weights(images) if train and options.sampling == "balanced" else None
+    sampler = EpochSampler(len(images), seed, rank=rank, world=world, shuffle=train, weights=weights)
     sampler.resume(resume[0], resume[1] * options.batch_size)
     return DataLoader(
         Pictures(images, options, train=train, seed=seed),

@@ -12,7 +12,7 @@ from PIL import Image
 
 from lidcam_rt.errors import DataError
 
-__all__ = ["background_photos", "fashion_mnist", "installed_folder", "read_idx"]
+__all__ = ["background_photos", "fashion_mnist", "installed_folder", "read_idx", "split_photos"]
 
 #: photographs among scikit-image's files (the rest are drawings, microscopy or grey)
 _PHOTOS = (
@@ -146,3 +146,14 @@ def background_photos(folder: Path | None = None, limit: int = 640) -> list[npt.
     if len(photos) < 4:
         raise DataError(f"{folder or 'packages'}: {len(photos)} photos; at least 4 are needed to split them")
     return photos
+
+
+def split_photos(photos: list[npt.NDArray[np.uint8]]) -> dict[str, list[npt.NDArray[np.uint8]]]:
+    """Photographs of train, val and test: of five in order three, one and one; of fewer than five at least one each."""
+    if len(photos) < 5:
+        return {"train": photos[:2], "val": photos[2:3], "test": photos[3:4]}
+    return {
+        "train": [photo for index, photo in enumerate(photos) if index % 5 < 3],
+        "val": photos[3::5],
+        "test": photos[4::5],
+    }

@@ -13,7 +13,7 @@ from lidcam_rt.errors import DataError
 from lidcam_training.data.composite import Composite, paste, photo_crop, write_composites
 from lidcam_training.data.sources import background_photos, installed_folder
 
-__all__ = ["STAMP_CLASSES", "make_stamps"]
+__all__ = ["STAMP_CLASSES", "cut_out", "make_stamps", "stamp_files"]
 
 #: class name: folders of the package; each class has at least 12 cut-outs
 STAMP_CLASSES = {
@@ -30,9 +30,10 @@ STAMP_CLASSES = {
 }
 
 
-def _cut_out(
+def cut_out(
     file: Path, longest: int, rng: np.random.Generator
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]] | None:
+    """A cut-out at a size, mirrored at random: uint8 [h, w, 3] and bool [h, w]; None where nothing is opaque."""
     with Image.open(file) as image:
         stamp = image.convert("RGBA")
     box = stamp.getchannel("A").point(lambda a: 255 if a > 127 else 0).getbbox()
@@ -56,11 +57,29 @@ def _composites(
     made = 0
     while made < count:
         file, label = files[int(rng.integers(len(files)))]
-        cut = _cut_out(file, int(rng.integers(size * 2 // 5, size * 4 // 5 + 1)), rng)
+        cut = cut_out(file, int(rng.integers(size * 2 // 5, size * 4 // 5 + 1)), rng)
         if cut is None or cut[1].sum() < 16:
             continue
         made += 1
         yield paste(photo_crop(photos[int(rng.integers(len(photos)))], size, rng), *cut, label, rng)
+
+
+def stamp_files(source: Path) -> dict[str, list[tuple[Path, int]]]:
+    """The cut-outs of each split with their class index: of five of a class three, one and one.
+
+    Raises:
+        DataError: a class has fewer than five.
+    """
+    files: dict[str, list[tuple[Path, int]]] = {"train": [], "val": [], "test": []}
+    for label, (name, folders) in enumerate(STAMP_CLASSES.items()):
+        found = sorted(file for inside in folders for file in (source / inside).rglob("*.png"))
+        if len(found) < 5:
+            raise DataError(
+                f"{source}: {len(found)} cut-outs of class {name} in {', '.join(folders)}; 5 are needed"
+            )
+        for index, file in enumerate(found):
+            files["val" if index % 5 == 3 else "test" if index % 5 == 4 else "train"].append((file, label))
+    return files
 
 
 def make_stamps(
@@ -94,15 +113,7 @@ def make_stamps(
     step = 5 if len(photos) >= 5 else 4
     places = {"val": photos[3::step], "test": photos[4::step] or photos[:1]}
     places["train"] = [p for i, p in enumerate(photos) if i % step < 3 and (step == 5 or i > 0)]
-    files: dict[str, list[tuple[Path, int]]] = {"train": [], "val": [], "test": []}
-    for label, (name, folders) in enumerate(STAMP_CLASSES.items()):
-        found = sorted(file for inside in folders for file in (source / inside).rglob("*.png"))
-        if len(found) < 5:
-            raise DataError(
-                f"{source}: {len(found)} cut-outs of class {name} in {', '.join(folders)}; 5 are needed"
-            )
-        for index, file in enumerate(found):
-            files["val" if index % 5 == 3 else "test" if index % 5 == 4 else "train"].append((file, label))
+    files = stamp_files(source)
     splits = {
         split: _composites(files[split], places[split], count, np.random.default_rng((seed, number)), size)
         for number, (split, count) in enumerate({"train": train, "val": val, "test": test}.items())

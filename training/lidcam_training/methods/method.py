@@ -37,7 +37,7 @@ class Method:
             model: in training mode, built with the fields of `spec`.
             options: of the recipe.
             images: normalised, float [N, 3, H, W].
-            target: int64 [N], or float [N, K] for several labels per picture.
+            target: int64 [N], or float [N, K] for several labels per picture: 1 present, 0 absent, -1 unknown.
             loss: of logits and target.
 
         Returns:
@@ -49,5 +49,5 @@ class Method:
 def class_map(maps: Tensor, target: Tensor) -> Tensor:
     """Maps [N, K, h, w] of the true classes: [N, h, w], without gradient, the sum where there are several."""
     if target.ndim == 2:
-        return (maps.detach() * target[:, :, None, None].to(maps.dtype)).sum(1)
+        return (maps.detach() * target.clamp(min=0)[:, :, None, None].to(maps.dtype)).sum(1)
     return maps.detach()[torch.arange(len(maps), device=maps.device), target]

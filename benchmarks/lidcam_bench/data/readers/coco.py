@@ -20,9 +20,9 @@ __all__ = ["read_coco"]
 def read_coco(place: str, split: str) -> ImageSet:
     """Read a COCO instances file.
 
-    Classes are the categories in the order of their ids. Crowds are ignored pixels, and neither labels nor boxes. A
-    picture has a mask if all its annotations have a segmentation with an area; segmentations of points, lines or
-    nothing (detection, keypoints) leave boxes and labels.
+    Classes are the categories in the order of their ids. Crowds are ignored pixels, and neither labels nor boxes: a
+    class that a picture has as a crowd only is unknown. A picture has a mask if all its annotations have a segmentation
+    with an area; segmentations of points, lines or nothing (detection, keypoints) leave boxes and labels.
 
     Args:
         place: `FILE.json`, or `FILE.json,IMAGES_DIR`; without a folder the pictures are beside the file. `{split}` in
@@ -83,12 +83,15 @@ def _record(path: Path, folder: Path, image: Any, annotations: list[Any], index:
     boxes = tuple(
         _box(f"{path}, annotation {a.get('id')}", a["bbox"], size) for a in objects if a.get("bbox") is not None
     )
+    labels = tuple(dict.fromkeys(index[a["category_id"]] for a in objects))
+    crowds = {index[a["category_id"]] for a in annotations if a.get("iscrowd")}
     return Record(
         inside(folder, image["file_name"], where),
-        tuple(dict.fromkeys(index[a["category_id"]] for a in objects)),
+        labels,
         boxes if len(boxes) == len(objects) else (),
         Shapes(shapes, by_class) if complete else None,
         size,
+        tuple(sorted(crowds - set(labels))),
     )
 
 

@@ -12,7 +12,7 @@ from lidcam_bench.data.records import ImageSet, Record
 from lidcam_bench.data.text import inside, read_json, read_text
 from lidcam_rt.errors import DataError
 
-__all__ = ["read_composites"]
+__all__ = ["read_class_list", "read_composites"]
 
 _LAYOUT = """
     dataset.json            name, class names, seed
@@ -20,6 +20,23 @@ _LAYOUT = """
     SPLIT/000000.png        the picture
     SPLIT/masks/000000.png  255 the object, 0 elsewhere
 `lidcam data make NAME DIR` writes it"""
+
+
+def read_class_list(file: Path) -> tuple[str, tuple[str, ...]]:
+    """Name and class names of a made data set.
+
+    Args:
+        file: its dataset.json.
+
+    Raises:
+        DataError: it is damaged.
+    """
+    about = read_json(file)
+    names = about.get("class_names") if isinstance(about, dict) else None
+    classes = tuple(names) if isinstance(names, list) else ()
+    if not classes or not all(isinstance(name, str) for name in classes):
+        raise DataError(f"{file} is damaged: no class_names. Make the data set again")
+    return str(about.get("name", file.parent.name)), classes
 
 
 def read_composites(folder: Path, split: str) -> ImageSet:
@@ -32,11 +49,7 @@ def read_composites(folder: Path, split: str) -> ImageSet:
     Raises:
         DataError: a file is missing or damaged.
     """
-    about = read_json(expect(folder / "dataset.json", _LAYOUT))
-    names = about.get("class_names") if isinstance(about, dict) else None
-    classes = tuple(names) if isinstance(names, list) else ()
-    if not classes or not all(isinstance(name, str) for name in classes):
-        raise DataError(f"{folder / 'dataset.json'} is damaged: no class_names. Make the data set again")
+    title, classes = read_class_list(expect(folder / "dataset.json", _LAYOUT))
     records = []
     table = expect(inside(folder, f"{split}.csv", f"split {split!r}"), _LAYOUT)
     for line, row in enumerate(csv.DictReader(io.StringIO(read_text(table))), start=2):
@@ -49,4 +62,4 @@ def read_composites(folder: Path, split: str) -> ImageSet:
             raise DataError(f"{where}: label {label} is not one of the {len(classes)} classes")
         mask = MaskFile(inside(folder / split / "masks", name, where))
         records.append(Record(inside(folder / split, name, where), (label,), mask=mask))
-    return ImageSet(f"{about.get('name', folder.name)}/{split}", classes, tuple(records))
+    return ImageSet(f"{title}/{split}", classes, tuple(records))

@@ -24,6 +24,9 @@ _DET = """
 def read_det(folder: Path, split: str) -> ImageSet:
     """Read ILSVRC DET, multi-label.
 
+    A class that a list marks with 0 is neither present nor absent (`Record.unknown`); one whose list does not name the
+    picture is taken as absent.
+
     Args:
         folder: as unpacked, see the layout in the error message.
         split: train or val.
@@ -36,13 +39,15 @@ def read_det(folder: Path, split: str) -> ImageSet:
     sets = expect(root / "ImageSets" / "DET", _DET)
     pictures = expect(inside(sets, f"{split}.txt", f"split {split!r}"), _DET)
     labels: dict[str, set[int]] = {row[0].split()[0]: set() for row in read_lines(pictures, 1)}
+    unknown: dict[str, set[int]] = {name: set() for name in labels}
     lists = [sets / f"{split}_{number}.txt" for number in range(1, len(names) + 1)]
     by_list = all(file.exists() for file in lists)
     if by_list:
         for index, file in enumerate(lists):
             for name, flag in read_lines(file, 2):
-                if flag.split()[-1] == "1" and name in labels:
-                    labels[name].add(index)
+                mark = flag.split()[-1]
+                if mark in ("1", "0") and name in labels:
+                    (labels if mark == "1" else unknown)[name].add(index)
     records = []
     for name, classes in labels.items():
         boxes: tuple[Box, ...] = ()
@@ -53,5 +58,6 @@ def read_det(folder: Path, split: str) -> ImageSet:
             boxes = tuple(box for _, box in objects)
         if classes or split != "train":
             picture = inside(root / "Data" / "DET" / split, f"{name}.JPEG", str(pictures))
-            records.append(Record(picture, tuple(sorted(classes)), boxes))
+            in_doubt = tuple(sorted(unknown[name] - classes))
+            records.append(Record(picture, tuple(sorted(classes)), boxes, unknown=in_doubt))
     return ImageSet(f"ilsvrc-det/{split}", names, tuple(records), multilabel=True)
