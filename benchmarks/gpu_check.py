@@ -4,7 +4,8 @@
 
 Builds the kernels if they are not installed, compares every CUDA kernel with the reference bit for bit, times them
 against their floor and against PyTorch and CuPy, runs the artifact in ONNX Runtime's CUDA provider, TensorRT and
-TensorRT for RTX where these are installed, and writes one JSON named after the device and the date.
+TensorRT for RTX where these are installed, and writes one JSON named after the device and the date, again after every
+part, so that a run cut off at its time limit keeps what it measured.
 A part that cannot run says why, and the rest goes on. Exit status: 0 all ran and agreed, 1 something failed, 2 nothing
 failed and something could not run.
 """
@@ -21,16 +22,19 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 ROOT = Path(__file__).parents[1]
-for _folder in ("export", "training"):  # the packages of a checkout that is not installed
+for _folder in ("export", "training", "benchmarks"):  # the packages of a checkout that is not installed
     sys.path.append(str(ROOT / _folder))
 
 from benchmarks.gpu.build import build_kernels  # noqa: E402
 from benchmarks.gpu.device import CpuRehearsal, TorchCuda, open_device  # noqa: E402
 from benchmarks.gpu.report import Cannot, Report  # noqa: E402
+
+Part: TypeAlias = Callable[[dict[str, Any]], None]
 
 _PACKAGES = ("numpy", "torch", "triton", "cupy-cuda13x", "cupy-cuda12x", "onnx", "onnxruntime", "onnxruntime-gpu",
              "tensorrt", "tensorrt-rtx", "cuda-python", "cuda-bindings", "timm", "nanobind")  # fmt: skip
@@ -55,8 +59,9 @@ def facts(now: datetime.date) -> dict[str, Any]:
         query = ["nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"]
         answer = subprocess.run(query, capture_output=True, text=True, timeout=30)
         found["nvidia-smi"] = answer.stdout.strip().splitlines()
-    git = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=ROOT)
-    found["commit"] = git.stdout.strip() or None
+    if shutil.which("git"):
+        git = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=ROOT)
+        found["commit"] = git.stdout.strip() or None
     return found
 
 
@@ -70,6 +75,7 @@ class Check:
         self.device: TorchCuda | None = None
         self.ceilings: dict[str, Any] = {}
         self.artifact: Path | None = None
+        self.output: Path | None = None
 
     def _device(self) -> TorchCuda:
         if self.device is None:
@@ -86,7 +92,8 @@ class Check:
         """The kernels, installed or built here."""
         if self.options.rehearse:
             raise Cannot("a rehearsal uses the CPU's kernels")
-        build_kernels(data, force=self.options.rebuild)
+        capability = str(self.device.facts["compute_capability"]) if self.device is not None else ""
+        build_kernels(data, force=self.options.rebuild, capability=capability)
         from lidcam_rt.device import kernels
 
         data["architectures"] = kernels.architectures()
@@ -158,50 +165,108 @@ class Check:
             raise Cannot("TensorRT does not run on a CPU")
         check_tensorrt(data, self._artifact(), self.folder, flavour=flavour, precision=precision, pas=pas)
 
-    def run(self) -> None:
-        """All parts."""
-        run = self.report.run
-        run("device", self.find_device)
-        run("build", self.build)
-        rehearsal = self.device.kernels() if isinstance(self.device, CpuRehearsal) else contextlib.nullcontext()
-        with rehearsal:
-            run("PaS kernel equals the reference", lambda d: self.kernels("check_pas", d))
-            run("box kernel equals the reference", lambda d: self.kernels("check_boxes", d))
-            run("box kernel at picture size", lambda d: self.kernels("check_boxes_at_size", d))
-            run("dense CRF kernel", self.crf)
-            run("bandwidth and launch", self.measure)
-            run("time of PaS", lambda d: self.time("time_pas", d))
-            run("time of boxes", lambda d: self.time("time_boxes", d))
-        run("artifact", self.export)
-        run("ONNX Runtime, CUDA provider", self.onnxruntime)
+    def parts(self) -> dict[str, tuple[str, Part]]:
+        """Name on the command line -> title in the report and what it does, in the order they run."""
+        found: dict[str, tuple[str, Part]] = {
+            "device": ("device", self.find_device),
+            "build": ("build", self.build),
+            "pas": ("PaS kernel equals the reference", lambda d: self.kernels("check_pas", d)),
+            "boxes": ("box kernel equals the reference", lambda d: self.kernels("check_boxes", d)),
+            "boxes-at-size": ("box kernel at picture size", lambda d: self.kernels("check_boxes_at_size", d)),
+            "crf": ("dense CRF kernel", self.crf),
+            "ceilings": ("bandwidth and launch", self.measure),
+            "time-pas": ("time of PaS", lambda d: self.time("time_pas", d)),
+            "time-boxes": ("time of boxes", lambda d: self.time("time_boxes", d)),
+            "artifact": ("artifact", self.export),
+            "onnxruntime": ("ONNX Runtime, CUDA provider", self.onnxruntime),
+        }
         for flavour in ("tensorrt", "tensorrt-rtx"):
             for precision in ("fp32", "fp16"):
-                run(f"{flavour} {precision}, PaS in standard operators",
-                    lambda d, f=flavour, p=precision: self.tensorrt(f, p, "body", d))  # fmt: skip
-        run("tensorrt fp16, PaS as a plugin", lambda d: self.tensorrt("tensorrt", "fp16", "plugin", d))
+                found[f"{flavour}-{precision}"] = (
+                    f"{flavour} {precision}, PaS in standard operators",
+                    lambda d, f=flavour, p=precision: self.tensorrt(f, p, "body", d),
+                )
+        found["tensorrt-plugin"] = (
+            "tensorrt fp16, PaS as a plugin", lambda d: self.tensorrt("tensorrt", "fp16", "plugin", d)
+        )  # fmt: skip
+        return found
+
+    def run(self) -> None:
+        """The parts asked for, and those they need; the JSON is written after each."""
+        parts = self.parts()
+        chosen = choose(tuple(parts), self.options.only, self.options.skip)
+        with contextlib.ExitStack() as stack:
+            for name in chosen:
+                self.report.run(*parts[name])
+                if isinstance(self.device, CpuRehearsal) and name == "build":
+                    stack.enter_context(self.device.kernels())
+                self.write()
+
+    def write(self) -> Path | None:
+        """Write what is known so far; returns the file, or None where nothing of a GPU was seen."""
+        asked: Path | None = self.options.output
+        if asked is None and (self.device is None or self.options.rehearse):
+            return None
+        folder = asked or ROOT / "benchmarks" / "results"
+        output = folder if folder.suffix == ".json" else folder / self.report.file_name()
+        if self.output not in (None, output):  # the file is named after the device, once that is known
+            self.output.unlink(missing_ok=True)
+        self.report.write(output)
+        self.output = output
+        return output
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run the check; returns the exit status."""
+def choose(names: tuple[str, ...], only: str, skip: str) -> tuple[str, ...]:
+    """The parts to run, in order.
+
+    Args:
+        names: all there are.
+        only: names with commas, or nothing for all; what these need is added.
+        skip: names with commas.
+
+    Raises:
+        SystemExit: a name is not known.
+    """
+    asked, left = ({n for n in text.replace(" ", "").split(",") if n} for text in (only, skip))
+    if unknown := sorted((asked | left) - set(names)):
+        sys.exit(f"no part is called {', '.join(unknown)}: the parts are {', '.join(names)}")
+    wanted = asked or set(names)
+    wanted = (wanted - left) | {need for name in wanted - left for need in _needs(name)}
+    return tuple(name for name in names if name in wanted)
+
+
+def _needs(name: str) -> tuple[str, ...]:
+    if name.startswith("time-"):
+        return ("device", "build", "ceilings")
+    if name.startswith(("tensorrt", "onnxruntime", "resident")):
+        return ("device", "build", "artifact")
+    return ("device", "build")
+
+
+def arguments(given: list[str] | None = None) -> argparse.Namespace:
+    """What the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--index", type=int, default=0, help="number of the GPU")
-    parser.add_argument("--output", type=Path, help="the JSON; default: benchmarks/results/gpu_DEVICE_DATE.json")
+    parser.add_argument("--output", type=Path, metavar="PLACE", help="a folder, or a file that ends in .json; "
+                        "default: benchmarks/results/gpu_DEVICE_DATE.json")  # fmt: skip
+    parser.add_argument("--only", default="", metavar="PART,...", help="these parts, and what they need")
+    parser.add_argument("--skip", default="", metavar="PART,...", help="all but these parts")
     parser.add_argument("--artifact", help="an artifact to run; default: timm:seresnet50 at 384, random weights")
     parser.add_argument("--network", default="", help="another source for `lidcam export`")
     parser.add_argument("--seed", type=int, default=0, help="of the random input")
     parser.add_argument("--rebuild", action="store_true", help="build the kernels even if installed ones would do")
     parser.add_argument("--quick", action="store_true", help="small shapes and few samples: does it run at all")
     parser.add_argument("--rehearse", action="store_true", help="on the CPU, to test this program itself")
-    options = parser.parse_args(arguments)
+    return parser.parse_args(given)
+
+
+def main(given: list[str] | None = None) -> int:
+    """Run the check; returns the exit status."""
+    options = arguments(given)
     with tempfile.TemporaryDirectory() as folder:
         check = Check(options, Path(folder))
         check.run()
-    report = check.report
-    output = options.output
-    if output is None and check.device is not None and not options.rehearse:
-        output = ROOT / "benchmarks" / "results" / report.file_name()
-    if output is not None:
-        report.write(output)
+    report, output = check.report, check.write()
     print(f"\n{report.summary()}\n\n{output or 'no file: nothing of a GPU was seen'}, exit {report.exit_status}")
     return report.exit_status
 

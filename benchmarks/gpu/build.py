@@ -29,13 +29,16 @@ def _compiled_here(folder: Path) -> Path | None:
     return found[0] if found else None
 
 
-def build_kernels(data: dict[str, Any], folder: Path | None = None, *, force: bool = False) -> None:
+def build_kernels(
+    data: dict[str, Any], folder: Path | None = None, *, force: bool = False, capability: str = ""
+) -> None:
     """Use the installed kernels if they hold CUDA code, else build them into a folder and load them from there.
 
     Args:
         data: gets what was done.
         folder: where to build; None: build/gpu_check.
         force: build also if the installed ones would do.
+        capability: of the device to build for, as 9.0; empty: for all that a package is built for.
 
     Raises:
         Cannot: a tool is missing, or the compiler failed.
@@ -57,9 +60,9 @@ def build_kernels(data: dict[str, Any], folder: Path | None = None, *, force: bo
     configure = [
         "cmake", "-S", str(ROOT / "kernels"), "-B", str(folder), *generator, "-DCMAKE_BUILD_TYPE=Release",
         f"-DPython_EXECUTABLE={sys.executable}", "-DLIDCAM_CUDA=ON", f"-DLIDCAM_NVCC={nvcc}",
-        "-DLIDCAM_FETCH_ORT=OFF",
+        "-DLIDCAM_FETCH_ORT=OFF", f"-DLIDCAM_CUDA_ARCHITECTURES={capability.replace('.', '')}",
     ]  # fmt: skip
-    jobs = str(min(8, os.cpu_count() or 1))
+    jobs = str(min(16, os.cpu_count() or 1))
     for command in (configure, ["cmake", "--build", str(folder), "-j", jobs]):
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import json
 import statistics
+import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +16,7 @@ import numpy as np
 
 from benchmarks.gpu.report import Cannot, Wrong
 
-__all__ = ["check_onnxruntime", "check_tensorrt", "make_artifact"]
+__all__ = ["check_onnxruntime", "check_tensorrt", "make_artifact", "where_nodes_ran"]
 
 OUTPUTS = ("logits", "class_ids", "scores", "cam", "map8", "mask", "threshold")
 
@@ -110,6 +113,39 @@ def _run_and_compare(
             raise Wrong(f"batch {row['batch']}: its mask is not PaS of its own cam: {difference}")
 
 
+def where_nodes_ran(ort: Any, artifact: Path, manifest: Any, device: str) -> dict[str, Any]:
+    """Which provider ran each kind of node in one call, and how often memory crossed between host and device.
+
+    Only the profile tells: an operator library is registered with a CPU kernel too, and a node that falls back says
+    nothing.
+
+    Returns:
+        `PaS ran on`: providers of the PaS node, or of its body's nodes where no library is registered; `nodes by
+        provider`; `memory copies`: how many MemcpyToHost and MemcpyFromHost nodes.
+    """
+    from lidcam_rt.backends.onnxruntime import cuda_options, session_options
+
+    options = session_options(manifest)
+    options.enable_profiling = True
+    with tempfile.TemporaryDirectory() as folder:
+        options.profile_file_prefix = str(Path(folder) / "profile")
+        index = int(device.partition(":")[2] or 0)
+        providers: list[Any] = ["CPUExecutionProvider"]
+        if device.startswith("cuda"):
+            providers.insert(0, ("CUDAExecutionProvider", cuda_options(index)))
+        session = ort.InferenceSession(str(artifact), sess_options=options, providers=providers)
+        image, labels = _feeds(manifest, 1, 0)
+        feed = {"image": image} | ({} if labels is None else {"labels": labels})
+        session.run(["class_ids", "map8", "mask", "threshold"], feed)
+        events = json.loads(Path(session.end_profiling()).read_text())
+    nodes = [event["args"] for event in events if event.get("cat") == "Node" and "provider" in event.get("args", {})]
+    by_provider = Counter(node["provider"] for node in nodes)
+    pas = sorted({node["provider"] for node in nodes if node["op_name"] == "PaS"})
+    copies = Counter(node["op_name"] for node in nodes if node["op_name"].startswith("Memcpy"))
+    return {"PaS ran on": pas or "its body's operators", "nodes by provider": dict(by_provider),
+            "memory copies": dict(copies)}  # fmt: skip
+
+
 def check_onnxruntime(
     data: dict[str, Any], artifact: Path, *, device: str = "cuda", batches: Any = (1, 8, 32), rounds: int = 30,
 ) -> None:  # fmt: skip
@@ -136,6 +172,7 @@ def check_onnxruntime(
     except BackendError as error:
         raise Cannot(str(error)) from None
     data["operator library"] = str(ops_library() is not None and backend.ops_registered)
+    data |= where_nodes_ran(ort, artifact, manifest, device)
     reference = open_backend(artifact, manifest, device="cpu")
     _run_and_compare(backend, reference, manifest, data, batches=batches, rounds=rounds, tolerance=2e-2)
 

@@ -18,7 +18,7 @@ from lidcam_rt.artifact import Manifest
 from lidcam_rt.backends.base import Opener, Stop, check_threads, parse_device, usable_cores
 from lidcam_rt.errors import ArtifactError, BackendError, InputError
 
-__all__ = ["OrtBackend", "open_backend", "session_options"]
+__all__ = ["OrtBackend", "cuda_options", "open_backend", "session_options"]
 
 _log = logging.getLogger("lidcam_rt")
 _CUDA, _CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
@@ -144,6 +144,18 @@ def session_options(manifest: Manifest, threads: int = 0) -> Any:
     return options
 
 
+def cuda_options(index: int) -> dict[str, str]:
+    """Options of the CUDA provider.
+
+    TF32 is off: an artifact gives what its manifest says, on any device. The search for convolutions is by rule: the
+    exhaustive one, which is the default, would run again for every new batch size.
+
+    Args:
+        index: number of the GPU.
+    """
+    return {"device_id": str(index), "use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
+
+
 def _register_ops(options: Any) -> bool:
     """Register the operator library where it was built; without it the file's own function body runs."""
     from lidcam_rt.pas import ops_library
@@ -200,10 +212,10 @@ def open_backend(
             "pip uninstall -y onnxruntime && pip install 'lidcam-rt[gpu]'"
         )
     if kind == "cuda" or (kind == "auto" and _CUDA in available):
-        if kind == "cuda" and hasattr(ort, "preload_dlls"):
+        if hasattr(ort, "preload_dlls"):  # CUDA's libraries of pip's wheels, which the loader does not find itself
             ort.preload_dlls()
         try:
-            session, ops = _start(ort, path, manifest, threads, [(_CUDA, {"device_id": index}), _CPU])
+            session, ops = _start(ort, path, manifest, threads, [(_CUDA, cuda_options(index)), _CPU])
         except BackendError as error:
             if kind == "cuda":
                 raise

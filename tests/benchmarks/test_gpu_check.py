@@ -46,6 +46,51 @@ def test_without_a_gpu_every_part_says_why(tmp_path):
     assert str(ROOT) not in output.read_text()
 
 
+def test_the_parts_asked_for_bring_what_they_need():
+    names = tuple(gpu_check.Check(gpu_check.arguments([]), Path()).parts())
+    assert gpu_check.choose(names, "", "") == names
+    assert gpu_check.choose(names, "time-pas, crf", "") == ("device", "build", "crf", "ceilings", "time-pas")
+    assert gpu_check.choose(names, "onnxruntime", "") == ("device", "build", "artifact", "onnxruntime")
+    assert "crf" not in gpu_check.choose(names, "", "crf") and len(gpu_check.choose(names, "", "crf")) == len(names) - 1
+    with pytest.raises(SystemExit, match="no part is called psa: the parts are device, build, pas"):
+        gpu_check.choose(names, "pas,psa", "")
+
+
+def test_the_file_is_written_after_every_part(tmp_path, monkeypatch):
+    """A run that is cut off keeps what it measured, in the folder given, under the device's name once it is known."""
+    seen = []
+
+    def stop(self, data):
+        seen.extend(sorted(path.name for path in tmp_path.iterdir()))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(gpu_check.Check, "measure", stop)
+    with pytest.raises(KeyboardInterrupt):
+        gpu_check.main(["--rehearse", "--quick", "--only", "boxes,ceilings", "--output", str(tmp_path)])
+    (name,) = set(seen)
+    assert name.startswith("gpu_rehearsal-on-the-cpu_") and [path.name for path in tmp_path.iterdir()] == [name]
+    parts = json.loads((tmp_path / name).read_text())["parts"]
+    assert [part["part"] for part in parts] == ["device", "build", "box kernel equals the reference"]
+
+
+def test_a_machine_without_git(monkeypatch):
+    monkeypatch.setattr(gpu_check.shutil, "which", lambda name: None)
+    found = gpu_check.facts(gpu_check.datetime.date(2026, 1, 2))
+    assert found["date"] == "2026-01-02" and "commit" not in found
+
+
+def test_where_the_nodes_ran_is_read_from_the_profile(resnet10):
+    import onnxruntime as ort
+
+    from lidcam_rt.artifact import read_manifest
+    from lidcam_rt.pas import ops_library
+
+    found = engines.where_nodes_ran(ort, resnet10, read_manifest(resnet10), "cpu")
+    assert found["nodes by provider"]["CPUExecutionProvider"] > 20 and found["memory copies"] == {}
+    expected = ["CPUExecutionProvider"] if ops_library() else "its body's operators"
+    assert found["PaS ran on"] == expected
+
+
 @pytest.mark.parametrize("arguments", [["--rehearse"], []])
 def test_a_run_that_saw_no_gpu_leaves_no_file(monkeypatch, arguments):
     monkeypatch.setattr(gpu_check.Check, "run", lambda self: self.report.run("device", self.find_device))
