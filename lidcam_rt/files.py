@@ -243,6 +243,13 @@ def _remove_leftovers(folder: Path) -> None:
     for place in (folder, *inside):
         for leftover in place.glob(".lidcam-*.part"):
             leftover.unlink(missing_ok=True)
+    for lock in folder.glob(".*.lock"):
+        path = folder / lock.name.removeprefix(".").removesuffix(".lock")
+        left = path.with_name(f".{path.name}.part"), former(path)
+        if any(os.path.lexists(entry) for entry in left):  # else it may be a lock of another program
+            with contextlib.suppress(OutputError), _lock(lock, "in use", keep=False):
+                _settle(path)
+                _remove(left[0])
 
 
 @contextlib.contextmanager

@@ -136,6 +136,24 @@ def test_what_a_killed_writer_leaves_is_removed_by_the_next(tmp_path, how):
     assert names(tmp_path) == [".lidcam.lock", "out"]
 
 
+@pytest.mark.parametrize("how", ["file", "folder", "swap"])
+def test_what_a_killed_writer_leaves_in_the_folder_of_a_run_is_removed_by_the_next_run(tmp_path, how):
+    """Also where the next run does not write the same file again."""
+    if how == "swap":
+        (tmp_path / "out").mkdir()
+        (tmp_path / "out" / "old").touch()
+    done = subprocess.run([sys.executable, "-c", _KILLED, how, tmp_path], check=False, timeout=60)
+    assert done.returncode == -signal.SIGKILL
+    (tmp_path / ".other.lock").touch()  # of another program
+    with replacing(tmp_path / "busy") as temporary:
+        temporary.touch()
+        with output_folder(tmp_path):
+            assert temporary.exists()
+    left = [".lidcam.lock", ".other.lock", "busy"]
+    assert names(tmp_path) == (sorted([*left, "out"]) if how == "swap" else left)
+    assert how != "swap" or names(tmp_path / "out") == ["old"]
+
+
 @pytest.mark.parametrize(
     ("text", "name"),
     [("a b/c", "a_b_c"), ("../../x", "x"), ("", "unnamed"), ("..", "unnamed"), ("a\0b", "a_b"), ("x\x1b[31m", "x_31m")],

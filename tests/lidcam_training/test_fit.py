@@ -71,7 +71,7 @@ def test_the_same_seed_gives_the_same_weights_with_and_without_workers(tmp_path,
 _KILLED = """
 import os, signal, sys
 from pathlib import Path
-import safetensors.torch as tensors
+import lidcam_training.checkpoint as tensors
 import lidcam_training.fit as module
 import lidcam_training.module as training
 import lidcam_training.state as states
@@ -87,7 +87,7 @@ def cut(file, size):
     die()
 
 step, save, write = training.ClassifierModule.training_step, module._Keeper._save, states.write_tensor_file
-save_file, rename = tensors.save_file, Path.rename
+save_tensors, rename = tensors.save_tensors, Path.rename
 
 def training_step(self, batch, index):
     if moment.startswith("step") and (self.current_epoch, index) == (1, int(moment[4:])):
@@ -97,7 +97,7 @@ def training_step(self, batch, index):
     return step(self, batch, index)
 
 def save_half(state, file):
-    save_file(state, file)
+    save_tensors(state, file)
     cut(file, 1000)
 
 def rename_once(self, target):
@@ -107,7 +107,7 @@ def rename_once(self, target):
 
 def keep(self, model, scores):
     if model.current_epoch == 1 and moment == "weights":
-        tensors.save_file = save_half
+        tensors.save_tensors = save_half
     if model.current_epoch == 1 and moment == "rename":
         Path.rename = rename_once
     save(self, model, scores)

@@ -17,6 +17,7 @@ from lidcam_rt.errors import DataError
 from lidcam_rt.files import file_sha256, former, replacing
 from lidcam_rt.version import __version__
 from lidcam_training.models import Classifier, ClassifierSpec, build_classifier
+from lidcam_training.tensor_file import save_tensors
 
 __all__ = ["Checkpoint", "CheckpointMeta", "load_checkpoint", "save_checkpoint"]
 
@@ -104,13 +105,11 @@ def save_checkpoint(model: Classifier, meta: CheckpointMeta, folder: str | Path)
     Raises:
         OutputError: it cannot be written.
     """
-    from safetensors.torch import save_file
-
     folder = Path(folder)
     with replacing(folder) as temporary:
         temporary.mkdir()
         state = {key: value.detach().cpu().contiguous().clone() for key, value in model.state_dict().items()}
-        save_file(state, str(temporary / "model.safetensors"))
+        save_tensors(state, temporary / "model.safetensors")
         record = {"format": _VERSION, **dataclasses.asdict(meta)}
         record["weights_sha256"] = file_sha256(temporary / "model.safetensors")
         (temporary / "checkpoint.json").write_text(json.dumps(record, indent=1))

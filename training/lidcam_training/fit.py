@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import errno
 import io
 import json
 import logging
 import os
+import signal
+import threading
 import warnings
 from pathlib import Path
 from typing import Any
@@ -18,7 +21,7 @@ from lidcam_bench.data import ImageSet, open_data
 from pytorch_lightning.callbacks import Callback, EarlyStopping
 from pytorch_lightning.utilities import rank_zero_only
 
-from lidcam_rt.errors import DataError, InputError
+from lidcam_rt.errors import DataError, InputError, LidcamError, OutputError
 from lidcam_rt.files import output_folder, write_atomically
 from lidcam_training.checkpoint import CheckpointMeta, load_checkpoint, save_checkpoint
 from lidcam_training.data.loader import make_loader
@@ -30,6 +33,9 @@ from lidcam_training.state import PlainCheckpoints, read_progress
 __all__ = ["fit"]
 
 _STATE = "state.safetensors"
+
+#: What the system says where nothing more can be written.
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
 class _Keeper(Callback):
@@ -43,6 +49,10 @@ class _Keeper(Callback):
         self.rows: list[dict[str, float]] = []
         self.resume: tuple[int, int] = (0, 0)
         self.finished = False
+        self.started = False
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.started = True
 
     def state_dict(self) -> dict[str, Any]:
         return {"rows": self.rows, "resume": self.resume, "finished": self.finished}
@@ -201,7 +211,8 @@ def _fit(recipe: Recipe, run: Path, train: ImageSet, val: ImageSet, progress: bo
         mode = "min" if recipe.monitor.endswith("loss") else "max"
         stop = EarlyStopping(recipe.monitor, patience=recipe.patience, mode=mode, check_on_train_epoch_end=False)
         callbacks.append(stop)
-    callbacks.append(_Keeper(run, fingerprint))
+    keeper = _Keeper(run, fingerprint)
+    callbacks.append(keeper)
     logger: Any = False
     if recipe.logger == "tensorboard":
         from pytorch_lightning.loggers import TensorBoardLogger
@@ -234,6 +245,35 @@ def _fit(recipe: Recipe, run: Path, train: ImageSet, val: ImageSet, progress: bo
         make_loader(train, recipe.data, train=True, seed=recipe.seed, rank=rank, world=world, resume=resume),
         make_loader(val, recipe.data, train=False, seed=recipe.seed, rank=rank, world=world),
     )
-    trainer.fit(module, *loaders, ckpt_path=str(state) if state.exists() else None, weights_only=True)
+    _train(trainer, module, loaders, state, keeper)
     load_checkpoint(run / "checkpoint")
     return run / "checkpoint"
+
+
+def _train(
+    trainer: pl.Trainer, module: ClassifierModule, loaders: tuple[Any, Any], state: Path, keeper: _Keeper
+) -> None:
+    """Lightning's loop, with errors and interrupts as the other verbs have them."""
+    resumed = state.exists()
+    main = threading.current_thread() is threading.main_thread()
+    handler = signal.getsignal(signal.SIGINT) if main else None
+    try:
+        trainer.fit(module, *loaders, ckpt_path=str(state) if resumed else None, weights_only=True)
+    except SystemExit as end:
+        if isinstance(end.__context__, KeyboardInterrupt):  # Lightning ends the process, without a word
+            raise KeyboardInterrupt from None
+        raise
+    except (LidcamError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in _FULL:
+            raise OutputError(
+                f"{keeper.run}: cannot be written ({error.strerror}). Free space and run the same command again: it "
+                "resumes where it stopped"
+            ) from error
+        if resumed and not keeper.started:
+            raise DataError(f"{state} does not fit this run ({error!r:.300}): remove it to begin again") from error
+        raise
+    finally:
+        if main:
+            signal.signal(signal.SIGINT, handler)  # Lightning leaves it ignored

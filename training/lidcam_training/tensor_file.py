@@ -93,7 +93,7 @@ def save_tensors(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str
     try:
         save_file(tensors, str(path), metadata)
     except SafetensorError as error:  # what the system said is in its text only
-        code = re.search(r"code: (\d+)", str(error))
+        code = re.search(r"(?:code: |os error )(\d+)", str(error))
         reason = os.strerror(int(code[1]) if code else errno.EIO)
         text = f"{path.parent}: cannot be written ({reason}). Free space, or choose another folder"
         raise OutputError(text) from None

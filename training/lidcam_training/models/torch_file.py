@@ -182,7 +182,11 @@ def check_kind(path: Path) -> None:
     if path.suffix == ".onnx":
         raise InputError(f"{path}: is an ONNX model. Artifacts are exported from PyTorch weights (.pth, .safetensors)")
     if zipfile.is_zipfile(path):
-        names = zipfile.ZipFile(path).namelist()
+        try:
+            with zipfile.ZipFile(path) as archive:
+                names = archive.namelist()
+        except Exception as error:  # an unknown version, a directory cut short
+            raise _damaged(path, str(error)) from None
         if any("/code/" in name or name.endswith("constants.pkl") for name in names):
             raise InputError(
                 f"{path}: is a TorchScript program. Save the weights of the network in Python: "
