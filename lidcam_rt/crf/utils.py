@@ -174,8 +174,8 @@ def _sizes(name: str, value: Any) -> tuple[int, ...]:
 def _deviations(name: str, value: Any, count: int, hint: str = "") -> list[float]:
     try:
         numbers = [float(v) for v in value]
-    except (TypeError, ValueError):
-        raise InputError(f"{name} must be {count} numbers > 0, got {value!r}{hint}") from None
+    except (TypeError, ValueError, OverflowError):
+        raise InputError(f"{name} must be {count} numbers > 0, got {value!r:.80}{hint}") from None
     if len(numbers) != count or not all(math.isfinite(v) and v > 0 for v in numbers):
         raise InputError(f"{name} must be {count} numbers > 0, got {value!r}{hint}")
     return numbers

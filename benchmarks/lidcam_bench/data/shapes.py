@@ -6,7 +6,6 @@ reads past the end of damaged ones and leaves pixels that none covers uninitiali
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -103,7 +102,7 @@ def _fill(polygons: list[Any], size: tuple[int, int], name: str) -> npt.NDArray[
             )
         for value, side in zip(polygon, (width, height) * (len(polygon) // 2), strict=True):
             # Also what keeps the outline short and within 32 bits in pycocotools.
-            if not math.isfinite(value) or not -side - _MARGIN <= value <= 2 * side + _MARGIN:
+            if not -side - _MARGIN <= value <= 2 * side + _MARGIN:  # so does NaN
                 raise DataError(f"{name}: a polygon's corner at {value} lies far outside of {width}x{height} pixels")
         if len(polygon) >= 6:
             outlines.append([float(v) for v in polygon])

@@ -103,8 +103,8 @@ def check_submission(path: Path, images: Sequence[Path], *, track: int, classes:
         archive = zipfile.ZipFile(path)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file. Write it with --model, or check the path") from None
-    except (OSError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path} is not a zip file: {error}") from None
+    except Exception as error:  # an unknown version, a name or a comment that cannot be decoded
+        raise InputError(f"{path} is not a zip file that can be read: {error}") from None
     with archive:
         names = [name for name in archive.namelist() if not name.endswith("/")]
         if names and all("/" in name for name in names):

@@ -115,7 +115,7 @@ def test_crowds_lie_under_objects_and_damaged_shapes_are_refused():
             draw_shapes([(shape, 1)], (50, 40), "a")
     with pytest.raises(DataError, match=r"\(height, width\) \[50, 40\]"):
         draw_shapes([({"size": [50, 40], "counts": [2000]}, 1)], (50, 40), "a")
-    for far in (1e9, -1e9, float("inf"), float("nan")):
+    for far in (1e9, -1e9, float("inf"), float("nan"), 10**400):
         with pytest.raises(DataError, match="far outside"):
             draw_shapes([([[0, 0, far, 0, 0, 5]], 1)], (50, 40), "a")
 

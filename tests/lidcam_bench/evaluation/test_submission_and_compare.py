@@ -168,6 +168,20 @@ def test_a_submission_with_gaps_is_not_written(localizer, folder, tmp_path):
         check_submission(folder / "images" / "p0.png", files(folder), track=3)
 
 
+@pytest.mark.parametrize(("start", "field", "value"), [(b"PK\1\2", 6, 98), (b"PK\5\6", 12, 255), (b"PK\1\2", 9, 255)])
+def test_a_zip_that_python_cannot_open(folder, tmp_path, start, field, value):
+    """A version of the format of the future, a directory of another size, names of an unknown encoding."""
+    with zipfile.ZipFile(tmp_path / "s.zip", "w") as archive:
+        archive.writestr("p\xe90.png", b"")
+    data = bytearray((tmp_path / "s.zip").read_bytes())
+    data[data.index(start) + field] = value
+    (tmp_path / "s.zip").write_bytes(data)
+    try:
+        assert check_submission(tmp_path / "s.zip", files(folder), track=3)
+    except InputError as error:
+        assert "not a zip file that can be read" in str(error)
+
+
 def test_a_model_agrees_with_itself_and_not_with_another_threshold(model, folder, tmp_path):
     data = open_data(str(folder))
     same = compare(open_runner(model), open_runner(model), data.records)

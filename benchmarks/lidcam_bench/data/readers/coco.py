@@ -98,7 +98,7 @@ def _record(path: Path, folder: Path, image: Any, annotations: list[Any], index:
 def _box(where: str, bbox: Any, size: tuple[int, int]) -> Box:
     """x, y, width, height as a half-open box of at least one pixel."""
     numbers = isinstance(bbox, list) and len(bbox) == 4 and all(type(v) in (int, float) for v in bbox)
-    if not numbers or not all(math.isfinite(v) for v in bbox) or min(bbox[2:]) < 0:
+    if not numbers or not all(-math.inf < v < math.inf for v in bbox) or min(bbox[2:]) < 0:
         raise DataError(f"{where}: a bbox is x, y, width, height, got {bbox!r:.80}")
     x, y, w, h = bbox
     if max(x + w, y + h) <= 1:
