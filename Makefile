@@ -8,7 +8,7 @@ SOURCES := pyproject.toml $(shell find kernels -name CMakeLists.txt -o -name '*.
 WORKERS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); [ $$n -le 4 ] || n=4; echo $$n)
 PYTEST := python -m pytest -q -p no:cacheprovider -n $(WORKERS)
 # Tests of what must work where torch is not installed; all others run in the full environment.
-TORCHLESS := tests/lidcam_rt tests/lidcam_bench tests/docs/test_guides_without_torch.py
+TORCHLESS := $(addprefix tests/,lidcam_rt lidcam_cli lidcam_crf lidcam_bench docs/test_guides_without_torch.py)
 
 .PHONY: demo test quick lint fuzz clean
 demo: .venv/.demo-ready

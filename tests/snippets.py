@@ -74,6 +74,6 @@ def _command_line(folder: Path) -> Path:
     place = folder / ".bin"
     place.mkdir(exist_ok=True)
     script = place / "lidcam"
-    script.write_text(f"#!{sys.executable}\nfrom lidcam_rt.cli.main import main\nmain()\n")
+    script.write_text(f"#!{sys.executable}\nfrom lidcam_cli.main import main\nmain()\n")
     script.chmod(0o755)
     return place

@@ -13,9 +13,9 @@ from pathlib import Path
 import skimage
 from lidcam_export.exporter import export_artifact
 
-from lidcam_rt.cli.console import say
-from lidcam_rt.cli.gallery import gallery
-from lidcam_rt.cli.main import main as lidcam
+from lidcam_cli.console import say
+from lidcam_cli.gallery import gallery
+from lidcam_cli.main import main as lidcam
 from lidcam_rt.files import write_atomically
 
 PHOTOS = ("astronaut.png", "camera.png", "chelsea.png", "coffee.png", "motorcycle_left.png", "rocket.jpg")

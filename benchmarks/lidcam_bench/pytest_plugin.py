@@ -267,7 +267,7 @@ class LocalizerBenchmark:
 
 
 def _files(images: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> list[Path]:
-    from lidcam_rt.cli.sources import find_images
+    from lidcam_cli.sources import find_images
 
     names = [images] if isinstance(images, (str, os.PathLike)) else images
     return [Path(path) for path in find_images([os.fspath(name) for name in names]).paths]

@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import artifacts
 import made_sources
 
-LIDCAM = [sys.executable, "-c", "from lidcam_rt.cli.main import main; main()"]
+LIDCAM = [sys.executable, "-c", "from lidcam_cli.main import main; main()"]
 
 
 @dataclass(frozen=True)

@@ -220,7 +220,7 @@ def _journals(folder: Path) -> list[bytes]:
 
 
 def _localized(folder: Path) -> Path:
-    from lidcam_rt.cli.main import main
+    from lidcam_cli.main import main
 
     out = folder / "run"
     if not out.exists():
@@ -236,7 +236,7 @@ def _localized(folder: Path) -> Path:
 
 def _resume(data: bytes, folder: Path) -> object:
     """Goes on in a folder whose journal came from somebody else; nothing may be written outside of it."""
-    from lidcam_rt.cli.main import main
+    from lidcam_cli.main import main
 
     out = _localized(folder)
     shutil.rmtree(out)
@@ -255,7 +255,7 @@ def _resume(data: bytes, folder: Path) -> object:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Sends what the command line prints nowhere."""
-    from lidcam_rt.cli import console
+    from lidcam_cli import console
 
     with Path(os.devnull).open("w", encoding="utf-8") as sink:
         before = console.out.file, console.err.file

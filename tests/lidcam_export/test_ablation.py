@@ -13,8 +13,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import lidcam_rt
+from lidcam_cli.app import build_app
 from lidcam_rt.artifact import InputSpec
-from lidcam_rt.cli.app import build_app
 from lidcam_rt.errors import DataError
 from lidcam_rt.pas import PasOptions, pas_reference
 

@@ -172,7 +172,7 @@ def test_refusals(resnet10, tmp_path):
 
 
 def test_the_verb(resnet10, tmp_path, capsys):
-    from lidcam_rt.cli.main import main
+    from lidcam_cli.main import main
 
     output = tmp_path / "m.engine"
     line = ["build", str(resnet10), "-o", str(output), "--flavour", "tensorrt-rtx", "--capability", "8.9,12.0"]

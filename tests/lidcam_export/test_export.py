@@ -189,7 +189,7 @@ def test_the_map_is_that_of_the_formula(tmp_path, nwc):
 def test_class_names_of_a_file_are_those_that_an_evaluation_reads(tmp_path, monkeypatch):
     from typer.testing import CliRunner
 
-    from lidcam_rt.cli.app import build_app
+    from lidcam_cli.app import build_app
 
     seen = []
 

@@ -5,8 +5,8 @@ import timm
 import torch
 from typer.testing import CliRunner
 
+from lidcam_cli.app import build_app
 from lidcam_rt.artifact import read_manifest
-from lidcam_rt.cli.app import build_app
 
 
 def run(*arguments):

@@ -320,7 +320,7 @@ def test_the_runtime_registers_the_library_and_inspect_names_the_form(library, t
     forms, found = [], []
     for switch in ("", "off"):
         environment = os.environ | {"LIDCAM_OPS": switch}
-        program = "from lidcam_rt.cli.main import main; main()"
+        program = "from lidcam_cli.main import main; main()"
         command = [sys.executable, "-c", program, "inspect", str(model), "--json"]
         shown = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
         assert shown.returncode == 0, shown.stderr

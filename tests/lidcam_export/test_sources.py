@@ -54,7 +54,7 @@ def test_a_typo_is_found_without_loading_pytorch():
     """The command must fail in under a second; PyTorch alone takes longer to import."""
     program = (
         "import sys\n"
-        "from lidcam_rt.cli.app import build_app\n"
+        "from lidcam_cli.app import build_app\n"
         "from typer.testing import CliRunner\n"
         "for text in ('timm:resnet5O', 'timm:resnet50 --weights none.pth', 'timm:resnet50 --size x', 'no/folder',\n"
         "             'timm:resnet50 --classes none.txt', 'timm:resnet50 --std 0', 'timm:resnet50 --mode thresh'):\n"

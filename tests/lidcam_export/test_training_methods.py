@@ -9,7 +9,7 @@ from lidcam_training.models import ClassifierSpec, build_classifier  # noqa: E40
 from lidcam_training.models.classifier import activation_maps  # noqa: E402
 from typer.testing import CliRunner  # noqa: E402
 
-from lidcam_rt.cli.app import build_app  # noqa: E402
+from lidcam_cli.app import build_app  # noqa: E402
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 import snippets
 from typer.testing import CliRunner
 
-from lidcam_rt.cli.app import build_app
+from lidcam_cli.app import build_app
 
 
 @pytest.mark.slow

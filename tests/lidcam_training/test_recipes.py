@@ -174,7 +174,7 @@ def test_torchrun_with_two_processes_is_one_run(tmp_path, clutter):
     overrides += ["devices=2", "optim.ema=0.5", "save_steps=4", "data.jitter=0"]
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     launch += ["--no-python", "--"]  # without -- torchrun takes --output for an option of its own
-    command = [sys.executable, "-c", "from lidcam_rt.cli.main import main; main()", "train", "clutter_fashion"]
+    command = [sys.executable, "-c", "from lidcam_cli.main import main; main()", "train", "clutter_fashion"]
     done = subprocess.run(
         [*launch, *command, *overrides, "--output", str(tmp_path / "r")], capture_output=True, text=True
     )

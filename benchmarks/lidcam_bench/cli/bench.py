@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from lidcam_rt.cli.options import Device, RefinePreset, Split
+from lidcam_cli.options import Device, RefinePreset, Split
 
 __all__ = ["app"]
 
@@ -111,8 +111,8 @@ def run(
     from lidcam_bench.latency.plan import BenchOptions, plan_jobs, plan_targets
     from lidcam_bench.latency.results import save_results
     from lidcam_bench.report.bench_html import write_bench_reports
-    from lidcam_rt.cli.console import progress
-    from lidcam_rt.cli.sources import find_images
+    from lidcam_cli.console import progress
+    from lidcam_cli.sources import find_images
     from lidcam_rt.files import output_folder
 
     options = BenchOptions(
@@ -244,7 +244,7 @@ def _print(results: Any, page: Path) -> None:
     from rich.table import Table
 
     from lidcam_bench.report.bench_view import view
-    from lidcam_rt.cli.console import cell, say
+    from lidcam_cli.console import cell, say
 
     shown = view(results)
     headings = shown["glance"]["headings"]
@@ -265,7 +265,7 @@ def _print(results: Any, page: Path) -> None:
 def _print_comparison(found: Any) -> None:
     from rich.table import Table
 
-    from lidcam_rt.cli.console import cell, say
+    from lidcam_cli.console import cell, say
 
     for where in dict.fromkeys(change.where for change in found.changes):
         table = Table(box=None, pad_edge=False, header_style="bold", title=where, title_justify="left")

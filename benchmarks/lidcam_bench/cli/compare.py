@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from lidcam_rt.cli.options import Data, Limit, Split
+from lidcam_cli.options import Data, Limit, Split
 
 __all__ = ["compare"]
 
@@ -56,7 +56,7 @@ def compare(
     from lidcam_bench.data import open_data
     from lidcam_bench.evaluation.compare import Tolerance, open_runner
     from lidcam_bench.evaluation.compare import compare as run
-    from lidcam_rt.cli.console import progress, say
+    from lidcam_cli.console import progress, say
     from lidcam_rt.files import make_folder, replacing
 
     if output is not None:
@@ -99,7 +99,7 @@ def _about(path: Path, runner: Any) -> dict[str, Any]:
 def _print(result: Any, *heads: str) -> None:
     from rich.table import Table
 
-    from lidcam_rt.cli.console import say
+    from lidcam_cli.console import say
 
     for head in heads:
         say(head)

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from lidcam_rt.cli.options import (
+from lidcam_cli.options import (
     Backend,
     Background,
     BatchSize,
@@ -59,7 +59,7 @@ def evaluate(
     from lidcam_bench.report.cases import draw_cases
     from lidcam_bench.report.html import write_report
     from lidcam_bench.report.plots import curve_plots
-    from lidcam_rt.cli.console import progress
+    from lidcam_cli.console import progress
     from lidcam_rt.files import write_atomically
     from lidcam_rt.localizer import load
     from lidcam_rt.segmenter import SegmentOptions
@@ -95,7 +95,7 @@ def _print(results: dict[str, Any], output: Path) -> None:
     from rich.table import Table
 
     from lidcam_bench.metrics.registry import METRICS
-    from lidcam_rt.cli.console import say
+    from lidcam_cli.console import say
 
     for row, entries in results["rows"].items():
         table = Table(box=None, pad_edge=False, header_style="bold", title=row, title_justify="left")

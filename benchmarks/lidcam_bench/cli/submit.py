@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from lidcam_rt.cli.options import Backend, Background, BatchSize, Deadline, Device, Precision, RefinePreset, Score
+from lidcam_cli.options import Backend, Background, BatchSize, Deadline, Device, Precision, RefinePreset, Score
 
 __all__ = ["submit"]
 
@@ -39,8 +39,8 @@ def submit(
     Without --model an existing zip is checked.
     """
     from lidcam_bench.evaluation.submission import check_submission, write_submission
-    from lidcam_rt.cli.console import progress, say
-    from lidcam_rt.cli.sources import find_images
+    from lidcam_cli.console import progress, say
+    from lidcam_cli.sources import find_images
     from lidcam_rt.errors import DataError, InputError
     from lidcam_rt.localizer import load
     from lidcam_rt.segmenter import SegmentOptions

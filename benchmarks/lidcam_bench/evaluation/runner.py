@@ -22,11 +22,11 @@ from lidcam_bench.evaluation.options import BASELINE, KNOWN, NO_CLASS, PREDICTED
 from lidcam_bench.evaluation.state import SavedSums
 from lidcam_bench.evaluation.truth import require_object, require_truth
 from lidcam_bench.metrics.sample import Answer, Sample
+from lidcam_cli.runs import RunFolder
 from lidcam_rt.errors import DataError, InputError
 from lidcam_rt.files import file_sha256
 from lidcam_rt.localizer import Localizer
 from lidcam_rt.results import Failure, Localization
-from lidcam_rt.runs import RunFolder
 from lidcam_rt.segmenter import Segmenter
 from lidcam_rt.text import encode_text
 from lidcam_rt.version import __version__

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from lidcam_cli.runs import RunFolder
 from lidcam_rt.errors import OutputError
-from lidcam_rt.runs import RunFolder
 
 __all__ = ["SavedSums"]
 

@@ -103,9 +103,9 @@ def ablate(
     from lidcam_training.checkpoint import load_checkpoint
 
     import lidcam_rt
+    from lidcam_cli.console import say
     from lidcam_export.ablation.report import plot, steps, summarize, table
     from lidcam_export.ablation.stages import AblationRow
-    from lidcam_rt.cli.console import say
     from lidcam_rt.errors import InputError
     from lidcam_rt.files import output_folder, write_atomically
 

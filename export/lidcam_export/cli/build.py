@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
+from lidcam_cli.console import say
 from lidcam_export.tensorrt.options import BuildOptions, FlavourName, PasForm, Precision
-from lidcam_rt.cli.console import say
 from lidcam_rt.errors import InputError
 
 __all__ = ["build"]

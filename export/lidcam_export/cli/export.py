@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lidcam_cli.console import note, say
 from lidcam_export.options import HeadName, InputType, Pooling, Task
-from lidcam_rt.cli.console import note, say
 from lidcam_rt.errors import InputError
 from lidcam_rt.pas.options import Interpolation, Mode, Precision, Where
 

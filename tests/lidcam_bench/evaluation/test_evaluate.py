@@ -97,7 +97,7 @@ import os, signal, sys
 import lidcam_rt
 from lidcam_bench.data import ImageSet, MaskFile, MaskForm, Record
 from lidcam_bench.evaluation import EvalOptions, evaluate, open_data
-from lidcam_rt.runs import RunFolder
+from lidcam_cli.runs import RunFolder
 model, data, out, when = sys.argv[1:]
 add, calls = RunFolder.add, []
 def killed(self, row):
@@ -145,7 +145,7 @@ def test_a_folder_in_use_or_damaged_or_of_something_else_is_refused(localizer, f
 
 def test_the_command_writes_a_self_contained_report(model, folder, tmp_path):
     pytest.importorskip("matplotlib")
-    command = [sys.executable, "-c", "from lidcam_rt.cli.main import main; main()", "eval", str(model)]
+    command = [sys.executable, "-c", "from lidcam_cli.main import main; main()", "eval", str(model)]
     done = subprocess.run(
         [*command, "--data", str(folder), "-o", str(tmp_path), "--gt-known", "--replicates", "10"],
         capture_output=True,

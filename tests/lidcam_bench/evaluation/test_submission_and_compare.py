@@ -248,7 +248,7 @@ def test_a_picture_that_neither_reads_is_a_fault(model, folder):
 
 def test_exit_status_and_messages(model, folder, tmp_path):
     other = artifacts.build(tmp_path / "other.onnx", top_k=2, theta=0.9)
-    command = [sys.executable, "-c", "from lidcam_rt.cli.main import main; main()"]
+    command = [sys.executable, "-c", "from lidcam_cli.main import main; main()"]
 
     def run(*arguments):
         return subprocess.run([*command, *(str(a) for a in arguments)], capture_output=True, text=True, check=False)

@@ -21,7 +21,7 @@ from lidcam_bench.latency.results import load_results, load_samples
 from lidcam_bench.latency.target import Target, open_target
 from PIL import Image
 
-from lidcam_rt.cli.main import main
+from lidcam_cli.main import main
 from lidcam_rt.errors import ImageError, InputError, LidcamError
 
 sys.path.insert(0, str(Path(__file__).parent))

@@ -200,7 +200,7 @@ def test_the_command_has_a_deadline(tmp_path):
     from PIL import Image
 
     Image.fromarray(artifacts.picture()).save(tmp_path / "a.png")
-    code = "from lidcam_rt.cli.main import main; main()"
+    code = "from lidcam_cli.main import main; main()"
     command = ["localize", endless(tmp_path / "m.onnx"), tmp_path / "a.png", "-o", tmp_path / "o", "--deadline", "0.3"]
     done = subprocess.run([sys.executable, "-c", code, *map(str, command)], capture_output=True, text=True, timeout=120)
     assert done.returncode == 5 and "took more than 0.3 s" in " ".join(done.stderr.split()), done.stderr

@@ -253,7 +253,7 @@ def test_the_localizer_runs_an_engine(engine, artifact, monkeypatch):
 
 def test_the_verbs_take_an_engine(engine, tmp_path, monkeypatch, capsys):
     """`lidcam inspect` shows the sidecar without a GPU; `lidcam localize` runs the engine."""
-    from lidcam_rt.cli.main import main
+    from lidcam_cli.main import main
 
     def run(*line):
         with pytest.raises(SystemExit) as stop:

@@ -34,7 +34,7 @@ def analyze(
     from lidcam_bench.data import MaskFile, MaskForm, Record
     from lidcam_bench.data.mask_forms import common_form
 
-    from lidcam_rt.cli.console import note, say
+    from lidcam_cli.console import note, say
     from lidcam_rt.errors import DataError, ImageError
     from lidcam_rt.files import output_folder, write_atomically
     from lidcam_rt.image.folders import find_pictures

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from lidcam_rt.cli.options import Split
+from lidcam_cli.options import Split
 
 __all__ = ["app"]
 
@@ -47,7 +47,7 @@ def make(
     It has image labels for training and exact masks for scores: one object per picture (clutter-fashion, stamps), or
     one to four of several classes with label maps (scenes, scenes-stamps).
     """
-    from lidcam_rt.cli.console import say
+    from lidcam_cli.console import say
     from lidcam_training.data.clutter import make_clutter_fashion
     from lidcam_training.data.scenes import make_scenes, make_stamp_scenes
     from lidcam_training.data.stamps import make_stamps
@@ -75,7 +75,7 @@ def info(
     import numpy as np
     from lidcam_bench.data import open_data
 
-    from lidcam_rt.cli.console import out
+    from lidcam_cli.console import out
 
     images = open_data(source, split)
     boxes = sum(len(record.boxes) for record in images.records)

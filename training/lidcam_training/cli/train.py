@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from lidcam_rt.cli.options import Quiet
+from lidcam_cli.options import Quiet
 
 __all__ = ["train"]
 
@@ -28,7 +28,7 @@ def train(
 
     The same command again resumes a run that was stopped.
     """
-    from lidcam_rt.cli.console import out, say
+    from lidcam_cli.console import out, say
     from lidcam_training.recipe import read_recipe
 
     chosen = read_recipe(recipe, overrides or [])

@@ -48,7 +48,7 @@ def status_of(error: BaseException) -> int | None:
 
 def _say(message: str) -> None:
     try:
-        from lidcam_rt.cli.console import print_error
+        from lidcam_cli.console import print_error
 
         print_error(message)
     except Exception:  # no memory for that either, or no standard error

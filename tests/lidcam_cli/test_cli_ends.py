@@ -12,7 +12,7 @@ import artifacts
 import pytest
 from PIL import Image
 
-CODE = "from lidcam_rt.cli.main import main; main()"
+CODE = "from lidcam_cli.main import main; main()"
 LIDCAM = f'"{sys.executable}" -c "{CODE}"'
 
 
@@ -84,14 +84,14 @@ class Interrupts:
         if name == wanted:
             os.kill(os.getpid(), signal.SIGINT)
 sys.meta_path.insert(0, Interrupts())
-from lidcam_rt.cli.main import main
+from lidcam_cli.main import main
 main()
 """
 
 
 MODULES = (
-    *("typer", "lidcam_rt.cli.app", "lidcam_rt.cli.localize", "rich.console", "pydantic", "numpy", "onnxruntime"),
-    *("cv2", "onnxruntime.capi._pybind_state", "numpy._core.multiarray", "PIL.Image", "lidcam_rt.runs", "filelock"),
+    *("typer", "lidcam_cli.app", "lidcam_cli.localize", "rich.console", "pydantic", "numpy", "onnxruntime"),
+    *("cv2", "onnxruntime.capi._pybind_state", "numpy._core.multiarray", "PIL.Image", "lidcam_cli.runs", "filelock"),
 )
 
 

@@ -10,9 +10,9 @@ from importlib.metadata import entry_points
 
 import pytest
 
-from lidcam_rt.cli.app import missing_modules
+from lidcam_cli.app import missing_modules
 
-LIDCAM = [sys.executable, "-c", "from lidcam_rt.cli.main import main; main()"]
+LIDCAM = [sys.executable, "-c", "from lidcam_cli.main import main; main()"]
 #: Verbs with verbs of their own.
 GROUPS = {"data": [], "bench": ["run", "compare"]}
 VERBS = [entry for entry in entry_points(group="lidcam.verbs") if not any(missing_modules(e) for e in entry.extras)]
@@ -45,7 +45,7 @@ def test_help_fits_80_columns_and_cuts_no_name(verb):
     assert {"--quiet", "--verbose", "--help"} <= names and not {"--out", "--run"} & names
     from typer.main import get_command
 
-    from lidcam_rt.cli.app import build_app
+    from lidcam_cli.app import build_app
 
     command = get_command(build_app(only=verb.split()[0]))
     for word in verb.split():

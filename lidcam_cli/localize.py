@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lidcam_rt.cli.options import Backend, BatchSize, Deadline, Device, Model, OutputFolder, Precision, RefinePreset
+from lidcam_cli.options import Backend, BatchSize, Deadline, Device, Model, OutputFolder, Precision, RefinePreset
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -68,18 +68,18 @@ def localize(
     import itertools
     import json
 
+    from lidcam_cli.console import note, print_error, progress, say
+    from lidcam_cli.gallery import gallery
+    from lidcam_cli.pictures import Pictures
+    from lidcam_cli.runs import RunFolder
+    from lidcam_cli.sources import find_images
     from lidcam_rt import __version__
     from lidcam_rt.backends import manifest_of
-    from lidcam_rt.cli.console import note, print_error, progress, say
-    from lidcam_rt.cli.gallery import gallery
-    from lidcam_rt.cli.pictures import Pictures
-    from lidcam_rt.cli.sources import find_images
     from lidcam_rt.crf import Refine
     from lidcam_rt.errors import InputError
     from lidcam_rt.files import file_sha256
     from lidcam_rt.localizer import load
     from lidcam_rt.results import Failure
-    from lidcam_rt.runs import RunFolder
 
     how = Refine.of(refine)
     if html and not overlay:
@@ -201,7 +201,7 @@ def _save(result: Localization, folder: Path, name: str, save_map: bool) -> dict
 def _table(records: list[dict[str, Any]]) -> Table:
     from rich.table import Table
 
-    from lidcam_rt.cli.console import cell
+    from lidcam_cli.console import cell
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("picture", max_width=28, no_wrap=True, overflow="ellipsis")

@@ -17,13 +17,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lidcam_rt.cli.doctor import examine
-from lidcam_rt.cli.pictures import Pictures
-from lidcam_rt.cli.sources import find_images
+from lidcam_cli.doctor import examine
+from lidcam_cli.pictures import Pictures
+from lidcam_cli.runs import RunFolder
+from lidcam_cli.sources import find_images
 from lidcam_rt.errors import DataError, InputError
-from lidcam_rt.runs import RunFolder
 
-LIDCAM = [sys.executable, "-c", "from lidcam_rt.cli.main import main; main()"]
+LIDCAM = [sys.executable, "-c", "from lidcam_cli.main import main; main()"]
 
 
 def lidcam(*arguments, stdin: str | None = None, **environment) -> subprocess.CompletedProcess:
@@ -181,8 +181,8 @@ def _many(folder: Path, count: int) -> Path:
 STOPS = """
 import os, signal, sys
 from pathlib import Path
-from lidcam_rt.cli.main import main
-from lidcam_rt.runs import RunFolder
+from lidcam_cli.main import main
+from lidcam_cli.runs import RunFolder
 moment, fifo = sys.argv.pop(1), sys.argv.pop(1)
 calls = []
 def there():
@@ -354,7 +354,7 @@ def test_quiet_and_verbose(model, pictures, tmp_path):
 
 
 def test_messages_spell_the_way_out_for_the_shell(model, pictures, tmp_path, capsys):
-    from lidcam_rt.cli.console import print_error
+    from lidcam_cli.console import print_error
 
     small = lidcam("localize", model, pictures / "red.png", "-o", tmp_path / "o", "--max-pixels", "10")
     assert "raise the limit: --max-pixels" in small.stderr and "in Python" not in small.stderr.split("failed")[0]

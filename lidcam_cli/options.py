@@ -75,6 +75,6 @@ Deadline = Annotated[
 ]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
-#: Options of every verb: `lidcam_rt.cli.app` adds them.
+#: Options of every verb: `lidcam_cli.app` adds them.
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only, and results that were asked for.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say what is loaded, and why.")]

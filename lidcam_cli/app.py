@@ -11,8 +11,8 @@ from typing import Any
 
 import typer
 
-from lidcam_rt.cli.options import Quiet, Verbose
-from lidcam_rt.cli.status import status_of
+from lidcam_cli.options import Quiet, Verbose
+from lidcam_cli.status import status_of
 from lidcam_rt.errors import MissingExtraError
 from lidcam_rt.version import __version__
 
@@ -52,7 +52,7 @@ def _run(verb: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(verb)
     def run(*args: Any, quiet: bool = False, verbose: bool = False, **kwargs: Any) -> Any:
-        from lidcam_rt.cli.console import configure
+        from lidcam_cli.console import configure
 
         configure(quiet=quiet, verbose=verbose)
         if "quiet" in own.parameters:

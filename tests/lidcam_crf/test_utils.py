@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lidcam_rt.crf import utils
+from lidcam_crf import utils
 from lidcam_rt.errors import InputError
 
 SEEDS = st.integers(0, 2**32 - 1)
@@ -70,7 +70,7 @@ def test_features_are_pydensecrfs(seed, axes, channels, scalar):
 
 
 def test_a_transposed_softmax_can_be_set():
-    from lidcam_rt.crf import densecrf
+    from lidcam_crf import densecrf
 
     last = np.random.default_rng(0).dirichlet(np.ones(3), (4, 5))  # channels last, as networks of TensorFlow give it
     unary = utils.unary_from_softmax(last.transpose(2, 0, 1))

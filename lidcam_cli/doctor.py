@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import typer
 
-from lidcam_rt.cli.options import JsonFlag
+from lidcam_cli.options import JsonFlag
 
 __all__ = ["Finding", "doctor", "examine"]
 
@@ -48,7 +48,7 @@ def doctor(as_json: JsonFlag = False) -> None:
 
     from rich.text import Text
 
-    from lidcam_rt.cli.console import out
+    from lidcam_cli.console import out
     from lidcam_rt.text import plain
 
     findings = examine()
@@ -222,7 +222,7 @@ def _ops_library() -> Finding:
 
 
 def _extras() -> list[Finding]:
-    from lidcam_rt.cli.app import EXTRA_MODULES, missing_modules
+    from lidcam_cli.app import EXTRA_MODULES, missing_modules
 
     found = []
     for extra in EXTRA_MODULES:

@@ -28,7 +28,7 @@ __all__ = ["cell", "configure", "err", "note", "out", "print_error", "progress",
 
 
 class _Console(Console):
-    """Reads no markup, and leaves a closed pipe to `lidcam_rt.cli.main`."""
+    """Reads no markup, and leaves a closed pipe to `lidcam_cli.main`."""
 
     def __init__(self, *, stderr: bool = False) -> None:
         super().__init__(markup=False, emoji=False, highlight=False, stderr=stderr)

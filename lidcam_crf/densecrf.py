@@ -1,6 +1,6 @@
 """A drop-in for `pydensecrf.densecrf`: change the import, keep the program.
 
-    from lidcam_rt.crf import densecrf          # was: import pydensecrf.densecrf as densecrf
+    from lidcam_crf import densecrf             # was: import pydensecrf.densecrf as densecrf
 
 Same names, argument order and results (Q within 1e-5; docs/crf.md has the measured differences). What surprises
 people there is the same here, because programs depend on it:
@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from lidcam_rt.crf.checks import (
+from lidcam_crf.checks import (
     CONST_KERNEL,
     DIAG_KERNEL,
     FULL_KERNEL,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from lidcam_rt.cli.options import JsonFlag, Model
+from lidcam_cli.options import JsonFlag, Model
 
 __all__ = ["inspect"]
 
@@ -17,11 +17,11 @@ def inspect(model: Model, as_json: JsonFlag = False) -> None:
     """
     import json
 
+    from lidcam_cli.console import out
     from lidcam_rt.artifact import read_manifest
     from lidcam_rt.backends.base import engine_text
     from lidcam_rt.backends.engine_file import ENGINE_SUFFIX
     from lidcam_rt.backends.onnxruntime import open_backend
-    from lidcam_rt.cli.console import out
     from lidcam_rt.files import file_sha256
     from lidcam_rt.protobuf import model_header
 
@@ -107,7 +107,7 @@ def _print(out: Any, facts: dict[str, Any]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from lidcam_rt.cli.console import cell
+    from lidcam_cli.console import cell
 
     def show(title: str, rows: list[tuple[str, str]]) -> None:
         out.print(Text(title, style="bold"))

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lidcam_rt.crf import CrfOptions, DenseCRF, densecrf, utils
+from lidcam_crf import densecrf, utils
+from lidcam_rt.crf import CrfOptions, DenseCRF
 from lidcam_rt.errors import InputError
 
 DERANDOMIZED = settings(

@@ -1,7 +1,7 @@
 """Writes fixtures/pydensecrf2.npz, what pydensecrf2 answers to the problems of crf_cases.py:
 
     pip install 'lidcam-rt[crf-oracle]' scikit-image
-    python tests/lidcam_rt/crf/make_fixtures.py
+    python tests/lidcam_crf/make_fixtures.py
 
 Per case and number of steps: Q in float32 at a sample of the pixels, and the most probable label of every pixel (255
 where the two best are closer than 2e-5, so that rounding may choose either).

@@ -8,8 +8,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from lidcam_cli.runs import RunFolder
 from lidcam_rt.files import safe_name
-from lidcam_rt.runs import RunFolder
 
 __all__ = ["Pictures"]
 

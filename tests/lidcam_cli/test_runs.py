@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lidcam_cli.runs import RunFolder, differences
 from lidcam_rt.errors import OutputError
-from lidcam_rt.runs import RunFolder, differences
 
 
 def test_one_process_at_a_time(tmp_path):

@@ -1,6 +1,6 @@
 """A drop-in for `pydensecrf.utils`: unary energies and pairwise features.
 
-    from lidcam_rt.crf import utils             # was: import pydensecrf.utils as utils
+    from lidcam_crf import utils                # was: import pydensecrf.utils as utils
 
 Same names, arguments and values. Other than there, what is returned is always float32 and C-contiguous, as
 `setUnaryEnergy` and `addPairwiseEnergy` want it (there a transposed softmax gives an array that they refuse), uint8

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from crf_cases import CASES, SETTINGS
 
-from lidcam_rt.crf import PRESETS, DenseCRF, densecrf
+from lidcam_crf import densecrf
+from lidcam_rt.crf import PRESETS, DenseCRF
 
 FIXTURE = Path(__file__).parent / "fixtures" / "pydensecrf2.npz"
 MOST = 1e-5

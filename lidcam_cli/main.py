@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 
-from lidcam_rt.cli.status import status_of
+from lidcam_cli.status import status_of
 
 __all__ = ["main"]
 
@@ -23,7 +23,7 @@ def main(argv: list[str] | None = None) -> None:
         _open_standard_streams()
         arguments = sys.argv[1:] if argv is None else argv
         _check_address_space(arguments)
-        from lidcam_rt.cli.app import build_app
+        from lidcam_cli.app import build_app
 
         build_app(only=arguments[0] if arguments else None)(args=arguments, prog_name="lidcam")
         status: int | None = 0

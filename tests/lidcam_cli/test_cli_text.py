@@ -17,11 +17,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from lidcam_cli.gallery import gallery
 from lidcam_rt.artifact import DIGEST_KEY, MANIFEST_KEY, Manifest, read_manifest
-from lidcam_rt.cli.gallery import gallery
 from lidcam_rt.text import encode_text, plain
 
-LIDCAM = [sys.executable, "-c", "from lidcam_rt.cli.main import main; main()"]
+LIDCAM = [sys.executable, "-c", "from lidcam_cli.main import main; main()"]
 NASTY = ("[/bold]", "[red]a[/red]", "\x1b[31mred\x1b]0;title\x07", "a\nb", "50% $x$ \\frac", "\u202edekcah", ":smile:")
 
 
@@ -151,7 +151,7 @@ def test_inspect_and_lists_of_names(nasty, tmp_path):
 def test_the_name_of_an_extra_is_shown(extra, monkeypatch):
     from typer.testing import CliRunner
 
-    from lidcam_rt.cli import app
+    from lidcam_cli import app
 
     monkeypatch.setattr(app, "missing_modules", lambda name: ("torch",) if name == extra else ())
     shown = CliRunner().invoke(app.build_app(), ["--help"]).output
