@@ -14,7 +14,7 @@ from lidcam_training.tensor_file import read_tensor_file, write_tensor_file
 from lidcam_rt.errors import DataError, OutputError
 from lidcam_rt.files import output_folder
 
-LIDCAM = [sys.executable, "-c", "from lidcam_rt.cli.main import main; main()"]
+LIDCAM = [sys.executable, "-c", "from lidcam_cli.main import main; main()"]
 
 
 def training(clutter, run, *more):
@@ -59,7 +59,7 @@ def save(self, *rest, save=PIL.Image.Image.save, **more):
         stop()
     save(self, *rest, **more)
 module.ClassifierModule.training_step, states.write_tensor_file, PIL.Image.Image.save = step, write, save
-from lidcam_rt.cli.main import main
+from lidcam_cli.main import main
 main()
 """
 

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from lidcam_rt.cli.app import build_app
+from lidcam_cli.app import build_app
 
 
 def photo(file):

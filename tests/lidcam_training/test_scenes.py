@@ -117,7 +117,7 @@ def test_label_png_keeps_every_value():
 
 
 def test_info_counts_each_class(tmp_path, sources):
-    from lidcam_rt.cli.app import build_app
+    from lidcam_cli.app import build_app
 
     command = ["data", "make", "scenes", str(tmp_path / "d"), "--train", "9", "--val", "3", "--test", "3"]
     command += ["--source", str(sources[0]), "--backgrounds", str(sources[1])]

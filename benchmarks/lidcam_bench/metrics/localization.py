@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from lidcam_bench.metrics.base import Accumulator, Metric, Score
 from lidcam_bench.metrics.box_accuracy import box_iou, evaluator_box
-from lidcam_bench.metrics.checks import check_array, check_number
+from lidcam_bench.metrics.checks import check_array, check_boxes, check_number
 from lidcam_bench.metrics.sample import Sample
 from lidcam_rt.errors import InputError
 
@@ -77,10 +77,11 @@ class LocalizationAccuracy(Accumulator):
         true, predicted = set(_class_ids("labels", labels)), _class_ids("ranked", ranked)
         first, five = predicted[0] in true, any(v in true for v in predicted[:5])
         row: dict[str, bool | None] = {"top1_cls": first, "top5_cls": five}
-        if len(truth):
-            row["top1_loc"] = first and self._fits(box, truth)
+        if check_array("truth", truth).size:
+            boxes = check_boxes(truth)
+            row["top1_loc"] = first and self._fits(box, boxes)
             if known:
-                row["gt_known_loc"] = self._fits(known_box, truth)
+                row["gt_known_loc"] = self._fits(known_box, boxes)
                 row["top5_loc"] = five and bool(row["gt_known_loc"])
         row = {name: row.get(name) for name in self._NAMES}
         self._add(

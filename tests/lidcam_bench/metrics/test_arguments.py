@@ -128,6 +128,14 @@ def test_nothing_is_wrapped_or_truncated():
     np.testing.assert_array_equal(to_map8(np.array([[-1e308, 0.0, 1.7e308]])), [[0, 94, 255]])
 
 
+@pytest.mark.parametrize("truth", [None, 5, "boxes", {}, [None], [[1, 2]], [[3, 3, 1, 1]]], ids=repr)
+def test_truth_that_is_none(truth):
+    metric = LocalizationAccuracy()
+    with pytest.raises(InputError, match="boxes"):
+        metric.update([1], [2], truth=truth)  # wrong class: the boxes are not even compared
+    assert metric.images == 0
+
+
 def test_class_ids_are_whole_numbers_of_python_or_numpy():
     metric = LocalizationAccuracy()
     row = metric.update(np.array([3]), np.array([1, 3], np.uint16), truth=np.array(BOXES), box=np.array(BOXES[0]))
