@@ -1,30 +1,34 @@
-// The kernels that kernels/cuda/launch.cpp starts: block i finds the box of mask i.
+// The kernels that kernels/cuda/launch_boxes.cpp starts: the bits of all masks over the whole grid, then a block per
+// mask for its box. memory: `stride` bytes for every mask, the bits first.
 #include "components/components.cuh"
+
+#include "components/bits.cuh"
 
 using namespace lidcam::components::cuda;
 
 extern __shared__ __align__(16) unsigned char lidcam_boxes_shared[];
 
-// memory: `stride` bytes for every mask.
-extern "C" __global__ void __launch_bounds__(512)
-    lidcam_boxes(const uint8_t* mask, int height, int width, int by_pixels, int shared_bytes, unsigned char* memory,
-                 long long stride, int* boxes) {
-  const int64_t i = blockIdx.x;
-  largest_box(MaskSource(mask + i * height * width, width), height, width, by_pixels, boxes + 4 * i,
-              lidcam_boxes_shared, shared_bytes, memory + i * stride);
+// `parts` blocks per mask: mask_bit_blocks(height, width).
+extern "C" __global__ void __launch_bounds__(lidcam::components::cuda::kBitThreads)
+    lidcam_mask_bits(const uint8_t* mask, int height, int width, unsigned parts, unsigned char* memory,
+                     long long stride) {
+  const int64_t i = blockIdx.x / parts;
+  make_mask_bits(mask + i * height * width, height, width, blockIdx.x % parts,
+                 reinterpret_cast<uint32_t*>(memory + i * stride));
 }
 
-// memory: `stride` bytes for every map, of which 8 (height + width) are for the weights of the resize.
-extern "C" __global__ void __launch_bounds__(512)
-    lidcam_boxes_at_size(const uint8_t* map, const float* level, int map_height, int map_width, int height, int width,
-                         int by_pixels, int shared_bytes, unsigned char* memory, long long stride, int* boxes) {
+// `parts` blocks per map: map_bit_blocks(height, width).
+extern "C" __global__ void __launch_bounds__(lidcam::components::cuda::kBitThreads)
+    lidcam_map_bits(const uint8_t* map, const float* level, int map_height, int map_width, int height, int width,
+                    unsigned parts, unsigned char* memory, long long stride) {
+  const int64_t i = blockIdx.x / parts;
+  make_map_bits(map + i * map_height * map_width, map_height, map_width, level[i], height, width, blockIdx.x % parts,
+                reinterpret_cast<uint32_t*>(memory + i * stride));
+}
+
+extern "C" __global__ void __launch_bounds__(lidcam::components::cuda::kThreads)
+    lidcam_boxes(int height, int width, int by_pixels, int shared_bytes, unsigned char* memory, long long stride,
+                 int* boxes) {
   const int64_t i = blockIdx.x;
-  LinearTap* taps = reinterpret_cast<LinearTap*>(memory + i * stride);
-  for (int k = threadIdx.x; k < width + height; k += blockDim.x)
-    taps[k] = k < width ? linear_tap(k, map_width, width, true) : linear_tap(k - width, map_height, height, false);
-  __syncthreads();
-  const ResizedSource source{
-      map + i * map_height * map_width, map_height, map_width, height, width, level[i], taps, taps + width};
-  largest_box(source, height, width, by_pixels, boxes + 4 * i, lidcam_boxes_shared, shared_bytes,
-              reinterpret_cast<unsigned char*>(taps + width + height));
+  largest_box(height, width, by_pixels, boxes + 4 * i, lidcam_boxes_shared, shared_bytes, memory + i * stride);
 }

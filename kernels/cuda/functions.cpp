@@ -72,7 +72,7 @@ void* function(Image image, const char* kernel) {
 
 void warm_up(const Device& device) {
   function(Image::pas, "lidcam_pas");
-  for (const char* name : {"lidcam_boxes", "lidcam_boxes_at_size"}) function(Image::components, name);
+  for (const char* name : {"lidcam_mask_bits", "lidcam_map_bits", "lidcam_boxes"}) function(Image::components, name);
   for (const char* name :
        {"lidcam_crf_words", "lidcam_crf_clear", "lidcam_crf_vertices", "lidcam_crf_neighbours", "lidcam_crf"})
     function(Image::crf, name);

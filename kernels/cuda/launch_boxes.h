@@ -9,7 +9,7 @@ namespace lidcam::cuda {
 
 // The box of the largest component (8 neighbours) of each mask uint8 [count, height, width], nonzero is foreground:
 // int32 [count, 4] x0, y0, x1, y1, the last two excluded; four times -1 for an empty mask. By the area inside the
-// outer contour, or by pixels; the same boxes and ties as lidcam::components::Finder::largest. One launch.
+// outer contour, or by pixels; the same boxes and ties as lidcam::components::Finder::largest. Two launches.
 // `workspace`: of boxes_workspace(count, height, width) bytes or more; else memory is taken from the device's pool.
 void launch_boxes(Stream stream, const uint8_t* mask, int64_t count, int height, int width, bool by_pixels,
                   int32_t* boxes, const Workspace& workspace = {});

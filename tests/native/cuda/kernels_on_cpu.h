@@ -53,11 +53,47 @@ inline void pas_aot(Grid g, const float* cam, PasArgs a, uint32_t* map, uint32_t
       });
 }
 
-inline void boxes(Grid g, const uint8_t* mask, int height, int width, int by_pixels, unsigned char* memory,
-                  long long stride, int* out) {
+inline void mask_bits(Grid g, const uint8_t* mask, int height, int width, unsigned parts, unsigned char* memory,
+                      long long stride) {
+  lidcam::shim::launch(
+      g, [] { return lidcam_boxes_shared; }, [=] { lidcam_mask_bits(mask, height, width, parts, memory, stride); });
+}
+
+inline void map_bits(Grid g, const uint8_t* map, const float* level, int map_height, int map_width, int height,
+                     int width, unsigned parts, unsigned char* memory, long long stride) {
   lidcam::shim::launch(
       g, [] { return lidcam_boxes_shared; },
-      [=] { lidcam_boxes(mask, height, width, by_pixels, int(g.shared), memory, stride, out); });
+      [=] { lidcam_map_bits(map, level, map_height, map_width, height, width, parts, memory, stride); });
+}
+
+inline void runs(Grid g, int height, int width, int by_pixels, unsigned char* memory, long long stride, int* out) {
+  lidcam::shim::launch(
+      g, [] { return lidcam_boxes_shared; },
+      [=] { lidcam_boxes(height, width, by_pixels, int(g.shared), memory, stride, out); });
+}
+
+// Both launches on `count` masks.
+inline void boxes(Grid g, const uint8_t* mask, int height, int width, int by_pixels, int* out) {
+  using namespace lidcam::components::cuda;
+  const int64_t stride = mask_bytes(height, width), parts = mask_bit_blocks(height, width, int(g.threads));
+  std::vector<unsigned char> memory(g.blocks * stride, 0xff);
+  Grid bits = g;
+  bits.blocks = unsigned(g.blocks * parts);
+  bits.shared = 0;
+  mask_bits(bits, mask, height, width, unsigned(parts), memory.data(), stride);
+  runs(g, height, width, by_pixels, memory.data(), stride, out);
+}
+
+inline void boxes_at_size(Grid g, const uint8_t* map, const float* level, int map_height, int map_width, int height,
+                          int width, int by_pixels, int* out) {
+  using namespace lidcam::components::cuda;
+  const int64_t stride = mask_bytes(height, width), parts = map_bit_blocks(height, width, int(g.threads));
+  std::vector<unsigned char> memory(g.blocks * stride, 0xff);
+  Grid bits = g;
+  bits.blocks = unsigned(g.blocks * parts);
+  bits.shared = 0;
+  map_bits(bits, map, level, map_height, map_width, height, width, unsigned(parts), memory.data(), stride);
+  runs(g, height, width, by_pixels, memory.data(), stride, out);
 }
 
 using CrfArgs = lidcam::crf::cuda::Args;
@@ -120,16 +156,6 @@ inline void crf_whole(Grid g, int count, const uint8_t* image, const float* unar
   over("lidcam_crf_neighbours", std::max<int64_t>(args.slots, pixels));
   args.shared_bytes = int(g.shared);
   crf(g, unary, args, memory.data(), q, status);
-}
-
-inline void boxes_at_size(Grid g, const uint8_t* map, const float* level, int map_height, int map_width, int height,
-                          int width, int by_pixels, unsigned char* memory, long long stride, int* out) {
-  lidcam::shim::launch(
-      g, [] { return lidcam_boxes_shared; },
-      [=] {
-        lidcam_boxes_at_size(map, level, map_height, map_width, height, width, by_pixels, int(g.shared), memory, stride,
-                             out);
-      });
 }
 
 }  // namespace on_cpu

@@ -39,14 +39,17 @@ void run_by_name(const std::string& name, unsigned blocks, unsigned rows, unsign
     if (args.shared_bytes != int(shared)) std::abort();
     on_cpu::pas_aot(g, argument<const float*>(a, 0), args, argument<uint32_t*>(a, 10), argument<uint32_t*>(a, 11),
                     argument<float*>(a, 12));
+  } else if (name == "lidcam_mask_bits") {
+    on_cpu::mask_bits(g, argument<const uint8_t*>(a, 0), argument<int>(a, 1), argument<int>(a, 2),
+                      argument<unsigned>(a, 3), argument<unsigned char*>(a, 4), argument<long long>(a, 5));
+  } else if (name == "lidcam_map_bits") {
+    on_cpu::map_bits(g, argument<const uint8_t*>(a, 0), argument<const float*>(a, 1), argument<int>(a, 2),
+                     argument<int>(a, 3), argument<int>(a, 4), argument<int>(a, 5), argument<unsigned>(a, 6),
+                     argument<unsigned char*>(a, 7), argument<long long>(a, 8));
   } else if (name == "lidcam_boxes") {
-    if (argument<int>(a, 4) != int(shared)) std::abort();
-    on_cpu::boxes(g, argument<const uint8_t*>(a, 0), argument<int>(a, 1), argument<int>(a, 2), argument<int>(a, 3),
-                  argument<unsigned char*>(a, 5), argument<long long>(a, 6), argument<int*>(a, 7));
-  } else if (name == "lidcam_boxes_at_size") {
-    on_cpu::boxes_at_size(g, argument<const uint8_t*>(a, 0), argument<const float*>(a, 1), argument<int>(a, 2),
-                          argument<int>(a, 3), argument<int>(a, 4), argument<int>(a, 5), argument<int>(a, 6),
-                          argument<unsigned char*>(a, 8), argument<long long>(a, 9), argument<int*>(a, 10));
+    if (argument<int>(a, 3) != int(shared)) std::abort();
+    on_cpu::runs(g, argument<int>(a, 0), argument<int>(a, 1), argument<int>(a, 2), argument<unsigned char*>(a, 4),
+                 argument<long long>(a, 5), argument<int*>(a, 6));
   } else if (name == "lidcam_crf" || name == "lidcam_crf_cluster") {
     on_cpu::crf(g, argument<const float*>(a, 0), argument<on_cpu::CrfArgs>(a, 1), argument<unsigned char*>(a, 2),
                 argument<float*>(a, 3), argument<int*>(a, 4));
@@ -59,11 +62,11 @@ void run_by_name(const std::string& name, unsigned blocks, unsigned rows, unsign
   }
 }
 
-constexpr int kFunctions = 11;
-const char* const kNames[kFunctions] = {
-    "lidcam_pas",      "lidcam_pas_cluster", "lidcam_pas_aot",   "lidcam_boxes",        "lidcam_boxes_at_size",
-    "lidcam_crf",      "lidcam_crf_cluster", "lidcam_crf_clear", "lidcam_crf_vertices", "lidcam_crf_neighbours",
-    "lidcam_crf_words"};
+constexpr int kFunctions = 12;
+const char* const kNames[kFunctions] = {"lidcam_pas",          "lidcam_pas_cluster",    "lidcam_pas_aot",
+                                        "lidcam_mask_bits",    "lidcam_map_bits",       "lidcam_boxes",
+                                        "lidcam_crf",          "lidcam_crf_cluster",    "lidcam_crf_clear",
+                                        "lidcam_crf_vertices", "lidcam_crf_neighbours", "lidcam_crf_words"};
 std::atomic<int> shared_limits[kFunctions];  // less what every launch may have
 // Calls so far: cuInit, modules loaded, primary contexts retained, limits of shared memory set, pools made, memory
 // taken of a pool, memory taken otherwise, waits for events.
@@ -106,17 +109,12 @@ void run_pas_aot(const float* cam, int count, const on_cpu::PasArgs* args, int t
 }
 void run_boxes(const uint8_t* mask, int count, int height, int width, int by_pixels, int shared, int threads, int o,
                uint64_t s, int* out) {
-  const int64_t stride = lidcam::components::cuda::resized_run_bytes(height, width);
-  std::vector<unsigned char> memory(count * stride, 0xff);
-  on_cpu::boxes(on_cpu::grid(count, threads, 1, shared, o, s), mask, height, width, by_pixels, memory.data(), stride,
-                out);
+  on_cpu::boxes(on_cpu::grid(count, threads, 1, shared, o, s), mask, height, width, by_pixels, out);
 }
 void run_boxes_at_size(const uint8_t* map, const float* level, int count, int map_height, int map_width, int height,
                        int width, int by_pixels, int shared, int threads, int o, uint64_t s, int* out) {
-  const int64_t stride = lidcam::components::cuda::resized_run_bytes(height, width);
-  std::vector<unsigned char> memory(count * stride, 0xff);
   on_cpu::boxes_at_size(on_cpu::grid(count, threads, 1, shared, o, s), map, level, map_height, map_width, height, width,
-                        by_pixels, memory.data(), stride, out);
+                        by_pixels, out);
 }
 
 void stand_in_counts(int* out) { std::copy(counts, counts + kCounts, out); }

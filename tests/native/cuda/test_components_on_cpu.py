@@ -51,7 +51,7 @@ def values(draw, side=48):
 
 
 SCHEDULE = (
-    st.sampled_from(["contour", "pixels"]), st.sampled_from([600, 2000, 49152]), st.sampled_from([32, 64, 128]),
+    st.sampled_from(["contour", "pixels"]), st.sampled_from([700, 1200, 3000, 49152]), st.sampled_from([32, 64, 128]),
     st.integers(0, 2), st.integers(0, 1000),
 )  # fmt: skip
 

@@ -114,7 +114,26 @@ print(*last)
         folder,
         STAND_IN_MAJOR=major,
     )
-    assert out.splitlines() == ["stand-in 132", "13 1 49152 512"]
+    shared = 400 + 4 * 78 + 18 * 77 * 41 + 4  # kScratchBytes of kernels/components/runs.h, then run_bytes(77, 81)
+    assert out.splitlines() == ["stand-in 132", f"22 1 {shared} 1024"]  # a box takes two launches
+
+
+@needs_kernels
+def test_boxes_take_the_shared_memory_that_the_device_offers(folder):
+    out = python(
+        """
+import ctypes
+last = (ctypes.c_int * 4)()
+mask = np.random.default_rng(0).random((1, 120, 130)) < 0.5
+box = np.zeros((1, 4), np.int32)
+kernels.largest_boxes(Array(mask), Array(box))
+assert tuple(box[0]) == largest_box(mask[0])
+ctypes.CDLL("libcuda.so.1").stand_in_last(last)
+print(*last)
+""",
+        folder,
+    )
+    assert out == "2 1 101376 1024\n"
 
 
 @needs_kernels
