@@ -1,5 +1,3 @@
-import json
-import shutil
 
 import pytest
 import torch
@@ -107,11 +105,6 @@ def test_damaged_checkpoints(tmp_path):
     with pytest.raises(DataError, match="SHA-256"):
         load_checkpoint(tmp_path / "c")
     weights.write_bytes(good)
-    record = tmp_path / "c" / "checkpoint.json"
-    record.write_text(json.dumps({**json.loads(record.read_text()), "surprise": 1}))
-    with pytest.raises(DataError, match="surprise"):
-        load_checkpoint(tmp_path / "c")
-    shutil.rmtree(tmp_path / "c")
 
 
 def test_packaged_lite0_weights_classify_as_the_package_does():

@@ -1,19 +1,23 @@
 """The checkpoint: a folder that `lidcam export` needs, and nothing else.
 
 `model.safetensors` (weights) and `checkpoint.json` (recipe, class names, input, scores, fingerprint of the
-data, version). The folder is written beside its place and renamed into it, so that a kill leaves the old one
-or the new.
+data, version, and a SHA-256 over all of it and the weights). The folder is written beside its place and
+renamed into it, so that a kill leaves the old one or the new.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from lidcam_rt.errors import DataError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+
+from lidcam_rt.artifact import first_fault, json_object
+from lidcam_rt.errors import DataError, InputError
 from lidcam_rt.files import file_sha256, former, replacing
 from lidcam_rt.version import __version__
 from lidcam_training.models import Classifier, ClassifierSpec, build_classifier
@@ -21,7 +25,11 @@ from lidcam_training.tensor_file import save_tensors
 
 __all__ = ["Checkpoint", "CheckpointMeta", "load_checkpoint", "save_checkpoint"]
 
-_VERSION = 1
+_VERSION = 2
+
+_Pixels = Annotated[int, Field(ge=1, le=16384)]
+_Mean = Annotated[float, Field(allow_inf_nan=False)]
+_Std = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 @dataclass(frozen=True)
@@ -43,22 +51,32 @@ class CheckpointMeta:
         metrics: scores of the last validation.
         data_fingerprint: of the training pictures, see `lidcam_bench.data.ImageSet.fingerprint`.
         version: of lidcam_rt.
+
+    Raises:
+        InputError: the number of names is not the number of classes.
     """
+
+    __pydantic_config__ = ConfigDict(extra="forbid", strict=True)
 
     classifier: ClassifierSpec
     class_names: tuple[str, ...]
-    size: tuple[int, int]
-    mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
-    std: tuple[float, float, float] = (58.395, 57.12, 57.375)
+    size: tuple[_Pixels, _Pixels]
+    mean: tuple[_Mean, _Mean, _Mean] = (123.675, 116.28, 103.53)
+    std: tuple[_Std, _Std, _Std] = (58.395, 57.12, 57.375)
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
     task: Literal["localization", "multilabel"] = "localization"
-    percentile: float = 98.0
-    theta: float = 0.35
+    percentile: Annotated[float, Field(ge=0, le=100)] = 98.0
+    theta: Annotated[float, Field(ge=0, le=1)] = 0.35
     nwc: bool = True
     recipe: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
     data_fingerprint: str = ""
     version: str = __version__
+
+    def __post_init__(self) -> None:
+        if len(self.class_names) != self.classifier.num_classes:
+            names, classes = len(self.class_names), self.classifier.num_classes
+            raise InputError(f"{names} class_names for a classifier of {classes} classes: give one per class")
 
 
 @dataclass(frozen=True)
@@ -112,6 +130,7 @@ def save_checkpoint(model: Classifier, meta: CheckpointMeta, folder: str | Path)
         save_tensors(state, temporary / "model.safetensors")
         record = {"format": _VERSION, **dataclasses.asdict(meta)}
         record["weights_sha256"] = file_sha256(temporary / "model.safetensors")
+        record["sha256"] = _digest(record)
         (temporary / "checkpoint.json").write_text(json.dumps(record, indent=1))
     return folder
 
@@ -126,6 +145,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     Raises:
         DataError: missing, incomplete, damaged or of a newer format.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     folder = Path(path)
@@ -138,22 +158,42 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
                 f"model.safetensors, as "
                 "`lidcam train` writes it (RUN/checkpoint)"
             )
-    try:
-        record = json.loads((folder / "checkpoint.json").read_text())
-        if record.pop("format") > _VERSION:
-            raise DataError(f"{path}: written by lidcam_rt {record.get('version')}: pip install -U lidcam-rt")
-        digest = record.pop("weights_sha256")
-        spec = ClassifierSpec(**{**record.pop("classifier"), "pretrained": False, "weights": None})
-        record = {key: tuple(value) if isinstance(value, list) else value for key, value in record.items()}
-        meta = CheckpointMeta(classifier=spec, **record)
-    except (ValueError, KeyError, TypeError) as error:
-        if isinstance(error, DataError):
-            raise
-        raise DataError(
-            f"{path}: checkpoint.json is damaged ({error}). Train again or take a copy"
-        ) from error
+    meta, digest = _read_meta(folder / "checkpoint.json", path)
     if file_sha256(folder / "model.safetensors") != digest:
         raise DataError(f"{path}: model.safetensors was changed or cut short (its SHA-256 does not fit)")
-    model = build_classifier(spec)
-    model.load_state_dict(load_file(str(folder / "model.safetensors")))
+    model = build_classifier(meta.classifier)
+    try:
+        model.load_state_dict(load_file(str(folder / "model.safetensors")))
+    except (SafetensorError, RuntimeError) as error:  # other tensors than the classifier's
+        raise DataError(f"{path}: the weights are not those of its classifier ({error!s:.300})") from None
     return Checkpoint(model.eval(), meta, Path(path), digest)
+
+
+def _digest(record: dict[str, Any]) -> str:
+    """SHA-256 of all values of checkpoint.json but itself; that of the weights is one of them."""
+    rest = {key: value for key, value in record.items() if key != "sha256"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
+def _read_meta(file: Path, path: str | Path) -> tuple[CheckpointMeta, str]:
+    """The values of checkpoint.json, and the SHA-256 that the weights must have."""
+    mend = "Train again or take a copy"
+    try:
+        record = json_object(file.read_bytes())
+        if (version := record.pop("format", None)) != _VERSION:
+            if type(version) is int and version > _VERSION:
+                raise DataError(f"{path}: written by lidcam_rt {record.get('version')!r:.40}: pip install -U lidcam-rt")
+            raise DataError(f"{path}: its format is {version!r:.40}, this lidcam_rt reads {_VERSION}. {mend}")
+        if record.pop("sha256", None) != _digest({"format": _VERSION, **record}):
+            raise DataError(f"{path}: checkpoint.json was changed (its SHA-256 does not fit). {mend}")
+        weights = record.pop("weights_sha256", None)
+        if isinstance(record.get("classifier"), dict):
+            record["classifier"] |= {"pretrained": False, "weights": None}
+        meta = TypeAdapter(CheckpointMeta).validate_json(json.dumps(record))
+    except ValidationError as error:
+        raise DataError(f"{path}: checkpoint.json is damaged ({first_fault(error, 'values')}). {mend}") from None
+    except (OSError, ValueError, RecursionError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"{path}: checkpoint.json is damaged ({error}). {mend}") from None
+    return meta, str(weights)

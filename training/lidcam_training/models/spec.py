@@ -49,6 +49,10 @@ class ModelOptions:
             raise InputError(f"num_classes {self.num_classes}: a classifier needs at least 1 class")
         if not 0.0 <= self.tap_threshold <= 1.0:
             raise InputError(f"tap_threshold {self.tap_threshold} is a share of the channel's maximum: give 0 to 1")
+        if self.stride is not None and not 1 <= self.stride <= 64:
+            raise InputError(f"stride {self.stride}: give 1 to 64 pixels per cell of the map")
+        if self.conv_channels is not None and not 1 <= self.conv_channels <= 16384:
+            raise InputError(f"conv_channels {self.conv_channels}: give 1 to 16384")
 
 
 @dataclass(frozen=True)
@@ -66,3 +70,12 @@ class ClassifierSpec(ModelOptions):
     branches: int = 1
     rounds: int = 0
     erase: float = 0.8
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.branches not in (1, 2):
+            raise InputError(f"branches {self.branches}: a classifier has 1, or 2 for ACoL")
+        if not 0 <= self.rounds <= 15:
+            raise InputError(f"rounds {self.rounds}: give 0 to 15 classifiers after the first")
+        if not 0.0 <= self.erase <= 1.0:
+            raise InputError(f"erase {self.erase} is a share of the map's maximum: give 0 to 1")
