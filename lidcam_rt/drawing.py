@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import numpy.typing as npt
 
@@ -9,7 +11,7 @@ from lidcam_rt.errors import InputError, OutputError
 from lidcam_rt.image.resize import tiles
 from lidcam_rt.text import plain
 
-__all__ = ["encode", "overlay", "palette"]
+__all__ = ["encode", "label_overlay", "overlay", "palette"]
 
 _OUTLINE, _BOX = (255, 255, 255), (40, 230, 120)
 
@@ -103,6 +105,51 @@ def encode(pixels: npt.NDArray[np.uint8], suffix: str) -> bytes:
     if not ok:
         raise OutputError(f"a picture of {pixels.shape[1]}x{pixels.shape[0]} cannot be encoded as {suffix}")
     return bytes(data)
+
+
+def label_overlay(
+    image: npt.NDArray[np.uint8],
+    labels: npt.NDArray[np.uint8],
+    *,
+    alpha: float = 0.55,
+    legend: Mapping[int, str] | None = None,
+) -> npt.NDArray[np.uint8]:
+    """A picture with the colour of each label laid over it.
+
+    Args:
+        image: uint8 [height, width, 3] RGB.
+        labels: uint8 [height, width]; 0 is left as it is.
+        alpha: weight of the colours, 0 to 1.
+        legend: names of labels, written in their colours below the picture; None: no legend.
+
+    Returns:
+        uint8 [height, width, 3] RGB, higher by the legend.
+
+    Raises:
+        InputError: alpha is not between 0 and 1.
+    """
+    if not 0 <= alpha <= 1:
+        raise InputError(f"alpha must be between 0 and 1, got {alpha!r}")
+    out, here = image.copy(), labels > 0
+    colours = palette()[labels[here]].astype(np.float32)
+    out[here] = np.rint(out[here] + alpha * (colours - out[here])).astype(np.uint8)
+    return out if not legend else np.concatenate([out, _legend(legend, image.shape[1])])
+
+
+def _legend(names: Mapping[int, str], width: int) -> npt.NDArray[np.uint8]:
+    """A line per label: a square of its colour and its name; uint8 [lines, width, 3]."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    size = max(9, min(28, width // 24))
+    font, line = ImageFont.load_default(size=size), size + size // 2
+    plate = Image.new("RGB", (width, line * len(names)), (16, 20, 24))
+    draw = ImageDraw.Draw(plate)
+    for row, (label, name) in enumerate(names.items()):
+        top = row * line + size // 4
+        draw.rectangle((size // 4, top, size // 4 + size, top + size), fill=tuple(map(int, palette()[label])))
+        text = plain(name).replace("\n", " ").encode("latin-1", "replace").decode("latin-1")
+        draw.text((2 * size, top + size // 2), text, font=font, fill=(255, 255, 255), anchor="lm")
+    return np.asarray(plate)
 
 
 def palette() -> npt.NDArray[np.uint8]:

@@ -102,22 +102,22 @@ class Segmentation:
             ],
         }
 
-    def overlay(self, *, alpha: float = 0.55) -> npt.NDArray[np.uint8]:
+    def overlay(self, *, alpha: float = 0.55, legend: bool = False) -> npt.NDArray[np.uint8]:
         """The picture with a colour per class laid over it, uint8 [height, width, 3] RGB.
+
+        Args:
+            alpha: weight of the colours, 0 to 1.
+            legend: write the names of the classes below the picture, which makes the result higher.
 
         Raises:
             InputError: the picture was not kept, or alpha is not in 0..1.
         """
-        from lidcam_rt.drawing import palette
+        from lidcam_rt.drawing import label_overlay
 
         if self.image is None:
             raise InputError("the picture was not kept: call the segmenter with keep_image=True")
-        if not 0 <= alpha <= 1:
-            raise InputError(f"alpha must be between 0 and 1, got {alpha!r}")
-        out, here = self.image.copy(), self.labels > 0
-        colours = palette()[self.labels[here]].astype(np.float32)
-        out[here] = np.rint(out[here] + alpha * (colours - out[here])).astype(np.uint8)
-        return out
+        names = {label: entry.class_name for label, entry in zip(self.indices, self.classes, strict=True)}
+        return label_overlay(self.image, self.labels, alpha=alpha, legend=names if legend else None)
 
     def to_coco(self, *, image_id: int = 0, categories: Sequence[int] | None = None) -> list[dict[str, Any]]:
         """Entries of a COCO results file, one per class that has pixels; the box is that of all of them.
