@@ -74,8 +74,8 @@ class SplitMaps:
         """
         out = cls(images.name, len(images.class_names) + 1, [], [], [], [], [])
         records = images.records[:limit]
-        more = {} if classes is None else {"classes": classes}
-        for batch, pictures, ids, cams in read_batches(network, records, options, **more):
+        chosen_of = classes or (lambda record, _: record.labels)
+        for batch, pictures, ids, cams in read_batches(network, records, options, classes=chosen_of):
             for index, picture, chosen, cam in zip(batch, pictures, ids, cams, strict=True):
                 record = records[index]
                 true = None if record.mask is None else record.truth().label_map()
