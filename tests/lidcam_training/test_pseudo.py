@@ -200,7 +200,7 @@ import os, signal, sys
 from pathlib import Path
 import lidcam_training.pseudo.run as run
 from lidcam_bench.data import open_data
-from lidcam_rt.runs import RunFolder
+from lidcam_cli.runs import RunFolder
 from lidcam_training.pseudo.network import open_network
 from lidcam_training.pseudo.options import PseudoOptions
 
@@ -265,7 +265,7 @@ def test_the_search_finds_the_best_of_what_it_tried(checkpoint, scenes):
 
 
 def test_the_command(checkpoint, scenes, tmp_path):
-    from lidcam_rt.cli.app import build_app
+    from lidcam_cli.app import build_app
 
     def run(*more):
         command = ["pseudo", str(checkpoint), "--data", f"scenes:{scenes}", "-o", str(tmp_path / "p"), *more]

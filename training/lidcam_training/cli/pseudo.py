@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from lidcam_rt.cli.options import Data, Limit, OutputFolder
+from lidcam_cli.options import Data, Limit, OutputFolder
 
 __all__ = ["pseudo"]
 
@@ -55,7 +55,7 @@ def pseudo(
 
     from lidcam_bench.data import open_data
 
-    from lidcam_rt.cli.console import note, progress, say
+    from lidcam_cli.console import note, progress, say
     from lidcam_rt.errors import InputError
     from lidcam_rt.files import write_atomically
     from lidcam_training.pseudo.gallery import gallery_sheet

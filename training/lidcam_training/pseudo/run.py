@@ -16,11 +16,11 @@ from lidcam_bench.data import ImageSet, MaskForm, Record
 from lidcam_bench.data.mask_forms import decode_mask
 from lidcam_bench.metrics import SegmentationScores
 
+from lidcam_cli.runs import RunFolder
 from lidcam_rt.backends.base import usable_cores
 from lidcam_rt.errors import DataError, InputError
 from lidcam_rt.files import safe_name, write_atomically
 from lidcam_rt.image import read_image
-from lidcam_rt.runs import RunFolder
 from lidcam_rt.version import __version__
 from lidcam_training.data.label_png import label_png
 from lidcam_training.pseudo.labels import label_map, normalised
