@@ -23,12 +23,16 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from lidcam_rt.errors import DataError, InputError, LidcamError, OutputError
 from lidcam_rt.files import output_folder, write_atomically
-from lidcam_training.checkpoint import CheckpointMeta, load_checkpoint, save_checkpoint
-from lidcam_training.data.loader import make_loader
+from lidcam_training.checkpoint import load_checkpoint
+from lidcam_training.data.loader import Pictures, make_loader
 from lidcam_training.module import ClassifierModule
 from lidcam_training.progress import TimeLeft
-from lidcam_training.recipe import Recipe
+from lidcam_training.recipe import BaseRecipe, Recipe, SegmentRecipe
+from lidcam_training.segmentation.checkpoint import load_segmentation
+from lidcam_training.segmentation.module import SegmentationModule
+from lidcam_training.segmentation.pictures import LabelledPictures, open_labels
 from lidcam_training.state import PlainCheckpoints, read_progress
+from lidcam_training.training_module import TrainingModule
 
 __all__ = ["fit"]
 
@@ -63,7 +67,7 @@ class _Keeper(Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        assert isinstance(pl_module, ClassifierModule)
+        assert isinstance(pl_module, TrainingModule)
         recipe, done = pl_module.recipe, batch_idx + 1
         if not recipe.save_steps or done % recipe.optim.accumulate or done >= trainer.num_training_batches:
             return
@@ -72,7 +76,7 @@ class _Keeper(Callback):
             self._save_state(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        assert isinstance(pl_module, ClassifierModule)
+        assert isinstance(pl_module, TrainingModule)
         pl_module.check_skipped()
         scores = {key: float(value) for key, value in trainer.callback_metrics.items() if key != "loss"}
         self.rows.append({"epoch": pl_module.current_epoch, "skipped": pl_module.skipped_count, **scores})
@@ -84,28 +88,14 @@ class _Keeper(Callback):
     def _save_state(self, trainer: pl.Trainer) -> None:
         trainer.save_checkpoint(self.run / _STATE)  # all processes gather the state, the first writes it
 
-    def _save(self, module: ClassifierModule, scores: dict[str, float]) -> None:
-        recipe, images = module.recipe, module.train_set
-        meta = CheckpointMeta(
-            classifier=module.model.spec,
-            class_names=images.class_names,
-            size=(recipe.data.size, recipe.data.size),
-            mean=recipe.data.mean,
-            std=recipe.data.std,
-            interpolation=recipe.data.interpolation,
-            task="multilabel" if module.multilabel else "localization",
-            percentile=recipe.pas.percentile,
-            theta=recipe.pas.theta,
-            nwc=recipe.pas.nwc,
-            recipe=recipe.to_dict(),
-            metrics=scores,
-            data_fingerprint=self.fingerprint,
-        )
-        save_checkpoint(module.evaluated, meta, self.run / "checkpoint")
-        monitored = [row[recipe.monitor] for row in self.rows if recipe.monitor in row]
-        better = min if recipe.monitor.endswith("loss") else max
+    def _save(self, module: TrainingModule, scores: dict[str, float]) -> None:
+        monitor = module.recipe.monitor
+        folders = [self.run / "checkpoint"]
+        monitored = [row[monitor] for row in self.rows if monitor in row]
+        better = min if monitor.endswith("loss") else max
         if monitored and monitored[-1] == better(monitored):
-            save_checkpoint(module.evaluated, meta, self.run / "best")
+            folders.append(self.run / "best")
+        module.save(folders, scores, self.fingerprint)
         names = list(dict.fromkeys(key for row in self.rows for key in row))
         text = io.StringIO(newline="")
         table = csv.DictWriter(text, names)
@@ -114,11 +104,12 @@ class _Keeper(Callback):
         write_atomically(self.run / "metrics.csv", text.getvalue().encode())
 
 
-def _open(recipe: Recipe, run: Path) -> tuple[ImageSet, ImageSet]:
+def _open(recipe: BaseRecipe, run: Path) -> tuple[ImageSet, ImageSet]:
     import dataclasses
 
     train = open_data(recipe.data.source, recipe.data.train)
-    val = open_data(recipe.data.source, recipe.data.val)
+    apart = recipe.labels.val if isinstance(recipe, SegmentRecipe) else None
+    val = open_data(apart or recipe.data.source, recipe.data.val)
     if train.class_names != val.class_names:
         raise DataError(f"{train.name} and {val.name} have different classes")
     if not train.class_names:
@@ -133,6 +124,8 @@ def _open(recipe: Recipe, run: Path) -> tuple[ImageSet, ImageSet]:
         )
     if recipe.data.limit:
         train = dataclasses.replace(train, records=train.records[: recipe.data.limit])
+    if isinstance(recipe, SegmentRecipe):
+        train, val = open_labels(train, recipe.labels.folder), open_labels(val, None)
     return train, val
 
 
@@ -141,7 +134,7 @@ def _is_first_process() -> bool:
     return int(getattr(rank_zero_only, "rank", 0)) == 0
 
 
-def _check_world(recipe: Recipe) -> None:
+def _check_world(recipe: BaseRecipe) -> None:
     """Raise InputError where torchrun started another number of processes than the recipe says."""
     started = os.environ.get("WORLD_SIZE")
     if started is not None and int(started) != recipe.devices * recipe.nodes:
@@ -151,7 +144,7 @@ def _check_world(recipe: Recipe) -> None:
         )
 
 
-def fit(recipe: Recipe, run: str | Path, *, progress: bool = True) -> Path:
+def fit(recipe: BaseRecipe, run: str | Path, *, progress: bool = True) -> Path:
     """Train, or go on with a run that was cut off.
 
     Args:
@@ -175,7 +168,7 @@ def fit(recipe: Recipe, run: str | Path, *, progress: bool = True) -> Path:
         return _fit(recipe, run, train, val, progress)
 
 
-def _fit(recipe: Recipe, run: Path, train: ImageSet, val: ImageSet, progress: bool) -> Path:
+def _fit(recipe: BaseRecipe, run: Path, train: ImageSet, val: ImageSet, progress: bool) -> Path:
     fingerprint = train.fingerprint()
     record = json.loads(json.dumps({"recipe": recipe.to_dict(), "data_fingerprint": fingerprint}))
     about, state = run / "run.json", run / _STATE
@@ -195,15 +188,14 @@ def _fit(recipe: Recipe, run: Path, train: ImageSet, val: ImageSet, progress: bo
         write_atomically(about, json.dumps(record, indent=1).encode())
     resume, finished = read_progress(state, _Keeper.__name__)
     if finished:
-        load_checkpoint(run / "checkpoint")
-        return run / "checkpoint"
+        return _checked(recipe, run / "checkpoint")
     _check_world(recipe)
     if recipe.accelerator == "gpu" and not torch.cuda.is_available():
         raise InputError("recipe: accelerator is gpu, but torch sees no GPU: set accelerator=cpu or auto")
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", module="pytorch_lightning")
     pl.seed_everything(recipe.seed, verbose=False)
-    module = ClassifierModule(recipe, train, val, run)
+    module = _module(recipe, train, val, run)
     if recipe.channels_last:
         module.model.to(memory_format=torch.channels_last)
     callbacks: list[Callback] = []
@@ -222,7 +214,7 @@ def _fit(recipe: Recipe, run: Path, train: ImageSet, val: ImageSet, progress: bo
         callbacks.append(TimeLeft())
     world = recipe.devices * recipe.nodes
     trainer = pl.Trainer(
-        strategy="auto" if world == 1 else "ddp_find_unused_parameters_true" if recipe.method.name == "ae" else "ddp",
+        strategy="auto" if world == 1 else "ddp_find_unused_parameters_true" if module.unused_parameters else "ddp",
         max_epochs=recipe.epochs,
         accelerator=recipe.accelerator,
         devices=recipe.devices,
@@ -242,16 +234,43 @@ def _fit(recipe: Recipe, run: Path, train: ImageSet, val: ImageSet, progress: bo
     )
     rank, world = trainer.global_rank, trainer.world_size
     loaders = (
-        make_loader(train, recipe.data, train=True, seed=recipe.seed, rank=rank, world=world, resume=resume),
-        make_loader(val, recipe.data, train=False, seed=recipe.seed, rank=rank, world=world),
+        make_loader(
+            train, recipe.data, _pictures(recipe, train, train=True),
+            train=True, seed=recipe.seed, rank=rank, world=world, resume=resume,
+        ),
+        make_loader(
+            val, recipe.data, _pictures(recipe, val, train=False),
+            train=False, seed=recipe.seed, rank=rank, world=world,
+        ),
     )
     _train(trainer, module, loaders, state, keeper)
-    load_checkpoint(run / "checkpoint")
-    return run / "checkpoint"
+    return _checked(recipe, run / "checkpoint")
+
+
+def _module(recipe: BaseRecipe, train: ImageSet, val: ImageSet, run: Path) -> TrainingModule:
+    if isinstance(recipe, SegmentRecipe):
+        return SegmentationModule(recipe, train, val, run)
+    assert isinstance(recipe, Recipe)
+    return ClassifierModule(recipe, train, val, run)
+
+
+def _pictures(recipe: BaseRecipe, images: ImageSet, *, train: bool) -> Pictures | LabelledPictures:
+    if isinstance(recipe, SegmentRecipe):
+        return LabelledPictures(images, recipe, train=train)
+    return Pictures(images, recipe.data, train=train, seed=recipe.seed)
+
+
+def _checked(recipe: BaseRecipe, folder: Path) -> Path:
+    """The checkpoint folder, after a look whether it can be read."""
+    if isinstance(recipe, SegmentRecipe):
+        load_segmentation(folder)
+    else:
+        load_checkpoint(folder)
+    return folder
 
 
 def _train(
-    trainer: pl.Trainer, module: ClassifierModule, loaders: tuple[Any, Any], state: Path, keeper: _Keeper
+    trainer: pl.Trainer, module: TrainingModule, loaders: tuple[Any, Any], state: Path, keeper: _Keeper
 ) -> None:
     """Lightning's loop, with errors and interrupts as the other verbs have them."""
     resumed = state.exists()

@@ -5,17 +5,22 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from lidcam_rt.errors import InputError
 from lidcam_training.methods import METHODS, MethodOptions
 from lidcam_training.models import ClassifierSpec, ModelOptions
+from lidcam_training.segmentation.spec import NetworkOptions
 
 __all__ = [
+    "BaseRecipe",
     "DataOptions",
+    "LabelOptions",
     "MapOptions",
     "OptimOptions",
     "Recipe",
+    "SegmentRecipe",
+    "read_any_recipe",
     "read_recipe",
 ]
 
@@ -77,7 +82,7 @@ class OptimOptions:
         lr: of the head, at the full batch.
         pretrained_lr_scale: the backbone learns at lr times this.
         weight_decay: not applied to biases and norms.
-        schedule: cosine to 0, steps (times 0.1 at the milestones) or constant.
+        schedule: cosine to 0, poly ((1 - t) ** 0.9), steps (times 0.1 at the milestones) or constant.
         milestones: epochs, for steps.
         warmup_epochs: linear, may be a fraction.
         label_smoothing: 0 is off.
@@ -95,7 +100,7 @@ class OptimOptions:
     momentum: float = 0.9
     pretrained_lr_scale: float = 1.0
     weight_decay: float = 1e-4
-    schedule: Literal["cosine", "steps", "constant"] = "cosine"
+    schedule: Literal["cosine", "poly", "steps", "constant"] = "cosine"
     milestones: tuple[int, ...] = ()
     warmup_epochs: float = 0.0
     label_smoothing: float = 0.0
@@ -117,8 +122,23 @@ class MapOptions:
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """All of a training run.
+class LabelOptions:
+    """What a segmentation network learns from, the section `labels` of its recipe.
+
+    Attributes:
+        folder: label maps for the training pictures, as `lidcam pseudo` writes them; None takes the data set's own.
+        val: data set of the exact label maps that validation needs; None: that of `data.source`.
+        scales: lowest and highest factor of the random resize before the crop.
+    """
+
+    folder: str | None = None
+    val: str | None = None
+    scales: tuple[float, float] = (0.75, 1.5)
+
+
+@dataclass(frozen=True)
+class BaseRecipe:
+    """What the recipes of all networks have.
 
     Attributes:
         epochs: passes over the training pictures.
@@ -135,11 +155,8 @@ class Recipe:
         logger: csv (RUN/metrics.csv) or tensorboard (besides).
     """
 
-    model: ModelOptions = field(default_factory=ModelOptions)
-    method: MethodOptions = field(default_factory=MethodOptions)
     data: DataOptions = field(default_factory=DataOptions)
     optim: OptimOptions = field(default_factory=OptimOptions)
-    pas: MapOptions = field(default_factory=MapOptions)
     epochs: int = 10
     seed: int = 0
     deterministic: bool = False
@@ -167,15 +184,31 @@ class Recipe:
                 raise InputError(f"recipe: {key} is {value}: it must be at least 1")
         if self.data.crop is not None and not 1 <= self.data.crop <= self.data.size:
             raise InputError(f"recipe: data.crop {self.data.crop} must be 1 to data.size ({self.data.size})")
-        if self.method.name not in METHODS:
-            raise InputError(f"recipe: method.name {self.method.name!r} is unknown: choose {', '.join(METHODS)}")
-        METHODS[self.method.name].check(self.method, self.epochs)
         if self.save_steps < 0:
             raise InputError(f"recipe: save_steps is {self.save_steps}: give a number of steps, or 0")
         if not 0 <= self.optim.asl_shift < 1 or min(self.optim.asl_gamma_negative, self.optim.asl_gamma_positive) < 0:
             raise InputError("recipe: optim.asl_shift lies in 0 to below 1, the gammas are at least 0")
         if not 0 <= self.optim.ema < 1:
             raise InputError(f"recipe: optim.ema {self.optim.ema} is a decay: give 0 (off) to below 1")
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values that JSON takes."""
+        return dataclasses.asdict(self)
+
+
+@dataclass(frozen=True)
+class Recipe(BaseRecipe):
+    """All of a classifier's training run; the sections are those of the recipe's file."""
+
+    model: ModelOptions = field(default_factory=ModelOptions)
+    method: MethodOptions = field(default_factory=MethodOptions)
+    pas: MapOptions = field(default_factory=MapOptions)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.method.name not in METHODS:
+            raise InputError(f"recipe: method.name {self.method.name!r} is unknown: choose {', '.join(METHODS)}")
+        METHODS[self.method.name].check(self.method, self.epochs)
 
     def classifier(self, num_classes: int) -> ClassifierSpec:
         """The spec of the classifier for so many classes.
@@ -191,53 +224,98 @@ class Recipe:
         options = dataclasses.asdict(self.model) | METHODS[self.method.name].spec(self.method)
         return ClassifierSpec(**options | {"num_classes": num_classes})
 
-    def to_dict(self) -> dict[str, Any]:
-        """As plain values that JSON takes."""
-        return dataclasses.asdict(self)
+
+@dataclass(frozen=True)
+class SegmentRecipe(BaseRecipe):
+    """All of a segmentation network's training run (`task: segmentation` in the recipe's file)."""
+
+    network: NetworkOptions = field(default_factory=NetworkOptions)
+    labels: LabelOptions = field(default_factory=LabelOptions)
+    monitor: str = "val_mean_iou"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.data.size % 32 or (self.data.crop or 0) % 32:
+            raise InputError("recipe: data.size and data.crop of a segmentation network are multiples of 32 pixels")
+        low, high = self.labels.scales
+        if not 0.1 <= low <= high <= 10:
+            raise InputError(f"recipe: labels.scales {list(self.labels.scales)}: give lowest and highest, 0.1 to 10")
+
+
+_Kind = TypeVar("_Kind", bound=BaseRecipe)
 
 
 def read_recipe(path: str | Path | None, overrides: list[str] | tuple[str, ...] = ()) -> Recipe:
-    """Read a recipe.
+    """Read the recipe of a classifier.
 
     Args:
         path: a YAML file, the name of a shipped recipe (`clutter_fashion`), or None for the defaults.
         overrides: `key=value`, for example `model.pooling=gap`.
 
     Raises:
+        InputError: no such file, an unknown key, a wrong value, or a recipe of another task.
+    """
+    recipe = read_any_recipe(path, overrides)
+    if not isinstance(recipe, Recipe):
+        raise InputError(f"recipe {path} is of a segmentation network, that of a classifier is needed")
+    return recipe
+
+
+def read_any_recipe(
+    path: str | Path | None, overrides: list[str] | tuple[str, ...] = ()
+) -> Recipe | SegmentRecipe:
+    """Read a recipe of any task: `task: segmentation` in its file, else a classifier's.
+
+    Args:
+        path: as in `read_recipe`.
+        overrides: as in `read_recipe`.
+
+    Raises:
         InputError: no such file, an unknown key or a wrong value.
     """
-    from jsonargparse import ArgumentError, ArgumentParser
-
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_argument("--recipe", type=Recipe, default=Recipe())
-    parser.add_argument("--config", action="config")
-    arguments = []
-    if path is not None:
-        import yaml
-
-        file = Path(path)
-        shipped = Path(__file__).parent / "recipes" / f"{file.name.removesuffix('.yaml')}.yaml"
-        if not file.is_file():
-            if len(file.parts) > 1 or not shipped.is_file():
-                names = ", ".join(sorted(p.stem for p in shipped.parent.glob("*.yaml")))
-                raise InputError(f"recipe {path} is not there: give a YAML file, or one of {names}")
-            file = shipped
-        try:
-            values = yaml.safe_load(file.read_text()) or {}
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise InputError(f"recipe {path} is not YAML: {error}") from error
-        if not isinstance(values, dict):
-            raise InputError(f"recipe {path}: expected keys and values")
-        arguments += _flags(values)
+    values: dict[str, Any] = {} if path is None else _values(path)
+    task = values.pop("task", "classification")
+    if task not in ("classification", "segmentation"):
+        raise InputError(f"recipe {path}: task {task!r} is unknown: classification or segmentation")
+    arguments = _flags(values)
     for override in overrides:
         key, equals, value = override.partition("=")
         if not equals:
             raise InputError(f"override {override!r}: write key=value, for example model.pooling=gap")
         arguments.append((key, value))
-    _check_keys(arguments, path)
+    return _parsed(SegmentRecipe if task == "segmentation" else Recipe, arguments, path)
+
+
+def _values(path: str | Path) -> dict[str, Any]:
+    """What a recipe's file holds."""
+    import yaml
+
+    file = Path(path)
+    shipped = Path(__file__).parent / "recipes" / f"{file.name.removesuffix('.yaml')}.yaml"
+    if not file.is_file():
+        if len(file.parts) > 1 or not shipped.is_file():
+            names = ", ".join(sorted(p.stem for p in shipped.parent.glob("*.yaml")))
+            raise InputError(f"recipe {path} is not there: give a YAML file, or one of {names}")
+        file = shipped
+    try:
+        values = yaml.safe_load(file.read_text()) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"recipe {path} is not YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise InputError(f"recipe {path}: expected keys and values")
+    return values
+
+
+def _parsed(kind: type[_Kind], arguments: list[tuple[str, str]], path: str | Path | None) -> _Kind:
+    from jsonargparse import ArgumentError, ArgumentParser
+
+    _check_keys(kind, arguments, path)
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--recipe", type=kind, default=kind())
+    parser.add_argument("--config", action="config")
     try:
         parsed = parser.parse_args([f"--recipe.{key}={value}" for key, value in arguments])
-        recipe: Recipe = parser.instantiate_classes(parsed).recipe
+        recipe: _Kind = parser.instantiate_classes(parsed).recipe
         return recipe
     except (ArgumentError, TypeError, ValueError) as error:
         if isinstance(error, InputError):
@@ -257,12 +335,12 @@ def _flags(values: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
     return out
 
 
-def _check_keys(arguments: list[tuple[str, str]], path: str | Path | None) -> None:
+def _check_keys(kind: type[BaseRecipe], arguments: list[tuple[str, str]], path: str | Path | None) -> None:
     import difflib
 
     known: list[str] = []
-    for entry in dataclasses.fields(Recipe):
-        section = getattr(Recipe(), entry.name)
+    for entry in dataclasses.fields(kind):
+        section = getattr(kind(), entry.name)
         if dataclasses.is_dataclass(section):
             known += [f"{entry.name}.{inner.name}" for inner in dataclasses.fields(section)]
         else:

@@ -24,14 +24,14 @@ def train(
     quiet: Quiet = False,
     show: Annotated[bool, typer.Option("--print", help="Print the recipe with the overrides and stop.")] = False,
 ) -> None:
-    """Train a classifier.
+    """Train a classifier or a segmentation network.
 
     The same command again resumes a run that was stopped.
     """
     from lidcam_cli.console import out, say
-    from lidcam_training.recipe import read_recipe
+    from lidcam_training.recipe import read_any_recipe
 
-    chosen = read_recipe(recipe, overrides or [])
+    chosen = read_any_recipe(recipe, overrides or [])
     if show:
         import yaml
 

@@ -168,6 +168,7 @@ def collate(samples: list[dict[str, Any]]) -> dict[str, Any]:
 def make_loader(
     images: ImageSet,
     options: DataOptions,
+    pictures: Dataset[dict[str, Any]] | None = None,
     *,
     train: bool,
     seed: int,
@@ -180,6 +181,7 @@ def make_loader(
     Args:
         images: the split.
         options: of the recipe.
+        pictures: what gives the samples; None: `Pictures`.
         train: shuffle and augment.
         seed: of the run.
         rank: of this process.
@@ -190,7 +192,7 @@ def make_loader(
     sampler = EpochSampler(len(images), seed, rank=rank, world=world, shuffle=train, weights=weights)
     sampler.resume(resume[0], resume[1] * options.batch_size)
     return DataLoader(
-        Pictures(images, options, train=train, seed=seed),
+        pictures or Pictures(images, options, train=train, seed=seed),
         batch_size=options.batch_size,
         sampler=sampler,
         num_workers=options.workers,
