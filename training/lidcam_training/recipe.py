@@ -283,7 +283,9 @@ def read_any_recipe(
         if not equals:
             raise InputError(f"override {override!r}: write key=value, for example model.pooling=gap")
         arguments.append((key, value))
-    return _parsed(SegmentRecipe if task == "segmentation" else Recipe, arguments, path)
+    if task == "segmentation":
+        return _parsed(SegmentRecipe, arguments, path)
+    return _parsed(Recipe, arguments, path)
 
 
 def _values(path: str | Path) -> dict[str, Any]:

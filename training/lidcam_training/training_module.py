@@ -235,7 +235,7 @@ class TrainingModule(pl.LightningModule):
             if options.schedule == "cosine":
                 return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warm) / max(steps - warm, 1))))
             if options.schedule == "poly":
-                return (1 - min(1.0, (step - warm) / max(steps - warm, 1))) ** 0.9
+                return math.pow(1 - min(1.0, (step - warm) / max(steps - warm, 1)), 0.9)
             if options.schedule == "steps":
                 return 0.1 ** sum(step >= milestone * per_epoch for milestone in options.milestones)
             return 1.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -42,7 +43,7 @@ class SegmentationNetwork(nn.Module):
 class _Smp(nn.Module):
     """A model of segmentation_models_pytorch without the upsampling at its end."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: Any) -> None:
         super().__init__()
         self.encoder, self.decoder, self.head = model.encoder, model.decoder, model.segmentation_head[0]
 
@@ -52,7 +53,7 @@ class _Smp(nn.Module):
 
 
 class _Torchvision(nn.Module):
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: Any) -> None:
         super().__init__()
         self.backbone, self.classifier = model.backbone, model.classifier
 
