@@ -23,6 +23,8 @@ __all__ = [
     "CamSpec",
     "InputSpec",
     "Manifest",
+    "NodeCounts",
+    "PrecisionSpec",
     "SourceSpec",
     "read_manifest",
 ]
@@ -117,6 +119,42 @@ class SourceSpec(_Spec):
     random_weights: bool = False
 
 
+class NodeCounts(_Spec):
+    """Nodes of the graph, that of PaS being one.
+
+    Attributes:
+        traced: as PyTorch traced the network.
+        written: in the file.
+    """
+
+    traced: int = Field(ge=1)
+    written: int = Field(ge=1)
+
+
+class PrecisionSpec(_Spec):
+    """How a network of lower precision was made by `lidcam quantize`. CAM head, PaS and logits stay in float32.
+
+    Attributes:
+        network: `int8` (8-bit activations and weights, in Q/DQ form) or `fp16`.
+        made_of: SHA-256 of the float32 artifact.
+        float_layers: convolutions and matrix products that were left in float32, by node.
+        weight_bits: int8: 8, or 7 for processors without VNNI, whose products of 8 bits can saturate.
+        calibration: int8: how the ranges of activations were taken from pictures: `minmax`, `percentile` or `entropy`.
+        calibration_pictures: int8: how many pictures.
+        calibration_sha256: int8: SHA-256 over the SHA-256 of each of their files, in the order of use.
+        agreement: with the float32 artifact on held-out pictures: top1, mask_iou, pictures.
+    """
+
+    network: Literal["int8", "fp16"]
+    made_of: _Sha256
+    float_layers: tuple[str, ...] = ()
+    weight_bits: Literal[7, 8] | None = None
+    calibration: Literal["minmax", "percentile", "entropy"] | None = None
+    calibration_pictures: int | None = Field(default=None, ge=1)
+    calibration_sha256: _Sha256 | None = None
+    agreement: dict[str, float] | None = None
+
+
 class Manifest(_Spec):
     """All that a runtime must know about an artifact.
 
@@ -134,6 +172,8 @@ class Manifest(_Spec):
         weights_license: licence of the weights as the exporter stated it, or None.
         package_version: version of lidcam_rt that wrote the file.
         opset: opset of the default domain.
+        nodes: how many nodes the graph has, or None.
+        precision: how the network's precision was lowered; None: it is float32.
     """
 
     schema_version: int = Field(default=SCHEMA_VERSION, ge=1)
@@ -148,6 +188,13 @@ class Manifest(_Spec):
     weights_license: str | None = None
     package_version: str
     opset: int = Field(ge=17)
+    nodes: NodeCounts | None = None
+    precision: PrecisionSpec | None = None
+
+    @property
+    def arithmetic(self) -> str:
+        """Precision of the network in the file: `fp32`, `fp16` or `int8`."""
+        return self.precision.network if self.precision else "fp32"
 
     @model_validator(mode="after")
     def _top_k_fits(self) -> Manifest:

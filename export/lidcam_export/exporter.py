@@ -125,12 +125,12 @@ def export_artifact(
     manifest = manifest_of(loaded, options)
     if manifest.input.dynamic_size:
         try:
-            return manifest, _write(loaded, manifest, output, options, note)
+            return _write(loaded, manifest, output, options, note)
         except _Refused as error:
             note(f"height and width stay fixed: with free ones, {error}")
             manifest = manifest.model_copy(update={"input": manifest.input.model_copy(update={"dynamic_size": False})})
     try:
-        return manifest, _write(loaded, manifest, output, options, note)
+        return _write(loaded, manifest, output, options, note)
     except _Refused as error:
         raise ExportError(f"{loaded.spec.name}: {error}; nothing was written") from error
 
@@ -141,8 +141,8 @@ class _Refused(Exception):
 
 def _write(
     source: Source, manifest: Manifest, output: Path, options: ExportOptions, note: Callable[[str], None]
-) -> Agreement:
-    """Trace, compare, and give the file its name."""
+) -> tuple[Manifest, Agreement]:
+    """Trace, compare, and give the file its name; the manifest as written."""
     try:
         graph = LocalizationGraph(source, manifest).eval()
     except Exception as error:
@@ -151,7 +151,7 @@ def _write(
         raise ExportError(f"{source.spec.name}: its head cannot be linearized ({_first_line(error)})") from error
     note(f"tracing, {'free' if manifest.input.dynamic_size else 'fixed'} height and width")
     try:
-        model = build_model(graph, dynamic_size=manifest.input.dynamic_size)
+        model, manifest = build_model(graph, dynamic_size=manifest.input.dynamic_size)
     except Exception as error:
         raise _Refused(f"torch.onnx cannot trace it ({_first_line(error)})") from error
     if options.portable:
@@ -172,7 +172,7 @@ def _write(
             "versions": {"lidcam_rt": __version__, "torch": torch.__version__, "onnxruntime": ort.__version__},
         }
         figures_file.write_text(json.dumps(figures, indent=1) + "\n")
-    return agreement
+    return manifest, agreement
 
 
 def _first_line(error: Exception) -> str:

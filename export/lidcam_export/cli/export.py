@@ -143,6 +143,7 @@ def summary(manifest: Manifest, agreement: Agreement, *, portable: bool) -> list
     shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
     weights = "RANDOM, the maps mean nothing" if source.random_weights else source.weights or "of the network's code"
     pooling = cam.pooling if cam.tap_threshold is None else f"{cam.pooling} {cam.tap_threshold:g}"
+    nodes = manifest.nodes
     exact = "exact" if cam.head == "linear" else "of the linearized head, not exact"
     nwc = "negative weights clamped (NWC)" if cam.nwc else "negative weights kept"
     numbers = ", ".join(f"{v:g}" for v in spec.mean), ", ".join(f"{v:g}" for v in spec.std)
@@ -161,7 +162,8 @@ def summary(manifest: Manifest, agreement: Agreement, *, portable: bool) -> list
             f"percentile {pas.percentile:g}, theta {pas.theta:g}, {pas.mode}, {pas.precision}, {pas.where}; "
             + ("standard operators" if portable else "node with a function body"),
         ),
-        ("precision", "float32; `lidcam build --precision fp16` makes engines in half precision"),
+        ("precision", "float32; `lidcam quantize` makes an int8 or fp16 artifact of it"),
+        ("graph", f"{nodes.traced} nodes as traced, {nodes.written} as written" if nodes else "not counted"),
         (
             "checked",
             f"against PyTorch, {agreement.pictures}: logits {agreement.logits:.1e}, CAM {agreement.cam:.1e} "
@@ -186,9 +188,7 @@ def _class_names(classes: str | None) -> tuple[str, ...] | None:
 Triple = tuple[float, float, float]
 
 
-def parse_normalisation(
-    mean: str | None, std: str | None, pixels: int | None
-) -> tuple[Triple | None, Triple | None]:
+def parse_normalisation(mean: str | None, std: str | None, pixels: int | None) -> tuple[Triple | None, Triple | None]:
     """Mean and standard deviation in units of 0 to 255, of texts in units of 0 to 1 or of 0 to 255."""
     given = {"--mean": _triple("--mean", mean), "--std": _triple("--std", std)}
     values = [value for triple in given.values() if triple for value in triple]

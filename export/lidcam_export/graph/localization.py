@@ -13,9 +13,10 @@ from torch.export import Dim
 
 from lidcam_export.graph.operator import OPSET, attach, pas_node
 from lidcam_export.graph.padding import replace_same_convolutions
+from lidcam_export.graph.simplify import simplify
 from lidcam_export.heads import HEADS
 from lidcam_export.sources.source import Source
-from lidcam_rt.artifact import Manifest
+from lidcam_rt.artifact import Manifest, NodeCounts
 
 __all__ = ["LocalizationGraph", "build_model", "example_inputs"]
 
@@ -78,12 +79,15 @@ def example_inputs(manifest: Manifest, batch: int = 2) -> tuple[Tensor, ...]:
     return image, torch.full((batch, manifest.top_k), -1, dtype=torch.int64)
 
 
-def build_model(graph: LocalizationGraph, *, dynamic_size: bool) -> onnx.ModelProto:
+def build_model(graph: LocalizationGraph, *, dynamic_size: bool) -> tuple[onnx.ModelProto, Manifest]:
     """Trace the network, add the PaS node with its function body, and name the dimensions.
 
     Args:
         graph: in eval mode.
         dynamic_size: whether height and width are free, as the batch is.
+
+    Returns:
+        The model, and the manifest that it carries, with the numbers of nodes.
     """
     manifest = graph.manifest
     h, w = (1, 2) if manifest.input.dtype == "uint8" else (2, 3)
@@ -109,10 +113,16 @@ def build_model(graph: LocalizationGraph, *, dynamic_size: bool) -> onnx.ModelPr
             opset_version=OPSET,
             external_data=False,
             verbose=False,
-            optimize=True,
+            optimize=False,
         )
-    assert program is not None
-    return _with_pas(program.model_proto, manifest, dynamic_size)
+        assert program is not None
+        traced = program.model.graph.num_nodes()
+        program.optimize()
+    model = program.model_proto
+    simplify(model)
+    counts = NodeCounts(traced=traced + 1, written=len(model.graph.node) + 1)
+    manifest = manifest.model_copy(update={"nodes": counts})
+    return _with_pas(model, manifest, dynamic_size), manifest
 
 
 def _with_pas(model: onnx.ModelProto, manifest: Manifest, dynamic_size: bool) -> onnx.ModelProto:

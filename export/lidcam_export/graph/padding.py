@@ -1,7 +1,8 @@
-"""TensorFlow's `same` padding in a form that traces quickly with free heights and widths."""
+"""TensorFlow's `same` padding, which ONNX has as an attribute of the convolution for free heights and widths."""
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -9,7 +10,11 @@ __all__ = ["SamePadConv2d", "replace_same_convolutions"]
 
 
 class SamePadConv2d(nn.Module):
-    """A convolution with TensorFlow's `same` padding: total = reach - stride + (-n mod stride), less before."""
+    """A convolution with TensorFlow's `same` padding: total = reach - stride + (-n mod stride), less before.
+
+    In an exported graph it is one node with `auto_pad` SAME_UPPER. A padding of its own before it would cost engines
+    two changes of memory layout, and chains of nodes that compute how wide it is.
+    """
 
     def __init__(self, conv: nn.Conv2d) -> None:
         super().__init__()
@@ -17,7 +22,24 @@ class SamePadConv2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Float [N, C, H, W] to [N, C', ceil(H / stride), ceil(W / stride)]."""
-        conv, pads = self.conv, []
+        conv = self.conv
+        if torch.compiler.is_exporting():
+            sides = [(x.shape[2 + axis] + conv.stride[axis] - 1) // conv.stride[axis] for axis in (0, 1)]
+            inputs = (x, conv.weight) if conv.bias is None else (x, conv.weight, conv.bias)
+            return torch.onnx.ops.symbolic(
+                "Conv",
+                inputs,
+                {
+                    "auto_pad": "SAME_UPPER",
+                    "dilations": list(conv.dilation),
+                    "group": conv.groups,
+                    "kernel_shape": list(conv.kernel_size),
+                    "strides": list(conv.stride),
+                },
+                dtype=x.dtype,
+                shape=(x.shape[0], conv.out_channels, *sides),
+            )
+        pads = []
         for axis in (1, 0):
             reach = (conv.kernel_size[axis] - 1) * conv.dilation[axis] + 1
             stride = conv.stride[axis]
