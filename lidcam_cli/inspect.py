@@ -150,6 +150,8 @@ def _print(out: Any, facts: dict[str, Any]) -> None:
              f"{pas['where']}, {pas['interpolation']}"),
             ("maps per picture", str(manifest["top_k"])),
             ("labels input", "yes" if manifest["labels_input"] else "no"),
+            ("graph", _graph(manifest["nodes"])),
+            ("precision", _precision(manifest["precision"])),
         ],
     )  # fmt: skip
     show("inputs", [(e["name"], f"{e['dtype']} {e['shape']}") for e in facts["inputs"]])
@@ -162,6 +164,25 @@ def _print(out: Any, facts: dict[str, Any]) -> None:
         return
     rows = [("engine", facts["engine"]), ("PaS operator", facts["operator"])]
     show("runs here", [*rows, *facts["other_engines"].items()])
+
+
+def _graph(nodes: dict[str, int] | None) -> str:
+    return f"{nodes['written']} nodes, {nodes['traced']} as traced" if nodes else "nodes not counted"
+
+
+def _precision(spec: dict[str, Any] | None) -> str:
+    if spec is None:
+        return "fp32"
+    text = str(spec["network"])
+    if spec["calibration"]:
+        text += (
+            f", weights of {spec['weight_bits']} bits, {spec['calibration']} of {spec['calibration_pictures']} pictures"
+        )
+    if spec["float_layers"]:
+        text += f", {len(spec['float_layers'])} layers in float32"
+    if agreement := spec["agreement"]:
+        text += f"; mask IoU {agreement['mask_iou']:.4f} with fp32, {100 * agreement['changed']:.2f}% other classes"
+    return text
 
 
 def _weights(source: dict[str, Any]) -> str:

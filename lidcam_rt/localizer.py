@@ -38,8 +38,9 @@ def load(
 
     Args:
         path: an .onnx file made by `lidcam export`, or an .engine file made by `lidcam build`.
-        backend: `auto`, `onnxruntime` or `openvino` (artifacts), `tensorrt` (engines). `auto` is ONNX Runtime for
-            artifacts and TensorRT for engines; where they lack the precision, the installed engine that has it.
+        backend: `auto`, `onnxruntime` or `openvino` (artifacts), `tensorrt` (engines). `auto` is TensorRT for engines;
+            for artifacts ONNX Runtime, but on the CPU OpenVINO for those of `lidcam quantize` in int8, where it is
+            installed; where the first lacks the precision, the installed engine that has it.
         device: `auto`, `cpu`, `cuda` or `cuda:INDEX`. What is asked for is what runs: there is no silent
             change to the CPU.
         threads: threads of one network call on the CPU; 0: one per usable core.

@@ -39,6 +39,7 @@ class Engine:
         imports: packages that bring it; any one of them will do.
         extra: of lidcam-rt, which installs them; None: they come with lidcam-rt itself.
         priority: among installed engines that load a file and run on the device, `auto` takes the highest.
+        first_for: precisions of files for which it comes before those of higher priority, on the CPU.
         manifest: `module:function` that reads the manifest of its files.
     """
 
@@ -51,6 +52,7 @@ class Engine:
     imports: tuple[str, ...]
     extra: str | None
     priority: int
+    first_for: tuple[str, ...] = ()
     manifest: str = "lidcam_rt.artifact:read_manifest"
 
     @property
@@ -59,7 +61,8 @@ class Engine:
         return any(_is_there(name) for name in self.imports)
 
 
-#: Every engine. The priorities are those of measurements: benchmarks/README.md.
+#: Every engine. `auto` goes by measurements (benchmarks/README.md): on the CPU, ONNX Runtime and OpenVINO take the same
+#: time in float32, and 8-bit networks take ONNX Runtime up to 1.6 times what they take OpenVINO.
 BACKENDS: tuple[Engine, ...] = (
     Engine(
         name="onnxruntime",
@@ -67,7 +70,7 @@ BACKENDS: tuple[Engine, ...] = (
         suffix=".onnx",
         made_by="lidcam export",
         devices=("cpu", "cuda"),
-        precisions=("fp32",),
+        precisions=("fp32", "fp16", "int8"),
         imports=("onnxruntime",),
         extra=None,
         priority=20,
@@ -78,10 +81,11 @@ BACKENDS: tuple[Engine, ...] = (
         suffix=".onnx",
         made_by="lidcam export",
         devices=("cpu",),
-        precisions=("fp32", "bf16"),
+        precisions=("fp32", "fp16", "bf16", "int8"),
         imports=("openvino",),
         extra="openvino",
         priority=10,
+        first_for=("int8",),
     ),
     Engine(
         name="tensorrt",
@@ -104,6 +108,13 @@ def _is_there(name: str) -> bool:
     return importlib.util.find_spec(name) is not None
 
 
+def _has_gpu_build() -> bool:
+    """Whether ONNX Runtime's distribution for GPUs is installed, which `auto` then prefers."""
+    from importlib.metadata import Distribution
+
+    return any(True for _ in Distribution.discover(name="onnxruntime-gpu"))
+
+
 def _loading(path: str | os.PathLike[str]) -> tuple[Engine, ...]:
     """The engines that load a file, by its suffix; whatever no other engine claims is taken for an artifact."""
     suffix = Path(path).suffix.lower()
@@ -123,16 +134,22 @@ def manifest_of(path: str | os.PathLike[str]) -> Manifest:
 
 
 def choose(
-    path: str | os.PathLike[str], *, backend: str = "auto", device: str = "auto", precision: str = "auto"
+    path: str | os.PathLike[str],
+    *,
+    backend: str = "auto",
+    device: str = "auto",
+    precision: str = "auto",
+    arithmetic: str = "fp32",
 ) -> Engine:
     """The engine that a file is run by.
 
     Args:
         path: the artifact, or an engine that `lidcam build` made of one.
-        backend: a name of BACKENDS, or `auto`: the highest priority among the installed engines that load the file, run
-            on the device and have the precision.
+        backend: a name of BACKENDS, or `auto`: the first by `first_for` and priority of the installed engines that load
+            the file, run on the device and have the precision.
         device: `auto`, `cpu`, `cuda` or `cuda:INDEX`.
-        precision: `auto` (that of the file), `fp32`, `fp16` or `bf16`.
+        precision: `auto` (that of the file), `fp32`, `fp16`, `bf16` or `int8`.
+        arithmetic: the network's precision in the file.
 
     Raises:
         InputError: backend, device or precision is not recognised, or does not go with the file.
@@ -160,8 +177,11 @@ def choose(
     if not exact:
         has = " or ".join(f"{entry.name} has {', '.join(entry.precisions)}" for entry in on_device)
         raise InputError(f"{name}: precision {precision} was asked for, {has}")
-    by_priority = sorted(exact, key=lambda entry: -entry.priority)
-    return next((entry for entry in by_priority if entry.installed), by_priority[0])
+    ranked = sorted(exact, key=lambda entry: -entry.priority)
+    first = [entry for entry in ranked if arithmetic in entry.first_for and entry.installed]
+    if first and (kind == "cpu" or (kind == "auto" and not _has_gpu_build())):
+        return first[0]
+    return next((entry for entry in ranked if entry.installed), ranked[0])
 
 
 def open_backend(
@@ -191,7 +211,7 @@ def open_backend(
     """
     from lidcam_rt.backends.outputs import OutputCheck
 
-    engine = choose(path, backend=backend, device=device, precision=precision)
+    engine = choose(path, backend=backend, device=device, precision=precision, arithmetic=manifest.arithmetic)
     opener = cast(Opener, importlib.import_module(engine.module).open_backend)
     others = [entry.name for entry in _loading(path) if entry is not engine and entry.installed]
     _log.debug(

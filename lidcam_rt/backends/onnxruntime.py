@@ -32,6 +32,7 @@ class OrtBackend:
         session: the session.
         device: where it runs.
         ops_registered: whether the operator library was registered.
+        precision: of the network in the file.
         threads: threads of one call on the CPU.
         open_one_thread: starts a second session of one thread, for streams; None: streams use this one.
 
@@ -45,6 +46,7 @@ class OrtBackend:
         device: str,
         ops_registered: bool = False,
         *,
+        precision: str = "fp32",
         threads: int = 1,
         open_one_thread: Callable[[], Any] | None = None,
     ) -> None:
@@ -52,7 +54,7 @@ class OrtBackend:
         self._session: Any = session
         self.name = f"onnxruntime {ort.__version__}"
         self.device = device
-        self.precision = "fp32"
+        self.precision = precision
         self.ops_registered = ops_registered
         self._threads = threads
         self._open_one_thread = open_one_thread
@@ -102,7 +104,7 @@ class OrtBackend:
         with self._lock:
             if self._streams is None:
                 session, ops = self._open_one_thread()
-                self._streams = OrtBackend(self._ort, session, self.device, ops)
+                self._streams = OrtBackend(self._ort, session, self.device, ops, precision=self.precision)
             return self._streams, usable_cores()
 
     def close(self) -> None:
@@ -189,7 +191,7 @@ def open_backend(
         device: `auto` (a GPU where ONNX Runtime really gets one, else the CPU), `cpu`, `cuda` or
             `cuda:INDEX`.
         threads: threads of one call on the CPU; 0: one per usable core.
-        precision: `auto` or `fp32`.
+        precision: `auto`, or what the file has.
 
     Raises:
         BackendError: the device is not available; ONNX Runtime's silent change to the CPU is an error here.
@@ -201,8 +203,7 @@ def open_backend(
         import onnxruntime as ort
     except ImportError as error:
         raise BackendError(
-            f"{Path(path).name}: onnxruntime cannot be imported ({error}): "
-            "pip install --force-reinstall onnxruntime"
+            f"{Path(path).name}: onnxruntime cannot be imported ({error}): pip install --force-reinstall onnxruntime"
         ) from None
     available = ort.get_available_providers()
     if kind == "cuda" and _CUDA not in available:
@@ -222,7 +223,7 @@ def open_backend(
             _log.warning("no GPU: %s; running on the CPU", error)
         else:
             if session.get_providers()[0] == _CUDA:
-                return OrtBackend(ort, session, f"cuda:{index}", ops)
+                return OrtBackend(ort, session, f"cuda:{index}", ops, precision=manifest.arithmetic)
             if kind == "cuda":
                 raise BackendError(
                     f"device {device} was asked for and onnxruntime {ort.__version__} fell back to "
@@ -235,7 +236,15 @@ def open_backend(
     more = None
     if threads == 0 and usable_cores() > 1:
         more = functools.partial(_start, ort, path, manifest, 1, [_CPU])
-    return OrtBackend(ort, session, "cpu", ops, threads=threads or usable_cores(), open_one_thread=more)
+    return OrtBackend(
+        ort,
+        session,
+        "cpu",
+        ops,
+        precision=manifest.arithmetic,
+        threads=threads or usable_cores(),
+        open_one_thread=more,
+    )
 
 
 def _start(
@@ -252,8 +261,7 @@ def _start(
             raise BackendError(f"{path}: onnxruntime could not start on the GPU ({reason})") from None
         if "ir version" in lowered or "opset" in lowered:
             raise ArtifactError(
-                f"{path}: newer than onnxruntime {ort.__version__} reads ({reason}): "
-                "pip install -U onnxruntime"
+                f"{path}: newer than onnxruntime {ort.__version__} reads ({reason}): pip install -U onnxruntime"
             ) from None
         raise ArtifactError(
             f"{path}: onnxruntime {ort.__version__} refuses it ({reason}). Copy or export it again"

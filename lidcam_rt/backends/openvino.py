@@ -28,7 +28,8 @@ __all__ = ["OpenVinoBackend", "open_backend"]
 #: Outputs that the network computes, those that an artifact may lack last.
 _NETWORK = ("logits", "class_ids", "cam", "scores")
 _PAS = ("map8", "mask", "threshold")
-_HINTS = {"fp32": "f32", "bf16": "bf16"}
+#: What is not in 8-bit integers or half precision in the file is computed in this type.
+_HINTS = {"fp32": "f32", "fp16": "f32", "int8": "f32", "bf16": "bf16"}
 
 
 class OpenVinoBackend:
@@ -39,7 +40,7 @@ class OpenVinoBackend:
         model: the converted network.
         manifest: the artifact's.
         threads: threads of one call; 0: one call at a time, on every usable core.
-        precision: `fp32` or `bf16`.
+        precision: of the network, `fp32`, `bf16`, `int8` or `fp16`; the latter two are the file's.
 
     Raises:
         BackendError: OpenVINO cannot compile it, or this processor has no such precision.
@@ -158,7 +159,8 @@ def open_backend(
         manifest: its manifest.
         device: `auto` or `cpu`.
         threads: threads of one call; 0: one call at a time, on every usable core.
-        precision: `auto` or `fp32`; `bf16`: faster where the processor has AMX or AVX-512-BF16, and less exact.
+        precision: `auto`, or what the file has; for float32 files also `bf16`: faster where the processor has AMX or
+            AVX-512-BF16, and less exact.
 
     Raises:
         MissingExtraError: OpenVINO is not installed.
@@ -185,7 +187,8 @@ def open_backend(
         raise ArtifactError(
             f"{path}: openvino {ov.__version__} refuses it ({_reason(error)}). Use backend='onnxruntime'"
         ) from None
-    return OpenVinoBackend(ov, model, manifest, threads, "fp32" if precision == "auto" else precision)
+    has = manifest.arithmetic
+    return OpenVinoBackend(ov, model, manifest, threads, precision if (has, precision) == ("fp32", "bf16") else has)
 
 
 _: Opener = open_backend  # checked by mypy

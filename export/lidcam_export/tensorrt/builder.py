@@ -68,6 +68,11 @@ def build_engine(
     if output.suffix != ENGINE_SUFFIX:
         raise InputError(f"{output}: the engine's name must end in {ENGINE_SUFFIX}")
     manifest = _sized(read_manifest(artifact), options.size)
+    if manifest.precision is not None:
+        raise ExportError(
+            f"{artifact.name}: its network is in {manifest.arithmetic}, for ONNX Runtime and OpenVINO. Build the "
+            "engine from the float32 artifact, with --precision fp16 for half precision"
+        )
     trt = trt or _module(options.flavour)
     flavour = flavour_of(trt)
     if options.pas == "body":

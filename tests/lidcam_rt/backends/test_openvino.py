@@ -120,7 +120,7 @@ def test_bf16_is_what_runs_when_it_is_asked_for(model):
 def test_a_precision_that_is_not_there(model, monkeypatch):
     with pytest.raises(InputError, match=r"precision bf16 was asked for, onnxruntime has fp32"):
         lidcam_rt.load(model, backend="onnxruntime", precision="bf16")
-    with pytest.raises(InputError, match="precision must be auto or one of bf16, fp16, fp32, got 'fp8'"):
+    with pytest.raises(InputError, match="precision must be auto or one of bf16, fp16, fp32, int8, got 'fp8'"):
         lidcam_rt.load(model, precision="fp8")
     real = openvino.Core
 

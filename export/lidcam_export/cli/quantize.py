@@ -1,0 +1,109 @@
+"""`lidcam quantize`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from lidcam_cli.console import note, say
+from lidcam_rt.errors import InputError
+
+if TYPE_CHECKING:
+    from lidcam_export.precision.gate import Outcome
+
+__all__ = ["quantize"]
+
+
+def quantize(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="Artifact in float32, made by `lidcam export`.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE.onnx", help="The artifact to write.")
+    ] = None,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Pictures like those of the service, or a data set as for `lidcam eval`."),
+    ] = None,
+    precision: Annotated[Literal["int8", "fp16"], typer.Option(metavar="NAME", help="int8 or fp16.")] = "int8",
+    pictures: Annotated[int, typer.Option(metavar="COUNT", help="Pictures used for calibration.")] = 100,
+    method: Annotated[
+        Literal["minmax", "percentile", "entropy"],
+        typer.Option(metavar="NAME", help="Ranges of activations: minmax, percentile or entropy."),
+    ] = "minmax",
+    reduce_range: Annotated[
+        bool, typer.Option("--reduce-range", help="Weights of 7 bits, for processors without VNNI.")
+    ] = False,
+    gate: Annotated[
+        str | None,
+        typer.Option(
+            metavar="BOUNDS", help="What may be lost, such as top1=0.02,mask_iou=0.9; else nothing is written."
+        ),
+    ] = None,
+    held_out: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Pictures to compare on. [default: the rest of those for calibration]"),
+    ] = None,
+    held_out_pictures: Annotated[int, typer.Option(metavar="COUNT", help="How many of them.")] = 200,
+    float_layers: Annotated[
+        str | None, typer.Option(metavar="NAMES", help="Layers left in float32; --list-layers names all.")
+    ] = None,
+    float_worst: Annotated[
+        int, typer.Option(metavar="COUNT", help="Leave the layers in float32 that cause most of the error.")
+    ] = 0,
+    list_layers: Annotated[
+        bool, typer.Option("--list-layers", help="Name the network's layers, write nothing.")
+    ] = False,
+) -> None:
+    """Make an int8 or fp16 artifact of one in float32.
+
+    CAM head, logits and PaS stay in float32.
+    """
+    from lidcam_rt.artifact import read_manifest
+
+    read_manifest(model)
+    if list_layers:
+        import onnx
+
+        from lidcam_export.precision.int8 import compute_layers
+
+        for name in compute_layers(onnx.load(str(model))):
+            say(name)
+        return
+    if output is None:
+        raise InputError("give the artifact to write: --output FILE.onnx")
+    from lidcam_export.precision.gate import Gate
+    from lidcam_export.precision.quantize import QuantizeOptions, quantize_artifact
+
+    options = QuantizeOptions(
+        precision=precision,
+        calibration=calibration,
+        pictures=pictures,
+        method=method,
+        reduce_range=reduce_range,
+        held_out=held_out,
+        held_out_pictures=held_out_pictures,
+        gate=Gate.parse(gate) if gate else None,
+        float_layers=tuple(name.strip() for name in float_layers.split(",")) if float_layers else (),
+        float_worst=float_worst,
+    )
+    manifest, outcome = quantize_artifact(model, output, options, note=note)
+    made = manifest.precision
+    assert made is not None
+    say(f"wrote {output}: {model.stat().st_size / 1e6:.1f} MB in float32, {output.stat().st_size / 1e6:.1f} MB now")
+    if made.network == "int8":
+        kept = f"{len(made.float_layers)} layers left in float32" if made.float_layers else "every layer quantized"
+        say(f"int8, calibrated on {made.calibration_pictures} pictures ({made.calibration}); {kept}")
+    say(_summary(outcome) if outcome is not None else "not compared with float32: give --held-out FOLDER")
+
+
+def _summary(outcome: Outcome) -> str:
+    text = (
+        f"against float32 on {outcome.pictures} held-out pictures: {100 * outcome.changed:.2f}% change their class, "
+        f"mask IoU {outcome.mask_iou:.4f}"
+    )
+    if outcome.mask_iou_same_class is not None:
+        text += f" ({outcome.mask_iou_same_class:.4f} where the class is the same)"
+    if outcome.top1 is not None:
+        text += f"; top-1 {100 * outcome.top1[0]:.2f}% in float32, {100 * outcome.top1[1]:.2f}% now"
+    return text

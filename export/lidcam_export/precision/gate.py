@@ -1,0 +1,209 @@
+"""How far an artifact of lower precision is from the float32 artifact on pictures, and what may not be exceeded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from lidcam_bench.data.records import Record
+
+from lidcam_export.precision.int8 import Feed, compute_layers, in_float
+from lidcam_rt.errors import InputError
+from lidcam_rt.localizer import load
+from lidcam_rt.results import Failure
+
+__all__ = ["Gate", "Outcome", "Results", "compare_results", "localize_all", "most_to_blame"]
+
+
+@dataclass(frozen=True)
+class Gate:
+    """What a lowered precision may cost.
+
+    Attributes:
+        top1: where pictures have labels, the largest loss of top-1 accuracy; else the largest share of pictures whose
+            class changes. 0 to 1; None: not asked for.
+        mask_iou: the smallest mean IoU of masks with those in float32, 0 to 1; None: not asked for.
+    """
+
+    top1: float | None = None
+    mask_iou: float | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Gate:
+        """Of `top1=0.02,mask_iou=0.9`.
+
+        Raises:
+            InputError: not of that form.
+        """
+        values: dict[str, float] = {}
+        for part in text.split(","):
+            name, _, number = part.strip().partition("=")
+            try:
+                values[name] = float(number)
+            except ValueError:
+                values[name] = float("nan")
+            if name not in ("top1", "mask_iou") or not 0 <= values[name] <= 1:
+                raise InputError(
+                    f"--gate {text}: give top1=SHARE, mask_iou=IOU or both, such as top1=0.02,mask_iou=0.9"
+                )
+        return cls(**values)
+
+    def faults(self, outcome: Outcome) -> list[str]:
+        """What the outcome breaks, in words; empty: nothing."""
+        faults = []
+        lost = outcome.changed if outcome.top1_lost is None else outcome.top1_lost
+        what = "of the pictures change their class" if outcome.top1_lost is None else "of top-1 accuracy are lost"
+        if self.top1 is not None and lost > self.top1 + 1e-12:
+            faults.append(f"{100 * lost:.2f}% {what}, the gate is {100 * self.top1:g}%")
+        if self.mask_iou is not None and outcome.mask_iou < self.mask_iou:
+            faults.append(f"the mean mask IoU is {outcome.mask_iou:.4f}, the gate is {self.mask_iou:g}")
+        return faults
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Lower precision against float32 on held-out pictures.
+
+    Attributes:
+        pictures: how many.
+        changed: share of them whose class is another one.
+        top1: top-1 accuracy of (float32, lower precision), of pictures with one label; None without any.
+        mask_iou: mean IoU of the two masks at the size of the picture.
+        mask_iou_same_class: the same over the pictures of the same class; None: there is none.
+    """
+
+    pictures: int
+    changed: float
+    top1: tuple[float, float] | None
+    mask_iou: float
+    mask_iou_same_class: float | None
+
+    @property
+    def top1_lost(self) -> float | None:
+        """Top-1 accuracy that is lost, 0 to 1; below 0 where it is won."""
+        return None if self.top1 is None else self.top1[0] - self.top1[1]
+
+    def to_dict(self) -> dict[str, float]:
+        """Plain numbers, for manifest and reports."""
+        out = {"pictures": float(self.pictures), "changed": self.changed, "mask_iou": self.mask_iou}
+        if self.mask_iou_same_class is not None:
+            out["mask_iou_same_class"] = self.mask_iou_same_class
+        if self.top1 is not None:
+            out |= {"top1_fp32": self.top1[0], "top1": self.top1[1]}
+        return out
+
+
+@dataclass(frozen=True)
+class Results:
+    """What an artifact gives on some pictures.
+
+    Attributes:
+        classes: class of each picture; -1: it cannot be read.
+        masks: mask of each, its bits packed.
+    """
+
+    classes: list[int]
+    masks: list[npt.NDArray[np.uint8]]
+
+
+def localize_all(path: Path, records: Sequence[Record], tick: Callable[[], None] = lambda: None) -> Results:
+    """Localize in every picture with ONNX Runtime on the CPU."""
+    out = Results([], [])
+    with load(path, backend="onnxruntime", device="cpu") as localizer:
+        results = localizer.stream([record.image for record in records], keep_image=False)
+        with closing(results):
+            for result in results:
+                failed = isinstance(result, Failure)
+                out.classes.append(-1 if isinstance(result, Failure) else result.class_id)
+                out.masks.append(np.zeros(0, np.uint8) if failed else np.packbits(result.mask))  # type: ignore[union-attr]
+                tick()
+    return out
+
+
+def compare_results(records: Sequence[Record], full: Results, lower: Results) -> Outcome:
+    """The outcome over the pictures that can be read.
+
+    Raises:
+        InputError: none can.
+    """
+    readable = [i for i, class_id in enumerate(full.classes) if class_id >= 0 and lower.classes[i] >= 0]
+    if not readable:
+        raise InputError("none of the held-out pictures can be read: give others with --held-out")
+    same = np.array([full.classes[i] == lower.classes[i] for i in readable])
+    ious = np.array([_iou(full.masks[i], lower.masks[i]) for i in readable])
+    labelled = [i for i in readable if len(records[i].labels) == 1]
+    top1 = None
+    if labelled:
+        right = [[result.classes[i] == records[i].labels[0] for i in labelled] for result in (full, lower)]
+        top1 = float(np.mean(right[0])), float(np.mean(right[1]))
+    alike = float(ious[same].mean()) if same.any() else None
+    return Outcome(len(readable), float(1 - same.mean()), top1, float(ious.mean()), alike)
+
+
+def _iou(a: npt.NDArray[np.uint8], b: npt.NDArray[np.uint8]) -> float:
+    union = int(np.unpackbits(a | b).sum())
+    return int(np.unpackbits(a & b).sum()) / union if union else 1.0
+
+
+def most_to_blame(
+    model: onnx.ModelProto,
+    quantized: onnx.ModelProto,
+    feeds: Sequence[Feed],
+    tick: Callable[[int, int], None] = lambda done, total: None,
+) -> list[tuple[str, float]]:
+    """How much of the error each layer causes: the error that goes when this layer alone is left in float32.
+
+    The error is that of activation map and logits, each as a share of its spread over a picture.
+
+    Args:
+        model: the float32 artifact.
+        quantized: the same, quantized.
+        feeds: inputs of the graph, a few pictures.
+        tick: told how many layers are done, of how many.
+
+    Returns:
+        Names of layers and share of the error, worst first.
+    """
+    wanted = _outputs(model, feeds, None)
+    ids = [ids for ids, *_ in wanted]
+    whole = _error(wanted, _outputs(quantized, feeds, ids))
+    layers = compute_layers(model)
+    shares = []
+    for number, layer in enumerate(layers):
+        tick(number, len(layers))
+        rest = _error(wanted, _outputs(in_float(quantized, model, [layer]), feeds, ids))
+        shares.append((layer, 1 - rest / whole if whole else 0.0))
+    return sorted(shares, key=lambda entry: -entry[1])
+
+
+_Output = tuple[npt.NDArray[np.int64], npt.NDArray[np.float32], npt.NDArray[np.float32]]
+
+
+def _outputs(
+    model: onnx.ModelProto, feeds: Sequence[Feed], ids: Sequence[npt.NDArray[np.int64]] | None
+) -> list[_Output]:
+    """Classes, maps and logits; the maps are of the classes given, where the artifact takes such."""
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    out: list[_Output] = []
+    for number, feed in enumerate(feeds):
+        fed = {**feed, "labels": ids[number]} if ids is not None and "labels" in feed else feed
+        out.append(tuple(session.run(["class_ids", "cam", "logits"], fed)))
+    return out
+
+
+def _error(wanted: Sequence[_Output], got: Sequence[_Output]) -> float:
+    errors = [
+        float(np.abs(b - a).mean() / max(float(a.std()), 1e-12))
+        for one, other in zip(wanted, got, strict=True)
+        for a, b in zip(one[1:], other[1:], strict=True)
+    ]
+    return float(np.mean(errors))
