@@ -24,8 +24,9 @@ test: .venv-runtime/.ready .venv/.test-ready lint
 quick: .venv/.test-ready lint
 	.venv/bin/$(PYTEST) --dist worksteal -m "not slow and not hostile" tests
 
-# An hour of mutated files for every reader, then killed processes for every verb that writes.
+# Every property on new examples, an hour of mutated files for every reader, killed processes for every verb that writes.
 fuzz: .venv/.test-ready
+	.venv/bin/$(PYTEST) --hypothesis-profile=default -m hypothesis tests
 	.venv/bin/python tests/hostile/fuzz.py --inputs 1000000 --seconds 3600 --seed $$$$ --findings out/findings
 	.venv/bin/python tests/hostile/kills.py --kills 20
 

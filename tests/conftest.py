@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -16,6 +17,12 @@ import snippets
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell ignores Ctrl-C for what it starts in the background, and the processes of the tests would inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# The suite gives one answer for one state of the code, however busy the machine; `make fuzz` takes other examples.
+hypothesis.settings.register_profile(
+    "suite", derandomize=True, deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("suite")
 
 
 def _once_per_run(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
