@@ -84,6 +84,17 @@ def test_activations_beyond_half_are_refused(model, resnet10):
         compare_half(model, to_half(changed), read_manifest(resnet10))
 
 
+def test_a_linearized_head_is_refused_with_its_reason(model, resnet10):
+    manifest = read_manifest(resnet10)
+    cam = manifest.cam.model_copy(update={"head": "linearized"})
+    changed = onnx.ModelProto()
+    changed.CopyFrom(model)
+    del changed.metadata_props[:]
+    helper.set_model_props(changed, manifest.model_copy(update={"cam": cam}).to_metadata())
+    with pytest.raises(ExportError, match=r"linearized head come from a gradient.*in fp32$"):
+        to_half(changed)
+
+
 def graph_of(nodes, constants, outputs=("cam",)):
     graph = helper.make_graph(
         nodes,

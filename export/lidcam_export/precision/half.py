@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from lidcam_rt.artifact import MANIFEST_KEY, Manifest
 from lidcam_rt.errors import ExportError
 
 __all__ = ["find_features", "network_nodes", "to_half"]
@@ -29,8 +30,13 @@ def find_features(model: onnx.ModelProto) -> str:
     """Name of the last feature map [N, C, h, w], found from the output `cam` backwards: cam = rows @ features.
 
     Raises:
-        ExportError: `cam` is not made that way.
+        ExportError: `cam` is not made that way, as in artifacts with a linearized head.
     """
+    if _head(model) == "linearized":
+        raise ExportError(
+            "the maps of a linearized head come from a gradient, whose graph has no end of the network from which on "
+            "float32 would be kept: build this artifact in fp32"
+        )
     producers: dict[str, onnx.NodeProto] = {name: node for node in model.graph.node for name in node.output}
     name: str = "cam"
     node = producers.get(name)
@@ -48,6 +54,14 @@ def find_features(model: onnx.ModelProto) -> str:
         name = node.input[0]
         node = producers.get(name)
     return name
+
+
+def _head(model: onnx.ModelProto) -> str:
+    """Head of the artifact's manifest; linear where there is no manifest."""
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    if MANIFEST_KEY not in metadata:
+        return "linear"
+    return Manifest.from_metadata(metadata, "the artifact").cam.head
 
 
 def network_nodes(model: onnx.ModelProto) -> list[int]:

@@ -22,10 +22,15 @@ _SMALLEST = 512  # bytes of a convolution's weights; smaller ones are folded nor
 
 
 def types_in_plan(plan: bytes | memoryview) -> dict[str, int]:
-    """Weights of convolutions in an engine file by type; empty where the file has no such text."""
+    """Weights of convolutions in an engine file by type; empty where the file has no such text.
+
+    Four dimensions, more than one channel in or out: PaS has rows of constants [1, 1, 1, 255].
+    """
     counts: Counter[str] = Counter()
     for size, dims, kind in _CONSTANT.findall(bytes(plan)):
-        if len(dims.split()) == 4 and int(size) >= _SMALLEST and kind.decode() in _NAMES:
+        shape = dims.split()
+        weights = len(shape) == 4 and shape[:2] != [b"1", b"1"] and int(size) >= _SMALLEST
+        if weights and kind.decode() in _NAMES:
             counts[_NAMES[kind.decode()]] += 1
     return dict(counts)
 
