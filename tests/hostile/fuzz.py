@@ -27,8 +27,9 @@ sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parent)]
 from mutate import mutate  # noqa: E402
 from targets import TARGETS, Target  # noqa: E402
 
-#: Seconds that one input may take, and bytes of memory that a worker may have.
-PATIENCE, MEMORY = 10, 6 << 30
+#: Seconds of processor time that one input may take (a busy machine hangs nobody), bytes of memory that a worker may
+#: have, and seconds by the clock after which an input counts as asleep for good.
+PATIENCE, MEMORY, ASLEEP = 10, 6 << 30, 300
 
 
 class Hang(Exception):
@@ -42,7 +43,7 @@ def make_input(target: Target, seeds: list[bytes], seed: int, index: int) -> byt
 
 
 def _alarm(*_: object) -> None:
-    raise Hang(f"more than {PATIENCE} s")
+    raise Hang(f"more than {PATIENCE} s of processor time")
 
 
 def _work(target: Target, folder: Path, seed: int, start: int, stop: int, until: float, place: mmap.mmap) -> None:
@@ -52,7 +53,7 @@ def _work(target: Target, folder: Path, seed: int, start: int, stop: int, until:
     warnings.simplefilter("ignore")
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    signal.signal(signal.SIGALRM, _alarm)
+    signal.signal(signal.SIGPROF, _alarm)
     seeds = target.seeds(folder)
     for data in seeds:  # a good file must be read, or the target tests nothing
         target.read(data, folder)
@@ -60,19 +61,19 @@ def _work(target: Target, folder: Path, seed: int, start: int, stop: int, until:
     with (folder / "log").open("a") as log:
         for index in range(start, stop):
             struct.pack_into("q", place, 0, index)
-            signal.alarm(PATIENCE)
+            signal.setitimer(signal.ITIMER_PROF, PATIENCE)
             try:
                 target.read(make_input(target, seeds, seed, index), folder)
                 counts["read"] += 1
             except LidcamError:
                 counts["refused"] += 1
             except BaseException as error:
-                signal.alarm(0)
+                signal.setitimer(signal.ITIMER_PROF, 0)
                 log.write(json.dumps(["finding", index, f"{type(error).__name__}: {error!s:.300}"]) + "\n")
                 if isinstance(error, KeyboardInterrupt):
                     raise
             finally:
-                signal.alarm(0)
+                signal.setitimer(signal.ITIMER_PROF, 0)
             if time.monotonic() > until:
                 stop = index + 1
                 break
@@ -104,7 +105,7 @@ def fuzz(target: Target, inputs: int, seed: int, seconds: float) -> tuple[Counte
                 (now,) = struct.unpack_from("q", place, 0)
                 if now != before:
                     before, since = now, time.monotonic()
-                elif time.monotonic() - since > 6 * PATIENCE:  # native code that no signal reaches
+                elif time.monotonic() - since > ASLEEP:  # or native code that no signal reaches
                     worker.kill()
             (reached,) = struct.unpack_from("q", place, 0)
             log = folder / "log"
