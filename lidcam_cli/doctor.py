@@ -6,11 +6,12 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 import typer
 
-from lidcam_cli.options import JsonFlag
+from lidcam_cli.options import Device, JsonFlag
 
 __all__ = ["Finding", "doctor", "examine"]
 
@@ -39,11 +40,28 @@ class Finding:
     mend: str = ""
 
 
-def doctor(as_json: JsonFlag = False) -> None:
+def doctor(
+    speed: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="MODEL", help="Run MODEL in every engine that is installed, in turns; may be repeated."),
+    ] = None,
+    images: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="With --speed: pictures. [default: made ones]")
+    ] = None,
+    device: Device = "auto",
+    threads: Annotated[int, typer.Option(metavar="COUNT", help="With --speed: threads of a call; 0: all cores.")] = 0,
+    seconds: Annotated[
+        float, typer.Option(metavar="SECONDS", help="With --speed: how long, all engines together.")
+    ] = 20.0,
+    as_json: JsonFlag = False,
+) -> None:
     """Check this installation, and say how to mend it.
 
-    Exit status: 0, or 1 where something is broken.
+    With --speed: the engines side by side. Exit status: 0, or 1 where something is broken.
     """
+    if speed:
+        _speed(speed, images, device, threads, seconds, as_json)
+        return
     import json
 
     from rich.text import Text
@@ -64,6 +82,43 @@ def doctor(as_json: JsonFlag = False) -> None:
                 out.print(Text(f"       {finding.mend}", style="cyan"), soft_wrap=True)
     if any(finding.state == "broken" for finding in findings):
         raise typer.Exit(1)
+
+
+def _speed(
+    models: list[Path], images: Path | None, device: str, threads: int, seconds: float, as_json: bool
+) -> None:
+    import json
+
+    from rich.table import Table
+
+    from lidcam_cli.console import cell, out, say
+    from lidcam_cli.speed import compare_engines
+
+    rows = compare_engines(models, images=images, device=device, threads=threads, seconds=seconds)
+    if as_json:
+        print(json.dumps([asdict(row) for row in rows], indent=1))
+        return
+    table = Table(box=None, pad_edge=False)
+    for title in ("model", "engine", "ms", "10% to 90%", "same class", "mask IoU"):
+        table.add_column(title, overflow="fold", justify="left" if title in ("model", "engine") else "right")
+    for row in rows:
+        if row.ms is None or row.spread_ms is None or row.same_class is None:
+            table.add_row(cell(row.model), cell(f"{row.backend} {row.precision}"), "-", "-", "-", "-")
+            continue
+        low, high = row.spread_ms
+        engine = row.engine + (" (auto)" if row.auto else "")
+        agreement = f"{100 * row.same_class:.0f}%", f"{row.mask_iou:.4f}"
+        table.add_row(cell(row.model), cell(engine), f"{row.ms:.1f}", f"{low:.1f} to {high:.1f}", *agreement)
+    out.print(table)
+    for row in rows:
+        if row.why_not:
+            say(f"{row.backend}: {row.why_not}", style="yellow", wrap=True)
+    runs = [row for row in rows if row.ms is not None]
+    if not runs:
+        raise typer.Exit(1)
+    best = min(runs, key=lambda row: row.ms or 0)
+    asked = f"--backend {best.backend}" + (f" --precision {best.precision}" if best.precision != "auto" else "")
+    say(f"Fastest here: {best.engine} on {best.model} ({asked}). Agreement is with {runs[0].engine}, {runs[0].model}.")
 
 
 def _versions(names: tuple[str, ...]) -> dict[str, str]:

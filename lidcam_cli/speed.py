@@ -1,0 +1,152 @@
+"""`lidcam doctor --speed`: the engines that run an artifact here, side by side."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from lidcam_rt.artifact import Manifest
+from lidcam_rt.backends import BACKENDS, choose, manifest_of
+from lidcam_rt.backends.base import engine_text
+from lidcam_rt.errors import LidcamError
+from lidcam_rt.image.folders import find_pictures
+from lidcam_rt.localizer import Localizer, load
+from lidcam_rt.pipeline import Outputs, Prepared
+
+__all__ = ["Candidate", "compare_engines"]
+
+_PICTURES = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One engine, measured.
+
+    Attributes:
+        model: name of the file.
+        backend: name of the engine, for `--backend`.
+        precision: for `--precision`; `auto` where that is what the file has.
+        engine: engine, version, device and precision; empty where it does not run.
+        ms: median of a call for one picture, milliseconds.
+        spread_ms: 10th and 90th percentile.
+        same_class: share of pictures with the reference's class; the reference is the first candidate that runs.
+        mask_iou: mean IoU with the reference's masks at the network's size.
+        auto: whether `backend="auto"` takes it.
+        why_not: why it does not run, or an empty text.
+    """
+
+    model: str
+    backend: str
+    precision: str
+    engine: str = ""
+    ms: float | None = None
+    spread_ms: tuple[float, float] | None = None
+    same_class: float | None = None
+    mask_iou: float | None = None
+    auto: bool = False
+    why_not: str = ""
+
+
+def compare_engines(
+    models: Sequence[Path], *, images: Path | None = None, device: str = "auto", threads: int = 0, seconds: float = 20
+) -> list[Candidate]:
+    """Run every installed engine on the same pictures, in turns, so that what else the machine does meets all alike.
+
+    Args:
+        models: artifacts or engines; the first is the reference.
+        images: folder of pictures; None: made ones, whose classes mean nothing.
+        device: as for `lidcam_rt.load`.
+        threads: of a call.
+        seconds: how long is measured, all candidates together.
+
+    Raises:
+        LidcamError: a file or folder cannot be read.
+    """
+    candidates = [candidate for path in models for candidate in _candidates(path, device)]
+    opened: list[tuple[int, Localizer, list[Prepared]]] = []
+    with ExitStack() as stack:
+        for number, (path, entry) in enumerate(candidates):
+            try:
+                localizer = stack.enter_context(
+                    load(path, backend=entry.backend, precision=entry.precision, device=device, threads=threads)
+                )
+                prepared = _prepared(localizer, images)
+                for picture in prepared[:2]:
+                    localizer.pipeline.run([picture])
+            except LidcamError as error:
+                candidates[number] = path, replace(entry, why_not=str(error))
+                continue
+            opened.append((number, localizer, prepared))
+        times: dict[int, list[float]] = {number: [] for number, *_ in opened}
+        outputs: dict[int, list[Outputs]] = {number: [] for number, *_ in opened}
+        end, turn = time.perf_counter() + seconds, 0
+        while turn < _PICTURES or time.perf_counter() < end:
+            for number, localizer, prepared in opened:
+                picture = prepared[turn % len(prepared)]
+                start = time.perf_counter()
+                got = localizer.pipeline.run([picture], outputs=("class_ids", "map8", "threshold"))
+                times[number].append(1e3 * (time.perf_counter() - start))
+                if turn < len(prepared):
+                    outputs[number].append(got)
+            turn += 1
+        for number, localizer, _ in opened:
+            path, entry = candidates[number]
+            sorted_times = sorted(times[number])
+            same, iou = _agreement(outputs[opened[0][0]], outputs[number])
+            candidates[number] = path, replace(
+                entry,
+                engine=engine_text(localizer.backend),
+                ms=statistics.median(sorted_times),
+                spread_ms=(sorted_times[len(sorted_times) // 10], sorted_times[-1 - len(sorted_times) // 10]),
+                same_class=same,
+                mask_iou=iou,
+            )
+    return [entry for _, entry in candidates]
+
+
+def _candidates(path: Path, device: str) -> Iterator[tuple[Path, Candidate]]:
+    """Every engine that loads such a file, as the file is and in the precisions that it can be asked for."""
+    manifest: Manifest = manifest_of(path)
+    chosen = choose(path, device=device, arithmetic=manifest.arithmetic)
+    for engine in BACKENDS:
+        if engine.suffix != chosen.suffix:
+            continue
+        lower = ("auto", "bf16") if "bf16" in engine.precisions and manifest.arithmetic == "fp32" else ("auto",)
+        for precision in lower:
+            auto = engine is chosen and precision == "auto"
+            yield path, Candidate(path.name, engine.name, precision, auto=auto)
+
+
+def _prepared(localizer: Localizer, images: Path | None) -> list[Prepared]:
+    if images is not None:
+        paths = find_pictures(images).paths
+        sources: list[Any] = [paths[i * len(paths) // _PICTURES] for i in range(_PICTURES)]
+    else:
+        rng = np.random.default_rng(0)
+        coarse = rng.integers(0, 256, (_PICTURES, 8, 8, 3), dtype=np.uint8)
+        sources = [np.kron(picture, np.ones((48, 48, 1), np.uint8)) for picture in coarse]
+    return [localizer.pipeline.prepare(source, keep_image=False) for source in sources]
+
+
+def _agreement(reference: Sequence[Outputs], outputs: Sequence[Outputs]) -> tuple[float, float]:
+    same = [bool(a["class_ids"][0, 0] == b["class_ids"][0, 0]) for a, b in zip(reference, outputs, strict=True)]
+    ious = [_iou(_mask(a), _mask(b)) for a, b in zip(reference, outputs, strict=True)]
+    return sum(same) / len(same), sum(ious) / len(ious)
+
+
+def _mask(outputs: Outputs) -> npt.NDArray[np.bool_]:
+    mask: npt.NDArray[np.bool_] = outputs["map8"][0, 0] > outputs["threshold"][0, 0]
+    return mask
+
+
+def _iou(a: npt.NDArray[np.bool_], b: npt.NDArray[np.bool_]) -> float:
+    union = int((a | b).sum()) if a.shape == b.shape else 0
+    return int((a & b).sum()) / union if union else float(a.shape == b.shape)

@@ -1,0 +1,49 @@
+"""`lidcam doctor --speed`: every engine that could run the file is there, with what it gave or why it did not."""
+
+import json
+import sys
+
+import artifacts
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from lidcam_cli.app import build_app
+from lidcam_cli.speed import compare_engines
+
+
+def test_candidates_with_engine_device_precision_and_agreement(model):
+    pytest.importorskip("openvino")
+    rows = compare_engines([model], seconds=0.01, threads=1)
+    assert [(row.backend, row.precision, row.auto) for row in rows] == [
+        ("onnxruntime", "auto", True), ("openvino", "auto", False), ("openvino", "bf16", False),
+    ]  # fmt: skip
+    assert rows[0].engine.startswith("onnxruntime ") and rows[0].engine.endswith(" on cpu, fp32")
+    for row in rows[:2]:
+        assert row.same_class == 1 and row.mask_iou == 1 and row.spread_ms[0] <= row.ms <= row.spread_ms[1]
+    assert bool(rows[2].engine) != bool(rows[2].why_not)  # a processor without bf16 says so
+
+
+def test_disagreement_is_seen(tmp_path):
+    one = artifacts.build(tmp_path / "one.onnx", theta=0.2)
+    two = artifacts.build(tmp_path / "two.onnx", theta=0.9)
+    rows = [row for row in compare_engines([one, two], seconds=0.01) if row.backend == "onnxruntime"]
+    assert rows[0].mask_iou == 1 and rows[1].mask_iou < 0.99 and rows[1].same_class == 1
+
+
+def test_an_engine_that_is_missing_says_how_to_install_it(model, monkeypatch):
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    rows = compare_engines([model], seconds=0.01)
+    assert rows[0].ms is not None
+    assert rows[1].ms is None and "pip install 'lidcam-rt[openvino]'" in rows[1].why_not
+
+
+def test_the_command(model, tmp_path):
+    for name in ("red", "blue"):
+        Image.fromarray(artifacts.picture(name)).save(tmp_path / f"{name}.png")
+    line = ["doctor", "--speed", str(model), "--images", str(tmp_path), "--seconds", "0.01"]
+    shown = CliRunner().invoke(build_app(), line)
+    assert shown.exit_code == 0 and "Fastest here: " in shown.output and "(auto)" in shown.output, shown.output
+    rows = json.loads(CliRunner().invoke(build_app(), [*line, "--json"]).output)
+    assert {"engine", "ms", "mask_iou", "why_not"} <= set(rows[0])
+    assert CliRunner().invoke(build_app(), ["doctor", "--speed", str(tmp_path / "none.onnx")]).exit_code != 0
