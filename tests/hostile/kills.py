@@ -50,6 +50,10 @@ def _garments(inputs: Path) -> list[str]:
             *("--train", "60", "--val", "10", "--test", "10", "--size", "48")]  # fmt: skip
 
 
+def _scored(inputs: Path) -> list[str]:
+    return ["--data", f"clutter-fashion:{inputs}/made", "--no-crf"]
+
+
 def _short(inputs: Path, out: Path) -> list[str]:
     model = "model.backbone=lidcam_seresnet_small"
     data = [f"data.source=clutter-fashion:{inputs}/made", "data.size=32", "data.batch_size=8"]
@@ -61,8 +65,12 @@ VERBS = (
     Verb("eval", lambda i, o: ["eval", f"{i}/model.onnx", "--data", f"{i}/set", "-o", f"{o}/run"], ("matplotlib",)),
     Verb("submit", lambda i, o: ["submit", f"{i}/set/images", "--model", f"{i}/model.onnx", "-o", f"{o}/track3.zip"]),
     Verb("data make", lambda i, o: ["data", "make", "clutter-fashion", f"{o}/set", *_garments(i)], ("torch",)),
+    Verb("data make scenes", lambda i, o: ["data", "make", "scenes", f"{o}/set", *_garments(i)], ("torch",)),
     Verb("train", lambda i, o: ["train", "clutter_fashion", *_short(i, o)], ("torch",)),
     Verb("export", lambda i, o: ["export", f"{i}/checkpoint", "-o", f"{o}/model.onnx"], ("torch",)),
+    Verb("compare", lambda i, o: ["compare", *(f"{i}/model.onnx",) * 2, "--data", f"{i}/set", "-o", f"{o}/c.json"]),
+    Verb("analyze", lambda i, o: ["analyze", f"{i}/checkpoint", "--images", f"{i}/few", "-o", f"{o}/run"], ("torch",)),
+    Verb("ablate", lambda i, o: ["ablate", f"{i}/gap", f"{i}/tap", *_scored(i), "-o", f"{o}/run"], ("torch",)),
 )
 
 
@@ -77,7 +85,7 @@ def tree(folder: Path) -> dict[str, str]:
 
 def leftovers(folder: Path) -> list[str]:
     """Hidden files and temporary names that should be gone."""
-    return [p.name for p in folder.rglob("*") if p.name.endswith((".part", ".tmp")) or p.name.startswith(".lidcam-")]
+    return [p.name for p in folder.rglob(".*") if p.name != ".lidcam.lock"]
 
 
 def run(verb: Verb, inputs: Path, out: Path, *, kill_after: float | None = None) -> int:
@@ -103,7 +111,7 @@ def prepare(folder: Path) -> None:
     if importlib.util.find_spec("torch"):
         import torch
         from lidcam_training.checkpoint import CheckpointMeta, save_checkpoint
-        from lidcam_training.data.clutter import make_clutter_fashion
+        from lidcam_training.data.clutter import FASHION_CLASSES, make_clutter_fashion
         from lidcam_training.models import ClassifierSpec, build_classifier
 
         make_clutter_fashion(
@@ -113,6 +121,14 @@ def prepare(folder: Path) -> None:
         spec = ClassifierSpec("lidcam_seresnet_small", num_classes=3)
         meta = CheckpointMeta(spec, ("a", "b", "c"), (32, 32))
         save_checkpoint(build_classifier(spec), meta, folder / "checkpoint")
+        artifacts.data_set(folder / "few", 3)
+        (folder / "few" / "images").rename(folder / "pictures")
+        shutil.rmtree(folder / "few")
+        (folder / "pictures").rename(folder / "few")
+        for pooling in ("gap", "tap"):
+            spec = ClassifierSpec("lidcam_seresnet_small", num_classes=10, pooling=pooling)
+            meta = CheckpointMeta(spec, FASHION_CLASSES, (32, 32))
+            save_checkpoint(build_classifier(spec), meta, folder / pooling)
 
 
 def check(verb: Verb, inputs: Path, work: Path, kills: int, rng: random.Random) -> list[str]:
@@ -159,7 +175,7 @@ def main() -> int:
             work = Path(name) / verb.name.replace(" ", "-")
             work.mkdir()
             wrong = check(verb, inputs, work, options.kills, rng)
-            print(f"{verb.name:<12}{options.kills:>5} kills  {len(wrong)} wrong", flush=True)
+            print(f"{verb.name:<18}{options.kills:>5} kills  {len(wrong)} wrong", flush=True)
             for line in wrong[:10]:
                 print(f"    {line}")
             total += len(wrong)
