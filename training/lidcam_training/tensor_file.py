@@ -21,7 +21,8 @@ from lidcam_rt.errors import DataError, OutputError
 
 __all__ = ["decoded", "encoded", "read_tensor_file", "read_values", "save_tensors", "write_tensor_file"]
 
-_VALUES, _DIGEST = "lidcam.values", "lidcam.sha256"
+#: The one entry of the header's metadata; safetensors writes several in an order that changes from process to process.
+_ENTRY = "lidcam"
 
 
 def encoded(value: Any, tensors: dict[str, Tensor]) -> Any:
@@ -72,8 +73,8 @@ def decoded(value: Any, tensors: dict[str, Tensor]) -> Any:
     return {decoded(key, tensors): decoded(entry, tensors) for key, entry in entries}
 
 
-def _digest(text: str, tensors: dict[str, Tensor]) -> str:
-    digest = hashlib.sha256(text.encode())
+def _digest(value: Any, tensors: dict[str, Tensor]) -> str:
+    digest = hashlib.sha256(json.dumps(value).encode())
     for name in sorted(tensors):
         tensor = tensors[name]
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
@@ -109,8 +110,9 @@ def write_tensor_file(path: Path, value: Any) -> None:
         TypeError: there is something else in it.
     """
     tensors: dict[str, Tensor] = {}
-    text = json.dumps({"value": encoded(value, tensors)}, separators=(",", ":"))
-    save_tensors(tensors, path, {_VALUES: text, _DIGEST: _digest(text, tensors)})
+    plain = encoded(value, tensors)
+    about = {"sha256": _digest(plain, tensors), "value": plain}
+    save_tensors(tensors, path, {_ENTRY: json.dumps(about, separators=(",", ":"))})
 
 
 def _read(path: Path, *, with_tensors: bool) -> Any:
@@ -118,14 +120,13 @@ def _read(path: Path, *, with_tensors: bool) -> Any:
 
     try:
         with safe_open(str(path), framework="pt", device="cpu") as file:
-            about = file.metadata() or {}
-            values = json_object(about[_VALUES])["value"]
+            about = json_object((file.metadata() or {})[_ENTRY])
             if not with_tensors:
-                return decoded(values, dict.fromkeys(file.keys(), torch.empty(0)))
+                return decoded(about["value"], dict.fromkeys(file.keys(), torch.empty(0)))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dictionary
-        if _digest(about[_VALUES], tensors) != about[_DIGEST]:
+        if _digest(about["value"], tensors) != about["sha256"]:
             raise ValueError("its SHA-256 does not fit")
-        return decoded(values, tensors)
+        return decoded(about["value"], tensors)
     except KeyError as error:
         raise DataError(f"{path} cannot be read: it is not a file of lidcam ({error} is missing)") from None
     except (SafetensorError, OSError, ValueError, TypeError, RecursionError) as error:
