@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -40,9 +41,11 @@ def _is_sound(record: dict[str, Any]) -> bool:
         return False
     if any(file != f"{name}{_ENDS.get(kind)}" for kind, file in files.items()):
         return False
-    if not (box is None or (isinstance(box, list) and len(box) == 4)):
+    whole = isinstance(box, list) and len(box) == 4 and all(type(side) is int for side in box)
+    if not whole and ("box" not in record or box is not None):
         return False
-    return isinstance(record.get("class_name"), str) and isinstance(record.get("score"), float)
+    score = record.get("score")
+    return isinstance(record.get("class_name"), str) and isinstance(score, float) and math.isfinite(score)
 
 
 class Pictures:

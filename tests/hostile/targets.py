@@ -257,7 +257,7 @@ def _quiet() -> Iterator[None]:
     """Sends what the command line prints nowhere."""
     from lidcam_cli import console
 
-    with Path(os.devnull).open("w", encoding="utf-8") as sink:
+    with Path(os.devnull).open("w", encoding="utf-8", errors="backslashreplace") as sink:  # as main opens them
         before = console.out.file, console.err.file
         console.out.file = console.err.file = sink
         try:

@@ -168,6 +168,20 @@ def test_a_forged_record_is_left_out(model, tmp_path, forged):
     assert read(out)["results"][0]["files"]["mask"] == "a_mask.png"
 
 
+@pytest.mark.parametrize("forged", [{}, {"box": [1, 2, "[/bold]", 4]}, {"box": [0.5] * 4}, {"score": float("nan")}])
+def test_a_record_whose_values_are_no_result_is_made_again(model, tmp_path, forged):
+    picture, out = tmp_path / "a.png", tmp_path / "out"
+    Image.fromarray(artifacts.picture("red")).save(picture)
+    assert lidcam("localize", model, picture, "-o", out).returncode == 0
+    good = read(out)["results"]
+    record = json.loads((out / "results.jsonl").read_text())
+    rest = {key: value for key, value in record.items() if key != "box"}
+    (out / "results.jsonl").write_text(json.dumps((record if forged else rest) | forged) + "\n")
+    done = lidcam("localize", model, picture, "-o", out)
+    assert done.returncode == 0, done.stderr
+    assert read(out)["results"] == good
+
+
 def _many(folder: Path, count: int) -> Path:
     folder.mkdir()
     data = Path(folder).parent / "one.png"
