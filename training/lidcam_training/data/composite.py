@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +16,17 @@ from PIL import Image
 from lidcam_rt.errors import OutputError
 from lidcam_rt.files import replacing
 
-__all__ = ["Composite", "paste", "photo_crop", "write_composites"]
+__all__ = ["Composite", "paste", "photo_crop", "write_composites", "write_set"]
+
+
+class _Made(Protocol):
+    """What has a picture, uint8 [H, W, 3]."""
+
+    @property
+    def image(self) -> npt.NDArray[np.uint8]: ...
+
+
+_M = TypeVar("_M", bound=_Made)
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,26 +72,53 @@ def paste(
 def write_composites(
     folder: Path, name: str, class_names: tuple[str, ...], seed: int, splits: Mapping[str, Iterable[Composite]]
 ) -> None:
+    """Write a data set with a class and a mask per picture, see `write_set`."""
+
+    def write_mask(composite: Composite, file: Path) -> tuple[int]:
+        Image.fromarray(composite.mask.astype(np.uint8) * 255).save(file)
+        return (composite.label,)
+
+    write_set(folder, name, class_names, seed, splits, truth=("masks", write_mask), columns=("label",))
+
+
+def write_set(
+    folder: Path,
+    name: str,
+    class_names: tuple[str, ...],
+    seed: int,
+    splits: Mapping[str, Iterable[_M]],
+    *,
+    truth: tuple[str, Callable[[_M, Path], Iterable[object]]],
+    columns: tuple[str, ...],
+) -> None:
     """Write a data set; the folder appears when it is complete.
+
+    Args:
+        folder: where; must be empty or new.
+        name: of the data set.
+        class_names: in the order of the class indices.
+        seed: it was made with.
+        splits: pictures of each split.
+        truth: folder for ground truth beside the pictures, and a function that writes that of a picture to a
+            file and returns its row of SPLIT.csv.
+        columns: of SPLIT.csv, behind the file's name.
 
     Raises:
         OutputError: the folder is there and not empty, or cannot be written.
     """
     if folder.exists() and any(folder.iterdir()):
         raise OutputError(f"{folder} is not empty: give a new folder, or remove it first")
+    inside, write_truth = truth
     with replacing(folder) as temporary:
         temporary.mkdir()
-        for split, composites in splits.items():
-            (temporary / split / "masks").mkdir(parents=True)
+        for split, pictures in splits.items():
+            (temporary / split / inside).mkdir(parents=True)
             with (temporary / f"{split}.csv").open("w", newline="") as file:
                 table = csv.writer(file)
-                table.writerow(("file", "label"))
-                for index, composite in enumerate(composites):
-                    Image.fromarray(composite.image).save(
-                        temporary / split / f"{index:06d}.png", compress_level=1
-                    )
-                    mask = Image.fromarray(composite.mask.astype(np.uint8) * 255)
-                    mask.save(temporary / split / "masks" / f"{index:06d}.png")
-                    table.writerow((f"{index:06d}.png", composite.label))
+                table.writerow(("file", *columns))
+                for index, made in enumerate(pictures):
+                    png = f"{index:06d}.png"
+                    Image.fromarray(made.image).save(temporary / split / png, compress_level=1)
+                    table.writerow((png, *write_truth(made, temporary / split / inside / png)))
         record = {"name": name, "seed": seed, "class_names": class_names}
         (temporary / "dataset.json").write_text(json.dumps(record, indent=1))

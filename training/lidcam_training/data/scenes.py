@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +11,8 @@ import numpy.typing as npt
 from PIL import Image
 from scipy.ndimage import binary_dilation, binary_fill_holes
 
-from lidcam_rt.errors import OutputError
-from lidcam_rt.files import replacing
 from lidcam_training.data.clutter import FASHION_CLASSES
-from lidcam_training.data.composite import photo_crop
+from lidcam_training.data.composite import photo_crop, write_set
 from lidcam_training.data.label_png import label_png
 from lidcam_training.data.sources import background_photos, fashion_mnist, installed_folder, split_photos
 from lidcam_training.data.stamps import STAMP_CLASSES, cut_out, stamp_files
@@ -240,19 +236,9 @@ def make_stamp_scenes(
 def _write(
     folder: Path, name: str, class_names: tuple[str, ...], seed: int, splits: Mapping[str, Iterator[Scene]]
 ) -> None:
-    if folder.exists() and any(folder.iterdir()):
-        raise OutputError(f"{folder} is not empty: give a new folder, or remove it first")
-    with replacing(folder) as temporary:
-        temporary.mkdir()
-        for split, scenes in splits.items():
-            (temporary / split / "labels").mkdir(parents=True)
-            with (temporary / f"{split}.csv").open("w", newline="") as file:
-                table = csv.writer(file)
-                table.writerow(("file", "labels", "unknown"))
-                for index, scene in enumerate(scenes):
-                    png = f"{index:06d}.png"
-                    Image.fromarray(scene.image).save(temporary / split / png, compress_level=1)
-                    (temporary / split / "labels" / png).write_bytes(label_png(scene.labels))
-                    table.writerow((png, " ".join(map(str, scene.present)), " ".join(map(str, scene.unknown))))
-        record = {"name": name, "seed": seed, "class_names": class_names}
-        (temporary / "dataset.json").write_text(json.dumps(record, indent=1))
+    def write_labels(scene: Scene, file: Path) -> tuple[str, str]:
+        file.write_bytes(label_png(scene.labels))
+        return " ".join(map(str, scene.present)), " ".join(map(str, scene.unknown))
+
+    truth = ("labels", write_labels)
+    write_set(folder, name, class_names, seed, splits, truth=truth, columns=("labels", "unknown"))
