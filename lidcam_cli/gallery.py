@@ -38,12 +38,16 @@ def gallery(records: Sequence[dict[str, Any]], *, title: str, about: str = "") -
 
 
 def _card(record: dict[str, Any]) -> str:
-    caption = f"{_text(record['class_name'])} {record['score']:.2f}"
-    box = " ".join(map(str, record["box"])) if record["box"] else "none"
+    if "classes" in record:  # a label map
+        caption = _text(", ".join(entry["class_name"] for entry in record["classes"]) or "background")
+        about = f"{len(record['classes'])} classes"
+    else:
+        caption = f"{_text(record['class_name'])} {record['score']:.2f}"
+        about = f"box {' '.join(map(str, record['box'])) if record['box'] else 'none'}"
     name = plain(record["image"]).replace("\\", "/").rsplit("/", 1)[-1]
     return (
         f'<figure><img loading="lazy" alt="{caption}" src="{quote(record["files"]["overlay"])}">'
-        f"<figcaption><b>{caption}</b><br>box {box}<br><small>{_text(name)}</small></figcaption></figure>"
+        f"<figcaption><b>{caption}</b><br>{about}<br><small>{_text(name)}</small></figcaption></figure>"
     )
 
 

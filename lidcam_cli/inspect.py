@@ -119,9 +119,8 @@ def _print(out: Any, facts: dict[str, Any]) -> None:
         out.print(table)
 
     manifest = facts["manifest"]
-    size, cam, pas, source = manifest["input"], manifest["cam"], manifest["pas"], manifest["source"]
+    size, source = manifest["input"], manifest["source"]
     names = manifest["class_names"]
-    pooling = cam["pooling"] + (f", threshold {cam['tap_threshold']}" if cam["pooling"] == "tap" else "")
     show(
         "engine" if "built_from" in facts else "artifact",
         [
@@ -142,14 +141,7 @@ def _print(out: Any, facts: dict[str, Any]) -> None:
             ("input", f"{size['width']}x{size['height']} {size['channel_order']} {size['dtype']} "
              f"{size['layout']}, "
              f"{size['resize']}, {size['interpolation']}{', any size' if size['dynamic_size'] else ''}"),
-            ("CAM", f"{'exact' if cam['head'] == 'linear' else 'of the linearized head, not exact'}, "
-             f"stride {cam['stride']}, "
-             f"negative weights {'clamped (NWC)' if cam['nwc'] else 'kept'}, {pooling}"),
-            ("PaS", f"percentile {pas['percentile']:g}, theta {pas['theta']:g}, {pas['mode']}, "
-             f"{pas['precision']}, "
-             f"{pas['where']}, {pas['interpolation']}"),
-            ("maps per picture", str(manifest["top_k"])),
-            ("labels input", "yes" if manifest["labels_input"] else "no"),
+            *_maps(manifest),
             ("graph", _graph(manifest["nodes"])),
             ("precision", _precision(manifest["precision"])),
         ],
@@ -183,6 +175,23 @@ def _precision(spec: dict[str, Any] | None) -> str:
     if agreement := spec["agreement"]:
         text += f"; mask IoU {agreement['mask_iou']:.4f} with fp32, {100 * agreement['changed']:.2f}% other classes"
     return text
+
+
+def _maps(manifest: dict[str, Any]) -> list[tuple[str, str]]:
+    """The rows that tell how maps are formed, or label maps."""
+    cam, pas, segmentation = manifest["cam"], manifest["pas"], manifest["segmentation"]
+    if segmentation is not None:
+        return [("label map", f"logits at stride {segmentation['stride']}, sides multiples of "
+                 f"{segmentation['multiple']}")]  # fmt: skip
+    pooling = cam["pooling"] + (f", threshold {cam['tap_threshold']}" if cam["pooling"] == "tap" else "")
+    return [
+        ("CAM", f"{'exact' if cam['head'] == 'linear' else 'of the linearized head, not exact'}, "
+         f"stride {cam['stride']}, negative weights {'clamped (NWC)' if cam['nwc'] else 'kept'}, {pooling}"),
+        ("PaS", f"percentile {pas['percentile']:g}, theta {pas['theta']:g}, {pas['mode']}, {pas['precision']}, "
+         f"{pas['where']}, {pas['interpolation']}"),
+        ("maps per picture", str(manifest["top_k"])),
+        ("labels input", "yes" if manifest["labels_input"] else "no"),
+    ]  # fmt: skip
 
 
 def _weights(source: dict[str, Any]) -> str:

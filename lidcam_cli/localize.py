@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from lidcam_rt.results import Localization
+    from lidcam_rt.segmenter import Segmentation
 
 __all__ = ["localize"]
 
@@ -54,11 +55,16 @@ def localize(
         bool, typer.Option("--strict/--no-strict", help="Refuse damaged pictures, or take what can be read of them.")
     ] = True,
     refine: RefinePreset = None,
+    augment: Annotated[
+        str | None,
+        typer.Option(metavar="VIEWS", help="Average several views: flip, or ms-flip (4 scales, each mirrored too)."),
+    ] = None,
     deadline: Deadline = None,
 ) -> None:
     """Localize the main object of pictures.
 
-    Writes results.json, and an overlay and a mask per picture.
+    Writes results.json, and an overlay and a mask per picture; of a
+    segmentation network an overlay and a label map.
     The same command again does what is left.
 
     Exit status: 0 all went well, 8 some pictures failed (results.json
@@ -78,8 +84,10 @@ def localize(
     from lidcam_rt.crf import Refine
     from lidcam_rt.errors import InputError
     from lidcam_rt.files import file_sha256
-    from lidcam_rt.localizer import load
+    from lidcam_rt.loading import load
     from lidcam_rt.results import Failure
+    from lidcam_rt.segmentation import Segmenter
+    from lidcam_rt.segmenter import Segmentation
 
     how = Refine.of(refine)
     if html and not overlay:
@@ -96,12 +104,17 @@ def localize(
         "map": save_map,
         "max_pixels": max_pixels,
         "crf": None if how is None else how.to_dict(),
+        **({} if augment is None else {"augment": augment}),
         **({} if strict else {"strict": False}),
         **({} if wanted is None else {"labels": [manifest.class_names[i] for i in wanted]}),
     }
     engine: dict[str, Any] = {"backend": backend, "device": device, "precision": precision, "threads": threads}
     with load(model, **engine, max_pixels=max_pixels, strict=strict, deadline=deadline) as localizer:
-        localizer.pipeline.wanted(wanted, top_k)
+        segments = isinstance(localizer, Segmenter)
+        if segments and (wanted is not None or top_k > 1 or save_map):
+            raise InputError(f"{model} is a segmentation network: leave --labels, --top-k and --map out")
+        if not segments:
+            localizer.pipeline.wanted(wanted, top_k)
         with RunFolder(output, {"run": "localize", **settings}, ignored=("artifact",)) as folder:
             pictures = Pictures(folder)
             todo = [path for path in paths if not pictures.is_done(path)]
@@ -116,20 +129,23 @@ def localize(
                 "device": localizer.device,
                 "precision": localizer.backend.precision,
             }
-            stream = localizer.stream(
-                todo,
-                labels=None if wanted is None else itertools.repeat(wanted),
-                batch_size=batch_size,
-                top_k=top_k,
-                keep_image=overlay,
-                refine=how,
-            )
+            shared: dict[str, Any] = {
+                "batch_size": batch_size, "keep_image": overlay, "refine": how, "augment": augment,
+            }  # fmt: skip
+            stream: Any
+            if isinstance(localizer, Segmenter):
+                stream = localizer.stream(todo, **shared)
+            else:
+                given = None if wanted is None else itertools.repeat(wanted)
+                stream = localizer.stream(todo, labels=given, top_k=top_k, **shared)
             try:
                 with progress() as bar:
                     task = bar.add_task("localize", total=len(todo))
                     for path, result in zip(todo, stream, strict=True):
                         if isinstance(result, Failure):
                             record: dict[str, Any] = result.to_dict()
+                        elif isinstance(result, Segmentation):
+                            record = _save_labels(result, output, pictures.name_for(path))
                         else:
                             record = _save(result, output, pictures.name_for(path), save_map)
                         record = pictures.add(path, record)
@@ -198,6 +214,19 @@ def _save(result: Localization, folder: Path, name: str, save_map: bool) -> dict
     return {**result.to_dict(), "name": name, "files": files}
 
 
+def _save_labels(result: Segmentation, folder: Path, name: str) -> dict[str, Any]:
+    """Write a label map and its overlay under their final names, and return the record."""
+    from lidcam_rt.drawing import encode
+    from lidcam_rt.files import write_atomically
+
+    files = {"labels": f"{name}_labels.png"}
+    write_atomically(folder / files["labels"], encode(result.labels, ".png"))
+    if result.image is not None:
+        files["overlay"] = f"{name}_overlay.jpg"
+        write_atomically(folder / files["overlay"], encode(result.overlay(legend=True), ".jpg"))
+    return {**result.to_dict(), "name": name, "files": files}
+
+
 def _table(records: list[dict[str, Any]]) -> Table:
     from rich.table import Table
 
@@ -212,6 +241,10 @@ def _table(records: list[dict[str, Any]]) -> Table:
         name = cell(Path(record["image"]).name)
         if "error" in record:
             table.add_row(name, cell("failed", "red"), "", "")
+        elif "classes" in record:
+            shown = ", ".join(entry["class_name"] for entry in record["classes"]) or "background"
+            score = f"{record['classes'][0]['score']:.2f}" if record["classes"] else ""
+            table.add_row(name, cell(shown), score, "label map")
         else:
             box = " ".join(map(str, record["box"])) if record["box"] else "none"
             table.add_row(name, cell(record["class_name"]), f"{record['score']:.2f}", box)

@@ -15,7 +15,7 @@ from lidcam_rt.files import safe_name
 __all__ = ["Pictures"]
 
 #: Files of a picture by kind, as they go on after its name.
-_ENDS = {"mask": "_mask.png", "map": "_map.png", "overlay": "_overlay.jpg"}
+_ENDS = {"mask": "_mask.png", "map": "_map.png", "overlay": "_overlay.jpg", "labels": "_labels.png"}
 
 
 def _stamp(path: str) -> list[int] | None:
@@ -41,6 +41,15 @@ def _is_sound(record: dict[str, Any]) -> bool:
         return False
     if any(file != f"{name}{_ENDS.get(kind)}" for kind, file in files.items()):
         return False
+    if "labels" in files:
+        classes = record.get("classes")
+        return isinstance(classes, list) and all(
+            isinstance(entry, dict)
+            and isinstance(entry.get("class_name"), str)
+            and isinstance(score := entry.get("score"), float)
+            and math.isfinite(score)
+            for entry in classes
+        )
     whole = isinstance(box, list) and len(box) == 4 and all(type(side) is int for side in box)
     if not whole and ("box" not in record or box is not None):
         return False

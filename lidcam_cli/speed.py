@@ -18,7 +18,8 @@ from lidcam_rt.backends import BACKENDS, choose, manifest_of
 from lidcam_rt.backends.base import engine_text
 from lidcam_rt.errors import LidcamError
 from lidcam_rt.image.folders import find_pictures
-from lidcam_rt.localizer import Localizer, load
+from lidcam_rt.loading import load_localizer
+from lidcam_rt.localizer import Localizer
 from lidcam_rt.pipeline import Outputs, Prepared
 
 __all__ = ["Candidate", "compare_engines"]
@@ -75,9 +76,8 @@ def compare_engines(
     with ExitStack() as stack:
         for number, (path, entry) in enumerate(candidates):
             try:
-                localizer = stack.enter_context(
-                    load(path, backend=entry.backend, precision=entry.precision, device=device, threads=threads)
-                )
+                options = {"backend": entry.backend, "precision": entry.precision, "device": device}
+                localizer = stack.enter_context(load_localizer(path, **options, threads=threads))
                 prepared = _prepared(localizer, images)
                 for picture in prepared[:2]:
                     localizer.pipeline.run([picture])

@@ -21,11 +21,13 @@ if TYPE_CHECKING:
     from lidcam_rt.crf.localization import Refine
     from lidcam_rt.crf.options import CrfOptions
     from lidcam_rt.errors import LidcamError
-    from lidcam_rt.localizer import Localizer, load
+    from lidcam_rt.loading import load
+    from lidcam_rt.localizer import Localizer
     from lidcam_rt.pas.options import PasOptions
     from lidcam_rt.pipeline import Pipeline
     from lidcam_rt.results import Box, ClassScore, Failure, Localization
-    from lidcam_rt.segmenter import Segmentation, Segmenter, SegmentOptions
+    from lidcam_rt.segmentation import Segmenter
+    from lidcam_rt.segmenter import CamSegmenter, Segmentation, SegmentOptions
 
 __all__ = [
     "Box",
@@ -41,6 +43,7 @@ __all__ = [
     "Refine",
     "SegmentOptions",
     "Segmentation",
+    "CamSegmenter",
     "Segmenter",
     "__version__",
     "boxes",
@@ -67,8 +70,9 @@ _HOME = {
     "Refine": "crf.localization",
     "SegmentOptions": "segmenter",
     "Segmentation": "segmenter",
-    "Segmenter": "segmenter",
-    "load": "localizer",
+    "CamSegmenter": "segmenter",
+    "Segmenter": "segmentation",
+    "load": "loading",
     "read_manifest": "artifact",
 }
 _MODULES = frozenset({"boxes", "crf", "device", "errors", "pas"})

@@ -25,6 +25,7 @@ __all__ = [
     "Manifest",
     "NodeCounts",
     "PrecisionSpec",
+    "SegmentationSpec",
     "SourceSpec",
     "read_manifest",
 ]
@@ -100,6 +101,18 @@ class CamSpec(_Spec):
         return self
 
 
+class SegmentationSpec(_Spec):
+    """How the label map of a segmentation network is formed.
+
+    Attributes:
+        stride: pixels of the input per cell of the logits.
+        multiple: sides of the input are multiples of this, pixels.
+    """
+
+    stride: int = Field(ge=1)
+    multiple: int = Field(default=32, ge=1)
+
+
 class SourceSpec(_Spec):
     """What was exported.
 
@@ -160,13 +173,15 @@ class Manifest(_Spec):
 
     Attributes:
         schema_version: version of this model.
-        task: `localization` (one softmax over classes) or `multilabel` (a sigmoid per class).
+        task: `localization` (one softmax over classes), `multilabel` (a sigmoid per class), or `segmentation` (a
+            softmax over background and classes per pixel; schema 2).
         input: how a picture becomes the network's input.
-        class_names: one name per class, in the order of the logits.
+        class_names: one name per class, in the order of the logits; in segmentation the background is before them.
         top_k: maps per picture, the K of the outputs.
         labels_input: whether the graph takes `labels` int64 [N, K] (a class to localize, -1: the
             predicted one).
-        cam: how the activation map is formed.
+        cam: how the activation map is formed; None in segmentation.
+        segmentation: how the label map is formed; in segmentation only.
         pas: options of the PaS node.
         source: what was exported.
         weights_license: licence of the weights as the exporter stated it, or None.
@@ -176,13 +191,14 @@ class Manifest(_Spec):
         precision: how the network's precision was lowered; None: it is float32.
     """
 
-    schema_version: int = Field(default=SCHEMA_VERSION, ge=1)
-    task: Literal["localization", "multilabel"] = "localization"
+    schema_version: int = Field(default=1, ge=1)
+    task: Literal["localization", "multilabel", "segmentation"] = "localization"
     input: InputSpec
     class_names: tuple[str, ...] = Field(min_length=1)
     top_k: int = Field(default=1, ge=1)
     labels_input: bool = True
-    cam: CamSpec
+    cam: CamSpec | None = None
+    segmentation: SegmentationSpec | None = None
     pas: PasOptions = PasOptions()
     source: SourceSpec
     weights_license: str | None = None
@@ -200,6 +216,17 @@ class Manifest(_Spec):
     def _top_k_fits(self) -> Manifest:
         if self.top_k > len(self.class_names):
             raise ValueError(f"top_k {self.top_k} is more than the {len(self.class_names)} classes")
+        return self
+
+    @model_validator(mode="after")
+    def _task_fits(self) -> Manifest:
+        segments = self.task == "segmentation"
+        if segments != (self.segmentation is not None) or segments == (self.cam is not None):
+            raise ValueError("segmentation goes with task segmentation and nothing else, cam with the other tasks")
+        if segments and (self.schema_version < 2 or self.labels_input or self.input.resize != "stretch"):
+            raise ValueError("task segmentation needs schema 2, no labels input, and resize stretch")
+        if segments and len(self.class_names) > 254:
+            raise ValueError("a label map has 8 bits: 254 classes at most")
         return self
 
     def to_metadata(self) -> dict[str, str]:

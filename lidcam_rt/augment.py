@@ -49,17 +49,13 @@ class Augment:
             raise InputError(f"augment must be flip, ms-flip, an Augment or None, got {value!r}")
         return named[value]
 
-    def spec(self, scale: float, spec: InputSpec) -> InputSpec:
-        """The network's input at a scale."""
-        size = {"height": max(1, round(scale * spec.height)), "width": max(1, round(scale * spec.width))}
-        return spec.model_copy(update=size)
-
-    def inputs(self, picture: RgbImage, spec: InputSpec) -> list[npt.NDArray[Any]]:
+    def inputs(self, picture: RgbImage, spec: InputSpec, multiple: int = 1) -> list[npt.NDArray[Any]]:
         """The network inputs of a picture: per scale an array [views, ...] of the picture and its mirror image.
 
         Args:
             picture: uint8 [H, W, 3] RGB.
             spec: the manifest's input.
+            multiple: sides of the inputs are multiples of this, pixels.
 
         Raises:
             InputError: another scale than 1, and the network takes one size only.
@@ -69,7 +65,9 @@ class Augment:
                              "--fixed-size, or use augment='flip'")  # fmt: skip
         out = []
         for scale in self.scales:
-            array: npt.NDArray[Any] = network_input(picture, self.spec(scale, spec))
+            height, width = (max(1, round(scale * n / multiple)) * multiple for n in (spec.height, spec.width))
+            scaled = spec.model_copy(update={"height": height, "width": width})
+            array: npt.NDArray[Any] = network_input(picture, scaled)
             views = [array]
             if self.flip:
                 views.append(array[:, ::-1] if spec.layout == "NHWC" else array[:, :, ::-1])

@@ -1,6 +1,6 @@
 """The life of a picture: prepare it, run the network on a batch, finish each result.
 
-`Pipeline` is what the Localizer, the stream, the Segmenter, evaluation and comparison share, so that there is one
+`Pipeline` is what the Localizer, the stream, the CamSegmenter, evaluation and comparison share, so that there is one
 place where inputs are made and one where outputs become results.
 """
 
@@ -35,6 +35,7 @@ from lidcam_rt.results import ClassScore, Localization
 from lidcam_rt.watch import Watch
 
 if TYPE_CHECKING:
+    from lidcam_rt.augment import Augment
     from lidcam_rt.crf.localization import Refine
 
 __all__ = ["OUTPUTS", "Outputs", "Pipeline", "Prepared"]
@@ -57,6 +58,8 @@ class Prepared:
         array: network input without its batch dimension.
         keep_image: whether the result gets the picture.
         missing: what was missing in its file, or None.
+        views: of an augmentation: per scale the network inputs [views, ...].
+        augment: the augmentation.
     """
 
     path: str | None
@@ -65,6 +68,8 @@ class Prepared:
     array: npt.NDArray[np.uint8] | npt.NDArray[np.float32]
     keep_image: bool = True
     missing: str | None = None
+    views: tuple[npt.NDArray[Any], ...] = ()
+    augment: Augment | None = None
 
 
 class Pipeline:
@@ -109,7 +114,7 @@ class Pipeline:
         """Have a hook entered around each step from now on.
 
         The steps are `decode`, `preprocess`, `network` (within it those of the backend, where it tells them), `maps`
-        (maps and masks at the picture's size), `crf` and `boxes`; and `compose` of a Segmenter.
+        (maps and masks at the picture's size), `crf` and `boxes`; and `compose` of a CamSegmenter.
         """
         self.stage = stage
         if (observe := getattr(self.backend, "observe", None)) is not None:
@@ -157,16 +162,25 @@ class Pipeline:
                 raise InputError(f"label {class_id} is out of range: the artifact has classes 0 to {classes - 1}")
         return ids
 
-    def prepare(self, image: ImageSource, *, keep_image: bool = True, refine: Refine | None = None) -> Prepared:
+    def prepare(
+        self,
+        image: ImageSource,
+        *,
+        keep_image: bool = True,
+        refine: Refine | None = None,
+        augment: Augment | None = None,
+    ) -> Prepared:
         """Decode a picture and make its network input.
 
         Args:
             image: the picture.
             keep_image: whether the result gets the picture.
             refine: how the result will be refined; the picture is kept for it where it needs it.
+            augment: views whose maps are averaged.
 
         Raises:
             ImageError: the picture cannot be read.
+            InputError: the artifact cannot run the views.
         """
         with self.stage("decode"):
             decoded = decode(image, max_pixels=self.max_pixels, strict=self.strict)
@@ -177,8 +191,13 @@ class Pipeline:
         size = (picture.shape[1], picture.shape[0])
         with self.stage("preprocess"):
             array = network_input(picture, self.manifest.input)
-        keep_picture = keep_image or (refine is not None and refine.size == "original")
-        return Prepared(path, size, picture if keep_picture else None, array, keep_image, decoded.missing)
+            spec = self.manifest.segmentation
+            multiple = 1 if spec is None else spec.multiple
+            views = () if augment is None else tuple(augment.inputs(picture, self.manifest.input, multiple))
+        by_pixels = self.manifest.task == "segmentation"
+        keep_picture = keep_image or (refine is not None and (by_pixels or refine.size == "original"))
+        kept = picture if keep_picture else None
+        return Prepared(path, size, kept, array, keep_image, decoded.missing, views, augment)
 
     def run(
         self,
@@ -218,7 +237,48 @@ class Pipeline:
             results = self._call(stacked, labels, names, stop or Stop(), self.deadline if first else None)
         (self._check.all_values if first else self._check.values)(results, labels, len(prepared))
         self._first = False
-        return {name: results[name] for name in outputs}
+        results = {name: results[name] for name in outputs}
+        return results if not prepared[0].views else self._average(prepared, results, stop or Stop())
+
+    def _average(self, prepared: Sequence[Prepared], results: Outputs, stop: Stop) -> Outputs:
+        """The outputs with the maps of all views of the pictures averaged; the network runs once per scale."""
+        augment = prepared[0].augment
+        assert augment is not None
+        segments = self.manifest.task == "segmentation"
+        wanted = ("logits",) if segments else ("cam", "logits")
+        labels, count = None, 1 + augment.flip
+        if not segments:
+            if not self.manifest.labels_input:
+                raise InputError("augment needs an artifact that takes labels: export it with the labels input")
+            labels = np.repeat(results["class_ids"], count, axis=0)
+        runs = []
+        for scale in range(len(augment.scales)):
+            stacked: Any = np.concatenate([entry.views[scale] for entry in prepared])
+            self._check_size(stacked)
+            with self.stage("network"):
+                found = self._call(stacked, labels, wanted, stop, None)
+            self._check.values(found, labels, len(stacked))
+            runs.append({name: value.reshape(len(prepared), count, *value.shape[1:]) for name, value in found.items()})
+        with self.stage("maps"):
+            merged = [augment.merge([run[wanted[0]][row] for run in runs]) for row in range(len(prepared))]
+            if segments:
+                return {**results, "logits": np.stack(merged)}
+            from lidcam_rt.pas import pas
+
+            logits = np.asarray(np.mean([run["logits"].mean(1) for run in runs], axis=0), np.float32)
+            maps = pas(np.stack(merged), (self.manifest.input.height, self.manifest.input.width), self.manifest.pas)
+            return {**results, "logits": logits, "map8": maps.map, "threshold": maps.threshold}
+
+    def _check_size(self, stacked: npt.NDArray[Any]) -> None:
+        """Raise InputError where the engine takes one size only, and this is another."""
+        if getattr(self.backend, "takes_other_sizes", False):
+            return
+        declared = next(entry["shape"] for entry in self.backend.inputs if entry["name"] == "image")
+        if any(isinstance(a, int) and a > 0 and a != b for a, b in zip(declared[1:], stacked.shape[1:], strict=True)):
+            raise InputError(
+                f"{self.backend.name} runs this artifact at one size only: use views of scale 1 (augment='flip'), or "
+                "backend='onnxruntime'"
+            )
 
     def _call(self, image: Any, labels: Any, names: tuple[str, ...], stop: Stop, deadline: float | None) -> Outputs:
         """One run of the engine, in another thread if Ctrl-C or a deadline may have to end it."""

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from lidcam_rt.crf import CrfOptions, DenseCRF, Refine
     from lidcam_rt.pipeline import Prepared
 
-__all__ = ["SegmentOptions", "Segmentation", "Segmenter"]
+__all__ = ["SegmentOptions", "Segmentation", "CamSegmenter"]
 
 #: Label of pixels that the truth leaves out; no class may have it.
 IGNORED = 255
@@ -176,7 +176,7 @@ class Segmentation:
         )
 
 
-class Segmenter:
+class CamSegmenter:
     """Makes label maps of what a Localizer finds (LID 2020 Track 1; pseudo labels for a segmentation network).
 
     Args:
@@ -288,7 +288,7 @@ class Segmenter:
             if label >= IGNORED:
                 raise InputError(
                     f"class {entry.class_name} would be label {label}: a label map has 8 bits, 254 classes at most. "
-                    "Use an artifact of fewer classes, or in Python give the Segmenter `classes`"
+                    "Use an artifact of fewer classes, or in Python give the CamSegmenter `classes`"
                 )
         out, stage = np.zeros(localization.map.shape, np.uint8), self.localizer.pipeline.stage
         if entries:

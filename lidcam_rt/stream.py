@@ -7,25 +7,40 @@ and only for decoding, which waits for nothing: so the two pools cannot lock eac
 
 from __future__ import annotations
 
+import os
 from collections import deque
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from lidcam_rt.backends.base import Stop, usable_cores
 from lidcam_rt.errors import InputError
 from lidcam_rt.image import ImageSource, describe
-from lidcam_rt.results import Failure, Localization
+from lidcam_rt.pipeline import OUTPUTS
+from lidcam_rt.results import Failure
 
 if TYPE_CHECKING:
+    from lidcam_rt.augment import Augment
     from lidcam_rt.crf.localization import Refine
     from lidcam_rt.pipeline import Pipeline, Prepared
 
-__all__ = ["run_stream"]
+__all__ = ["check_stream", "run_stream"]
 
-_Result: TypeAlias = "Localization | Failure"
 _Job: TypeAlias = "tuple[str, tuple[int, ...], Future[Prepared]]"
+
+
+def check_stream(images: Any, batch_size: int | None, ahead: int, workers: int | None) -> None:
+    """Check what a stream was given, before anything is read.
+
+    Raises:
+        InputError: a number is out of range, or `images` is one picture.
+    """
+    for name, value, low in (("batch_size", batch_size, 1), ("ahead", ahead, 0), ("workers", workers, 1)):
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < low):
+            raise InputError(f"{name} must be a whole number of at least {low}, got {value!r}")
+    if isinstance(images, (str, bytes, os.PathLike)):
+        raise InputError(f"stream takes an iterable of pictures, got {describe(images)}: use [picture]")
 
 
 def run_stream(
@@ -37,10 +52,16 @@ def run_stream(
     top_k: int | None,
     keep_image: bool,
     refine: Refine | None,
+    augment: Augment | None = None,
     ahead: int,
     workers: int | None,
-) -> Generator[_Result, None, None]:
-    """See `Localizer.stream`."""
+    finish_row: Callable[..., Any] | None = None,
+    names: Sequence[str] = OUTPUTS,
+) -> Generator[Any, None, None]:
+    """See `Localizer.stream`.
+
+    `finish_row` makes the results in place of `Pipeline.finish`, from the outputs `names` of the graph.
+    """
     from lidcam_rt.crf.stop import stoppable
 
     pipeline, networks = pipeline.for_streams()
@@ -48,8 +69,8 @@ def run_stream(
     pool = ThreadPoolExecutor(workers or usable_cores(), thread_name_prefix="lidcam-decode")
     network = ThreadPoolExecutor(networks, thread_name_prefix="lidcam-network")
 
-    def run_batch(jobs: list[_Job]) -> list[Future[Localization] | Failure]:
-        results: list[Future[Localization] | Failure | None] = [None] * len(jobs)
+    def run_batch(jobs: list[_Job]) -> list[Future[Any] | Failure]:
+        results: list[Future[Any] | Failure | None] = [None] * len(jobs)
         places, prepared = [], []
         for i, (name, _, future) in enumerate(jobs):
             try:
@@ -59,9 +80,9 @@ def run_stream(
                 results[i] = Failure(name, error)
         if prepared:
             wanted = [jobs[i][1] for i in places]
-            outputs = pipeline.run(prepared, wanted, stop=stop)
+            outputs = pipeline.run(prepared, wanted, names, stop)
             for row, i in enumerate(places):
-                finish = partial(pipeline.finish, prepared[row], outputs, row, len(wanted[row]), refine)
+                finish = partial(finish_row or pipeline.finish, prepared[row], outputs, row, len(wanted[row]), refine)
                 results[i] = pool.submit(stoppable, stop, finish)
         return [entry for entry in results if entry is not None]
 
@@ -73,7 +94,7 @@ def run_stream(
             except StopIteration:
                 break
             wanted = pipeline.wanted(_next_label(), top_k)
-            future = pool.submit(pipeline.prepare, image, keep_image=keep_image, refine=refine)
+            future = pool.submit(pipeline.prepare, image, keep_image=keep_image, refine=refine, augment=augment)
             jobs.append((describe(image), wanted, future))
         return jobs
 
@@ -85,7 +106,7 @@ def run_stream(
         except StopIteration:
             raise InputError("labels ended before the pictures did: give one entry per picture") from None
 
-    running: deque[Future[list[Future[Localization] | Failure]]] = deque()
+    running: deque[Future[list[Future[Any] | Failure]]] = deque()
     try:
         pictures = iter(images)
         given = None if labels is None else iter(labels)

@@ -35,8 +35,9 @@ class OrtBackend:
         precision: of the network in the file.
         threads: threads of one call on the CPU.
         open_one_thread: starts a second session of one thread, for streams; None: streams use this one.
+        open_free: starts a session of free height and width, when another size than the manifest's is first run.
 
-    Attributes: those of a `Backend`, and `ops_registered` as given.
+    Attributes: those of a `Backend`, `ops_registered` as given, and whether it `takes_other_sizes`.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class OrtBackend:
         precision: str = "fp32",
         threads: int = 1,
         open_one_thread: Callable[[], Any] | None = None,
+        open_free: Callable[[int], Any] | None = None,
     ) -> None:
         self._ort = ort
         self._session: Any = session
@@ -59,6 +61,8 @@ class OrtBackend:
         self._threads = threads
         self._open_one_thread = open_one_thread
         self._streams: OrtBackend | None = None
+        self._open_free, self._free = open_free, None
+        self.takes_other_sizes = open_free is not None
         self._lock = threading.Lock()
         self.inputs: Sequence[Mapping[str, Any]] = [_describe(entry) for entry in session.get_inputs()]
         self.outputs: Sequence[Mapping[str, Any]] = [_describe(entry) for entry in session.get_outputs()]
@@ -71,7 +75,7 @@ class OrtBackend:
         stop: Stop | None = None,
     ) -> dict[str, npt.NDArray[Any]]:
         """See `Backend.run`; a stop takes effect between two operators."""
-        session = self._session
+        session = self._session_for(image.shape[1:])
         if session is None:
             raise InputError("this backend is closed; load the artifact again")
         feed: dict[str, npt.NDArray[Any]] = {"image": image}
@@ -92,6 +96,17 @@ class OrtBackend:
             ) from error
         return dict(zip(outputs, values, strict=True))
 
+    def _session_for(self, sides: tuple[int, ...]) -> Any:
+        """The session for pictures of a size: the one that is fixed to the manifest's, or one for all others."""
+        declared = next(entry["shape"] for entry in self.inputs if entry["name"] == "image")[1:]
+        same = all(not isinstance(a, int) or a == b for a, b in zip(declared, sides, strict=False))
+        if same or self._open_free is None:
+            return self._session
+        with self._lock:
+            if self._free is None and self._session is not None:
+                self._free, _ = self._open_free(self._threads)
+            return self._free
+
     def for_streams(self) -> tuple[OrtBackend, int]:
         """On the CPU, several calls of one thread each: 1.3 times the pictures of one call on all cores.
 
@@ -104,12 +119,14 @@ class OrtBackend:
         with self._lock:
             if self._streams is None:
                 session, ops = self._open_one_thread()
-                self._streams = OrtBackend(self._ort, session, self.device, ops, precision=self.precision)
+                self._streams = OrtBackend(
+                    self._ort, session, self.device, ops, precision=self.precision, open_free=self._open_free
+                )
             return self._streams, usable_cores()
 
     def close(self) -> None:
         """Free the sessions."""
-        self._session = self._streams = self._open_one_thread = None
+        self._session = self._streams = self._open_one_thread = self._free = None
 
 
 def _reason(error: Exception) -> str:
@@ -124,13 +141,13 @@ def _describe(entry: Any) -> dict[str, Any]:
     return {"name": entry.name, "dtype": dtype, "shape": list(entry.shape)}
 
 
-def _session_options(ort: Any, manifest: Manifest, threads: int) -> Any:
+def _session_options(ort: Any, manifest: Manifest, threads: int, *, fixed: bool = True) -> Any:
     options = ort.SessionOptions()
     options.log_severity_level = 3
     # One call at a time uses all cores; the runtime's stream needs them between calls, so no spinning.
     options.intra_op_num_threads = threads or usable_cores()
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    if manifest.input.dynamic_size:
+    if manifest.input.dynamic_size and fixed:
         # The runtime runs at the manifest's size: with it fixed, shapes of Resize fold to constants.
         options.add_free_dimension_override_by_name("height", manifest.input.height)
         options.add_free_dimension_override_by_name("width", manifest.input.width)
@@ -223,7 +240,11 @@ def open_backend(
             _log.warning("no GPU: %s; running on the CPU", error)
         else:
             if session.get_providers()[0] == _CUDA:
-                return OrtBackend(ort, session, f"cuda:{index}", ops, precision=manifest.arithmetic)
+                gpu = [(_CUDA, cuda_options(index)), _CPU]
+                free = _free(ort, path, manifest, gpu)
+                return OrtBackend(
+                    ort, session, f"cuda:{index}", ops, precision=manifest.arithmetic, open_free=free
+                )
             if kind == "cuda":
                 raise BackendError(
                     f"device {device} was asked for and onnxruntime {ort.__version__} fell back to "
@@ -236,21 +257,39 @@ def open_backend(
     more = None
     if threads == 0 and usable_cores() > 1:
         more = functools.partial(_start, ort, path, manifest, 1, [_CPU])
+    free = _free(ort, path, manifest, [_CPU])
+    cores = threads or usable_cores()
     return OrtBackend(
         ort,
         session,
         "cpu",
         ops,
         precision=manifest.arithmetic,
-        threads=threads or usable_cores(),
+        threads=cores,
         open_one_thread=more,
+        open_free=free,
     )
 
 
+def _free(
+    ort: Any, path: str | os.PathLike[str], manifest: Manifest, providers: list[Any]
+) -> Callable[[int], Any] | None:
+    """What starts a session of free height and width with so many threads; None where the graph has one size."""
+    if not manifest.input.dynamic_size:
+        return None
+    return lambda threads: _start(ort, path, manifest, threads, providers, fixed=False)
+
+
 def _start(
-    ort: Any, path: str | os.PathLike[str], manifest: Manifest, threads: int, providers: list[Any]
+    ort: Any,
+    path: str | os.PathLike[str],
+    manifest: Manifest,
+    threads: int,
+    providers: list[Any],
+    *,
+    fixed: bool = True,
 ) -> tuple[Any, bool]:
-    options = _session_options(ort, manifest, threads)
+    options = _session_options(ort, manifest, threads, fixed=fixed)
     ops = _register_ops(options)
     try:
         session = ort.InferenceSession(os.fspath(path), sess_options=options, providers=providers)

@@ -75,7 +75,10 @@ class OpenVinoBackend:
         promised = OutputCheck(manifest).outputs
         self.outputs: Sequence[Mapping[str, Any]] = [
             *(_described(port) for port in self._compiled.outputs),
-            *({"name": n, "dtype": promised[n][0], "shape": ["batch", *promised[n][1]]} for n in _PAS),
+            *(
+                {"name": n, "dtype": promised[n][0], "shape": ["batch", *promised[n][1]]}
+                for n in (_PAS if manifest.task != "segmentation" else ())
+            ),
         ]
 
     def run(
@@ -175,7 +178,8 @@ def open_backend(
     try:
         reader = ov.frontend.FrontEndManager().load_by_framework("onnx")
         graph = reader.load(os.fspath(path))
-        places = [graph.get_place_by_tensor_name(name) for name in _NETWORK]
+        wanted = ("logits", "label_map", "scores") if manifest.task == "segmentation" else _NETWORK
+        places = [graph.get_place_by_tensor_name(name) for name in wanted]
         graph.override_all_outputs([place for place in places if place is not None])
         model = reader.convert(graph)
         expected = OutputCheck(manifest).inputs  # free heights and widths are fixed; the batch stays free

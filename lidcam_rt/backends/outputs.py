@@ -43,6 +43,14 @@ class OutputCheck:
             "mask": ("uint8", (k, *size)),
             "threshold": ("float32", (k,)),
         }
+        self._required: tuple[str, ...] = _REQUIRED
+        if manifest.task == "segmentation":
+            self._required = ("logits", "label_map", "scores")
+            self.outputs = {
+                "logits": ("float32", (1 + self._classes, None, None)),
+                "label_map": ("uint8", size),
+                "scores": ("float32", (self._classes,)),
+            }
 
     def declared(self, inputs: Sequence[Mapping[str, Any]], outputs: Sequence[Mapping[str, Any]]) -> None:
         """Check what an engine declares of its inputs and outputs; free sizes fit any.
@@ -53,7 +61,7 @@ class OutputCheck:
         names = {str(entry["name"]) for entry in inputs}
         if names != set(self.inputs):
             self._refuse(f"it has the inputs {_listed(names)}, the manifest says {_listed(self.inputs)}")
-        missing = set(_REQUIRED) - {str(entry["name"]) for entry in outputs}
+        missing = set(self._required) - {str(entry["name"]) for entry in outputs}
         if missing:
             self._refuse(f"the outputs {_listed(missing)} are missing")
         for entries, expected in ((inputs, self.inputs), (outputs, self.outputs)):
@@ -91,6 +99,9 @@ class OutputCheck:
                 self._refuse(f"the output class_ids holds {low} to {high}, the manifest has the classes 0 to {last}")
             if labels is not None and not np.array_equal(ids[labels >= 0], labels[labels >= 0]):
                 self._refuse("the output class_ids is not what the input labels asked for")
+        labels_found = outputs.get("label_map")
+        if labels_found is not None and labels_found.max(initial=0) > self._classes:
+            self._refuse(f"the output label_map holds {int(labels_found.max())}, there are {self._classes} classes")
         for name in ("logits", "threshold", "scores"):
             value = outputs.get(name)
             if value is not None:

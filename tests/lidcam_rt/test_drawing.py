@@ -60,7 +60,7 @@ def test_nothing_is_overwritten(localizer, tmp_path):
         mask = cv2.imread(str(paths["mask"]), cv2.IMREAD_UNCHANGED)
         np.testing.assert_array_equal(mask > 0, result.mask)
     assert {f["json"].name for f in written[:4]} == {f"localization{end}.json" for end in ("", "-2", "-3", "-4")}
-    segment = lidcam_rt.Segmenter(localizer)
+    segment = lidcam_rt.CamSegmenter(localizer)
     maps = [segment(artifacts.picture(colour)).save(tmp_path / "maps") for colour in ("red", "blue", "blue")]
     assert len({f["png"] for f in maps}) == 3 and len(list((tmp_path / "maps").iterdir())) == 6
 

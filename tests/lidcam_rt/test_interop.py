@@ -70,7 +70,7 @@ def test_an_empty_mask_is_an_entry_without_an_area(localizer):
 
 
 def test_coco_results_of_a_label_map(localizer):
-    segment = lidcam_rt.Segmenter(localizer)
+    segment = lidcam_rt.CamSegmenter(localizer)
     picture = artifacts.picture("red", (0, 0, 80, 60))
     picture[70:96, 120:160] = artifacts.COLOURS["blue"]
     found = segment(picture, labels=[0, 2])
@@ -118,7 +118,7 @@ def test_without_supervision_the_extra_is_named(localizer, monkeypatch):
 @pytest.mark.parametrize("size", [(160, 96), (3000, 700), (1, 1)])
 def test_notebooks_show_a_result(localizer, size):
     result = localizer(artifacts.picture("red", (0, 0, size[0] // 2, size[1]), size))
-    for shown in (result, lidcam_rt.Segmenter(localizer)(result.image)):
+    for shown in (result, lidcam_rt.CamSegmenter(localizer)(result.image)):
         picture = cv2.imdecode(np.frombuffer(shown._repr_png_(), np.uint8), cv2.IMREAD_COLOR)
         assert max(picture.shape[:2]) == min(max(size), 1024)
         if max(size) <= 1024:

@@ -35,7 +35,7 @@ def test_a_pickle_is_path_and_options(model, tmp_path, monkeypatch):
 
 def test_a_segmenter_is_pickled_with_it(model):
     with lidcam_rt.load(model) as localizer:
-        segment = lidcam_rt.Segmenter(localizer, lidcam_rt.SegmentOptions(refine="psa"), classes=[2, 0])
+        segment = lidcam_rt.CamSegmenter(localizer, lidcam_rt.SegmentOptions(refine="psa"), classes=[2, 0])
         again = pickle.loads(pickle.dumps(segment))
         picture = artifacts.picture("blue")
         assert (again(picture).labels == segment(picture).labels).all()
@@ -76,7 +76,7 @@ def test_after_a_fork_the_child_is_refused(model):
         "child = os.fork()\n"
         "if child == 0:\n"
         "    uses = (lambda: localizer(picture), lambda: localizer.batch([picture]),\n"
-        "            lambda: localizer.stream([picture]), lambda: lidcam_rt.Segmenter(localizer)(picture))\n"
+        "            lambda: localizer.stream([picture]), lambda: lidcam_rt.CamSegmenter(localizer)(picture))\n"
         "    answers = []\n"
         "    for use in uses:\n"
         "        try: use()\n"

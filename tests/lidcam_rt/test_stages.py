@@ -11,7 +11,7 @@ import pytest
 
 import lidcam_rt
 from lidcam_rt.pipeline import Pipeline
-from lidcam_rt.segmenter import Segmenter, SegmentOptions
+from lidcam_rt.segmenter import CamSegmenter, SegmentOptions
 
 STEPS = ["decode", "preprocess", "network", "maps", "boxes"]
 NETWORK = ["maps", "boxes", "crf", "maps", "maps", "boxes"]
@@ -68,7 +68,7 @@ def test_a_stream(watched):
 
 def test_a_label_map(watched):
     localizer, log = watched
-    Segmenter(localizer, SegmentOptions(refine="psa"))(artifacts.picture())
+    CamSegmenter(localizer, SegmentOptions(refine="psa"))(artifacts.picture())
     assert log.names[-3:] == ["compose", "crf", "compose"]
 
 

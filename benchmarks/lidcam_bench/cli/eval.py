@@ -46,6 +46,9 @@ def evaluate(
     score: Score = 0.5,
     background: Background = "mask",
     refine: RefinePreset = None,
+    augment: Annotated[
+        str | None, typer.Option(metavar="VIEWS", help="Average several views: flip, or ms-flip.")
+    ] = None,
     deadline: Deadline = None,
     cases: Annotated[int, typer.Option(min=0, metavar="COUNT", help="Best and worst pictures in the report.")] = 6,
 ) -> None:
@@ -56,12 +59,14 @@ def evaluate(
     from lidcam_bench.data import open_data
     from lidcam_bench.evaluation.options import EvalOptions
     from lidcam_bench.evaluation.runner import evaluate as run
+    from lidcam_bench.evaluation.segmentation import evaluate_segmenter
     from lidcam_bench.report.cases import draw_cases
     from lidcam_bench.report.html import write_report
     from lidcam_bench.report.plots import curve_plots
     from lidcam_cli.console import progress
     from lidcam_rt.files import write_atomically
-    from lidcam_rt.localizer import load
+    from lidcam_rt.loading import load
+    from lidcam_rt.segmentation import Segmenter
     from lidcam_rt.segmenter import SegmentOptions
 
     options = EvalOptions(
@@ -72,22 +77,25 @@ def evaluate(
         batch_size=batch_size,
         segment=SegmentOptions(score=score, background=background, refine=refine),  # type: ignore[arg-type]
         refine=refine,
+        augment=augment,
     )
     images = open_data(data, split)
     with load(model, backend=backend, device=device, precision=precision, deadline=deadline) as localizer:
         with progress() as bar:
             task = bar.add_task("eval", total=None)
-            results = run(
-                localizer,
-                images,
-                output,
-                options,
-                progress=lambda done, total: bar.update(task, completed=done, total=total),
-            )
+
+            def advance(done: int, total: int) -> None:
+                bar.update(task, completed=done, total=total)
+
+            if isinstance(localizer, Segmenter):
+                results = evaluate_segmenter(localizer, images, output, options, progress=advance)
+            else:
+                results = run(localizer, images, output, options, progress=advance)
         plots = curve_plots(results)
         for name, png in plots.items():
             write_atomically(output / f"{name}.png", png)
-        write_report(output / "report.html", results, draw_cases(localizer, images, output, cases, options), plots)
+        drawn = [] if isinstance(localizer, Segmenter) else draw_cases(localizer, images, output, cases, options)
+        write_report(output / "report.html", results, drawn, plots)
     _print(results, output)
 
 

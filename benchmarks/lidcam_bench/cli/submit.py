@@ -42,7 +42,7 @@ def submit(
     from lidcam_cli.console import progress, say
     from lidcam_cli.sources import find_images
     from lidcam_rt.errors import DataError, InputError
-    from lidcam_rt.localizer import load
+    from lidcam_rt.loading import load
     from lidcam_rt.segmenter import SegmentOptions
 
     if not images.is_dir():

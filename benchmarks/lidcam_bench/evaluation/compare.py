@@ -16,7 +16,8 @@ from lidcam_bench.data.records import Record
 from lidcam_bench.evaluation.metric_set import MetricSet
 from lidcam_bench.metrics.sample import Sample
 from lidcam_rt.errors import DataError, ImageError, InputError, LidcamError, MissingExtraError
-from lidcam_rt.localizer import Localizer, load
+from lidcam_rt.loading import load_localizer
+from lidcam_rt.localizer import Localizer
 from lidcam_rt.pipeline import OUTPUTS
 from lidcam_rt.results import Localization
 
@@ -83,7 +84,7 @@ def open_runner(path: str | os.PathLike[str], *, backend: str = "auto", device: 
             f"{path}: no package here runs .{suffix} files in PyTorch; install one that adds an entry point "
             "lidcam.runners, or export it and compare the artifact"
         )
-    return _LocalizerRunner(load(path, backend=backend, device=device))
+    return _LocalizerRunner(load_localizer(path, backend=backend, device=device))
 
 
 @dataclass(frozen=True, slots=True)

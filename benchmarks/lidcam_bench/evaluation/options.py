@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from lidcam_bench.metrics.registry import GROUPS
+from lidcam_rt.augment import Augment
 from lidcam_rt.crf import CrfOptions, Refine
 from lidcam_rt.errors import InputError
 from lidcam_rt.segmenter import SegmentOptions
@@ -33,6 +34,7 @@ class EvalOptions:
             time).
         segment: how label maps are made, for track1 (with a CRF of their own).
         refine: how maps, masks and boxes are refined, as in a call of the Localizer; None: not at all.
+        augment: views whose maps or logits are averaged, as in a call; None: one view.
     """
 
     metrics: tuple[str, ...] = ("track3", "wsol")
@@ -43,12 +45,14 @@ class EvalOptions:
     save_every: int = 20
     segment: SegmentOptions = field(default_factory=SegmentOptions)
     refine: Refine | CrfOptions | str | None = None
+    augment: Augment | str | None = None
 
     def __post_init__(self) -> None:
         unknown = [name for name in self.metrics if name not in GROUPS]
         if unknown or not self.metrics:
             raise InputError(f"metrics are some of {', '.join(GROUPS)}, got {', '.join(self.metrics) or 'none'}")
         Refine.of(self.refine)
+        Augment.of(self.augment)
         for name in ("batch_size", "save_every", "limit"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -60,7 +64,9 @@ class EvalOptions:
         segment = asdict(self.segment)
         del segment["refine"]
         segment["crf"] = None if of_labels is None else asdict(of_labels)["crf"]
-        options = {k: v for k, v in asdict(self).items() if k not in ("save_every", "refine")}
+        options = {k: v for k, v in asdict(self).items() if k not in ("save_every", "refine", "augment")}
+        if (views := Augment.of(self.augment)) is not None:
+            options["augment"] = asdict(views)
         return options | {
             "segment": segment,
             "crf": None if refine is None else refine.to_dict(),

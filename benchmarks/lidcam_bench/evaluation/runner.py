@@ -27,7 +27,7 @@ from lidcam_rt.errors import DataError, InputError
 from lidcam_rt.files import file_sha256
 from lidcam_rt.localizer import Localizer
 from lidcam_rt.results import Failure, Localization
-from lidcam_rt.segmenter import Segmenter
+from lidcam_rt.segmenter import CamSegmenter
 from lidcam_rt.text import encode_text
 from lidcam_rt.version import __version__
 
@@ -108,7 +108,7 @@ class _Run:
                     f"track1 needs the data's classes among the model's: {data.name} has {some(data.class_names)}, "
                     f"the model {some(localizer.class_names)}"
                 )
-            self.segmenter = Segmenter(localizer, options.segment, classes=self.classes)
+            self.segmenter = CamSegmenter(localizer, options.segment, classes=self.classes)
         names = [PREDICTED, *([KNOWN] if options.gt_known else []), BASELINE]
         labels = min(len(data.class_names) + 1, 255)
         self.rows = {name: MetricSet(options.metrics, options.replicates, labels) for name in names}
@@ -151,6 +151,7 @@ class _Run:
                         batch_size=batch_size,
                         keep_image=keep,
                         refine=self.options.refine,
+                        augment=self.options.augment,
                         **more,
                     )
                 )

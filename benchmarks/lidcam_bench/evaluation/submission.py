@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +21,8 @@ from lidcam_rt.files import replacing
 from lidcam_rt.image import upright_size
 from lidcam_rt.localizer import Localizer
 from lidcam_rt.results import Failure
-from lidcam_rt.segmenter import Segmenter, SegmentOptions
+from lidcam_rt.segmentation import Segmenter
+from lidcam_rt.segmenter import CamSegmenter, Segmentation, SegmentOptions
 from lidcam_rt.text import plain
 
 __all__ = ["check_submission", "write_submission"]
@@ -30,7 +32,7 @@ _DATE = (1980, 1, 1, 0, 0, 0)
 
 
 def write_submission(
-    localizer: Localizer,
+    localizer: Localizer | Segmenter,
     images: Sequence[Path],
     out: Path,
     *,
@@ -42,7 +44,8 @@ def write_submission(
 ) -> Path:
     """Localize pictures and zip one 8-bit grey PNG per picture, named by its stem, at original size.
 
-    Track 3: the localization map. Track 1: the label map of a `Segmenter` (label 1 + class id). The zip appears when
+    Track 3: the localization map. Track 1: the label map of a segmentation network, or of
+    a `CamSegmenter` (label 1 + class id). The zip appears when
     it is complete; the same maps give the same bytes.
 
     Args:
@@ -62,19 +65,30 @@ def write_submission(
     """
     _check_track(track)
     _by_stem(images)
-    segmenter = Segmenter(localizer, segment) if track == 1 else None
-    stream = localizer.stream(
-        images,
-        top_k=localizer.manifest.top_k if segmenter else 1,
-        keep_image=segmenter is not None and segmenter.options.refine is not None,
-        batch_size=batch_size,
-        refine=refine if track == 3 else None,
-    )
+    segmenter = None
+    stream: Any
+    if isinstance(localizer, Segmenter):
+        if track != 1:
+            raise InputError("a segmentation network gives label maps: Track 1, not 3")
+        how = segment.refine if segment is not None else None
+        stream = localizer.stream(images, keep_image=False, batch_size=batch_size, refine=how)
+    else:
+        segmenter = CamSegmenter(localizer, segment) if track == 1 else None
+        stream = localizer.stream(
+            images,
+            top_k=localizer.manifest.top_k if segmenter else 1,
+            keep_image=segmenter is not None and segmenter.options.refine is not None,
+            batch_size=batch_size,
+            refine=refine if track == 3 else None,
+        )
     with closing(stream), replacing(out) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
         for done, (path, result) in enumerate(zip(images, stream, strict=True), start=1):
             if isinstance(result, Failure):
                 raise DataError(f"{result.error}. A submission needs every picture")
-            pixels = segmenter.complete(path, result).labels if segmenter else result.map
+            if isinstance(result, Segmentation):
+                pixels = result.labels
+            else:
+                pixels = segmenter.complete(path, result).labels if segmenter else result.map
             archive.writestr(zipfile.ZipInfo(f"{path.stem}.png", _DATE), encode(pixels, ".png"))
             if progress:
                 progress(done, len(images))

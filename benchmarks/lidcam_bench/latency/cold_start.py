@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from typing import Any
 
     from lidcam_bench.latency.facts import ColdStart
     from lidcam_bench.latency.target import Target
@@ -79,6 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     marks = [_FIRST_LINE]
     job = json.loads(Path((arguments or sys.argv[1:])[0]).read_text())
     target, picture = job["target"], Path(job["picture"]).read_bytes()
+    localizer: Any
     if target["engine"] in ("pytorch", "torch-compile"):
         from lidcam_bench.latency.target import Target, open_target
 

@@ -10,7 +10,8 @@ from typing import Any, Literal
 
 from lidcam_bench.latency.facts import Fact
 from lidcam_rt.errors import InputError, MissingExtraError
-from lidcam_rt.localizer import Localizer, load
+from lidcam_rt.loading import load_localizer
+from lidcam_rt.localizer import Localizer
 
 __all__ = ["PYTORCH", "Target", "open_target"]
 
@@ -83,7 +84,7 @@ def open_target(target: Target) -> Localizer:
                 f"{target.path.name}: {target.engine} runs checkpoints; give the artifact's checkpoint folder as a "
                 "target besides"
             )
-        return load(
+        return load_localizer(
             target.path,
             backend=target.engine,
             device=target.device,

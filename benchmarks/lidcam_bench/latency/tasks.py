@@ -10,7 +10,7 @@ from lidcam_bench.latency.target import Scope, Target
 from lidcam_rt.crf import Refine
 from lidcam_rt.localizer import Localizer
 from lidcam_rt.pipeline import Pipeline
-from lidcam_rt.segmenter import Segmenter, SegmentOptions
+from lidcam_rt.segmenter import CamSegmenter, SegmentOptions
 
 __all__ = ["SCOPES", "Tasks"]
 
@@ -48,7 +48,7 @@ class Tasks:
         """For several threads at once, and how many."""
         pipeline, threads = self.localizer.pipeline.for_streams()
         if self.target.pipeline == "track1" and self.scope == "end-to-end":
-            return self.task(), threads  # a Segmenter owns its Localizer
+            return self.task(), threads  # a CamSegmenter owns its Localizer
         return self._task(pipeline), threads
 
     def stream(self) -> Callable[[Sequence[int]], Iterable[object]] | None:
@@ -70,7 +70,7 @@ class Tasks:
             prepared = [pipeline.prepare(picture, keep_image=False) for picture in self.pictures]
             return lambda places: pipeline.run([prepared[i] for i in places])
         if self.target.pipeline == "track1":
-            segmenter = Segmenter(self.localizer, SegmentOptions(refine=self.target.refine))
+            segmenter = CamSegmenter(self.localizer, SegmentOptions(refine=self.target.refine))
             return lambda places: [segmenter(self.pictures[i], keep_image=False) for i in places]
         wanted = pipeline.wanted()
 

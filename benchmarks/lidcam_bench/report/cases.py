@@ -69,9 +69,9 @@ def draw_cases(
             large, mask = _enlarged(localized, data.records[i].truth(localized.size).object_mask())
             cases.append(Case(heading, about, caption, _jpeg(_outline(large.overlay(), mask))))
     if "track1" in options.metrics and (classes := class_map(localizer.class_names, data.class_names)) is not None:
-        from lidcam_rt.segmenter import Segmentation, Segmenter
+        from lidcam_rt.segmenter import CamSegmenter, Segmentation
 
-        segmenter = Segmenter(localizer, options.segment, classes=classes)
+        segmenter = CamSegmenter(localizer, options.segment, classes=classes)
         about = "Left: the model's label map. Right: the true one. A colour is a class; ignored pixels are not shown."
         column = f"{PREDICTED}: image_mean_iou"
         for heading, i in _ends(rows, column, number, "label maps of the predicted classes"):

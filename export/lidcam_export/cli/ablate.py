@@ -28,7 +28,8 @@ def _artifact(checkpoint: Checkpoint, nwc: bool, folder: Path) -> Path:
     try:
         manifest = read_manifest(file)
         names = checkpoint.meta.class_names
-        if (manifest.package_version, manifest.cam.nwc, manifest.class_names) == (__version__, nwc, names):
+        clamped = manifest.cam is not None and manifest.cam.nwc
+        if (manifest.package_version, clamped, manifest.class_names) == (__version__, nwc, names):
             return file
     except ArtifactError:
         pass
@@ -46,6 +47,7 @@ def _scored(
     import lidcam_rt
     from lidcam_export.ablation.stages import ablate_artifacts, blob_row, run_maps
     from lidcam_rt.files import write_atomically
+    from lidcam_rt.loading import load_localizer
 
     identity = {
         "version": lidcam_rt.__version__,
@@ -64,7 +66,7 @@ def _scored(
         pass
     maps = {}
     for nwc in (False, True):
-        with lidcam_rt.load(_artifact(checkpoint, nwc, output / "artifacts")) as localizer:
+        with load_localizer(_artifact(checkpoint, nwc, output / "artifacts")) as localizer:
             maps[nwc] = (run_maps(localizer, splits[0]), run_maps(localizer, splits[1]))
             backend = localizer.pipeline.engine
     rows = ablate_artifacts(checkpoint.pooling, seed, maps[False], maps[True], crf=crf)

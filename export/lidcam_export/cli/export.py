@@ -14,6 +14,7 @@ from lidcam_rt.pas.options import Interpolation, Mode, Precision, Where
 
 if TYPE_CHECKING:
     from lidcam_export.agreement import Agreement
+    from lidcam_export.options import ExportOptions
     from lidcam_rt.artifact import Manifest
 
 
@@ -129,6 +130,12 @@ def export(
         portable=portable,
     )
     note(f"loading {source}")
+    if Path(source).is_dir():
+        from lidcam_training.segmentation.checkpoint import is_segmentation
+
+        if is_segmentation(Path(source)):
+            _export_segmentation(Path(source), output, options)
+            return
     manifest, agreement = export_artifact(source, output, options, note=note)
     say(f"wrote {output}")
     for name, value in summary(manifest, agreement, portable=portable):
@@ -136,8 +143,28 @@ def export(
     say(f"  {'run it':<10} lidcam localize {output} PICTURE -o FOLDER")
 
 
+def _export_segmentation(source: Path, output: Path, options: ExportOptions) -> None:
+    """Export the checkpoint of a segmentation network and say what was written."""
+    from lidcam_export.segmentation import export_segmentation
+
+    manifest, agreement = export_segmentation(
+        source, output, size=options.size, dynamic_size=options.dynamic_size, weights_license=options.weights_license,
+        note=note,
+    )  # fmt: skip
+    spec = manifest.input
+    say(f"wrote {output}")
+    say(f"  input      {spec.height}x{spec.width} uint8, {'any size' if spec.dynamic_size else 'this size only'}")
+    say(f"  classes    {len(manifest.class_names)} and the background; task segmentation")
+    say(
+        f"  checked    against PyTorch, {agreement.pictures}: logits {agreement.logits:.1e} (relative), label map "
+        f"{agreement.flipped:.1e} of pixels"
+    )
+    say(f"  run it     lidcam localize {output} PICTURE -o FOLDER")
+
+
 def summary(manifest: Manifest, agreement: Agreement, *, portable: bool) -> list[tuple[str, str]]:
     """What was written, line by line: name and value."""
+    assert manifest.cam is not None
     spec, cam, pas, source = manifest.input, manifest.cam, manifest.pas, manifest.source
     names = manifest.class_names
     shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")

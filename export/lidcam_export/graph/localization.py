@@ -42,6 +42,7 @@ class LocalizationGraph(nn.Module):
         super().__init__()
         replace_same_convolutions(source.module)
         self.network = source.module
+        assert manifest.cam is not None
         self.head = HEADS[manifest.cam.head](source.structure, manifest)
         self.manifest = manifest
         self.register_buffer("mean", torch.tensor(manifest.input.mean).view(1, 3, 1, 1))

@@ -26,6 +26,7 @@ class LinearHead(Head):
         super().__init__(structure, manifest)
         assert isinstance(structure, Structure)
         self._features = structure.features
+        assert manifest.cam is not None
         self._tap_threshold = manifest.cam.tap_threshold
         weight = structure.weight.float()
         self.register_buffer("weight", weight)

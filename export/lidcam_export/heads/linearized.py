@@ -28,6 +28,7 @@ class LinearizedHead(Head):
         super().__init__(structure, manifest)
         assert isinstance(structure, Tail)
         self._tail = structure
+        assert manifest.cam is not None
         self._nwc, self._top_k = manifest.cam.nwc, manifest.top_k
         size = (manifest.input.height, manifest.input.width)
         self.gradient = _trace_gradient(structure, size, manifest.top_k)

@@ -14,7 +14,7 @@ from lidcam_bench.data.records import Record
 
 from lidcam_export.precision.int8 import Feed, compute_layers, in_float
 from lidcam_rt.errors import InputError
-from lidcam_rt.localizer import load
+from lidcam_rt.loading import load_localizer
 from lidcam_rt.results import Failure
 
 __all__ = ["Gate", "Outcome", "Results", "compare_results", "localize_all", "most_to_blame"]
@@ -114,7 +114,7 @@ class Results:
 def localize_all(path: Path, records: Sequence[Record], tick: Callable[[], None] = lambda: None) -> Results:
     """Localize in every picture with ONNX Runtime on the CPU."""
     out = Results([], [])
-    with load(path, backend="onnxruntime", device="cpu") as localizer:
+    with load_localizer(path, backend="onnxruntime", device="cpu") as localizer:
         results = localizer.stream([record.image for record in records], keep_image=False)
         with closing(results):
             for result in results:

@@ -61,7 +61,8 @@ def _head(model: onnx.ModelProto) -> str:
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     if MANIFEST_KEY not in metadata:
         return "linear"
-    return Manifest.from_metadata(metadata, "the artifact").cam.head
+    cam = Manifest.from_metadata(metadata, "the artifact").cam
+    return "linear" if cam is None else cam.head
 
 
 def network_nodes(model: onnx.ModelProto) -> list[int]:

@@ -14,10 +14,11 @@ from lidcam_rt.artifact import InputSpec
 from lidcam_rt.augment import Augment
 from lidcam_rt.errors import InputError
 from lidcam_rt.files import file_sha256
-from lidcam_rt.localizer import Localizer, load
+from lidcam_rt.loading import load_localizer
+from lidcam_rt.localizer import Localizer
 from lidcam_training.checkpoint import load_checkpoint
 
-__all__ = ["CamNetwork", "averaged_cams", "in_batches", "open_network"]
+__all__ = ["CamNetwork", "CheckpointNetwork", "averaged_cams", "in_batches", "open_network"]
 
 Pixels = npt.NDArray[np.uint8]
 Cams = npt.NDArray[np.float32]
@@ -53,7 +54,16 @@ class CamNetwork(Protocol):
         ...
 
 
-class _Checkpoint:
+class CheckpointNetwork:
+    """A checkpoint of `lidcam train` in PyTorch. A `CamNetwork`.
+
+    Args:
+        path: the folder.
+
+    Attributes:
+        model: the classifier.
+    """
+
     def __init__(self, path: Path) -> None:
         checkpoint = load_checkpoint(path)
         meta = checkpoint.meta
@@ -69,15 +79,18 @@ class _Checkpoint:
         self._mean, self._std = torch.tensor(meta.mean).view(shape), torch.tensor(meta.std).view(shape)
 
     def signed(self, nwc: bool | None) -> bool:
+        """See `CamNetwork`."""
         return not (self._nwc if nwc is None else nwc)
 
-    def _features(self, batch: Pixels) -> torch.Tensor:
+    def features(self, batch: Pixels) -> torch.Tensor:
+        """F [N, C, h, w] of uint8 [N, H, W, 3]."""
         x = (torch.tensor(batch).permute(0, 3, 1, 2).float() - self._mean) / self._std
         return self.model.forward_features(x.contiguous(memory_format=torch.channels_last))
 
     @torch.inference_mode()
     def cams(self, batch: Pixels, classes: Sequence[Sequence[int]], *, nwc: bool | None) -> list[Cams]:
-        features, weight = self._features(batch).float(), self.model.head_weight.float()
+        """See `CamNetwork`."""
+        features, weight = self.features(batch).float(), self.model.head_weight.float()
         if not self.signed(nwc):
             weight = weight.clamp(min=0)
         return [
@@ -87,7 +100,8 @@ class _Checkpoint:
 
     @torch.inference_mode()
     def probabilities(self, batch: Pixels) -> npt.NDArray[np.float32]:
-        return self.model.pool_and_classify(self._features(batch)).sigmoid().float().numpy()
+        """See `CamNetwork`."""
+        return self.model.pool_and_classify(self.features(batch)).sigmoid().float().numpy()
 
 
 class _Artifact:
@@ -95,6 +109,7 @@ class _Artifact:
         manifest = localizer.manifest
         if not manifest.labels_input:
             raise InputError(f"{localizer.path} takes no labels: export it with the labels input")
+        assert manifest.cam is not None
         self._pipeline, self._top_k, self._nwc = localizer.pipeline, manifest.top_k, manifest.cam.nwc
         self.class_names, self.spec = manifest.class_names, manifest.input
         if self.spec.dtype != "uint8":
@@ -141,7 +156,7 @@ def open_network(path: Path) -> CamNetwork:
         ArtifactError: the artifact cannot be read.
         InputError: an artifact without the labels input.
     """
-    return _Checkpoint(path) if path.is_dir() else _Artifact(load(path))
+    return CheckpointNetwork(path) if path.is_dir() else _Artifact(load_localizer(path))
 
 
 def averaged_cams(

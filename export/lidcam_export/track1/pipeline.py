@@ -1,0 +1,248 @@
+"""One command: data, CAM network, pseudo labels, segmentation networks, artifacts, scores, table; each step resumes."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from lidcam_bench.data import ImageSet, open_data
+from lidcam_bench.evaluation.metric_set import MetricSet
+from lidcam_bench.evaluation.options import EvalOptions
+from lidcam_bench.evaluation.segmentation import evaluate_segmenter
+from lidcam_bench.metrics import SegmentationScores
+from lidcam_training.data.scenes import make_scenes, make_stamp_scenes
+from lidcam_training.fit import fit
+from lidcam_training.pseudo.gallery import gallery_sheet
+from lidcam_training.pseudo.network import open_network
+from lidcam_training.pseudo.options import PseudoOptions
+from lidcam_training.pseudo.run import pseudo_labels
+from lidcam_training.recipe import read_any_recipe
+
+from lidcam_cli.runs import RunFolder
+from lidcam_export.exporter import export_artifact
+from lidcam_export.options import ExportOptions
+from lidcam_export.segmentation import export_segmentation
+from lidcam_export.track1.rows import ROWS, SplitRows, blob_scores, choose, score_row, scored
+from lidcam_export.track1.table import write_table
+from lidcam_rt.errors import InputError
+from lidcam_rt.files import file_sha256, write_atomically
+from lidcam_rt.loading import load
+from lidcam_rt.segmentation import Segmenter
+from lidcam_rt.version import __version__
+
+__all__ = ["Track1Options", "run_track1"]
+
+#: Data sets that the command makes, with their makers.
+MADE = {"scenes": make_scenes, "scenes-stamps": make_stamp_scenes}
+BLOB = "centred blob"
+PREDICTED = "CAM label maps, predicted classes"
+NETWORKS = {"segment_pseudo": "network trained on pseudo labels", "segment_exact": "network trained on exact masks"}
+
+
+@dataclass(frozen=True)
+class Track1Options:
+    """How the pipeline is run.
+
+    Attributes:
+        data: a data set that can be made (scenes, scenes-stamps), or any that `open_data` opens, with label maps.
+        seeds: of the trainings; the table gives the mean over them.
+        sizes: (train, val, test) of made data; None: as `lidcam data make` has them.
+        source: folder of the objects of made data.
+        backgrounds: folder of the photographs of made data.
+        cam_recipe: of the CAM network.
+        segment_recipe: of both segmentation networks.
+        overrides: `cam.KEY=VALUE` or `segment.KEY=VALUE`, for the recipes.
+        limit: pseudo labels, and networks trained on label maps, of the first training pictures only; None: of all.
+            The CAM network has all of them.
+        replicates: bootstrap copies of the intervals.
+    """
+
+    data: str = "scenes"
+    seeds: tuple[int, ...] = (0,)
+    sizes: tuple[int, int, int] | None = None
+    source: Path | None = None
+    backgrounds: Path | None = None
+    cam_recipe: str = "scenes_lite0"
+    segment_recipe: str = "scenes_segment"
+    overrides: tuple[str, ...] = ()
+    limit: int | None = None
+    replicates: int = 200
+
+    def __post_init__(self) -> None:
+        if not self.seeds or len(set(self.seeds)) != len(self.seeds):
+            raise InputError(f"seeds: give different whole numbers, got {list(self.seeds)}")
+        wrong = [entry for entry in self.overrides if entry.partition(".")[0] not in ("cam", "segment")]
+        if wrong:
+            raise InputError(f"{wrong[0]}: write cam.KEY=VALUE or segment.KEY=VALUE")
+
+    def of(self, network: str) -> list[str]:
+        """The overrides of the recipe `cam` or `segment`."""
+        limit = [] if network == "cam" or self.limit is None else [f"data.limit={self.limit}"]
+        return limit + [entry.partition(".")[2] for entry in self.overrides if entry.startswith(f"{network}.")]
+
+
+def run_track1(out: Path, options: Track1Options, *, note: Callable[[str], None] = lambda _: None) -> dict[str, Any]:
+    """Run all steps, or those that are left.
+
+    Args:
+        out: folder; the same call again goes on where it was stopped.
+        options: how.
+        note: told what is done.
+
+    Returns:
+        What OUT/track1.json holds.
+
+    Raises:
+        LidcamError: of a step.
+    """
+    source = _data(out, options, note)
+    records = [_seed(out / f"seed{seed}", source, seed, options, note) for seed in options.seeds]
+    return write_table(out, options, source, records)
+
+
+def _data(out: Path, options: Track1Options, note: Callable[[str], None]) -> str:
+    """The data set, made where it is one that can be made."""
+    if options.data not in MADE:
+        return options.data
+    folder = out / "data"
+    if not (folder / "dataset.json").is_file():
+        note(f"data: making {options.data}")
+        sizes = {} if options.sizes is None else dict(zip(("train", "val", "test"), options.sizes, strict=True))
+        MADE[options.data](folder, source=options.source, backgrounds=options.backgrounds, **sizes)
+    return f"{options.data}:{folder}"
+
+
+def _seed(
+    folder: Path, source: str, seed: int, options: Track1Options, note: Callable[[str], None]
+) -> dict[str, Any]:
+    """All of one seed."""
+    more = [f"data.source={source}", f"seed={seed}"]
+    note(f"seed {seed}: CAM network ({options.cam_recipe})")
+    cam = read_any_recipe(options.cam_recipe, [*more, *options.of("cam")])
+    checkpoint = fit(cam, folder / "cam", progress=False)
+    rows = _map_rows(folder, checkpoint, source, options, note)
+    best = max((row for row in rows if row["crf"]), key=lambda row: row["val"]["mean_iou"])
+    note(f"seed {seed}: pseudo labels of {best['name']}")
+    train = open_data(source, "train")
+    network, chosen = open_network(checkpoint), _options(best["options"])
+    labels = pseudo_labels(network, train, folder / "pseudo", chosen, limit=options.limit)
+    if "picture_iou" in labels:
+        sheet = gallery_sheet(train.records, folder / "pseudo", labels["picture_iou"])
+        write_atomically(folder / "pseudo" / "gallery.png", sheet)
+    test = open_data(source, "test")
+    networks = {}
+    for name, given in (("segment_pseudo", [f"labels.folder={folder / 'pseudo'}"]), ("segment_exact", [])):
+        note(f"seed {seed}: {NETWORKS[name]} ({options.segment_recipe})")
+        recipe = read_any_recipe(options.segment_recipe, [*more, *given, *options.of("segment")])
+        trained = fit(recipe, folder / name, progress=False)
+        networks[NETWORKS[name]] = _network_row(folder, name, trained, test, options, note)
+    artifact = folder / "cam.onnx"
+    if not _is_of(artifact, checkpoint):
+        note(f"seed {seed}: exporting the CAM network")
+        best_options = _options(best["options"])
+        export_artifact(
+            str(checkpoint), artifact,
+            ExportOptions(nwc=best_options.nwc, percentile=best_options.percentile, theta=best_options.level, top_k=4),
+        )  # fmt: skip
+    metrics = json.loads((checkpoint / "checkpoint.json").read_text())["metrics"]
+    return {
+        "seed": seed, "rows": rows, "labels_of": best["name"], "labels_sha256": labels["labels_sha256"],
+        "networks": networks, "cam_metrics": metrics,
+    }  # fmt: skip
+
+
+def _options(values: dict[str, Any]) -> PseudoOptions:
+    """Options from JSON."""
+    plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+    return PseudoOptions(**plain)
+
+
+def _map_rows(
+    folder: Path, checkpoint: Path, source: str, options: Track1Options, note: Callable[[str], None]
+) -> list[dict[str, Any]]:
+    """The rows that are made of activation maps: one record each, kept as they are done."""
+    splits = {name: open_data(source, name) for name in ("val", "train", "test")}
+    identity = {
+        "run": "track1 rows",
+        "version": __version__,
+        "checkpoint": file_sha256(checkpoint / "model.safetensors"),
+        "data": {name: images.fingerprint() for name, images in splits.items()},
+        "replicates": options.replicates,
+        "limit": options.limit,
+        "rows": [dataclasses.asdict(row) for row in ROWS],
+    }
+    with RunFolder(folder / "rows", identity) as run:
+        done = {record["name"]: record for record in run.records()}
+        val = SplitRows(checkpoint, splits["val"])
+        train = SplitRows(checkpoint, splits["train"], limit=options.limit)
+        if BLOB not in done:
+            done[BLOB] = {
+                "name": BLOB, "options": None, "crf": False,
+                **{
+                    name: blob_scores(images, options.replicates, options.limit if name == "train" else None)
+                    for name, images in splits.items()
+                },
+            }  # fmt: skip
+            run.add(done[BLOB])
+        for row in ROWS:
+            if row.name in done:
+                continue
+            note(f"pseudo labels: {row.name}")
+            chosen, tried = choose(row, val)
+            record: dict[str, Any] = {
+                "name": row.name, "options": chosen.to_dict(), "crf": row.base.crf is not None, "tried": tried,
+                "val": score_row(chosen, val, options.replicates),
+                "train": score_row(chosen, train, options.replicates),
+            }  # fmt: skip
+            run.add(record)
+            done[row.name] = record
+        if PREDICTED not in done:
+            best = max((r for r in done.values() if r["crf"]), key=lambda r: r["val"]["mean_iou"])
+            note(f"test: CAM label maps of {best['name']}, true and predicted classes")
+            chosen = _options(best["options"])
+            scores = {
+                kind: score_row(chosen, SplitRows(checkpoint, splits["test"], predicted=predicted), options.replicates)
+                for kind, predicted in (("test", True), ("test, true classes", False))
+            }
+            done[PREDICTED] = {"name": PREDICTED, "options": best["options"], "crf": False, **scores}
+            run.add(done[PREDICTED])
+    return list(done.values())
+
+
+def _network_row(
+    folder: Path, name: str, checkpoint: Path, test: ImageSet, options: Track1Options, note: Callable[[str], None]
+) -> dict[str, Any]:
+    """A segmentation network exported and scored on test in the runtime."""
+    artifact = folder / f"{name}.onnx"
+    if not _is_of(artifact, checkpoint):
+        note(f"exporting {artifact.name}")
+        export_segmentation(checkpoint, artifact)
+    out = folder / f"eval_{name}"
+    with load(artifact) as segmenter:
+        assert isinstance(segmenter, Segmenter)
+        evaluate_segmenter(segmenter, test, out, EvalOptions(metrics=("track1",), replicates=options.replicates))
+    sums = MetricSet(("track1",), options.replicates, len(test.class_names) + 1)
+    with np.load(out / "state.npz", allow_pickle=False) as arrays:
+        sums.restore({key: arrays[key] for key in arrays.files if key != "done"})
+    metric = sums.metrics["track1"]
+    assert isinstance(metric, SegmentationScores)
+    return {"test": scored(metric), "artifact_sha256": file_sha256(artifact)}
+
+
+def _is_of(artifact: Path, checkpoint: Path) -> bool:
+    """Whether an artifact was exported from the weights of a checkpoint."""
+    from lidcam_rt.artifact import read_manifest
+    from lidcam_rt.errors import ArtifactError
+
+    try:
+        manifest = read_manifest(artifact)
+    except ArtifactError:
+        return False
+    digest = file_sha256(checkpoint / "model.safetensors")
+    return manifest.source.weights_sha256 == digest and manifest.package_version == __version__
+

@@ -1,0 +1,172 @@
+"""An artifact on an engine: loading it, its life, and what Localizer and Segmenter share."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from lidcam_rt.artifact import Manifest
+from lidcam_rt.backends import Backend, manifest_of, open_backend
+from lidcam_rt.errors import InputError
+from lidcam_rt.image import MAX_PIXELS
+from lidcam_rt.pipeline import Pipeline
+
+__all__ = ["Loaded", "checked_manifest", "load_again", "open_loaded"]
+
+_Kind = TypeVar("_Kind", bound="Loaded")
+
+
+class Loaded:
+    """An artifact on an engine, to be called with pictures: what Localizer and Segmenter share.
+
+    It may be used from several threads. It is a context manager; after `close` it cannot be used.
+
+    Args:
+        backend: the engine.
+        manifest: the artifact's manifest.
+        path: the artifact.
+        max_pixels: pictures of more pixels are refused.
+        strict: of `load`.
+        deadline: seconds that the first run of the network may take; None: any time.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        manifest: Manifest,
+        *,
+        path: Path | None = None,
+        max_pixels: int = MAX_PIXELS,
+        strict: bool = True,
+        deadline: float | None = None,
+    ) -> None:
+        limits: dict[str, Any] = {"max_pixels": max_pixels, "strict": strict, "deadline": deadline}
+        self._pipeline: Pipeline | None = Pipeline(manifest, backend, name=str(path or "the artifact"), **limits)
+        self._manifest = manifest
+        self._process = os.getpid()
+        self._loaded_with: dict[str, Any] | None = None
+        self._lock = threading.Lock()
+        self._description = self._pipeline.engine
+        self.path = path
+
+    @property
+    def manifest(self) -> Manifest:
+        """The artifact's manifest."""
+        return self._manifest
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """One name per class."""
+        return self._manifest.class_names
+
+    @property
+    def pipeline(self) -> Pipeline:
+        """The steps of a localization, for callers that combine them differently (evaluation, serving).
+
+        Raises:
+            InputError: it is closed, or was made in another process.
+        """
+        if os.getpid() != self._process:
+            raise InputError(
+                f"this {type(self).__name__} came here by fork, and its engine's threads did not: load the artifact in "
+                "each process or give it to processes that are started with the method `spawn`"
+            )
+        pipeline = self._pipeline
+        if pipeline is None:
+            raise InputError(
+                f"this {type(self).__name__} is closed: load the artifact again, or use it inside its `with` block"
+            )
+        return pipeline
+
+    @property
+    def backend(self) -> Backend:
+        """The engine.
+
+        Raises:
+            InputError: it is closed.
+        """
+        return self.pipeline.backend
+
+    @property
+    def device(self) -> str:
+        """Where it runs: `cpu` or `cuda:INDEX`."""
+        return self.backend.device
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._pipeline is None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled as the path and the options of `load`: the other process loads the artifact again."""
+        _ = self.pipeline
+        if self._loaded_with is None or self.path is None:
+            raise InputError(
+                f"this {type(self).__name__} was not made by load: only a path and options of load can be pickled"
+            )
+        return load_again, (type(self), self.path.absolute(), self._loaded_with)
+
+    def __repr__(self) -> str:
+        state = "closed" if self.closed else self._description
+        name = self.path.name if self.path else ""
+        return f"<{type(self).__name__} {name} ({state}, {len(self.class_names)} classes)>"
+
+    def __enter__(self) -> Self:
+        _ = self.pipeline
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Free the engine. May be called twice; calls that are under way in other threads end normally."""
+        with self._lock:
+            pipeline, self._pipeline = self._pipeline, None
+        del pipeline  # the last user frees the engine: another thread may be inside run()
+
+
+def checked_manifest(path: str | os.PathLike[str]) -> Manifest:
+    """The manifest of what `load` was given.
+
+    Raises:
+        InputError: it is no path.
+        ArtifactError: it is no artifact or engine.
+    """
+    if not isinstance(path, (str, os.PathLike)):
+        raise InputError(f"load needs the path of an artifact or engine, got {type(path).__name__}: write it to a file")
+    return manifest_of(path)
+
+
+def open_loaded(
+    kind: type[_Kind],
+    path: str | os.PathLike[str],
+    manifest: Manifest,
+    *,
+    backend: str = "auto",
+    device: str = "auto",
+    threads: int = 0,
+    precision: str = "auto",
+    max_pixels: int = MAX_PIXELS,
+    strict: bool = True,
+    deadline: float | None = None,
+) -> _Kind:
+    """Start an engine on an artifact; the options are those of `lidcam_rt.load`."""
+    if isinstance(max_pixels, bool) or not isinstance(max_pixels, int) or max_pixels < 1:
+        raise InputError(f"max_pixels must be a positive number of pixels, got {max_pixels!r}")
+    if deadline is not None and not (isinstance(deadline, (int, float)) and deadline > 0):
+        raise InputError(f"deadline must be a number of seconds above 0, got {deadline!r}")
+    asked: dict[str, Any] = {"backend": backend, "device": device, "threads": threads, "precision": precision}
+    limits: dict[str, Any] = {"max_pixels": max_pixels, "strict": strict, "deadline": deadline}
+    loaded = kind(open_backend(path, manifest, **asked), manifest, path=Path(path), **limits)
+    loaded._loaded_with = {**asked, **limits}
+    return loaded
+
+
+def load_again(kind: type[_Kind], path: Path, options: dict[str, Any]) -> _Kind:
+    """What a pickle calls in the other process."""
+    return open_loaded(kind, path, checked_manifest(path), **options)

@@ -1,0 +1,75 @@
+"""`lidcam_rt.load`: from a file to what runs it, by the task that its manifest names."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from lidcam_rt.errors import InputError
+from lidcam_rt.image import MAX_PIXELS
+from lidcam_rt.loaded import checked_manifest, open_loaded
+from lidcam_rt.localizer import Localizer
+
+if TYPE_CHECKING:
+    from lidcam_rt.segmentation import Segmenter
+
+__all__ = ["load", "load_localizer"]
+
+
+def load(
+    path: str | os.PathLike[str],
+    *,
+    backend: str = "auto",
+    device: str = "auto",
+    threads: int = 0,
+    precision: str = "auto",
+    max_pixels: int = MAX_PIXELS,
+    strict: bool = True,
+    deadline: float | None = None,
+) -> Localizer | Segmenter:
+    """Load an artifact: a Localizer, or for task `segmentation` a Segmenter.
+
+    Args:
+        path: an .onnx file made by `lidcam export`, or an .engine file made by `lidcam build`.
+        backend: `auto`, `onnxruntime` or `openvino` (artifacts), `tensorrt` (engines). `auto` is TensorRT for engines;
+            for artifacts ONNX Runtime, but on the CPU OpenVINO for those of `lidcam quantize` in int8, where it is
+            installed; where the first lacks the precision, the installed engine that has it.
+        device: `auto`, `cpu`, `cuda` or `cuda:INDEX`. What is asked for is what runs: there is no silent
+            change to the CPU.
+        threads: threads of one network call on the CPU; 0: one per usable core.
+        precision: of the network's arithmetic: `auto` (as exported or built), `fp32`, or `bf16` (OpenVINO; faster where
+            the processor has AMX or AVX-512-BF16, and less exact).
+        max_pixels: pictures of more pixels are refused.
+        strict: refuse pictures of which data is missing or damaged; False: localize in what can be read of them, and
+            say what was missing in the result.
+        deadline: seconds that the first run of the network may take, for artifacts of unknown origin, whose graph may
+            never end; None: any time.
+
+    Raises:
+        ArtifactError: the file is missing, damaged, not a lidcam artifact, or of a newer schema.
+        BackendError: the backend or device is not available here.
+        MissingExtraError: the backend is not installed.
+        InputError: an argument is not recognised.
+    """
+    manifest = checked_manifest(path)
+    options: dict[str, Any] = {
+        "backend": backend, "device": device, "threads": threads, "precision": precision, "max_pixels": max_pixels,
+        "strict": strict, "deadline": deadline,
+    }  # fmt: skip
+    if manifest.task == "segmentation":
+        from lidcam_rt.segmentation import Segmenter
+
+        return open_loaded(Segmenter, path, manifest, **options)
+    return open_loaded(Localizer, path, manifest, **options)
+
+
+def load_localizer(path: str | os.PathLike[str], **options: Any) -> Localizer:
+    """As `load`, for callers that need activation maps.
+
+    Raises:
+        InputError: it is a segmentation network, besides what `load` raises.
+    """
+    manifest = checked_manifest(path)
+    if manifest.task == "segmentation":
+        raise InputError(f"{os.fspath(path)} is a segmentation network and has no activation maps: give a classifier's")
+    return open_loaded(Localizer, path, manifest, **options)
