@@ -77,7 +77,7 @@ void warm_up(const Device& device) {
        {"lidcam_crf_words", "lidcam_crf_clear", "lidcam_crf_vertices", "lidcam_crf_neighbours", "lidcam_crf"})
     function(Image::crf, name);
   if (device.major >= 9) {
-    function(Image::pas, "lidcam_pas_cluster");
+    for (const char* name : {"lidcam_pas_cluster", "lidcam_pas_kept"}) function(Image::pas, name);
     function(Image::crf, "lidcam_crf_cluster");
   }
 }

@@ -13,8 +13,6 @@ pas::cuda::Args arguments_of(const pas::PasOptions& options, int h, int w, int h
   return {h, w, height, width, pas::percentile_milli(options), pas::theta_micro(options), pas::flags(options), 0};
 }
 
-int common_divisor(int a, int b) { return b ? common_divisor(b, a % b) : a; }
-
 }  // namespace
 
 void launch_pas(Stream stream, const float* cam, int64_t count, int h, int w, int height, int width,
@@ -25,24 +23,37 @@ void launch_pas(Stream stream, const float* cam, int64_t count, int h, int w, in
   const Device& device = scope.device();
 
   pas::cuda::Args args = arguments_of(options, h, w, height, width);
-  // What does not fit is made again for every use (weights) or read from global memory (the map).
-  const int64_t taps = int64_t(width / common_divisor(w, width)) + height / common_divisor(h, height);
-  const int64_t wanted = pas::cuda::kFixedBytes + taps * pas::cuda::kTapBytes + int64_t(h) * w * 4;
-  args.shared_bytes = int(std::min<int64_t>(wanted, device.shared_limit));
-
+  pas::cuda::Taps taps;  // as many as are used
+  make_taps(args, &taps);
   Launch how;
   how.block = pas::cuda::kThreads;
-  how.shared = unsigned(args.shared_bytes);
   how.stream = stream;
+  const auto share = [&](unsigned blocks) {
+    how.cluster = blocks;
+    args.shared_bytes = int(std::min<int64_t>(pas::cuda::shared_bytes(args, int(blocks)), device.shared_limit));
+    how.shared = unsigned(args.shared_bytes);
+  };
   // Blocks share a map where the device has clusters, as long as all of them run at once.
+  const char* kernel = "lidcam_pas";
+  share(1);
   if (device.major >= 9) {
-    unsigned limit = 8;
-    while (limit > 1 && unsigned(height) < 4 * limit) limit /= 2;
-    how.cluster = cluster_for(function(Image::pas, "lidcam_pas_cluster"), how, count, limit, device);
+    const bool aligned = (reinterpret_cast<uintptr_t>(map) | reinterpret_cast<uintptr_t>(mask)) % 4 == 0;
+    unsigned blocks = 8;
+    while (blocks > 1 && unsigned(height) < 4 * blocks) blocks /= 2;
+    for (; blocks > 1; blocks /= 2) {
+      share(blocks);
+      const bool keeps = aligned && fits_registers(args, int(blocks), int(how.block)) &&
+                         pas::cuda::shared_bytes(args, int(blocks)) <= args.shared_bytes;
+      kernel = keeps ? "lidcam_pas_kept" : "lidcam_pas_cluster";
+      how.grid = blocks;
+      if (count <= max_clusters(function(Image::pas, kernel), how, device)) break;
+      kernel = "lidcam_pas";
+      share(1);
+    }
   }
   how.grid = unsigned(count) * how.cluster;
-  void* arguments[] = {&cam, &args, &map, &mask, &threshold};
-  launch(function(Image::pas, how.cluster > 1 ? "lidcam_pas_cluster" : "lidcam_pas"), how, arguments);
+  void* arguments[] = {&cam, &args, &taps, &map, &mask, &threshold};
+  launch(function(Image::pas, kernel), how, arguments);
 }
 
 void launch_pas_words(Stream stream, const float* cam, int64_t count, int h, int w, int height, int width,

@@ -23,6 +23,15 @@ __device__ inline uint32_t warp_sum(uint32_t mine) {
 #endif
 }
 
+__device__ inline uint32_t warp_or(uint32_t mine) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+  return __reduce_or_sync(0xffffffffu, mine);
+#else
+  for (int d = 16; d; d /= 2) mine |= __shfl_xor_sync(0xffffffffu, mine, d);
+  return mine;
+#endif
+}
+
 __device__ inline uint32_t warp_max(uint32_t mine) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
   return __reduce_max_sync(0xffffffffu, mine);

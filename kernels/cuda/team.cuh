@@ -9,6 +9,8 @@ struct Block {
   __device__ int size() const { return 1; }
   __device__ void sync() const { __syncthreads(); }
   __device__ void sync_remote() const {}
+  __device__ void arrive() const {}
+  __device__ void wait() const {}
   template <class T>
   __device__ const T* at(const T* p, int) const {
     return p;
@@ -23,6 +25,9 @@ struct Cluster {
   __device__ void sync() const { group.sync(); }
   // No block may leave, or write what others read, before they have read it.
   __device__ void sync_remote() const { group.sync(); }
+  // The same in two halves: what others read of this block has been read once all have called arrive.
+  __device__ void arrive() const { __cluster_barrier_arrive(); }
+  __device__ void wait() const { __cluster_barrier_wait(); }
   template <class T>
   __device__ const T* at(const T* p, int rank) const {
     return group.map_shared_rank(const_cast<T*>(p), rank);

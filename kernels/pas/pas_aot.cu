@@ -33,5 +33,6 @@ extern "C" __global__ void LIDCAM_AOT_CLUSTER __launch_bounds__(512)
   const Args args{h, w, height, width, percentile_milli, theta_micro, flags, shared_bytes};
   const Team team;
   const int64_t i = blockIdx.x / team.size(), n = int64_t(height) * width;
-  pas_map<uint32_t>(team, cam + i * h * w, args, map + i * n, mask + i * n, threshold + i, lidcam_pas_aot_shared);
+  pas_map<uint32_t, false>(team, cam + i * h * w, args, nullptr, map + i * n, mask + i * n, threshold + i,
+                           lidcam_pas_aot_shared);
 }

@@ -2,6 +2,12 @@
 #pragma once
 #include <cstdint>
 
+#if defined(__CUDACC__)
+#define LIDCAM_EITHER __host__ __device__
+#else
+#define LIDCAM_EITHER
+#endif
+
 namespace lidcam::pas::cuda {
 
 enum Flag : int32_t {
@@ -10,6 +16,7 @@ enum Flag : int32_t {
   kRaw = 4,        // where `raw`
   kLinear = 8,     // interpolation `linear`
   kIntegers = 16,  // words are int32 instead of float32 (only where outputs are words)
+  kTaps = 32,      // the launch brings the weights of the resize
 };
 
 struct Args {
@@ -20,8 +27,78 @@ struct Args {
   int shared_bytes;  // dynamic shared memory of the launch
 };
 
-// Shared memory, bytes: fixed; per distinct weight of an axis; the map itself. The last two are used where they fit.
-constexpr int kFixedBytes = 8960, kTapBytes = 20;
+// Weights and first source of one output of one axis; source k is clamp(base + k - 1). Linear: outer weights are 0.
+struct Tap {
+  float weight[4];
+  int base;
+};
+
+// Output `i` of an axis. In float64, so that the host and every device make the same weights.
+LIDCAM_EITHER inline Tap make_tap(int n_in, int n_out, bool linear, int i) {
+  const int64_t numerator = (2 * int64_t(i) + 1) * n_in - n_out, denominator = 2 * int64_t(n_out);
+  int64_t base = numerator / denominator;
+  if (numerator - base * denominator < 0) --base;
+  const double t = double(numerator - base * denominator) / double(denominator);
+  if (linear) return {{0.0f, float(1.0 - t), float(t), 0.0f}, int(base)};
+  const double a = -0.75, u = t + 1.0, v = 1.0 - t, z = 2.0 - t;
+  return {{float(((a * u - 5.0 * a) * u + 8.0 * a) * u - 4.0 * a), float(((a + 2.0) * t - (a + 3.0)) * t * t + 1.0),
+           float(((a + 2.0) * v - (a + 3.0)) * v * v + 1.0), float(((a * z - 5.0 * a) * z + 8.0 * a) * z - 4.0 * a)},
+          int(base)};
+}
+
+// Outputs of an axis `period` apart have equal weights, and sources `step` apart.
+LIDCAM_EITHER inline int common_divisor(int a, int b) {
+  while (b) {
+    const int c = a % b;
+    a = b;
+    b = c;
+  }
+  return a;
+}
+
+// The weights of both axes where their periods are as short as this.
+constexpr int kGivenTaps = 64;
+struct Taps {
+  Tap across[kGivenTaps], down[kGivenTaps];
+};
+LIDCAM_EITHER inline bool taps_fit(const Args& a) {
+  return a.width / common_divisor(a.w, a.width) <= kGivenTaps && a.height / common_divisor(a.h, a.height) <= kGivenTaps;
+}
+inline void make_taps(Args& a, Taps* taps) {
+  if (!taps_fit(a)) return;
+  a.flags |= kTaps;
+  const int across = a.width / common_divisor(a.w, a.width), down = a.height / common_divisor(a.h, a.height);
+  for (int i = 0; i < across; ++i) taps->across[i] = make_tap(a.w, a.width, a.flags & kLinear, i);
+  for (int i = 0; i < down; ++i) taps->down[i] = make_tap(a.h, a.height, a.flags & kLinear, i);
+}
+
 constexpr int kThreads = 512;
+constexpr int kColumns = 4;    // that a thread resizes together
+constexpr int kKeptRows = 10;  // of so many columns, that a thread may keep in registers
+
+// Shared memory, bytes: fixed, then as far as they fit all together: the weights, the activation map and its rows
+// resized along x that a block needs; else the weights, then the map.
+constexpr int kFixedBytes = 9984, kTapBytes = 20;
+
+LIDCAM_EITHER inline int64_t tap_count(const Args& a) {
+  return int64_t(a.width / common_divisor(a.w, a.width)) + a.height / common_divisor(a.h, a.height);
+}
+// A map and `rows` rows resized along x.
+LIDCAM_EITHER inline int64_t row_bytes(const Args& a, int64_t rows) {
+  return (tap_count(a) * kTapBytes + int64_t(a.h) * a.w * 4 + 15) / 16 * 16 + 4 * rows * ((a.width + 3) / 4 * 4);
+}
+// For a map shared by so many blocks.
+inline int64_t shared_bytes(const Args& a, int blocks) {
+  const int64_t rows = (a.height + blocks - 1) / blocks, sources = ((rows - 1) * a.h + a.height - 1) / a.height + 4;
+  return kFixedBytes + row_bytes(a, sources < a.h ? sources : a.h);
+}
+// Whether each thread can keep its part of the resized map in registers, given that shared_bytes() are there and that
+// both outputs begin at a multiple of four bytes.
+inline bool fits_registers(const Args& a, int blocks, int threads) {
+  const int rows = (a.height + blocks - 1) / blocks, groups = (a.width + kColumns - 1) / kColumns;
+  if (groups > threads || a.width % kColumns) return false;
+  const int parts = threads / groups < rows ? threads / groups : rows;
+  return (rows + parts - 1) / parts <= kKeptRows;
+}
 
 }  // namespace lidcam::pas::cuda

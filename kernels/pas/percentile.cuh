@@ -12,12 +12,15 @@ constexpr int kBins = 2048, kCopies = 8;
 constexpr int64_t kScale = 100000;
 
 struct Scratch {
-  float low[32], high[32], team_low, team_high;
+  uint32_t bins[kBins];
+  uint32_t counts[256];  // of bytes: the copies together
+  uint32_t low[32], high[32], team_low, team_high;
   uint32_t sums[32], smallest[32], team_smallest;
   uint32_t bin[2], below[2], inside[2];
+  uint32_t facts[32];
 };
 
-static_assert(sizeof(Scratch) + kBins * sizeof(uint32_t) <= kFixedBytes, "pas_args.h");
+static_assert(sizeof(Scratch) <= kFixedBytes && kFixedBytes % 16 == 0, "pas_args.h");
 
 struct Rank {
   uint32_t low, next;
@@ -30,29 +33,32 @@ __device__ inline Rank rank_of(int percentile_milli, int64_t n) {
 }
 
 // For two ranks: the bin that holds each, how many values lie below that bin, how many in it. All threads call it;
-// count(bin) may read other blocks. The blocks of the team have met when it returns.
-template <class Team, class Count>
-__device__ void locate(const Team& team, Scratch* s, int bins, uint32_t first_rank, uint32_t second_rank, Count count) {
+// count(bin) may read other blocks. The threads of the block have met when it returns.
+template <class Count>
+__device__ void locate(Scratch* s, int bins, uint32_t first_rank, uint32_t second_rank, Count count) {
   const int per = (bins + blockDim.x - 1) / blockDim.x, first = threadIdx.x * per;
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-  uint32_t mine = 0;
-  for (int b = first; b < min(first + per, bins); ++b) mine += count(b);
+  const uint32_t alone = first < bins ? count(first) : 0;
+  uint32_t mine = alone;
+  for (int b = first + 1; b < min(first + per, bins); ++b) mine += count(b);
   const uint32_t up_to = lidcam::cuda::warp_inclusive_sum(mine);
   if (lane == 31) s->sums[warp] = up_to;
   __syncthreads();
-  uint32_t before = up_to - mine;
-  for (int i = 0; i < warp; ++i) before += s->sums[i];
+  const uint32_t before = up_to - mine + lidcam::cuda::warp_sum(lane < warp ? s->sums[lane] : 0);
   for (int r = 0; r < 2; ++r) {
     const uint32_t rank = r ? second_rank : first_rank;
     if (rank < before || rank - before >= mine) continue;
-    uint32_t below = before, inside;
+    uint32_t below = before, inside = alone;
     int b = first;
-    for (; inside = count(b), rank - below >= inside; ++b) below += inside;
+    for (; rank - below >= inside; inside = count(b)) {
+      below += inside;
+      ++b;
+    }
     s->bin[r] = uint32_t(b);
     s->below[r] = below;
     s->inside[r] = inside;
   }
-  team.sync();
+  __syncthreads();
 }
 
 // Order of keys = order of floats; both zeros have one key.
@@ -63,13 +69,16 @@ __device__ inline uint32_t key_of(float v) {
 __device__ inline float float_of(uint32_t key) { return __uint_as_float(key & 0x80000000u ? key & 0x7fffffffu : ~key); }
 
 // The percentile of floats by radix select: each(f) calls f(value) for the values of this block. Bins are 0 on entry.
+// When it returns, other blocks may still read this one's memory.
 template <class Team, class Each>
-__device__ float float_standard(const Team& team, Scratch* s, uint32_t* bins, Rank rank, Each each) {
+__device__ float float_standard(const Team& team, Scratch* s, Rank rank, Each each) {
+  uint32_t* const bins = s->bins;
   uint32_t prefix = 0, low = rank.low, inside = 0;
 #pragma unroll 1
   for (int pass = 0; pass < 3; ++pass) {
     const int shift = pass == 0 ? 21 : pass == 1 ? 10 : 0, bits = pass == 2 ? 10 : 11;
     if (pass) {
+      team.sync_remote();
       for (int b = threadIdx.x; b < kBins; b += blockDim.x) bins[b] = 0;
       __syncthreads();
     }
@@ -78,7 +87,7 @@ __device__ float float_standard(const Team& team, Scratch* s, uint32_t* bins, Ra
       if (pass == 0 || key >> (shift + bits) == prefix) atomicAdd(&bins[key >> shift & ((1u << bits) - 1)], 1u);
     });
     team.sync();
-    locate(team, s, 1 << bits, low, low, [&](int b) {
+    locate(s, 1 << bits, low, low, [&](int b) {
       uint32_t total = 0;
       for (int r = 0; r < team.size(); ++r) total += team.at(bins, r)[b];
       return total;
@@ -104,7 +113,6 @@ __device__ float float_standard(const Team& team, Scratch* s, uint32_t* bins, Ra
     }
     team.sync();
     for (int r = 0; r < team.size(); ++r) smallest = min(smallest, *team.at(&s->team_smallest, r));
-    team.sync_remote();
     b = float_of(smallest);
   }
   // rem / 100000 in float32 is the float64 quotient rounded: no quotient of these is near enough to a tie.

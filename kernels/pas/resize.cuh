@@ -1,5 +1,5 @@
-// The resize of PaS on the GPU. The resized map is never stored: a sweep walks down the columns and makes each value
-// again from four row values held in registers.
+// The resize of PaS on the GPU. The resized map is in no memory: its rows resized along x lie in shared memory, and a
+// value is made from four of them, once into registers where a thread's part is small, else whenever it is needed.
 #pragma once
 #include <cstdint>
 
@@ -7,27 +7,13 @@
 
 namespace lidcam::pas::cuda {
 
-constexpr int kColumns = 4;  // that a thread resizes together
-
-// Weights and first source of one output of one axis; source k is clamp(base + k - 1). Linear: outer weights are 0.
-struct Tap {
-  float weight[4];
-  int base;
-};
-
 static_assert(sizeof(Tap) == kTapBytes, "pas_args.h");
 
-__host__ __device__ inline int common_divisor(int a, int b) {
-  while (b) {
-    const int c = a % b;
-    a = b;
-    b = c;
-  }
-  return a;
-}
+struct alignas(16) Four {
+  float v[kColumns];
+};
 
-// One axis. Outputs `period` apart have equal weights and sources `step` apart: the table holds one period, and only
-// these few weights are evaluated in float64.
+// One axis. The table holds one period, so that only these few weights are evaluated in float64.
 struct Axis {
   int n_in, n_out, period, step;
   bool linear;
@@ -39,24 +25,30 @@ struct Axis {
     step = in / divisor;
   }
   // A call, not inlined: it is rare, and six sweeps would each hold a copy.
-  __device__ __noinline__ Tap make(int i) const {
-    const int64_t numerator = (2 * int64_t(i) + 1) * n_in - n_out, denominator = 2 * int64_t(n_out);
-    int64_t base = numerator / denominator;
-    if (numerator - base * denominator < 0) --base;
-    const double t = double(numerator - base * denominator) / double(denominator);
-    if (linear) return {{0.0f, float(1.0 - t), float(t), 0.0f}, int(base)};
-    const double a = -0.75, u = t + 1.0, v = 1.0 - t, z = 2.0 - t;
-    return {{float(((a * u - 5.0 * a) * u + 8.0 * a) * u - 4.0 * a), float(((a + 2.0) * t - (a + 3.0)) * t * t + 1.0),
-             float(((a + 2.0) * v - (a + 3.0)) * v * v + 1.0), float(((a * z - 5.0 * a) * z + 8.0 * a) * z - 4.0 * a)},
-            int(base)};
-  }
+  __device__ __noinline__ Tap make(int i) const { return make_tap(n_in, n_out, linear, i); }
   // Output `phase` of the period, moved by `shift` sources.
   __device__ Tap tap(int phase, int shift) const {
     Tap t = table ? table[phase] : make(phase);
     t.base += shift;
     return t;
   }
+  // The first source of output i, with nothing evaluated in float64; (2 i + 1) n_in + n_out <= 2^31.
+  __device__ int base(int i) const {
+    return int(((2u * uint32_t(i) + 1u) * uint32_t(n_in) + uint32_t(n_out)) / (2u * uint32_t(n_out))) - 1;
+  }
+  __device__ Tap at(int i) const {
+    const int turn = i / period;
+    return tap(i - turn * period, turn * step);
+  }
 };
+
+__device__ inline float weighted(float a, float b, float c, float d, const Tap& t) {
+  float v = a * t.weight[0];
+  v = v + b * t.weight[1];
+  v = v + c * t.weight[2];
+  v = v + d * t.weight[3];
+  return v;
+}
 
 struct Resizer {
   Axis across, down;
@@ -65,63 +57,172 @@ struct Resizer {
   __device__ float row_value(int row, const Tap& t) const {
     const float* in = cam + int64_t(row) * across.n_in;
     const int last = across.n_in - 1;
-    float v = in[min(max(t.base - 1, 0), last)] * t.weight[0];
-    v = v + in[min(max(t.base, 0), last)] * t.weight[1];
-    v = v + in[min(max(t.base + 1, 0), last)] * t.weight[2];
-    v = v + in[min(max(t.base + 2, 0), last)] * t.weight[3];
-    return v;
+    return weighted(in[min(max(t.base - 1, 0), last)], in[min(max(t.base, 0), last)], in[min(max(t.base + 1, 0), last)],
+                    in[min(max(t.base + 2, 0), last)], t);
   }
+};
 
-  // visit(y, x, n, v): v[0..n) are the values at (y, x..x+n), every value of rows [begin, end) once.
-  template <class Visit>
-  __device__ void sweep(int begin, int end, Visit visit) const {
-    const int groups = (across.n_out + kColumns - 1) / kColumns;
-    const int parts = max(1, min(int(blockDim.x) / groups, end - begin));
+// The rows [first, first + count) of the activation map that output rows [begin, end) need, resized along x.
+struct Rows {
+  float* data;
+  int first, count, stride;
+
+  __device__ Rows(const Axis& down, int begin, int end, int width) : data(nullptr), stride((width + 3) / 4 * 4) {
+    const int last = down.n_in - 1;
+    first = min(max(down.base(begin) - 1, 0), last);
+    count = end > begin ? min(max(down.base(end - 1) + 2, 0), last) - first + 1 : 0;
+  }
+  // Columns past the edge repeat the last.
+  __device__ void fill(const Resizer& resizer) const {
+    const int parts = max(1, min(int(blockDim.x) / stride, count));
 #pragma unroll 1
-    for (int item = threadIdx.x; item < groups * parts; item += blockDim.x) {
-      const int part = item / groups, x = (item - part * groups) * kColumns, n = min(kColumns, across.n_out - x);
-      int phases[kColumns], shifts[kColumns];
+    for (int item = threadIdx.x; item < stride * parts; item += blockDim.x) {
+      const int part = item / stride, x = item - part * stride;
+      const Tap t = resizer.across.at(min(x, resizer.across.n_out - 1));
+#pragma unroll 4
+      for (int row = part; row < count; row += parts) data[row * stride + x] = resizer.row_value(first + row, t);
+    }
+  }
+  __device__ const Four& four(int row, int x) const {
+    return *reinterpret_cast<const Four*>(data + (row - first) * stride + x);
+  }
+};
+
+// A thread's rows of kColumns columns.
+struct Item {
+  int x, n, begin, end;
+
+  __device__ Item(int item, int groups, int parts, int width, int first, int stop) {
+    const int part = item / groups;
+    x = (item - part * groups) * kColumns;
+    n = min(kColumns, width - x);
+    begin = first + int(int64_t(stop - first) * part / parts);
+    end = first + int(int64_t(stop - first) * (part + 1) / parts);
+  }
+};
+
+__device__ inline int groups_of(int width) { return (width + kColumns - 1) / kColumns; }
+__device__ inline int parts_of(int groups, int rows) { return max(1, min(int(blockDim.x) / groups, rows)); }
+
+// Three ways to the values of rows [begin, end): each(visit) calls visit(slot, y, x, n, v), v[0..n) the values at
+// (y, x..x+n), every value once and always from the same thread.
+
+// Kept in registers; slot < kKeptRows is known to the compiler. For a width of whole groups of columns.
+struct Kept {
+  static constexpr bool kSlots = true;
+  float v[kKeptRows][kColumns];
+  int x, begin, rows;
+
+  __device__ Kept(const Resizer& resizer, const Rows& source, int first, int stop) {
+    const int groups = groups_of(resizer.across.n_out), parts = parts_of(groups, stop - first);
+    const Item item(threadIdx.x, groups, parts, resizer.across.n_out, first, stop);
+    const bool active = int(threadIdx.x) < groups * parts;
+    x = item.x;
+    begin = item.begin;
+    rows = active ? item.end - item.begin : 0;
+    const Axis& down = resizer.down;
+    const int last = down.n_in - 1;
+    int turn = begin / down.period, phase = begin - turn * down.period, held = 0;
+    Four a{}, b{}, c{}, d{};
 #pragma unroll
-      for (int c = 0; c < kColumns; ++c) {
-        const int column = min(x + c, across.n_out - 1), turn = column / across.period;
-        phases[c] = column - turn * across.period;
-        shifts[c] = turn * across.step;
-      }
-      float rows[4][kColumns] = {};
-      int y = begin + int(int64_t(end - begin) * part / parts);
-      const int stop = begin + int(int64_t(end - begin) * (part + 1) / parts);
-      int turn = y / down.period, phase = y - turn * down.period, held = -8;
-#pragma unroll 1
-      for (; y < stop; ++y) {
+    for (int i = 0; i < kKeptRows; ++i) {
+      if (i < rows) {
         const Tap t = down.tap(phase, turn * down.step);
-        held = max(held, t.base - 4);
-#pragma unroll 1
-        while (held < t.base) {
-          ++held;
-          const int row = min(max(held + 2, 0), down.n_in - 1);
-#pragma unroll
-          for (int c = 0; c < kColumns; ++c) {
-            rows[0][c] = rows[1][c];
-            rows[1][c] = rows[2][c];
-            rows[2][c] = rows[3][c];
-            rows[3][c] = row_value(row, across.tap(phases[c], shifts[c]));
-          }
+        if (i == 0 || t.base != held) {
+          held = t.base;
+          a = source.four(min(max(held - 1, 0), last), x);
+          b = source.four(min(max(held, 0), last), x);
+          c = source.four(min(max(held + 1, 0), last), x);
+          d = source.four(min(max(held + 2, 0), last), x);
         }
-        float v[kColumns];
 #pragma unroll
-        for (int c = 0; c < kColumns; ++c) {
-          v[c] = rows[0][c] * t.weight[0];
-          v[c] = v[c] + rows[1][c] * t.weight[1];
-          v[c] = v[c] + rows[2][c] * t.weight[2];
-          v[c] = v[c] + rows[3][c] * t.weight[3];
-        }
-        visit(y, x, n, v);
+        for (int k = 0; k < kColumns; ++k) v[i][k] = weighted(a.v[k], b.v[k], c.v[k], d.v[k], t);
         if (++phase == down.period) {
           phase = 0;
           ++turn;
         }
       }
     }
+  }
+  template <class Visit>
+  __device__ void each(Visit visit) const {
+#pragma unroll
+    for (int i = 0; i < kKeptRows; ++i)
+      if (i < rows) visit(i, begin + i, x, kColumns, v[i]);
+  }
+};
+
+// Made anew from four row values in registers, which come from get(row, x).
+template <class Get>
+struct Swept {
+  static constexpr bool kSlots = false;
+  const Resizer& resizer;
+  int first, stop;
+  Get get;
+
+  template <class Visit>
+  __device__ void each(Visit visit) const {
+    const Axis& down = resizer.down;
+    const int groups = groups_of(resizer.across.n_out), parts = parts_of(groups, stop - first);
+#pragma unroll 1
+    for (int number = threadIdx.x; number < groups * parts; number += blockDim.x) {
+      const Item item(number, groups, parts, resizer.across.n_out, first, stop);
+      const auto column = get.column(item.x);
+      Four rows[4] = {};
+      int y = item.begin, turn = y / down.period, phase = y - turn * down.period, held = -8;
+#pragma unroll 1
+      for (; y < item.end; ++y) {
+        const Tap t = down.tap(phase, turn * down.step);
+        held = max(held, t.base - 4);
+#pragma unroll 1
+        while (held < t.base) {
+          ++held;
+          rows[0] = rows[1];
+          rows[1] = rows[2];
+          rows[2] = rows[3];
+          rows[3] = get(min(max(held + 2, 0), down.n_in - 1), column);
+        }
+        float v[kColumns];
+#pragma unroll
+        for (int c = 0; c < kColumns; ++c) v[c] = weighted(rows[0].v[c], rows[1].v[c], rows[2].v[c], rows[3].v[c], t);
+        visit(0, y, item.x, item.n, v);
+        if (++phase == down.period) {
+          phase = 0;
+          ++turn;
+        }
+      }
+    }
+  }
+};
+
+struct FromRows {
+  Rows rows;
+  __device__ int column(int x) const { return x; }
+  __device__ Four operator()(int row, int x) const { return rows.four(row, x); }
+};
+
+// Where the rows do not fit into shared memory: from the activation map itself.
+struct FromMap {
+  const Resizer& resizer;
+  struct Column {
+    int phases[kColumns], shifts[kColumns];
+  };
+  __device__ Column column(int x) const {
+    Column result;
+#pragma unroll
+    for (int c = 0; c < kColumns; ++c) {
+      const int at = min(x + c, resizer.across.n_out - 1), turn = at / resizer.across.period;
+      result.phases[c] = at - turn * resizer.across.period;
+      result.shifts[c] = turn * resizer.across.step;
+    }
+    return result;
+  }
+  __device__ Four operator()(int row, const Column& column) const {
+    Four v;
+#pragma unroll
+    for (int c = 0; c < kColumns; ++c)
+      v.v[c] = resizer.row_value(row, resizer.across.tap(column.phases[c], column.shifts[c]));
+    return v;
   }
 };
 

@@ -59,7 +59,7 @@ def _run(command: list[str]) -> None:
     assert done.returncode == 0, f"{' '.join(command)}\n{done.stderr}"
 
 
-BARRIER = re.compile(r"__syncthreads\(\);|team\.sync(?:_remote)?\(\);")
+BARRIER = re.compile(r"__syncthreads\(\);|team\.(?:sync|sync_remote|arrive|wait)\(\);")
 
 
 def with_switches(folder: Path) -> dict[str, list[str]]:

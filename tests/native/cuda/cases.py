@@ -14,7 +14,7 @@ from lidcam_rt.crf import CrfOptions
 from lidcam_rt.pas import PasOptions, pas_reference
 from lidcam_rt.pas.options import INTERPOLATIONS, MODES, PRECISIONS, WHERES
 
-FIXED_BYTES = 8960  # kFixedBytes of kernels/pas/pas_args.h
+FIXED_BYTES = 9984  # kFixedBytes of kernels/pas/pas_args.h
 INTEGERS = 16
 
 
@@ -51,7 +51,7 @@ def _pas(rng):
         bits = settings.kernel_integers()[2] | INTEGERS * (k == 1)
         result = pas_reference(cam, high, settings)
         threads, cluster = 96 if number % 2 else 64, 1 << (flags + k) % 3
-        shared = (32768, 9200, FIXED_BYTES)[(k + flags) % 3]
+        shared = (32768, 10200, FIXED_BYTES)[(k + flags) % 3]
         yield (0, *low, *high, milli, micro, bits, threads, cluster, shared, 2), cam, result.map, result.mask, (
             result.threshold
         )

@@ -33,15 +33,29 @@ inline Grid grid(int64_t maps, int threads, int cluster, int shared, int order, 
           seed};
 }
 
+inline void pas(Grid g, const std::string& name, const float* cam, PasArgs args, const lidcam::pas::cuda::Taps& taps,
+                uint8_t* map, uint8_t* mask, float* threshold) {
+  const auto kernel = name == "lidcam_pas"        ? lidcam_pas
+                      : name == "lidcam_pas_kept" ? lidcam_pas_kept
+                                                  : lidcam_pas_cluster;
+  const auto* given = &taps;
+  lidcam::shim::launch(g, [] { return lidcam_pas_shared; }, [=] { kernel(cam, args, *given, map, mask, threshold); });
+}
+
+// The kernel that the launcher would take with so many blocks per map and threads, except that values are not kept
+// where there is no room for the rows.
 inline void pas(Grid g, const float* cam, PasArgs args, uint8_t* map, uint8_t* mask, float* threshold) {
-  lidcam::shim::launch(
-      g, [] { return lidcam_pas_shared; },
-      [=] {
-        if (g.cluster > 1)
-          lidcam_pas_cluster(cam, args, map, mask, threshold);
-        else
-          lidcam_pas(cam, args, map, mask, threshold);
-      });
+  using namespace lidcam::pas::cuda;
+  Taps taps;
+  std::memset(&taps, 0xff, sizeof taps);
+  make_taps(args, &taps);
+  const bool keeps =
+      fits_registers(args, g.cluster, int(g.threads)) && shared_bytes(args, g.cluster) <= int64_t(g.shared);
+  pas(g,
+      keeps           ? "lidcam_pas_kept"
+      : g.cluster > 1 ? "lidcam_pas_cluster"
+                      : "lidcam_pas",
+      cam, args, taps, map, mask, threshold);
 }
 
 inline void pas_aot(Grid g, const float* cam, PasArgs a, uint32_t* map, uint32_t* mask, float* threshold) {

@@ -28,9 +28,10 @@ void run_by_name(const std::string& name, unsigned blocks, unsigned rows, unsign
   last_threads = int(threads);
   on_cpu::Grid g = on_cpu::grid(blocks / cluster, int(threads), int(cluster), int(shared), order, seed);
   g.rows = rows;
-  if (name == "lidcam_pas" || name == "lidcam_pas_cluster") {
-    on_cpu::pas(g, argument<const float*>(a, 0), argument<on_cpu::PasArgs>(a, 1), argument<uint8_t*>(a, 2),
-                argument<uint8_t*>(a, 3), argument<float*>(a, 4));
+  if (name == "lidcam_pas" || name == "lidcam_pas_cluster" || name == "lidcam_pas_kept") {
+    on_cpu::pas(g, name, argument<const float*>(a, 0), argument<on_cpu::PasArgs>(a, 1),
+                argument<lidcam::pas::cuda::Taps>(a, 2), argument<uint8_t*>(a, 3), argument<uint8_t*>(a, 4),
+                argument<float*>(a, 5));
   } else if (name == "lidcam_pas_aot") {
     on_cpu::PasArgs args{};
     int* const fields[] = {&args.h,           &args.w,     &args.height,      &args.width, &args.percentile_milli,
@@ -62,11 +63,11 @@ void run_by_name(const std::string& name, unsigned blocks, unsigned rows, unsign
   }
 }
 
-constexpr int kFunctions = 12;
-const char* const kNames[kFunctions] = {"lidcam_pas",          "lidcam_pas_cluster",    "lidcam_pas_aot",
-                                        "lidcam_mask_bits",    "lidcam_map_bits",       "lidcam_boxes",
-                                        "lidcam_crf",          "lidcam_crf_cluster",    "lidcam_crf_clear",
-                                        "lidcam_crf_vertices", "lidcam_crf_neighbours", "lidcam_crf_words"};
+constexpr int kFunctions = 13;
+const char* const kNames[kFunctions] = {
+    "lidcam_pas",          "lidcam_pas_cluster",    "lidcam_pas_kept", "lidcam_pas_aot",     "lidcam_mask_bits",
+    "lidcam_map_bits",     "lidcam_boxes",          "lidcam_crf",      "lidcam_crf_cluster", "lidcam_crf_clear",
+    "lidcam_crf_vertices", "lidcam_crf_neighbours", "lidcam_crf_words"};
 std::atomic<int> shared_limits[kFunctions];  // less what every launch may have
 // Calls so far: cuInit, modules loaded, primary contexts retained, limits of shared memory set, pools made, memory
 // taken of a pool, memory taken otherwise, waits for events.

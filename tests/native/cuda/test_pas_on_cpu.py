@@ -14,7 +14,7 @@ from lidcam_rt.pas import PasOptions, pas, pas_reference
 from lidcam_rt.pas.options import INTERPOLATIONS, MODES, PRECISIONS, WHERES
 
 COMBINATIONS = list(itertools.product(MODES, PRECISIONS, WHERES, INTERPOLATIONS))
-FIXED_BYTES = 8960
+FIXED_BYTES = 9984
 KINDS = ["plain", "huge", "largest", "denormal", "nan", "inf", "constant", "ties", "step", "zeros"]
 
 
@@ -84,7 +84,7 @@ def cams(draw, side=40):
 @given(
     cams(), st.tuples(st.integers(1, 110), st.integers(1, 110)), st.floats(0, 100), st.floats(0, 1),
     st.sampled_from(COMBINATIONS), st.sampled_from([32, 64, 96]), st.sampled_from([1, 1, 2, 4]),
-    st.sampled_from([FIXED_BYTES, 10000, 49152]), st.integers(0, 2), st.integers(0, 1000),
+    st.sampled_from([FIXED_BYTES, 11000, 49152]), st.integers(0, 2), st.integers(0, 1000),
 )  # fmt: skip
 def test_kernel_equals_reference(
     kernels, cam, size, percentile, theta, combination, threads, cluster, shared, order, seed
@@ -130,6 +130,30 @@ def test_kernel_equals_cpu_kernel_at_full_size(kernels, combination):
     size = [(384, 352), (353, 384), (231, 1024)][number % 3]
     found = run(kernels, cam, size, combination, threads=256 + 256 * (number % 2), cluster=[1, 8][number // 2 % 2])
     same(found, pas(cam, size, options(combination)))
+
+
+# In 8 blocks of 512 threads, a thread has 4 values of 96x96: with all the shared memory they stay in registers; with
+# room for the weights and the map alone each is made from the map; with no room, weights too. In 2 blocks of 64 threads
+# it has 72, made from the resized rows.
+@pytest.mark.parametrize(("cluster", "threads", "shared"), [
+    (8, 512, 49152), (8, 512, FIXED_BYTES + 640 + 2304), (8, 512, FIXED_BYTES), (2, 64, 49152),
+])  # fmt: skip
+def test_every_way_to_the_values(kernels, cluster, threads, shared):
+    cam = np.random.default_rng(5).gamma(1.0, size=(1, 1, 24, 24)).astype(np.float32)
+    for combination in COMBINATIONS:
+        found = run(kernels, cam, (96, 96), combination, threads=threads, cluster=cluster, shared=shared)
+        same(found, pas(cam, (96, 96), options(combination)))
+
+
+# Bytes at both sides of every step: the division decides where the two factors differ.
+def test_bytes_next_to_a_step(kernels):
+    steps = np.arange(256, dtype=np.float32) / np.float32(255)
+    for scale in (1.0, 3.7, 1e-3, 7e29, 2e-31, 1e-40):
+        values = np.concatenate([np.nextafter(steps, np.float32(-1)), steps, np.nextafter(steps, np.float32(2))])
+        cam = (values.clip(0, 1) * np.float32(scale)).reshape(1, 1, 16, 48)
+        for precision in PRECISIONS:
+            combination = ("threshold", precision, "resized", "linear")
+            same(run(kernels, cam, (16, 48), combination), pas(cam, (16, 48), options(combination)))
 
 
 @pytest.mark.parametrize(

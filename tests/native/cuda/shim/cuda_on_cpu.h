@@ -114,9 +114,17 @@ template <class T>
 T atomicCAS(T* p, T expected, T v) {
   return lidcam::shim::update(p, [expected, v](T old) { return old == expected ? v : old; });
 }
+inline void __cluster_barrier_arrive() { lidcam::shim::arrive_at_cluster(); }
+inline void __cluster_barrier_wait() { lidcam::shim::wait_for_cluster(); }
 inline void __threadfence() {}
 inline void __threadfence_block() {}
 
+// Rounded towards zero, by the error of the rounded sum.
+inline float __fadd_rz(float a, float b) {
+  const float sum = a + b;
+  const double error = (double(a) + double(b)) - double(sum);  // exact for the sums that the kernels take
+  return error != 0 && (error < 0) == (sum > 0) ? std::nextafter(sum, 0.0f) : sum;
+}
 inline unsigned __float_as_uint(float v) { return unsigned(lidcam::shim::to_bits(v)); }
 inline float __uint_as_float(unsigned v) { return lidcam::shim::from_bits<float>(v); }
 inline int __float_as_int(float v) { return int(lidcam::shim::to_bits(v)); }

@@ -49,6 +49,8 @@ struct Fiber {
   dim3 thread;
   unsigned number = 0;  // within the block
   Block* block = nullptr;
+  bool arrived = false;  // at the barrier of its cluster, of this generation, without waiting
+  uint64_t generation = 0;
   std::function<bool()> waits;  // empty, or true while the fiber may not go on
   std::unique_ptr<char[]> stack;
 #if defined(__SANITIZE_ADDRESS__)
@@ -184,12 +186,26 @@ inline unsigned meet(int kind, bool vote) {
   return block.result;
 }
 
-inline void meet_cluster() {
-  Cluster& cluster = *self().block->cluster;
+inline void arrive_at_cluster() {
+  Fiber& fiber = self();
+  Cluster& cluster = *fiber.block->cluster;
+  if (fiber.arrived) fail("a thread arrives twice at the barrier of its cluster");
+  fiber.arrived = true;
+  fiber.generation = cluster.generation;
   ++cluster.arrived;
-  const uint64_t generation = cluster.generation;
   cluster.release();
+}
+inline void wait_for_cluster() {
+  Fiber& fiber = self();
+  Cluster& cluster = *fiber.block->cluster;
+  if (!fiber.arrived) fail("a thread waits at the barrier of its cluster without having arrived");
+  fiber.arrived = false;
+  const uint64_t generation = fiber.generation;
   wait_while([&cluster, generation] { return cluster.generation == generation; });
+}
+inline void meet_cluster() {
+  arrive_at_cluster();
+  wait_for_cluster();
 }
 
 // The lanes of `mask` meet and see what each gave.
