@@ -152,7 +152,7 @@ class PrecisionSpec(_Spec):
         made_of: SHA-256 of the float32 artifact.
         float_layers: convolutions and matrix products that were left in float32, by node.
         weight_bits: int8: 8, or 7 for processors without VNNI, whose products of 8 bits can saturate.
-        calibration: int8: how the ranges of activations were taken from pictures: `minmax`, `percentile` or `entropy`.
+        calibration: int8: how the ranges of activations were taken from pictures: `minmax`.
         calibration_pictures: int8: how many pictures.
         calibration_sha256: int8: SHA-256 over the SHA-256 of each of their files, in the order of use.
         agreement: with the float32 artifact on held-out pictures: top1, mask_iou, pictures.
@@ -162,7 +162,7 @@ class PrecisionSpec(_Spec):
     made_of: _Sha256
     float_layers: tuple[str, ...] = ()
     weight_bits: Literal[7, 8] | None = None
-    calibration: Literal["minmax", "percentile", "entropy"] | None = None
+    calibration: Literal["minmax"] | None = None
     calibration_pictures: int | None = Field(default=None, ge=1)
     calibration_sha256: _Sha256 | None = None
     agreement: dict[str, float] | None = None

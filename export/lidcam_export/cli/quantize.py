@@ -27,10 +27,6 @@ def quantize(
     ] = None,
     precision: Annotated[Literal["int8", "fp16"], typer.Option(metavar="NAME", help="int8 or fp16.")] = "int8",
     pictures: Annotated[int, typer.Option(metavar="COUNT", help="Pictures used for calibration.")] = 100,
-    method: Annotated[
-        Literal["minmax", "percentile", "entropy"],
-        typer.Option(metavar="NAME", help="Ranges of activations: minmax, percentile or entropy."),
-    ] = "minmax",
     reduce_range: Annotated[
         bool, typer.Option("--reduce-range", help="Weights of 7 bits, for processors without VNNI.")
     ] = False,
@@ -79,7 +75,6 @@ def quantize(
         precision=precision,
         calibration=calibration,
         pictures=pictures,
-        method=method,
         reduce_range=reduce_range,
         held_out=held_out,
         held_out_pictures=held_out_pictures,
@@ -93,7 +88,7 @@ def quantize(
     say(f"wrote {output}: {model.stat().st_size / 1e6:.1f} MB in float32, {output.stat().st_size / 1e6:.1f} MB now")
     if made.network == "int8":
         kept = f"{len(made.float_layers)} layers left in float32" if made.float_layers else "every layer quantized"
-        say(f"int8, calibrated on {made.calibration_pictures} pictures ({made.calibration}); {kept}")
+        say(f"int8, calibrated on {made.calibration_pictures} pictures; {kept}")
     say(_summary(outcome) if outcome is not None else "not compared with float32: give --held-out FOLDER")
 
 

@@ -46,16 +46,14 @@ def compute_layers(model: onnx.ModelProto) -> tuple[str, ...]:
     return tuple(node.name for i in network_nodes(model) if (node := model.graph.node[i]).op_type in _LAYERS)
 
 
-def to_int8(
-    model: onnx.ModelProto, feeds: Iterable[Feed], *, method: str = "minmax", reduce_range: bool = False
-) -> onnx.ModelProto:
+def to_int8(model: onnx.ModelProto, feeds: Iterable[Feed], *, reduce_range: bool = False) -> onnx.ModelProto:
     """Quantize the network of an artifact; inputs, outputs and manifest do not change.
 
     Args:
         model: a float32 artifact.
-        feeds: inputs of the graph for calibration, at least one.
-        method: how ranges of activations are taken from what they are on the pictures: `minmax`, `percentile`
-            (99.999%) or `entropy`.
+        feeds: inputs of the graph for calibration, at least one. Activations get the range from their lowest to their
+            highest value. (Its other methods hold every
+            activation of every picture in memory.)
         reduce_range: weights of 7 bits. Processors without VNNI add pairs of products in 16 bits, which 8 bits of
             weights can saturate: wrong values, without any message.
 
@@ -64,7 +62,6 @@ def to_int8(
     """
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 
-    methods = {"minmax": "MinMax", "percentile": "Percentile", "entropy": "Entropy"}
     plain, taken = _without_pas(model)
     names = [plain.graph.node[i].name for i in network_nodes(plain)]
     if not compute_layers(plain) or "" in names or len(set(names)) != len(names):
@@ -83,7 +80,7 @@ def to_int8(
                 activation_type=QuantType.QUInt8,
                 weight_type=QuantType.QInt8,
                 nodes_to_quantize=names,
-                calibrate_method=CalibrationMethod[methods[method]],
+                calibrate_method=CalibrationMethod.MinMax,
                 # Activations that a clamp to 8 bits makes needless: engines leave them out, `in_float` needs them.
                 extra_options={"QDQKeepRemovableActivations": True},
             )

@@ -36,7 +36,6 @@ class QuantizeOptions:
         precision: `int8` or `fp16`.
         calibration: int8: folder of pictures, or a data set as for `lidcam eval`, like those of the service.
         pictures: how many of them are used for calibration.
-        method: int8: `minmax`, `percentile` or `entropy`.
         reduce_range: int8: weights of 7 bits, for processors without VNNI.
         held_out: pictures to compare on; None: those of `calibration` that were not used for it.
         held_out_pictures: how many of them.
@@ -48,7 +47,6 @@ class QuantizeOptions:
     precision: Literal["int8", "fp16"] = "int8"
     calibration: Path | None = None
     pictures: int = 100
-    method: Literal["minmax", "percentile", "entropy"] = "minmax"
     reduce_range: bool = False
     held_out: Path | None = None
     held_out_pictures: int = 200
@@ -128,9 +126,9 @@ def quantize_artifact(
     if options.precision == "fp16":
         lower, made = to_half(model), PrecisionSpec(network="fp16", made_of=sha256)
     else:
-        note(f"calibrating on {len(calibration)} pictures ({options.method})")
+        note(f"calibrating on {len(calibration)} pictures")
         reader = _Calibration(calibration, manifest)
-        lower = to_int8(model, reader, method=options.method, reduce_range=options.reduce_range)
+        lower = to_int8(model, reader, reduce_range=options.reduce_range)
         layers = _float_layers(model, lower, options, calibration, manifest, note)
         if layers:
             note(f"left in float32: {', '.join(layers)}")
@@ -140,7 +138,7 @@ def quantize_artifact(
             made_of=sha256,
             float_layers=layers,
             weight_bits=7 if options.reduce_range else 8,
-            calibration=options.method,
+            calibration="minmax",
             calibration_pictures=reader.count,
             calibration_sha256=reader.digest,
         )
@@ -264,8 +262,8 @@ def _refusal(
     named = ", ".join(f"{name} ({100 * share:.0f}% of the error)" for name, share in blame)
     count = options.float_worst + len([entry for entry in blame if entry[1] > 0.02])
     return (
-        f"{text}Most to blame: {named}. Leave them in float32: --float-worst {max(1, count)}; or calibrate with "
-        "another --method, or on more pictures that are like those of the service"
+        f"{text}Most to blame: {named}. Leave them in float32: --float-worst {max(1, count)}; or calibrate on "
+        "more pictures, like those of the service"
     )
 
 
