@@ -43,6 +43,13 @@ class Agreement:
     top1: float
     identity: float = 0.0
 
+    def __str__(self) -> str:
+        """As the summary of an export and its errors say it."""
+        return (
+            f"{self.pictures}: logits {self.logits:.1e}, CAM {self.cam:.1e} (relative), map {self.map} of 255, "
+            f"mask {self.mask_flipped:.1e} of pixels; mean of map + offset = logit to {self.identity:.1e}"
+        )
+
     @property
     def holds(self) -> bool:
         """Whether the file may be written: the same classes, and no more than rounding between the rest."""

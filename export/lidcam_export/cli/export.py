@@ -193,9 +193,7 @@ def summary(manifest: Manifest, agreement: Agreement, *, portable: bool) -> list
         ("graph", f"{nodes.traced} nodes as traced, {nodes.written} as written" if nodes else "not counted"),
         (
             "checked",
-            f"against PyTorch, {agreement.pictures}: logits {agreement.logits:.1e}, CAM {agreement.cam:.1e} "
-            f"(relative), map {agreement.map} of 255, mask {agreement.mask_flipped:.1e} of pixels; "
-            f"mean of map + offset = logit to {agreement.identity:.1e}",
+            f"against PyTorch, {agreement}",
         ),
     ]
 
