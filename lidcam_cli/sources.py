@@ -8,8 +8,8 @@ import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from lidcam_cli.folders import FolderPictures, find_pictures
 from lidcam_rt.errors import DataError, InputError
-from lidcam_rt.image.folders import FolderPictures, find_pictures
 from lidcam_rt.image.sources import on_disk
 
 __all__ = ["find_images"]

@@ -14,6 +14,7 @@ import onnx
 from lidcam_bench.data import open_data
 from lidcam_bench.data.records import Record
 
+from lidcam_cli.folders import find_pictures
 from lidcam_export.precision.gate import Gate, Outcome, compare_results, localize_all, most_to_blame
 from lidcam_export.precision.half import to_half
 from lidcam_export.precision.int8 import Feed, compute_layers, in_float, to_int8
@@ -21,7 +22,6 @@ from lidcam_rt.artifact import Manifest, NodeCounts, PrecisionSpec, read_manifes
 from lidcam_rt.errors import ExportError, ImageError, InputError
 from lidcam_rt.files import file_sha256, replacing
 from lidcam_rt.image import decode, network_input
-from lidcam_rt.image.folders import find_pictures
 
 __all__ = ["QuantizeOptions", "quantize_artifact", "read_pictures", "split"]
 

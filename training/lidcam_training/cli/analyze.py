@@ -35,9 +35,9 @@ def analyze(
     from lidcam_bench.data.mask_forms import common_form
 
     from lidcam_cli.console import note, say
+    from lidcam_cli.folders import find_pictures
     from lidcam_rt.errors import DataError, ImageError
     from lidcam_rt.files import output_folder, write_atomically
-    from lidcam_rt.image.folders import find_pictures
     from lidcam_training.checkpoint import load_checkpoint
     from lidcam_training.data.loader import read_picture
     from lidcam_training.phenomena import measure_phenomena

@@ -24,8 +24,8 @@ from lidcam_bench.data.labels import Labels, read_labels
 from lidcam_bench.data.mask_forms import MaskForm, common_form, require_object
 from lidcam_bench.data.masks import MaskFile
 from lidcam_bench.data.records import ImageSet, Record
+from lidcam_cli.folders import find_pictures
 from lidcam_rt.errors import DataError
-from lidcam_rt.image.folders import find_pictures
 
 __all__ = ["masks_by_picture", "read_folder"]
 

@@ -7,10 +7,10 @@ import artifacts
 import pytest
 from PIL import Image
 
+from lidcam_cli.folders import find_pictures
 from lidcam_cli.runs import RunFolder
 from lidcam_rt.errors import DataError
 from lidcam_rt.files import output_folder
-from lidcam_rt.image.folders import find_pictures
 
 
 def make(folder: Path, *names: str) -> Path:
