@@ -10,7 +10,7 @@ PYTEST := python -m pytest -q -p no:cacheprovider -n $(WORKERS)
 # Tests of what must work where torch is not installed; all others run in the full environment.
 TORCHLESS := $(addprefix tests/,lidcam_rt lidcam_cli lidcam_crf lidcam_bench docs/test_guides_without_torch.py)
 
-.PHONY: demo test quick lint fuzz clean
+.PHONY: demo test quick bench lint fuzz clean
 demo: .venv/.demo-ready
 	.venv/bin/python tools/demo.py out/demo
 
@@ -29,6 +29,15 @@ fuzz: .venv/.test-ready
 	.venv/bin/$(PYTEST) --hypothesis-profile=default -m hypothesis tests
 	.venv/bin/python tests/hostile/fuzz.py --inputs 1000000 --seconds 3600 --seed $$$$ --findings out/findings
 	.venv/bin/python tests/hostile/kills.py --kills 20
+
+# The suites that need no data set, one after the other on a quiet machine (an hour), and the page of results.
+# NAME tells the machine in the names of the files: make bench NAME=2core_epyc
+NAME ?= here
+bench: .venv/.test-ready
+	for suite in bench_growth bench_track3; do .venv/bin/python benchmarks/suites/$$suite.py --write $${suite#bench_}_$(NAME); done
+	LIDCAM_BENCH_OUT=benchmarks/results/pas_$(NAME).json .venv/bin/python -m pytest -q -p no:cacheprovider benchmarks/suites/bench_pas.py
+	.venv/bin/python -m pytest -q -p no:cacheprovider benchmarks/suites/bench_stream.py benchmarks/suites/bench_import.py
+	.venv/bin/python benchmarks/render.py
 
 lint: .venv/.test-ready
 	.venv/bin/ruff check .
