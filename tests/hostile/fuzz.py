@@ -28,7 +28,7 @@ from mutate import mutate  # noqa: E402
 from targets import TARGETS, Target  # noqa: E402
 
 #: Seconds of processor time that one input may take (a busy machine hangs nobody), bytes of memory that a worker may
-#: have, and seconds by the clock after which an input counts as asleep for good.
+#: take, and seconds by the clock after which an input counts as asleep for good.
 PATIENCE, MEMORY, ASLEEP = 10, 6 << 30, 300
 
 
@@ -51,7 +51,9 @@ def _work(target: Target, folder: Path, seed: int, start: int, stop: int, until:
     from lidcam_rt.errors import LidcamError
 
     warnings.simplefilter("ignore")
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    # A fork has its parent's address space already, which is large where other tests have loaded large libraries.
+    limit = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize() + MEMORY
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     signal.signal(signal.SIGPROF, _alarm)
     seeds = target.seeds(folder)
