@@ -61,7 +61,7 @@ lint: .venv/.test-ready
 	@echo "== setting up .venv-runtime: the runtime without torch (once)"
 	$(PYTHON) -m venv .venv-runtime
 	@tools/fetch_ort_headers.sh || echo "the operator library for ONNX Runtime may be left out"
-	.venv-runtime/bin/$(PIP) -e '.[eval,bench,crf-oracle,dev]' 'onnx>=1.18'
+	.venv-runtime/bin/$(PIP) -e '.[eval,bench,crf-oracle,dev]' 'onnx>=1.21'
 	@touch $@
 
 clean:

@@ -6,6 +6,7 @@ A target passes if it gives a result or raises a `LidcamError`; anything else is
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import io
 import json
 import os
@@ -214,42 +215,95 @@ def _submission(data: bytes, folder: Path) -> object:
     return check_submission(path, sorted((_data_set(folder) / "images").iterdir()), track=3)
 
 
-def _journals(folder: Path) -> list[bytes]:
-    out = _localized(folder)
-    return [(out / "results.jsonl").read_bytes()]
-
-
-def _localized(folder: Path) -> Path:
+def _run(*arguments: object) -> int:
+    """The exit status of a command."""
     from lidcam_cli.main import main
 
-    out = folder / "run"
-    if not out.exists():
-        model = artifacts.build(folder / "tiny.onnx", top_k=2)
-        with _quiet():
-            try:
-                main(["localize", str(model), str(_data_set(folder) / "images"), "-o", str(out)])
-            except SystemExit as end:
-                assert not end.code, end.code
-        shutil.copytree(out, folder / "run-good")
-    return out
-
-
-def _resume(data: bytes, folder: Path) -> object:
-    """Goes on in a folder whose journal came from somebody else; nothing may be written outside of it."""
-    from lidcam_cli.main import main
-
-    out = _localized(folder)
-    shutil.rmtree(out)
-    shutil.copytree(folder / "run-good", out)
-    (out / "results.jsonl").write_bytes(data)
-    outside = sorted(folder.iterdir())
     with _quiet():
         try:
-            main(["localize", str(folder / "tiny.onnx"), str(_data_set(folder) / "images"), "-o", str(out)])
+            main([str(argument) for argument in arguments])
         except SystemExit as end:
-            assert end.code in (None, 0, 2, 3, 6, 8), end.code
-    assert sorted(folder.iterdir()) == outside, "a file was written outside of the output folder"
-    return None
+            return int(end.code or 0)
+    return 0
+
+
+def _started(folder: Path, verb: str) -> tuple[object, ...]:
+    """The command of a run in `folder`/run, which was run to its end once and is kept as `folder`/run-good."""
+    model, data = folder / "tiny.onnx", _data_set(folder)
+    more = (data / "images",) if verb == "localize" else ("--data", data)
+    command = (verb, model, *more, "-o", folder / "run")
+    if not (folder / "run-good").exists():
+        artifacts.build(model, top_k=2)
+        assert _run(*command) == 0
+        shutil.copytree(folder / "run", folder / "run-good")
+    return command
+
+
+def _of_run(verb: str, name: str) -> Callable[[Path], list[bytes]]:
+    def seeds(folder: Path) -> list[bytes]:
+        _started(folder, verb)
+        return [(folder / "run-good" / name).read_bytes()]
+
+    return seeds
+
+
+def _resume(verb: str, name: str, *without: str) -> Callable[[bytes, Path], object]:
+    """Goes on in a folder of which one file came from somebody else; nothing may be written outside of it."""
+
+    def read(data: bytes, folder: Path) -> object:
+        command, out = _started(folder, verb), folder / "run"
+        shutil.rmtree(out)
+        shutil.copytree(folder / "run-good", out)
+        for other in without:
+            (out / other).unlink()
+        (out / name).write_bytes(data)
+        outside = sorted(folder.iterdir())
+        status = _run(*command)
+        assert status in (0, 2, 3, 6, 8), status
+        assert sorted(folder.iterdir()) == outside, "a file was written outside of the output folder"
+        return None
+
+    return read
+
+
+def _checkpoints(folder: Path) -> list[bytes]:
+    import torch
+    from lidcam_training.checkpoint import CheckpointMeta, save_checkpoint
+    from lidcam_training.models import ClassifierSpec, build_classifier
+
+    torch.set_num_threads(1)
+    spec = ClassifierSpec("lidcam_seresnet_small", num_classes=2)
+    meta = CheckpointMeta(spec, ("cat", "dog"), (64, 48), recipe={"seed": 3}, metrics={"val_loss": 0.5})
+    return [(save_checkpoint(build_classifier(spec), meta, folder / "c") / "checkpoint.json").read_bytes()]
+
+
+def _checkpoint(data: bytes, folder: Path) -> object:
+    """The SHA-256 is made to fit, so that what is behind it is reached."""
+    from lidcam_training.checkpoint import _digest, load_checkpoint
+
+    with contextlib.suppress(ValueError, RecursionError):
+        record = json.loads(data)
+        if isinstance(record, dict):
+            data = json.dumps({**record, "sha256": _digest(record)}).encode()
+    (folder / "c" / "checkpoint.json").write_bytes(data)
+    return load_checkpoint(folder / "c")
+
+
+def _states(folder: Path) -> list[bytes]:
+    import torch
+    from lidcam_training.tensor_file import write_tensor_file
+
+    keeper = {"_Keeper": {"rows": [{"epoch": 0}], "resume": (1, 0), "finished": False}}
+    write_tensor_file(folder / "s", {"epoch": 1, "callbacks": keeper, 3: [torch.arange(6.0).view(2, 3), None]})
+    return [(folder / "s").read_bytes()]
+
+
+def _state(data: bytes, folder: Path) -> object:
+    from lidcam_training.state import PlainCheckpoints, read_progress
+
+    (folder / "s").write_bytes(data)
+    read_progress(folder / "s", "_Keeper")
+    return PlainCheckpoints().load_checkpoint(folder / "s")
 
 
 @contextlib.contextmanager
@@ -266,6 +320,11 @@ def _quiet() -> Iterator[None]:
             console.out.file, console.err.file = before
 
 
+_TORCH = (
+    Target("checkpoint.json", "json", _checkpoints, _checkpoint),
+    Target("state of training", "binary", _states, _state),
+)
+
 #: Every reader of something that may come from somebody else.
 TARGETS: tuple[Target, ...] = (
     Target("png", "png", _png, _picture),
@@ -279,5 +338,9 @@ TARGETS: tuple[Target, ...] = (
     Target("COCO", "json", _coco_texts, _coco),
     Target("mask", "png", _masks, _mask),
     Target("submission", "binary", _zips, _submission),
-    Target("journal", "lines", _journals, _resume),
+    Target("journal", "lines", _of_run("localize", "results.jsonl"), _resume("localize", "results.jsonl")),
+    Target("identity of a run", "json", _of_run("localize", "run.json"), _resume("localize", "run.json")),
+    Target("evaluation's records", "lines", _of_run("eval", "results.jsonl"), _resume("eval", "results.jsonl")),
+    Target("evaluation's sums", "binary", _of_run("eval", "state.npz"), _resume("eval", "state.npz")),
+    *(() if importlib.util.find_spec("torch") is None else _TORCH),
 )

@@ -23,7 +23,7 @@ from lidcam_bench.evaluation.state import SavedSums
 from lidcam_bench.evaluation.truth import require_object, require_truth
 from lidcam_bench.metrics.sample import Answer, Sample
 from lidcam_cli.runs import RunFolder
-from lidcam_rt.errors import DataError, InputError
+from lidcam_rt.errors import DataError, InputError, OutputError
 from lidcam_rt.files import file_sha256
 from lidcam_rt.localizer import Localizer
 from lidcam_rt.results import Failure, Localization
@@ -227,6 +227,11 @@ class _Run:
         columns: dict[str, None] = {}
         without_object = 0
         for row in folder.records():
+            if not (isinstance(row.get("file"), str) and isinstance(row.get("error", ""), str)):
+                raise OutputError(
+                    f"{folder.folder}: a record in it is none of an evaluation: it was damaged. Remove the folder to "
+                    "start again"
+                )
             columns |= dict.fromkeys(row)
             if "error" in row:
                 failures.append({"file": row["file"], "error": row["error"]})

@@ -46,6 +46,8 @@ class SavedSums:
                 with np.load(path, allow_pickle=False) as file:
                     self.arrays = {name: file[name] for name in file.files}
                 self.done = int(self.arrays.pop("done"))
+                if self.done < 0:
+                    raise ValueError(f"{self.done} pictures")
             except Exception as error:  # a damaged archive raises nearly anything
                 raise OutputError(f"{path} is damaged ({error}): remove {run.folder} to start again") from None
         run.keep(self.done)

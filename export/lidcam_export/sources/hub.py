@@ -31,8 +31,10 @@ def check_hub(source: str, repository: str) -> None:
     if constants.HF_HUB_OFFLINE:
         raise unreachable(source, "HF_HUB_OFFLINE is set and they are not in the cache")
     endpoint = os.environ.get("HF_ENDPOINT", constants.ENDPOINT)
+    if not endpoint.startswith(("https://", "http://")):
+        raise unreachable(source, f"HF_ENDPOINT is {endpoint}, no address of a hub")
     try:
-        urllib.request.urlopen(urllib.request.Request(endpoint, method="HEAD"), timeout=_SECONDS).close()
+        urllib.request.urlopen(urllib.request.Request(endpoint, method="HEAD"), timeout=_SECONDS).close()  # nosec B310 - as above
     except urllib.error.HTTPError:
         pass  # it answers
     except (OSError, ValueError) as error:

@@ -181,6 +181,8 @@ def test_annotations_that_attack_the_parser_are_messages(cls_loc):
         '<!DOCTYPE x [<!ENTITY a SYSTEM "file:///etc/passwd">]><annotation><object><name>&a;</name></object></annotation>',
         "<annotation>" + "<object>" * 100_000,
         "<annotation><object><bndbox><xmin>1e999</xmin></bndbox></object></annotation>",
+        "<!DOCTYPE a [<!ENTITY x 'y'>]><annotation><object><name>&x;</name></object></annotation>",
+        '<!DOCTYPE a [<!ENTITY x SYSTEM "file:///etc/passwd">]><annotation>&x;</annotation>',
         "\x00",
     ):
         file.write_text(content)

@@ -143,6 +143,23 @@ def test_a_folder_in_use_or_damaged_or_of_something_else_is_refused(localizer, f
         evaluate(localizer, data, tmp_path / "file", options)
 
 
+@pytest.mark.parametrize("damage", ["no file", "no text", "fewer than none", "a pickle"])
+def test_records_and_sums_of_somebody_else_are_refused(localizer, folder, tmp_path, damage):
+    data, out, options = open_data(str(folder)), tmp_path / "out", EvalOptions(limit=2, replicates=0)
+    evaluate(localizer, data, out, options)
+    if damage in ("no file", "no text"):
+        lines = (out / "results.jsonl").read_text().splitlines()
+        lines[0] = json.dumps({"error": "x"} if damage == "no file" else {"file": "a.png", "error": {}})
+        (out / "results.jsonl").write_text("\n".join(lines) + "\n")
+    else:
+        with np.load(out / "state.npz") as file:
+            arrays = {name: file[name] for name in file.files}
+        done = np.int64(-1) if damage == "fewer than none" else np.array(print, dtype=object)
+        np.savez(out / "state.npz", **(arrays | {"done": done}))
+    with pytest.raises(OutputError, match=r"damaged.*[Rr]emove"):
+        evaluate(localizer, data, out, options)
+
+
 def test_the_command_writes_a_self_contained_report(model, folder, tmp_path):
     pytest.importorskip("matplotlib")
     command = [sys.executable, "-c", "from lidcam_cli.main import main; main()", "eval", str(model)]
