@@ -10,7 +10,7 @@ PYTEST := python -m pytest -q -p no:cacheprovider -n $(WORKERS)
 # Tests of what must work where torch is not installed; all others run in the full environment.
 TORCHLESS := $(addprefix tests/,lidcam_rt lidcam_cli lidcam_crf lidcam_bench docs/test_guides_without_torch.py)
 
-.PHONY: demo test quick bench lint fuzz clean
+.PHONY: demo test quick bench lint track1 fuzz clean
 demo: .venv/.demo-ready
 	.venv/bin/python tools/demo.py out/demo
 

@@ -14,11 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 from lidcam_cli.folders import find_pictures
+from lidcam_cli.loading import load_localizer
 from lidcam_rt.artifact import Manifest
 from lidcam_rt.backends import BACKENDS, choose, manifest_of
 from lidcam_rt.backends.base import engine_text
 from lidcam_rt.errors import LidcamError
-from lidcam_rt.loading import load_localizer
 from lidcam_rt.localizer import Localizer
 from lidcam_rt.pipeline import Outputs, Prepared
 

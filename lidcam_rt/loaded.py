@@ -14,9 +14,10 @@ from lidcam_rt.errors import InputError
 from lidcam_rt.image import MAX_PIXELS
 from lidcam_rt.pipeline import Pipeline
 
-__all__ = ["Loaded", "checked_manifest", "load_again", "open_loaded"]
+__all__ = ["Loaded", "load_again", "open_loaded"]
 
 _Kind = TypeVar("_Kind", bound="Loaded")
+_DEFAULTS: dict[str, Any] = {"max_pixels": MAX_PIXELS, "strict": True, "deadline": None}
 
 
 class Loaded:
@@ -24,13 +25,7 @@ class Loaded:
 
     It may be used from several threads. It is a context manager; after `close` it cannot be used.
 
-    Args:
-        backend: the engine.
-        manifest: the artifact's manifest.
-        path: the artifact.
-        max_pixels: pictures of more pixels are refused.
-        strict: of `load`.
-        deadline: seconds that the first run of the network may take; None: any time.
+    The options are those of `lidcam_rt.load`.
     """
 
     def __init__(
@@ -130,43 +125,20 @@ class Loaded:
         del pipeline  # the last user frees the engine: another thread may be inside run()
 
 
-def checked_manifest(path: str | os.PathLike[str]) -> Manifest:
-    """The manifest of what `load` was given.
-
-    Raises:
-        InputError: it is no path.
-        ArtifactError: it is no artifact or engine.
-    """
-    if not isinstance(path, (str, os.PathLike)):
-        raise InputError(f"load needs the path of an artifact or engine, got {type(path).__name__}: write it to a file")
-    return manifest_of(path)
-
-
-def open_loaded(
-    kind: type[_Kind],
-    path: str | os.PathLike[str],
-    manifest: Manifest,
-    *,
-    backend: str = "auto",
-    device: str = "auto",
-    threads: int = 0,
-    precision: str = "auto",
-    max_pixels: int = MAX_PIXELS,
-    strict: bool = True,
-    deadline: float | None = None,
-) -> _Kind:
-    """Start an engine on an artifact; the options are those of `lidcam_rt.load`."""
+def open_loaded(kind: type[_Kind], path: str | os.PathLike[str], manifest: Manifest, options: dict[str, Any]) -> _Kind:
+    """Start an engine on an artifact; the options are those of `lidcam_rt.load`, with their defaults."""
+    options = {**_DEFAULTS, **options}
+    max_pixels, deadline = options["max_pixels"], options["deadline"]
     if isinstance(max_pixels, bool) or not isinstance(max_pixels, int) or max_pixels < 1:
         raise InputError(f"max_pixels must be a positive number of pixels, got {max_pixels!r}")
     if deadline is not None and not (isinstance(deadline, (int, float)) and deadline > 0):
         raise InputError(f"deadline must be a number of seconds above 0, got {deadline!r}")
-    asked: dict[str, Any] = {"backend": backend, "device": device, "threads": threads, "precision": precision}
-    limits: dict[str, Any] = {"max_pixels": max_pixels, "strict": strict, "deadline": deadline}
-    loaded = kind(open_backend(path, manifest, **asked), manifest, path=Path(path), **limits)
-    loaded._loaded_with = {**asked, **limits}
+    limits = {name: options.pop(name) for name in ("max_pixels", "strict", "deadline")}
+    loaded = kind(open_backend(path, manifest, **options), manifest, path=Path(path), **limits)
+    loaded._loaded_with = {**options, **limits}
     return loaded
 
 
 def load_again(kind: type[_Kind], path: Path, options: dict[str, Any]) -> _Kind:
     """What a pickle calls in the other process."""
-    return open_loaded(kind, path, checked_manifest(path), **options)
+    return open_loaded(kind, path, manifest_of(path), options)

@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
+from lidcam_rt.backends import manifest_of
 from lidcam_rt.errors import InputError
 from lidcam_rt.image import MAX_PIXELS
-from lidcam_rt.loaded import checked_manifest, open_loaded
+from lidcam_rt.loaded import open_loaded
 from lidcam_rt.localizer import Localizer
 
 if TYPE_CHECKING:
     from lidcam_rt.segmentation import Segmenter
 
-__all__ = ["load", "load_localizer"]
+__all__ = ["load"]
 
 
 def load(
@@ -51,7 +52,9 @@ def load(
         MissingExtraError: the backend is not installed.
         InputError: an argument is not recognised.
     """
-    manifest = checked_manifest(path)
+    if not isinstance(path, (str, os.PathLike)):
+        raise InputError(f"load needs the path of an artifact or engine, got {type(path).__name__}: write it to a file")
+    manifest = manifest_of(path)
     options: dict[str, Any] = {
         "backend": backend, "device": device, "threads": threads, "precision": precision, "max_pixels": max_pixels,
         "strict": strict, "deadline": deadline,
@@ -59,17 +62,5 @@ def load(
     if manifest.task == "segmentation":
         from lidcam_rt.segmentation import Segmenter
 
-        return open_loaded(Segmenter, path, manifest, **options)
-    return open_loaded(Localizer, path, manifest, **options)
-
-
-def load_localizer(path: str | os.PathLike[str], **options: Any) -> Localizer:
-    """As `load`, for callers that need activation maps.
-
-    Raises:
-        InputError: it is a segmentation network, besides what `load` raises.
-    """
-    manifest = checked_manifest(path)
-    if manifest.task == "segmentation":
-        raise InputError(f"{os.fspath(path)} is a segmentation network and has no activation maps: give a classifier's")
-    return open_loaded(Localizer, path, manifest, **options)
+        return open_loaded(Segmenter, path, manifest, options)
+    return open_loaded(Localizer, path, manifest, options)

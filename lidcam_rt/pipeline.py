@@ -86,6 +86,7 @@ class Pipeline:
     Attributes:
         engine: what runs, for results and reports: engine, version, device and precision.
         stage: entered around each step; see `observe`.
+        check: compares outputs with the manifest.
     """
 
     def __init__(
@@ -106,7 +107,7 @@ class Pipeline:
         self.strict = strict
         self.deadline = deadline
         self.stage: StageHook = unobserved
-        self._check = OutputCheck(manifest, name)
+        self.check = OutputCheck(manifest, name)
         self._first = True
         self._watch = Watch()
 
@@ -231,57 +232,21 @@ class Pipeline:
         names, first = tuple(outputs), self._first
         if first:
             declared = (str(entry["name"]) for entry in self.backend.outputs)
-            names = tuple(dict.fromkeys((*names, *(name for name in declared if name in self._check.outputs))))
+            names = tuple(dict.fromkeys((*names, *(name for name in declared if name in self.check.outputs))))
         with self.stage("network"):
             stacked: Any = np.stack([entry.array for entry in prepared])
-            results = self._call(stacked, labels, names, stop or Stop(), self.deadline if first else None)
-        (self._check.all_values if first else self._check.values)(results, labels, len(prepared))
+            results = self.call(stacked, labels, names, stop or Stop(), self.deadline if first else None)
+        (self.check.all_values if first else self.check.values)(results, labels, len(prepared))
         self._first = False
         results = {name: results[name] for name in outputs}
-        return results if not prepared[0].views else self._average(prepared, results, stop or Stop())
+        if not prepared[0].views:
+            return results
+        from lidcam_rt.augment import averaged
 
-    def _average(self, prepared: Sequence[Prepared], results: Outputs, stop: Stop) -> Outputs:
-        """The outputs with the maps of all views of the pictures averaged; the network runs once per scale."""
-        augment = prepared[0].augment
-        assert augment is not None
-        segments = self.manifest.task == "segmentation"
-        wanted = ("logits",) if segments else ("cam", "logits")
-        labels, count = None, 1 + augment.flip
-        if not segments:
-            if not self.manifest.labels_input:
-                raise InputError("augment needs an artifact that takes labels: export it with the labels input")
-            labels = np.repeat(results["class_ids"], count, axis=0)
-        runs = []
-        for scale in range(len(augment.scales)):
-            stacked: Any = np.concatenate([entry.views[scale] for entry in prepared])
-            self._check_size(stacked)
-            with self.stage("network"):
-                found = self._call(stacked, labels, wanted, stop, None)
-            self._check.values(found, labels, len(stacked))
-            runs.append({name: value.reshape(len(prepared), count, *value.shape[1:]) for name, value in found.items()})
-        with self.stage("maps"):
-            merged = [augment.merge([run[wanted[0]][row] for run in runs]) for row in range(len(prepared))]
-            if segments:
-                return {**results, "logits": np.stack(merged)}
-            from lidcam_rt.pas import pas
+        return averaged(self, prepared, results, stop or Stop())
 
-            logits = np.asarray(np.mean([run["logits"].mean(1) for run in runs], axis=0), np.float32)
-            maps = pas(np.stack(merged), (self.manifest.input.height, self.manifest.input.width), self.manifest.pas)
-            return {**results, "logits": logits, "map8": maps.map, "threshold": maps.threshold}
-
-    def _check_size(self, stacked: npt.NDArray[Any]) -> None:
-        """Raise InputError where the engine takes one size only, and this is another."""
-        if getattr(self.backend, "takes_other_sizes", False):
-            return
-        declared = next(entry["shape"] for entry in self.backend.inputs if entry["name"] == "image")
-        if any(isinstance(a, int) and a > 0 and a != b for a, b in zip(declared[1:], stacked.shape[1:], strict=True)):
-            raise InputError(
-                f"{self.backend.name} runs this artifact at one size only: use views of scale 1 (augment='flip'), or "
-                "backend='onnxruntime'"
-            )
-
-    def _call(self, image: Any, labels: Any, names: tuple[str, ...], stop: Stop, deadline: float | None) -> Outputs:
-        """One run of the engine, in another thread if Ctrl-C or a deadline may have to end it."""
+    def call(self, image: Any, labels: Any, names: tuple[str, ...], stop: Stop, deadline: float | None) -> Outputs:
+        """One run of the engine, unchecked, in another thread if Ctrl-C or a deadline may have to end it."""
         if deadline is None and threading.current_thread() is not threading.main_thread():
             return self.backend.run(image, labels, names, stop)
         try:

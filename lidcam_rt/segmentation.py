@@ -129,6 +129,8 @@ class Segmenter(Loaded):
         self, entry: Prepared, outputs: Outputs, row: int = 0, count: int = 1, refine: Refine | None = None
     ) -> Segmentation:
         """From a row of the network's outputs to a label map at the picture's size."""
+        import cv2
+
         stage, names = self.pipeline.stage, self.class_names
         labels: npt.NDArray[np.uint8] = outputs["label_map"][row]
         logits = outputs["logits"][row]
@@ -138,7 +140,9 @@ class Segmenter(Loaded):
         if refine is not None or entry.views or labels.shape != (height, width):
             with stage("maps"):
                 present = np.flatnonzero(np.bincount(labels.ravel(), minlength=len(logits)))
-                large = _resized(logits[present], (width, height))
+                size = (width, height)
+                planes = [cv2.resize(plane, size, interpolation=cv2.INTER_LINEAR) for plane in logits[present]]
+                large = np.stack(planes).astype(np.float32)
             if refine is not None and len(present) > 1:
                 from lidcam_rt.crf import DenseCRF, from_logits
 
@@ -154,9 +158,3 @@ class Segmenter(Loaded):
         picture = entry.picture if entry.keep_image else None
         return Segmentation(np.ascontiguousarray(labels), classes, tuple(found), entry.path, picture)
 
-
-def _resized(logits: npt.NDArray[np.float32], size: tuple[int, int]) -> npt.NDArray[np.float32]:
-    """Float32 [L, h, w] to [L, height, width], bilinearly."""
-    import cv2
-
-    return np.stack([cv2.resize(plane, size, interpolation=cv2.INTER_LINEAR) for plane in logits]).astype(np.float32)

@@ -241,7 +241,7 @@ def open_backend(
         else:
             if session.get_providers()[0] == _CUDA:
                 gpu = [(_CUDA, cuda_options(index)), _CPU]
-                free = _free(ort, path, manifest, gpu)
+                free = functools.partial(_start, ort, path, manifest, providers=gpu, fixed=False)
                 return OrtBackend(
                     ort, session, f"cuda:{index}", ops, precision=manifest.arithmetic, open_free=free
                 )
@@ -257,7 +257,7 @@ def open_backend(
     more = None
     if threads == 0 and usable_cores() > 1:
         more = functools.partial(_start, ort, path, manifest, 1, [_CPU])
-    free = _free(ort, path, manifest, [_CPU])
+    free = functools.partial(_start, ort, path, manifest, providers=[_CPU], fixed=False)
     cores = threads or usable_cores()
     return OrtBackend(
         ort,
@@ -269,15 +269,6 @@ def open_backend(
         open_one_thread=more,
         open_free=free,
     )
-
-
-def _free(
-    ort: Any, path: str | os.PathLike[str], manifest: Manifest, providers: list[Any]
-) -> Callable[[int], Any] | None:
-    """What starts a session of free height and width with so many threads; None where the graph has one size."""
-    if not manifest.input.dynamic_size:
-        return None
-    return lambda threads: _start(ort, path, manifest, threads, providers, fixed=False)
 
 
 def _start(

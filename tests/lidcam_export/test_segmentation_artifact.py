@@ -18,11 +18,11 @@ from typer.testing import CliRunner
 
 import lidcam_rt
 from lidcam_cli.app import build_app
+from lidcam_cli.loading import load_localizer
 from lidcam_rt.artifact import Manifest
 from lidcam_rt.augment import Augment
 from lidcam_rt.crf import DenseCRF, from_logits
 from lidcam_rt.errors import ArtifactError, ExportError, InputError
-from lidcam_rt.loading import load_localizer
 from lidcam_rt.segmentation import Segmenter
 
 CLASSES = ("cat", "dog", "bird", "boat")

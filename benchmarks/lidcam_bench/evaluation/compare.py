@@ -15,8 +15,8 @@ import numpy.typing as npt
 from lidcam_bench.data.records import Record
 from lidcam_bench.evaluation.metric_set import MetricSet
 from lidcam_bench.metrics.sample import Sample
+from lidcam_cli.loading import load_localizer
 from lidcam_rt.errors import DataError, ImageError, InputError, LidcamError, MissingExtraError
-from lidcam_rt.loading import load_localizer
 from lidcam_rt.localizer import Localizer
 from lidcam_rt.pipeline import OUTPUTS
 from lidcam_rt.results import Localization

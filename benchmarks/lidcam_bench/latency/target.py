@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lidcam_bench.latency.facts import Fact
+from lidcam_cli.loading import load_localizer
 from lidcam_rt.errors import InputError, MissingExtraError
-from lidcam_rt.loading import load_localizer
 from lidcam_rt.localizer import Localizer
 
 __all__ = ["PYTORCH", "Target", "open_target"]

@@ -45,9 +45,9 @@ def _scored(
     import json
 
     import lidcam_rt
+    from lidcam_cli.loading import load_localizer
     from lidcam_export.ablation.stages import ablate_artifacts, blob_row, run_maps
     from lidcam_rt.files import write_atomically
-    from lidcam_rt.loading import load_localizer
 
     identity = {
         "version": lidcam_rt.__version__,

@@ -12,9 +12,9 @@ import numpy.typing as npt
 import onnx
 from lidcam_bench.data.records import Record
 
+from lidcam_cli.loading import load_localizer
 from lidcam_export.precision.int8 import Feed, compute_layers, in_float
 from lidcam_rt.errors import InputError
-from lidcam_rt.loading import load_localizer
 from lidcam_rt.results import Failure
 
 __all__ = ["Gate", "Outcome", "Results", "compare_results", "localize_all", "most_to_blame"]

@@ -10,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from lidcam_cli.loading import load_localizer
 from lidcam_rt.artifact import InputSpec
 from lidcam_rt.augment import Augment
 from lidcam_rt.errors import InputError
 from lidcam_rt.files import file_sha256
-from lidcam_rt.loading import load_localizer
 from lidcam_rt.localizer import Localizer
 from lidcam_training.checkpoint import load_checkpoint
 
