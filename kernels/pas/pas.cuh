@@ -151,11 +151,16 @@ __device__ void standardise(const Team& team, const Args& args, const Resizer& r
   values.each([&](int, int, int, int, const float* v) {
 #pragma unroll
     for (int c = 0; c < kColumns; ++c) {  // columns past the edge repeat the last
-      if (large && !finite(v[c])) high = __uint_as_float(0x7f800000u);
-      low = v[c] < low ? v[c] : low;
-      high = v[c] > high ? v[c] : high;
+      low = fminf(low, v[c]);
+      high = fmaxf(high, v[c]);
     }
   });
+  if (large)  // a NaN is no extreme
+    values.each([&](int, int, int, int, const float* v) {
+#pragma unroll
+      for (int c = 0; c < kColumns; ++c)
+        if (!finite(v[c])) high = __uint_as_float(0x7f800000u);
+    });
   // As keys, so that the order of floats is that of integers; 0 - max is the smallest.
   uint32_t low_key = ~lidcam::cuda::warp_max(~key_of(low)), high_key = lidcam::cuda::warp_max(key_of(high));
   if (lane == 0) {
@@ -193,18 +198,14 @@ __device__ void standardise(const Team& team, const Args& args, const Resizer& r
       const uint32_t bytes = quantiser.four(v);
       if constexpr (Values::kSlots) kept[slot] = bytes;
       if (!normalize) map.store(y, x, n_columns, bytes);
-      uint32_t count = 1;  // equal neighbours are counted at once
-#pragma unroll
-      for (int c = 0; c < kColumns; ++c) {
-        if (c >= n_columns) continue;
-        const uint32_t byte = bytes >> (8 * c) & 255;
-        if (c + 1 < n_columns && c + 1 < kColumns && (bytes >> (8 * ((c + 1) % kColumns)) & 255) == byte) {
-          ++count;
-          continue;
-        }
-        atomicAdd(&s->bins[byte * kCopies + threadIdx.x % kCopies], count);
-        count = 1;
+      uint32_t* const bins = s->bins + threadIdx.x % kCopies;
+      if (n_columns == kColumns && bytes == (bytes & 255) * 0x01010101u) {
+        atomicAdd(&bins[(bytes & 255) * kCopies], uint32_t(kColumns));
+        return;
       }
+#pragma unroll
+      for (int c = 0; c < kColumns; ++c)
+        if (c < n_columns) atomicAdd(&bins[(bytes >> (8 * c) & 255) * kCopies], 1u);
     });
     __syncthreads();
     struct alignas(16) Quad {

@@ -13,6 +13,11 @@ struct alignas(16) Four {
   float v[kColumns];
 };
 
+// A call, not inlined: it is rare, and six sweeps would each hold a copy. Of numbers, so that no object needs memory.
+static __device__ __noinline__ Tap made_tap(int n_in, int n_out, bool linear, int i) {
+  return make_tap(n_in, n_out, linear, i);
+}
+
 // One axis. The table holds one period, so that only these few weights are evaluated in float64.
 struct Axis {
   int n_in, n_out, period, step;
@@ -24,8 +29,7 @@ struct Axis {
     period = out / divisor;
     step = in / divisor;
   }
-  // A call, not inlined: it is rare, and six sweeps would each hold a copy.
-  __device__ __noinline__ Tap make(int i) const { return make_tap(n_in, n_out, linear, i); }
+  __device__ Tap make(int i) const { return made_tap(n_in, n_out, linear, i); }
   // Output `phase` of the period, moved by `shift` sources.
   __device__ Tap tap(int phase, int shift) const {
     Tap t = table ? table[phase] : make(phase);
@@ -167,7 +171,6 @@ struct Swept {
 #pragma unroll 1
     for (int number = threadIdx.x; number < groups * parts; number += blockDim.x) {
       const Item item(number, groups, parts, resizer.across.n_out, first, stop);
-      const auto column = get.column(item.x);
       Four rows[4] = {};
       int y = item.begin, turn = y / down.period, phase = y - turn * down.period, held = -8;
 #pragma unroll 1
@@ -180,7 +183,7 @@ struct Swept {
           rows[0] = rows[1];
           rows[1] = rows[2];
           rows[2] = rows[3];
-          rows[3] = get(min(max(held + 2, 0), down.n_in - 1), column);
+          rows[3] = get(min(max(held + 2, 0), down.n_in - 1), item.x);
         }
         float v[kColumns];
 #pragma unroll
@@ -197,31 +200,17 @@ struct Swept {
 
 struct FromRows {
   Rows rows;
-  __device__ int column(int x) const { return x; }
   __device__ Four operator()(int row, int x) const { return rows.four(row, x); }
 };
 
 // Where the rows do not fit into shared memory: from the activation map itself.
 struct FromMap {
   const Resizer& resizer;
-  struct Column {
-    int phases[kColumns], shifts[kColumns];
-  };
-  __device__ Column column(int x) const {
-    Column result;
-#pragma unroll
-    for (int c = 0; c < kColumns; ++c) {
-      const int at = min(x + c, resizer.across.n_out - 1), turn = at / resizer.across.period;
-      result.phases[c] = at - turn * resizer.across.period;
-      result.shifts[c] = turn * resizer.across.step;
-    }
-    return result;
-  }
-  __device__ Four operator()(int row, const Column& column) const {
+  __device__ Four operator()(int row, int x) const {
     Four v;
 #pragma unroll
     for (int c = 0; c < kColumns; ++c)
-      v.v[c] = resizer.row_value(row, resizer.across.tap(column.phases[c], column.shifts[c]));
+      v.v[c] = resizer.row_value(row, resizer.across.at(min(x + c, resizer.across.n_out - 1)));
     return v;
   }
 };
