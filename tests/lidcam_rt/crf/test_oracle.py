@@ -1,5 +1,8 @@
 """Against pydensecrf itself, where it is installed."""
 
+import itertools
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -127,3 +130,21 @@ def test_bad_options():
         DenseCRF("nope")
     with pytest.raises(InputError, match="sxy or srgb"):
         DenseCRF(CrfOptions(bilateral_srgb=1e-6)).infer(IMAGE + 255, UNARY)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("labels", [2, 5, 21])
+@pytest.mark.parametrize("name", ["astronaut", "coffee", "chelsea"])
+def test_presets_steps_and_confident_unaries(name, labels):
+    """With the other rows: 216 cases, whose marginals reach down to subnormal numbers (docs/crf.md)."""
+    image, worst = photo(name, 96, 128), 0.0
+    for confidence in (1, 10):
+        unary = unary_of(labels, 96, 128, seed=len(name)) * confidence
+        p = np.exp(-unary)
+        p = (p / p.sum(0)).astype(np.float32)
+        unary = -np.log(np.clip(p, 1e-5, 1))
+        for chosen, steps in itertools.product(("psa", "irn", "deeplab", "example"), (1, 5, 10)):
+            options = replace(PRESETS[chosen], iterations=steps)
+            difference = np.abs(refine(image, p, options) - oracle(image, np.ascontiguousarray(unary), options)).max()
+            worst = max(worst, float(difference))
+    assert worst <= 1e-6
