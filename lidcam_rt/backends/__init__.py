@@ -115,6 +115,15 @@ def _has_gpu_build() -> bool:
     return any(True for _ in Distribution.discover(name="onnxruntime-gpu"))
 
 
+def _lacks_vnni(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    """Whether this is an x86 processor that adds products of 8-bit numbers in 16 bits; False where it is not known."""
+    try:
+        flags = next(line for line in cpuinfo.read_text().splitlines() if line.startswith("flags"))
+    except (OSError, StopIteration):
+        return False
+    return "vnni" not in flags
+
+
 def _loading(path: str | os.PathLike[str]) -> tuple[Engine, ...]:
     """The engines that load a file, by its suffix; whatever no other engine claims is taken for an artifact."""
     suffix = Path(path).suffix.lower()
@@ -218,6 +227,11 @@ def open_backend(
         "%s: loaded by %s (backend %s, device %s were asked for; %s)", os.fspath(path), engine.name, backend, device,
         f"{', '.join(others)} could load it too" if others else "no other engine that is installed loads it",
     )  # fmt: skip
+    if manifest.precision and manifest.precision.weight_bits == 8 and _lacks_vnni():
+        _log.warning(
+            "%s: this processor has no VNNI, and sums of 8-bit products may saturate: check the results with `lidcam "
+            "compare`, or make the artifact with `lidcam quantize --reduce-range`", os.fspath(path),
+        )  # fmt: skip
     opened = opener(path, manifest, device=device, threads=threads, precision=precision)
     if precision not in ("auto", opened.precision):
         raise InputError(f"{os.fspath(path)}: precision {precision} was asked for, the engine has {opened.precision}")

@@ -138,6 +138,21 @@ def test_auto_takes_the_engine_that_was_measured_faster(monkeypatch):
     assert choose("m.onnx", arithmetic="int8", device="cpu").name == "onnxruntime"
 
 
+def test_a_processor_without_vnni_is_told_of(made, tmp_path, monkeypatch, caplog):
+    from lidcam_rt import backends
+
+    info = tmp_path / "cpuinfo"
+    info.write_text("processor : 0\nflags : fpu avx2 fma\n")
+    assert backends._lacks_vnni(info) and not backends._lacks_vnni(tmp_path / "none")
+    info.write_text("processor : 0\nflags : fpu avx2 avx_vnni\n")
+    assert not backends._lacks_vnni(info)
+    info.write_text("processor : 0\nFeatures : asimd\n")
+    assert not backends._lacks_vnni(info)
+    monkeypatch.setattr(backends, "_lacks_vnni", lambda: True)
+    lidcam_rt.load(made[0], device="cpu", backend="onnxruntime").close()
+    assert "has no VNNI" in caplog.text and "--reduce-range" in caplog.text
+
+
 def test_layers_in_float_are_those_of_the_artifact(tiny, made, photos):
     full, low = onnx.load(str(tiny[0])), onnx.load(str(made[0]))
     layers = compute_layers(full)
