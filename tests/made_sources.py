@@ -34,3 +34,16 @@ def make(root: Path) -> tuple[Path, Path]:
         noise = rng.integers(0, 90, (12, 12, 3)).astype(np.uint8)
         Image.fromarray(noise).resize((200, 150)).save(photos / f"{index}.png")
     return idx, photos
+
+
+def make_stamps(source: Path) -> Path:
+    """Write five cut-outs of each class of stamps, each of a colour of its own (in green); returns `source`."""
+    from lidcam_training.data.stamps import STAMP_CLASSES
+
+    for number, (first, *_) in enumerate(STAMP_CLASSES.values()):
+        (source / first).mkdir(parents=True)
+        for index in range(5):
+            stamp = np.zeros((20, 20, 4), np.uint8)
+            stamp[4:16, 4:16] = (255, 5 * number + index + 1, 0, 255)
+            Image.fromarray(stamp).save(source / first / f"{index}.png")
+    return source

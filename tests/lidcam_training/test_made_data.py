@@ -1,13 +1,14 @@
 import filecmp
 import shutil
 
+import made_sources
 import numpy as np
 import pytest
 from lidcam_bench.data import open_data
 from lidcam_training.data.clutter import make_clutter_fashion
 from lidcam_training.data.composite import paste
 from lidcam_training.data.sources import background_photos, fashion_mnist, installed_folder, read_idx
-from lidcam_training.data.stamps import STAMP_CLASSES, make_stamps
+from lidcam_training.data.stamps import make_stamps
 from PIL import Image
 
 from lidcam_rt.errors import DataError, OutputError
@@ -65,15 +66,7 @@ def test_read_back(clutter):
 
 def test_stamps_share_no_cut_out(tmp_path, sources):
     """Cut-outs of one colour each: the colour of the object tells its file."""
-    source = tmp_path / "stamps"
-    number = 0
-    for folders in STAMP_CLASSES.values():
-        (source / folders[0]).mkdir(parents=True, exist_ok=True)
-        for index in range(5):
-            number += 1
-            stamp = np.zeros((20, 20, 4), np.uint8)
-            stamp[4:16, 4:16] = (255, number, 0, 255)
-            Image.fromarray(stamp).save(source / folders[0] / f"{index}.png")
+    source = made_sources.make_stamps(tmp_path / "stamps")
     make_stamps(tmp_path / "d", train=30, val=20, test=20, size=48, source=source, backgrounds=sources[1])
     used = {}
     for split in ("train", "val", "test"):

@@ -2,6 +2,7 @@
 
 import filecmp
 
+import made_sources
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,7 +10,6 @@ from hypothesis import strategies as st
 from lidcam_bench.data import open_data
 from lidcam_training.data.label_png import label_png
 from lidcam_training.data.scenes import compose_scene, make_scenes, make_stamp_scenes
-from lidcam_training.data.stamps import STAMP_CLASSES
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -83,18 +83,10 @@ def test_read_back(tmp_path, sources):
 
 def test_stamps_share_no_cut_out_and_no_photo(tmp_path):
     """Cut-outs and photos of one colour each."""
-    source, photos = tmp_path / "stamps", tmp_path / "photos"
+    source, photos = made_sources.make_stamps(tmp_path / "stamps"), tmp_path / "photos"
     photos.mkdir()
     for index in range(10):
         Image.fromarray(np.full((64, 64, 3), 10 * index, np.uint8)).save(photos / f"{index}.png")
-    number = 0
-    for folders in STAMP_CLASSES.values():
-        (source / folders[0]).mkdir(parents=True, exist_ok=True)
-        for index in range(5):
-            number += 1
-            stamp = np.zeros((20, 20, 4), np.uint8)
-            stamp[4:16, 4:16] = (255, number, 0, 255)
-            Image.fromarray(stamp).save(source / folders[0] / f"{index}.png")
     make_stamp_scenes(tmp_path / "d", train=20, val=15, test=15, size=64, source=source, backgrounds=photos)
     objects, behind = {}, {}
     for split in ("train", "val", "test"):
