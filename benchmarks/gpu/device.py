@@ -256,6 +256,10 @@ class CpuLauncher:
         masks = np.stack([(a > b) for a, b in zip(large, levels, strict=True)]).astype(np.uint8)
         self.boxes(masks.ctypes.data, count, height, width, by_pixels, boxes, workspace, size, stream)
 
+    def crf_workspace(self, *arguments):
+        """See kernels/python/bind_cuda.cpp; the CPU's kernels take none."""
+        return 16
+
     def mean_field(
         self, image, unary, count, labels, height, width, terms, iterations, q, status, capacity, tolerance, present,
         workspace, size, stream,

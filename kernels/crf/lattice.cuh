@@ -14,21 +14,40 @@ constexpr Key kEmpty = ~Key(0);
 // The memory of one term of one image.
 struct Memory {
   Key* keys;
-  int *ids, *row, *counts, *neighbor;
+  Near* near;
+  unsigned long long* sums;
   float *weight, *norm, *first, *second;
-  unsigned long long* wide;
+  uint16_t* local;
+  int *list, *lengths, *heaviest, *ids, *slot, *counts;
 
   __device__ Memory(unsigned char* m, const Place& p)
       : keys(reinterpret_cast<Key*>(m + p.keys)),
-        ids(reinterpret_cast<int*>(m + p.ids)),
-        row(reinterpret_cast<int*>(m + p.row)),
-        counts(reinterpret_cast<int*>(m + p.counts)),
-        neighbor(reinterpret_cast<int*>(m + p.neighbor)),
+        near(reinterpret_cast<Near*>(m + p.near)),
+        sums(reinterpret_cast<unsigned long long*>(m + p.sums)),
         weight(reinterpret_cast<float*>(m + p.weight)),
         norm(reinterpret_cast<float*>(m + p.norm)),
         first(reinterpret_cast<float*>(m + p.first)),
         second(reinterpret_cast<float*>(m + p.second)),
-        wide(reinterpret_cast<unsigned long long*>(m + p.wide)) {}
+        local(reinterpret_cast<uint16_t*>(m + p.local)),
+        list(reinterpret_cast<int*>(m + p.list)),
+        lengths(reinterpret_cast<int*>(m + p.lengths)),
+        heaviest(reinterpret_cast<int*>(m + p.heaviest)),
+        ids(reinterpret_cast<int*>(m + p.ids)),
+        slot(reinterpret_cast<int*>(m + p.slot)),
+        counts(reinterpret_cast<int*>(m + p.counts)) {}
+};
+
+// Where a thread's four pixels lie.
+struct Spot {
+  int tile, place, y, x;  // place: of the first in its tile
+
+  __device__ explicit Spot(int width)
+      : tile(int(blockIdx.x)),
+        place(int(threadIdx.x) * kPerThread),
+        y(tile / tiles_across(width) * kTileHeight + place / kTileWidth),
+        x(tile % tiles_across(width) * kTileWidth + place % kTileWidth) {}
+  // Of a corner, in arrays [tile, 6, 512].
+  __device__ int64_t at(int corner) const { return int64_t(tile) * kTileCorners + corner * kTilePixels + place; }
 };
 
 // A vertex: its remainder, and for each direction but the last the coordinate divided by D + 1.
@@ -44,6 +63,13 @@ struct Codec {
     if (j < D) vertex -= Key(1) << (kBits * j);
     if (int(vertex >> (kBits * D)) == D) return (vertex & ((Key(1) << (kBits * D)) - 1)) + kOnes;
     return vertex + (Key(1) << (kBits * D));
+  }
+  __device__ static Key down(Key vertex, int j) {
+    if (vertex >> (kBits * D))
+      vertex -= Key(1) << (kBits * D);
+    else
+      vertex = vertex - kOnes + (Key(D) << (kBits * D));
+    return j < D ? vertex + (Key(1) << (kBits * j)) : vertex;
   }
 };
 
@@ -108,8 +134,8 @@ __device__ void locate(const float* point, Key* key, float* weight) {
 }
 
 // The slot of a key, new or old; -1 where there are more vertices than the capacity. The table then stops filling up:
-// at least half of it stays free, so that no search is long.
-__device__ inline int insert(const Memory& m, const Args& args, Key key) {
+// at least half of it stays free, so that no search is long. added: whether it is new.
+__device__ inline int insert(const Memory& m, const Args& args, Key key, bool* added) {
   const unsigned mask = unsigned(args.slots) - 1;
   unsigned h = hash(key) & mask;
   for (int tries = 0; tries < args.slots; ++tries, h = (h + 1) & mask) {
@@ -117,13 +143,25 @@ __device__ inline int insert(const Memory& m, const Args& args, Key key) {
     if (seen == kEmpty) {
       if (*const_cast<volatile int*>(&m.counts[0]) > args.capacity) return -1;
       seen = atomicCAS(&m.keys[h], kEmpty, key);
+      *added = seen == kEmpty;
     }
-    if (seen == key) return int(h);
-    if (seen != kEmpty) continue;
-    m.ids[h] = atomicAdd(&m.counts[0], 1);
-    return int(h);
+    if (seen == key || seen == kEmpty) return int(h);
   }
   return -1;
+}
+
+// Numbers the new vertices of a warp; all its threads call it.
+__device__ inline void number(const Memory& m, const Args& args, int slot, bool added) {
+  const unsigned all = __ballot_sync(0xffffffffu, added), lane = threadIdx.x % 32;
+  if (!all) return;
+  const int leader = __ffs(int(all)) - 1;
+  int first = 0;
+  if (int(lane) == leader) first = atomicAdd(&m.counts[0], __popc(all));
+  first = __shfl_sync(0xffffffffu, first, leader);
+  if (!added) return;
+  const int id = first + __popc(all & ((1u << lane) - 1));
+  m.ids[slot] = id;
+  if (id < args.capacity) m.slot[id] = slot;
 }
 
 __device__ inline int find(const Memory& m, const Args& args, Key key) {
@@ -134,44 +172,92 @@ __device__ inline int find(const Memory& m, const Args& args, Key key) {
   return -1;
 }
 
-template <int D>
-__device__ void add_pixel(const Memory& m, const Args& args, const Term& term, const uint8_t* image, int p) {
-  const int pixels = args.height * args.width;
-  float point[D], weight[D + 1];
-  Key key[D + 1];
-  // The CPU's lattice follows pydensecrf, which rounds the pixels up to a multiple of four with features 0.
-  const bool real = p < pixels;
-  const int x = p % args.width, y = p / args.width;
-#pragma unroll
-  for (int i = 0; i < D; ++i) {
-    const int feature = i == 0 ? x : i == 1 ? y : real ? image[3 * int64_t(p) + i - 2] : 0;
-    point[i] = real ? (float(feature) / term.deviation[i]) * term.scale[i] : 0.0f;
-  }
-  locate<D>(point, key, weight);
-#pragma unroll
-  for (int k = 0; k <= D; ++k) {
-    const int slot = insert(m, args, key[k]);
-    if (!real) continue;
-    m.row[int64_t(k) * pixels + p] = slot;
-    m.weight[int64_t(k) * pixels + p] = weight[k];
+constexpr int kTileSlots = 4096;  // of a table that holds a tile's vertices, at most three quarters of it
+static_assert(kTileSlots * 3 / 4 >= kTileCorners, "the search for a free slot ends");
+
+struct TileTable {
+  Key keys[kTileSlots];
+  uint16_t place[kTileSlots];  // in the list
+  int length;
+};
+
+__device__ inline int insert_here(TileTable* table, Key key) {
+  for (unsigned h = hash(key) % kTileSlots;; h = (h + 1) % kTileSlots) {
+    Key seen = *const_cast<volatile Key*>(&table->keys[h]);  // most are there already
+    if (seen == kEmpty) seen = atomicCAS(&table->keys[h], kEmpty, key);
+    if (seen == kEmpty || seen == key) return int(h);
   }
 }
 
-// Slots become table rows: vertex + 1, as row 0 is the vertex that does not exist.
 template <int D>
-__device__ void connect(const Memory& m, const Args& args, int i) {
-  const int pixels = args.height * args.width;
-  if (m.counts[0] > args.capacity) return;
-  if (i < pixels)
-    for (int k = 0; k <= D; ++k) m.row[int64_t(k) * pixels + i] = m.ids[m.row[int64_t(k) * pixels + i]] + 1;
-  if (i >= args.slots || m.keys[i] == kEmpty) return;
-  const int id = m.ids[i];
-  for (int j = 0; j <= D; ++j) {
-    const int other = find(m, args, Codec<D>::up(m.keys[i], j));
-    if (other < 0) continue;
-    m.neighbor[int64_t(2 * j) * args.capacity + id] = other + 1;
-    m.neighbor[int64_t(2 * j + 1) * args.capacity + other] = id + 1;
+__device__ void find_corners(const Term& term, const uint8_t* rgb, int x, int y, bool real, Key* key, float* weight) {
+  float point[D];
+#pragma unroll
+  for (int i = 0; i < D; ++i) {
+    const int feature = i == 0 ? x : i == 1 ? y : real ? rgb[i - 2] : 0;
+    point[i] = real ? (float(feature) / term.deviation[i]) * term.scale[i] : 0.0f;
   }
+  locate<D>(point, key, weight);
+}
+
+// A tile: its pixels' corners and weights, its list of vertices, and these in the table of all. Pixels of a tile that
+// are not in the image have no weight.
+template <int D>
+__device__ void add_tile(const Memory& m, const Args& args, const Term& term, const uint8_t* image, TileTable* table) {
+  const Spot spot(args.width);
+  for (int h = threadIdx.x; h < kTileSlots; h += blockDim.x) table->keys[h] = kEmpty;
+  if (threadIdx.x == 0) table->length = 0;
+  __syncthreads();
+  Key key[D + 1], before[D + 1];
+  float weight[D + 1];
+  int slot[D + 1];
+#pragma unroll 1
+  for (int i = 0; i < kPerThread; ++i) {
+    const int x = min(spot.x + i, args.width - 1), y = min(spot.y, args.height - 1);
+    const bool inside = spot.x + i < args.width && spot.y < args.height;
+    find_corners<D>(term, image + 3 * (int64_t(y) * args.width + x), x, y, true, key, weight);
+#pragma unroll
+    for (int k = 0; k <= D; ++k) {
+      if (i == 0 || key[k] != before[k]) slot[k] = insert_here(table, key[k]);
+      before[k] = key[k];
+      m.local[spot.at(k) + i] = uint16_t(slot[k]);
+      m.weight[spot.at(k) + i] = inside ? weight[k] : 0.0f;
+    }
+  }
+  __syncthreads();
+  for (int h = threadIdx.x; h < kTileSlots; h += blockDim.x) {
+    int slot = 0;
+    bool added = false;
+    if (table->keys[h] != kEmpty) {
+      const int place = atomicAdd(&table->length, 1);
+      table->place[h] = uint16_t(place);
+      slot = insert(m, args, table->keys[h], &added);
+      m.list[int64_t(spot.tile) * kTileCorners + place] = slot;
+    }
+    number(m, args, slot, added);
+  }
+  // The CPU's lattice follows pydensecrf, which rounds the pixels up to a multiple of four with features 0.
+  if (blockIdx.x == 0 && threadIdx.x < 32 && int64_t(args.height) * args.width % 4 != 0) {
+    find_corners<D>(term, image, 0, 0, false, key, weight);
+#pragma unroll
+    for (int k = 0; k <= D; ++k) {
+      bool added = false;
+      const int slot = threadIdx.x == 0 ? insert(m, args, key[k], &added) : 0;
+      number(m, args, slot, added);
+    }
+  }
+  __syncthreads();
+  for (int i = 0; i < kPerThread; ++i)
+#pragma unroll
+    for (int k = 0; k <= D; ++k) m.local[spot.at(k) + i] = table->place[m.local[spot.at(k) + i]];
+  if (threadIdx.x == 0) m.lengths[spot.tile] = table->length;
+}
+
+// The rows next to a vertex in direction j.
+template <int D>
+__device__ Near neighbours(const Memory& m, const Args& args, int vertex, int j) {
+  const Key key = m.keys[m.slot[vertex]];
+  return {find(m, args, Codec<D>::up(key, j)) + 1, find(m, args, Codec<D>::down(key, j)) + 1};
 }
 
 }  // namespace lidcam::crf::cuda

@@ -1,331 +1,410 @@
-// Mean field of a dense CRF, all iterations in one launch, a block or a cluster per image. Sums over pixels are sums of
-// integers: they do not depend on the order of the threads, and every run gives the same bits. The tables of a term lie
-// in shared memory where a block has the image and they fit.
+// Mean field of a dense CRF, as the bodies of small kernels over the whole grid: what has to be complete before
+// something else begins is a kernel of its own. Sums over pixels are sums of integers: they do not depend on the order
+// of the threads, and every run gives the same bits.
 #pragma once
 #include <cstdint>
 
 #include "crf/lattice.cuh"
-#include "cuda/team.cuh"
 
 namespace lidcam::crf::cuda {
 
-using lidcam::cuda::Block;
-#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
-using lidcam::cuda::Cluster;
-#endif
+constexpr float kUnit = 2097152.0f;  // 2^21, of the weights: a tile has 2^9 pixels, an int holds 2^30
+constexpr int kShared = 2 * kTileCorners;  // words: the lists of two terms at least
 
-constexpr float kWide = 4294967296.0f;  // of the sums of 64 bits that the set-up makes
-
-// One term while it is iterated. A table has `vertices` + 1 rows. Splatting adds integers to `fixed`; blurring goes to
-// and fro between both tables; the last lies in `values` and the other becomes `fixed`.
-struct Field {
-  float *values, *fixed;
-  const int *neighbor, *row;
-  const float *weight, *norm;
-  const float* compat;  // vector [labels] or symmetric matrix [labels, labels]; null where it is a number
-  int vertices, dimension;
-  bool matrix, before, after;
-  float factor, scale, inverse;  // of a message; of the integers
+struct alignas(8) FourPlaces {
+  uint16_t v[kPerThread];
+};
+struct alignas(16) FourFloats {
+  float v[kPerThread];
+};
+// What a tile's vertices hold while it is worked on.
+union TileSums {
+  float values[kShared];
+  int sums[kShared];
 };
 
-template <class Team>
-struct MeanField {
-  const Team& team;
+// The workspace of an image.
+struct Image {
   const Args& args;
-  const float* unary;
-  float* q;
-  float* kept;         // probabilities of the step before, [width, pixels]; null without a tolerance
-  int* change;         // of odd steps and of even ones: the bits of the largest, as an int of the same order
-  const int* present;  // labels, ascending; null where all are
-  int labels;          // as many
-  int pixels, width;   // width: channels
-  int thread, threads;
-  Field field[kMaxTerms];
+  unsigned char* memory;
+  int64_t index;
+  int pixels;
+  Place where;
 
-  __device__ int label(int i) const { return present ? present[i] : i; }
+  __device__ Image(const Args& a, unsigned char* m, int64_t i)
+      : args(a),
+        memory(m),
+        index(i),
+        pixels(a.height * a.width),
+        where(place(tiles(a.height, a.width), a.capacity, a.slots, a.channels)) {}
+  __device__ Memory of(int term) const { return Memory(memory + (index * args.terms + term) * where.bytes, where); }
+  // Whether every lattice had room for its vertices.
+  __device__ bool fits() const {
+    bool all = true;
+    for (int t = 0; t < args.terms; ++t) all = all && of(t).counts[0] <= args.capacity;
+    return all;
+  }
+  // Labels present, ascending, and how many; all: null.
+  __device__ const int* list() const {
+    return args.lists < 0 ? nullptr
+                          : reinterpret_cast<const int*>(memory + args.words) + args.lists + index * args.list;
+  }
+  __device__ int labels() const { return args.lists < 0 ? args.labels : list()[0]; }
+  __device__ int width() const { return channels(labels(), args.numbers); }
+  // Probabilities of the step before, [width, pixels]; null without a tolerance.
+  __device__ float* kept() const {
+    return args.kept ? reinterpret_cast<float*>(memory + args.kept) + index * args.channels * pixels : nullptr;
+  }
+  // The bits of the largest change in odd steps and in even ones, as an int of the same order.
+  __device__ int* change() const { return of(0).counts + 2; }
+  // The iteration before which this image came to rest; 0: it has not.
+  __device__ int* stopped() const { return of(0).counts + 4; }
+};
 
-  // The message of a term to pixel p in one channel.
-  __device__ float slice(const Field& f, int p, int channel) const {
-    float sum = 0.0f;
-    for (int k = 0; k <= f.dimension; ++k) {
-      const int64_t at = int64_t(k) * pixels + p;
-      sum = sum + f.weight[at] * f.values[int64_t(f.row[at]) * width + channel];
-    }
-    if (f.after) sum = f.norm[p] * sum;
-    return (f.compat && !f.matrix ? f.factor * f.compat[label(channel)] : f.factor) * sum;
-  }
-  __device__ void splat(const Field& f, int p, int channel, float value) const {
-    const float scaled = (f.before ? value * f.norm[p] : value) * f.scale;
-    int* table = reinterpret_cast<int*>(f.fixed);
-    for (int k = 0; k <= f.dimension; ++k) {
-      const int64_t at = int64_t(k) * pixels + p;
-      atomicAdd(&table[int64_t(f.row[at]) * width + channel], int(rintf(f.weight[at] * scaled)));
-    }
-  }
+// Blurring goes to and fro between two tables, two directions at a time.
+__device__ inline int phases(const Term& term) { return (term.dimension + 2) / 2; }
 
-  // Marginals of all pixels from the unary energies and, after step 0, the messages; splat them, or write them.
-  __device__ void step(int number, bool last) const {
-    const bool sliced = number > 0, keep = kept && !last;
-    float moved = 0.0f;
-    for (int p = thread; p < pixels; p += threads) {
-      if (present && last) leave_out(p);
-      if (width == 1) {
-        const int64_t first = int64_t(label(0)) * pixels + p, second = int64_t(label(1)) * pixels + p;
-        float energy = unary[first] - unary[second];
-        for (int t = 0; sliced && t < args.terms; ++t) energy = energy + slice(field[t], p, 0);
-        const float other = expf(-fabsf(energy)), more = 1.0f / (1.0f + other), less = other * more;
-        const float one = energy > 0 ? more : less, zero = energy > 0 ? less : more;
-        if (last) {
-          q[first] = zero;
-          q[second] = one;
-        } else {
-          for (int t = 0; t < args.terms; ++t) splat(field[t], p, 0, one - zero);
-        }
-        if (keep) keep_one(p, one, sliced, moved);
-        continue;
-      }
-      float peak = -3.402823466e38f, sum = 0.0f;
-      for (int l = 0; l < labels; ++l) {
-        const int64_t at = int64_t(label(l)) * pixels + p;
-        float energy = -unary[at];
-        for (int t = 0; sliced && t < args.terms; ++t) energy = energy + slice(field[t], p, l);
-        q[at] = energy;
-        peak = energy > peak ? energy : peak;
-      }
-      for (int l = 0; l < labels; ++l) {
-        const int64_t at = int64_t(label(l)) * pixels + p;
-        const float e = expf(q[at] - peak);
-        q[at] = e;
-        sum = sum + e;
-      }
-      for (int l = 0; l < labels; ++l) {
-        const int64_t at = int64_t(label(l)) * pixels + p;
-        const float share = q[at] / sum;
-        if (last)
-          q[at] = share;
-        else
-          for (int t = 0; t < args.terms; ++t) splat(field[t], p, l, share);
-        if (keep) keep_one(int64_t(l) * pixels + p, share, sliced, moved);
-      }
-    }
-    if (!keep || !sliced) return;
-    int largest = __float_as_int(moved);
-    for (int lanes = 16; lanes > 0; lanes /= 2) largest = max(largest, __shfl_xor_sync(0xffffffffu, largest, lanes));
-    if (threadIdx.x % 32 == 0) atomicMax(&change[number % 2], largest);
-  }
-  __device__ void keep_one(int64_t at, float now, bool compare, float& moved) const {
-    if (compare) moved = fmaxf(moved, fabsf(now - kept[at]));
-    kept[at] = now;
-  }
-  // Labels that are not present have probability 0.
-  __device__ void leave_out(int p) const {
-    for (int l = 0, i = 0; l < args.labels; ++l) {
-      if (i < labels && present[i] == l)
-        ++i;
-      else
-        q[int64_t(l) * pixels + p] = 0.0f;
-    }
-  }
+// A term while it is iterated, as a tile sees it. A table has a row per vertex and row 0 for the vertex that does not
+// exist, always 0.
+struct Field {
+  const float* values;       // blurred
+  unsigned long long* sums;  // splatted
+  const float *weight, *norm;
+  const uint16_t* local;
+  const int* list;
+  int length;           // of the list
+  const float* compat;  // vector [labels]; null where it is a number, or a matrix, which has been applied
+  int dimension;
+  bool before, after;
+  float factor, scale, inverse;  // of a message; of the integers
 
-  // The directions of the blur. read(row, channel) gives what was splatted.
-  template <class Read>
-  __device__ void blur_direction(Field& f, int j, int channels, Read read) const {
-    const int64_t n = int64_t(f.vertices) * channels;
-    const int *up = f.neighbor + int64_t(2 * j) * args.capacity, *down = up + args.capacity;
-    const float* from = j % 2 ? f.values : f.fixed;
-    float* to = j % 2 ? f.fixed : f.values;
-    for (int64_t i = thread; i < n; i += threads) {
-      const int v = int(i / channels), c = int(i - int64_t(v) * channels), a = up[v], b = down[v];
-      float result;
-      if (j == 0)
-        result = read(v + 1, c) + 0.5f * (read(a, c) + read(b, c));
-      else
-        result = from[i + channels] + 0.5f * (from[int64_t(a) * channels + c] + from[int64_t(b) * channels + c]);
-      to[i + channels] = result;
-    }
-    // Row 0 of the table that the next direction reads.
-    for (int c = thread; c < channels; c += threads) to[c] = 0.0f;
+  __device__ Field(const Image& image, int t) {
+    const Memory m = image.of(t);
+    const Term& term = image.args.term[t];
+    const bool flipped = (phases(term) % 2 == 0) != (term.compat == kMatrix);
+    values = flipped ? m.second : m.first;
+    sums = m.sums;
+    weight = m.weight;
+    norm = m.norm;
+    local = m.local;
+    list = m.list + int64_t(blockIdx.x) * kTileCorners;
+    length = m.lengths[blockIdx.x];
+    compat = term.compat == kVector ? words(image) + term.array : nullptr;
+    dimension = term.dimension;
+    before = term.before;
+    after = term.after;
+    factor = term.compat == kNumber ? term.weight * term.alpha : -term.alpha;  // an array holds costs
+    scales(m, &scale, &inverse);
   }
-  __device__ void turn(Field& f) const {  // the last direction wrote into `fixed` where their number is even
-    if (f.dimension % 2) swap(f);
+  __device__ static const float* words(const Image& image) {
+    return reinterpret_cast<const float*>(image.memory + image.args.words);
   }
-  __device__ void swap(Field& f) const {
-    float* other = f.values;
-    f.values = f.fixed;
-    f.fixed = other;
+  // A tile's sum at a vertex stays within 2^30. What is splatted is at most 1, times the norm where that comes before;
+  // so a sum is bounded by its weights times the largest norm, whatever compat is.
+  __device__ static void scales(const Memory& m, float* scale, float* inverse) {
+    const int doublings = 32 - __clz(m.counts[1]);
+    *inverse = __uint_as_float(uint32_t(127 - 30 + doublings) << 23);
+    *scale = __uint_as_float(uint32_t(127 + 30 - doublings) << 23);
   }
-  __device__ void clear_fixed() const {
-    for (int t = 0; t < args.terms; ++t) {
-      const int64_t n = (int64_t(field[t].vertices) + 1) * width;
-      for (int64_t i = thread; i < n; i += threads) field[t].fixed[i] = 0.0f;
-    }
+  __device__ FourPlaces places(const Spot& spot, int corner) const {
+    return *reinterpret_cast<const FourPlaces*>(local + spot.at(corner));
   }
-  __device__ void blur() {
-    for (int j = 0; j < kCorners; ++j) {
-      for (int t = 0; t < args.terms; ++t) {
-        Field& f = field[t];
-        if (j > f.dimension) continue;
-        const int* table = reinterpret_cast<const int*>(f.fixed);
-        blur_direction(f, j, width, [&](int row, int c) { return float(table[int64_t(row) * width + c]) * f.inverse; });
-      }
-      team.sync();
-    }
-    bool any = false;
-    for (int t = 0; t < args.terms; ++t) {
-      turn(field[t]);
-      any = any || field[t].matrix;
-    }
-    if (any) mix();
-    clear_fixed();
-    team.sync();
+  __device__ FourFloats weights(const Spot& spot, int corner) const {
+    return *reinterpret_cast<const FourFloats*>(weight + spot.at(corner));
   }
-  // A matrix acts on the vertices: it commutes with slicing, and there are fewer vertices than pixels.
-  __device__ void mix() {
-    for (int t = 0; t < args.terms; ++t) {
-      const Field& f = field[t];
-      const int64_t n = f.matrix ? int64_t(f.vertices) * width : 0;
-      for (int64_t i = thread; i < n; i += threads) {
-        const int c = int(i % width);
-        const float *row = f.values + (i - c) + width, *column = f.compat + label(c);
-        float sum = 0.0f;
-        for (int l = 0; l < labels; ++l) sum = sum + row[l] * column[int64_t(label(l)) * args.labels];
-        f.fixed[i + width] = sum;
-      }
-    }
-    team.sync();
-    for (int t = 0; t < args.terms; ++t)
-      if (field[t].matrix) swap(field[t]);
-  }
-
-  // The norms, and the scale of the integers: no vertex may sum up to more than 2^30. What is splatted is at most 1,
-  // times the norm where that comes before; so a vertex is bounded by its weights times that, whatever compat is.
-  __device__ void prepare(const Memory* memory) {
-    for (int t = 0; t < args.terms; ++t)
-      for (int64_t i = thread; i <= field[t].vertices; i += threads) memory[t].wide[i] = 0;
-    team.sync();
-    for (int t = 0; t < args.terms; ++t)
-      if (normalised(field[t])) splat_wide(field[t], memory[t], false);
-    team.sync();
-    for (int j = 0; j < kCorners; ++j) {
-      for (int t = 0; t < args.terms; ++t) {
-        Field& f = field[t];
-        const long long* table = reinterpret_cast<const long long*>(memory[t].wide);
-        if (j <= f.dimension && normalised(f))
-          blur_direction(f, j, 1, [&](int row, int) { return float(table[row]) * (1.0f / kWide); });
-      }
-      team.sync();
-    }
-    for (int t = 0; t < args.terms; ++t) {
-      Field& f = field[t];
-      if (!normalised(f)) continue;
-      turn(f);
-      for (int p = thread; p < pixels; p += threads) {
-        float sum = 0.0f;
-        for (int k = 0; k <= f.dimension; ++k) {
-          const int64_t at = int64_t(k) * pixels + p;
-          sum = sum + f.weight[at] * f.values[f.row[at]];
-        }
-        const float norm = args.term[t].alpha * sum + 1e-20f;
-        memory[t].norm[p] = 1.0f / (f.before && f.after ? sqrtf(norm) : norm);
-      }
-      for (int64_t i = thread; i <= f.vertices; i += threads) memory[t].wide[i] = 0;
-    }
-    team.sync();
-    for (int t = 0; t < args.terms; ++t) splat_wide(field[t], memory[t], true);
-    team.sync();
-    for (int t = 0; t < args.terms; ++t)
-      for (int64_t i = thread; i <= field[t].vertices; i += threads)
-        atomicMax(&memory[t].counts[1], int(memory[t].wide[i] >> 32) + 1);
-    clear_fixed();
-    team.sync();
-    for (int t = 0; t < args.terms; ++t) {
-      Field& f = field[t];
-      f.inverse = 1.0f / 1073741824.0f;
-      for (int weight = memory[t].counts[1]; weight > 0; weight /= 2) f.inverse = 2.0f * f.inverse;
-      f.scale = 1.0f / f.inverse;
-    }
-  }
-  __device__ static bool normalised(const Field& f) { return f.before || f.after; }
-  __device__ void splat_wide(const Field& f, const Memory& m, bool bound) const {
-    for (int p = thread; p < pixels; p += threads)
-      for (int k = 0; k <= f.dimension; ++k) {
-        const int64_t at = int64_t(k) * pixels + p;
-        const float weight = bound ? fabsf(f.weight[at]) : f.weight[at];
-        const float value = bound && f.before ? weight * f.norm[p] : weight;
-        atomicAdd(&m.wide[f.row[at]], (unsigned long long)(long long)rintf(value * kWide));
-      }
+  __device__ FourFloats norms(const Spot& spot) const {
+    return *reinterpret_cast<const FourFloats*>(norm + int64_t(spot.tile) * kTilePixels + spot.place);
   }
 };
 
-// One image. compat: the arrays of all terms. present: null, or how many labels are and which. kept: null without a
-// tolerance. status: 0, or 1 where a lattice has more vertices than there is room for; then q is not written.
-template <class Team>
-__device__ void mean_field(const Team& team, const Args& args, const float* unary, unsigned char* memory,
-                           const float* compat, const int* present, float* kept, float* q, int* status,
-                           unsigned char* shared) {
-  const int pixels = args.height * args.width, labels = present ? present[0] : args.labels;
-  const Place where = place(pixels, args.capacity, args.slots, args.channels);
-  Memory memories[kMaxTerms] = {{memory, where},
-                                {memory + where.bytes, where},
-                                {memory + 2 * where.bytes, where},
-                                {memory + 3 * where.bytes, where}};
-  MeanField<Team> m{team,
-                    args,
-                    unary,
-                    q,
-                    kept,
-                    memories[0].counts + 2,
-                    present ? present + 1 : nullptr,
-                    labels,
-                    pixels,
-                    channels(labels, args.numbers),
-                    int(team.rank() * blockDim.x + threadIdx.x),
-                    int(team.size() * blockDim.x),
-                    {}};
-  bool fits = true;
-  int64_t left = team.size() == 1 ? args.shared_bytes : 0;
-  for (int t = 0; t < args.terms; ++t) {
-    const Memory& in = memories[t];
-    const Term& term = args.term[t];
-    const int vertices = in.counts[0];
-    fits = fits && vertices <= args.capacity;
-    const int64_t bytes = 4 * (int64_t(vertices) + 1) * m.width;
-    const bool near = fits && 2 * bytes <= left;
-    m.field[t] = {near ? reinterpret_cast<float*>(shared) : in.first,
-                  near ? reinterpret_cast<float*>(shared + bytes) : in.second,
-                  in.neighbor,
-                  in.row,
-                  in.weight,
-                  in.norm,
-                  term.compat == kNumber ? nullptr : compat + term.array,
-                  vertices,
-                  term.dimension,
-                  term.compat == kMatrix,
-                  term.before != 0,
-                  term.after != 0,
-                  term.compat == kNumber ? term.weight * term.alpha : -term.alpha,  // an array holds costs
-                  1.0f,
-                  1.0f};
-    if (near) {
-      shared += 2 * bytes;
-      left -= 2 * bytes;
+// Adds to a tile's sums; equal neighbours at once. An integer sum has no order.
+template <class Sum, class Int>
+__device__ void add_four(Sum* sums, const FourPlaces& at, const Int* value) {
+  Int sum = value[0];
+#pragma unroll
+  for (int i = 1; i < kPerThread; ++i) {
+    if (at.v[i] == at.v[i - 1]) {
+      sum += value[i];
+      continue;
     }
+    atomicAdd(&sums[at.v[i - 1]], Sum(sum));
+    sum = value[i];
   }
-  if (m.thread == 0) *status = !fits;
-  if (!fits) return;
-  if (args.iterations > 0) m.prepare(memories);
-  m.step(0, args.iterations == 0);
-  for (int i = 1; i <= args.iterations; ++i) {
-    team.sync();
-    // With a tolerance the last step is known only now; its messages are still there, so it is done again.
-    if (kept && i > 1 && __int_as_float(m.change[(i - 1) % 2]) <= args.tolerance) {
-      m.step(i - 1, true);
-      return;
+  atomicAdd(&sums[at.v[kPerThread - 1]], Sum(sum));
+}
+
+template <class T>
+__device__ void clear(T* shared, int n) {
+  for (int i = threadIdx.x; i < n; i += blockDim.x) shared[i] = T(0);
+}
+
+// The weights of a tile's pixels, as its sums. All threads of the block call it.
+__device__ inline void sum_weights(const Field& f, const Spot& spot, TileSums* shared) {
+  clear(shared->sums, f.length);
+  __syncthreads();
+  for (int k = 0; k <= f.dimension; ++k) {
+    const FourFloats weight = f.weights(spot, k);
+    int value[kPerThread];
+#pragma unroll
+    for (int i = 0; i < kPerThread; ++i) value[i] = int(rintf(weight.v[i] * kUnit));
+    add_four(shared->sums, f.places(spot, k), value);
+  }
+  __syncthreads();
+}
+
+// The norms of a tile's pixels, from the blurred weights; 0 outside the image. Returns the largest of the thread's. All
+// threads of the block call it.
+__device__ inline float make_norms(const Field& f, const Memory& m, const Args& args, const Spot& spot,
+                                   const float* blurred, float alpha, TileSums* shared) {
+  for (int i = threadIdx.x; i < f.length; i += blockDim.x) shared->values[i] = blurred[f.list[i]];
+  __syncthreads();
+  float sum[kPerThread] = {}, largest = 0.0f;
+  for (int k = 0; k <= f.dimension; ++k) {
+    const FourPlaces at = f.places(spot, k);
+    const FourFloats weight = f.weights(spot, k);
+#pragma unroll
+    for (int i = 0; i < kPerThread; ++i) sum[i] = sum[i] + weight.v[i] * shared->values[at.v[i]];
+  }
+  FourFloats result{};
+#pragma unroll
+  for (int i = 0; i < kPerThread; ++i) {
+    if (spot.x + i >= args.width || spot.y >= args.height) continue;
+    const float norm = alpha * sum[i] + 1e-20f;
+    result.v[i] = 1.0f / (f.before && f.after ? sqrtf(norm) : norm);
+    largest = fmaxf(largest, result.v[i]);
+  }
+  *reinterpret_cast<FourFloats*>(m.norm + int64_t(spot.tile) * kTilePixels + spot.place) = result;
+  return largest;
+}
+
+// One direction of the blur at a row. near: the rows above and below in that direction, of each vertex.
+template <class Read>
+__device__ float blurred(const Near* near, int row, Read read) {
+  if (row == 0) return 0.0f;
+  const Near n = near[row - 1];
+  return read(row) + 0.5f * (read(n.up) + read(n.down));
+}
+
+// Directions 2 * phase and the next, where the lattice has it. read(row, channel) is what to blur.
+template <class Read>
+__device__ void blur(const Memory& m, const Args& args, const Term& term, int phase, int vertices, int channels,
+                     float* to, int thread, int threads, Read read) {
+  const Near *first = m.near + int64_t(2 * phase) * args.capacity, *second = first + args.capacity;
+  const bool both = 2 * phase + 1 <= term.dimension;
+  const int64_t n = int64_t(vertices) * channels;
+  for (int64_t i = thread; i < n; i += threads) {
+    const int v = channels == 1 ? int(i) : n >> 32 ? int(i / channels) : int(uint32_t(i) / uint32_t(channels));
+    const int c = int(i - int64_t(v) * channels);
+    const auto at = [&](int row) { return read(row, c); };
+    float value = blurred(first, v + 1, at);
+    if (both) {
+      const Near n1 = second[v];
+      value = value + 0.5f * (blurred(first, n1.up, at) + blurred(first, n1.down, at));
     }
-    if (kept && m.thread == 0) m.change[i % 2] = 0;
-    m.blur();
-    m.step(i, i == args.iterations);
+    to[i + channels] = value;
   }
 }
+
+// A step of the iteration: marginals from the unary energies and, unless it is the first, the messages; they are
+// splatted, or written if it is the last. A block has a tile, and all its threads make all calls.
+struct Step {
+  const Image& image;
+  const float* unary;  // of the image
+  float* q;
+  int number;  // of the step
+  bool last;
+  TileSums* shared;
+  Spot spot;
+
+  __device__ bool sliced() const { return number > 0; }
+  __device__ float* kept() const { return last ? nullptr : image.kept(); }
+  __device__ bool inside(int i) const { return spot.x + i < image.args.width && spot.y < image.args.height; }
+  __device__ int64_t pixel(int i) const { return int64_t(spot.y) * image.args.width + spot.x + i; }
+
+  // Two labels in one channel.
+  __device__ float two() const {
+    const int* list = image.list();
+    const int64_t first = int64_t(list ? list[1] : 0) * image.pixels,
+                  second = int64_t(list ? list[2] : 1) * image.pixels;
+    float energy[kPerThread], difference[kPerThread], moved = 0.0f;
+#pragma unroll
+    for (int i = 0; i < kPerThread; ++i)
+      energy[i] = inside(i) ? unary[first + pixel(i)] - unary[second + pixel(i)] : 0.0f;
+    for (int t = 0; sliced() && t < image.args.terms;) t = slice(t, 0, 1, energy);
+    float* before = kept();
+#pragma unroll
+    for (int i = 0; i < kPerThread; ++i) {
+      const float other = expf(-fabsf(energy[i])), more = 1.0f / (1.0f + other), less = other * more;
+      const float one = energy[i] > 0 ? more : less, zero = energy[i] > 0 ? less : more;
+      difference[i] = one - zero;
+      if (!inside(i)) continue;
+      if (last) {
+        q[first + pixel(i)] = zero;
+        q[second + pixel(i)] = one;
+        if (list) leave_out(list, pixel(i));
+      }
+      if (before) keep(before + pixel(i), one, moved);
+    }
+    for (int t = 0; !last && t < image.args.terms;) t = splat(t, 0, 1, difference);
+    return moved;
+  }
+
+  // Any number of labels. What is known of a label so far lies in q.
+  __device__ float many() const {
+    const int* list = image.list();
+    const int labels = image.labels(), terms = image.args.terms;
+    float energy[kPerThread], peak[kPerThread], sum[kPerThread] = {}, moved = 0.0f;
+    for (int l = 0; l < labels; ++l)
+      for (int i = 0; i < kPerThread; ++i)
+        if (inside(i)) q[at(list, l, i)] = -unary[at(list, l, i)];
+    for (int t = 0, next = t; sliced() && t < terms; t = next)
+      for (int l = 0; l < labels; ++l) {
+        load(list, l, energy);
+        next = slice(t, l, labels, energy);
+        store(list, l, energy);
+      }
+    for (int i = 0; i < kPerThread; ++i) peak[i] = -3.402823466e38f;
+    for (int l = 0; l < labels; ++l) {
+      load(list, l, energy);
+      for (int i = 0; i < kPerThread; ++i) peak[i] = energy[i] > peak[i] ? energy[i] : peak[i];
+    }
+    for (int l = 0; l < labels; ++l) {
+      load(list, l, energy);
+      for (int i = 0; i < kPerThread; ++i) {
+        energy[i] = expf(energy[i] - peak[i]);
+        sum[i] = sum[i] + energy[i];
+      }
+      store(list, l, energy);
+    }
+    float* before = kept();
+    for (int l = 0; l < labels; ++l) {
+      load(list, l, energy);
+      for (int i = 0; i < kPerThread; ++i) {
+        energy[i] = energy[i] / sum[i];
+        if (before && inside(i)) keep(before + int64_t(l) * image.pixels + pixel(i), energy[i], moved);
+      }
+      store(list, l, energy);
+    }
+    for (int t = 0, next = t; !last && t < terms; t = next)
+      for (int l = 0; l < labels; ++l) {
+        load(list, l, energy);
+        next = splat(t, l, labels, energy);
+      }
+    if (list && last)
+      for (int i = 0; i < kPerThread; ++i)
+        if (inside(i)) leave_out(list, pixel(i));
+    return moved;
+  }
+
+ private:
+  __device__ int64_t at(const int* list, int l, int i) const {
+    return int64_t(list ? list[l + 1] : l) * image.pixels + pixel(i);
+  }
+  __device__ void load(const int* list, int l, float* value) const {
+    for (int i = 0; i < kPerThread; ++i) value[i] = inside(i) ? q[at(list, l, i)] : 0.0f;
+  }
+  __device__ void store(const int* list, int l, const float* value) const {
+    for (int i = 0; i < kPerThread; ++i)
+      if (inside(i)) q[at(list, l, i)] = value[i];
+  }
+  // The term after the last of those whose lists fit into shared memory with that of term t.
+  __device__ int group(int t) const {
+    int words = 0;
+    for (; t < image.args.terms; ++t) {
+      words += Field(image, t).length;
+      if (words > kShared) break;
+    }
+    return t;
+  }
+
+  // Adds the messages of a group of terms in one channel. Returns the term after the group.
+  __device__ int slice(int t, int channel, int width, float* energy) const {
+    const int begin = t, end = group(t);
+    int words = 0;
+    for (; t < end; ++t) {
+      const Field f(image, t);
+      for (int i = threadIdx.x; i < f.length; i += blockDim.x)
+        shared->values[words + i] = f.values[int64_t(f.list[i]) * width + channel];
+      words += f.length;
+    }
+    __syncthreads();
+    words = 0;
+    for (t = begin; t < end; ++t) {
+      const Field f(image, t);
+      float sum[kPerThread] = {};
+#pragma unroll
+      for (int k = 0; k < kCorners; ++k) {
+        if (k > f.dimension) continue;
+        const FourPlaces place = f.places(spot, k);
+        const FourFloats weight = f.weights(spot, k);
+#pragma unroll
+        for (int i = 0; i < kPerThread; ++i) sum[i] = sum[i] + weight.v[i] * shared->values[words + place.v[i]];
+      }
+      const FourFloats norm = f.after ? f.norms(spot) : FourFloats{{}};
+      const int* list = image.list();
+      const float factor = f.compat ? f.factor * f.compat[list ? list[channel + 1] : channel] : f.factor;
+#pragma unroll
+      for (int i = 0; i < kPerThread; ++i) {
+        if (f.after) sum[i] = norm.v[i] * sum[i];
+        energy[i] = energy[i] + factor * sum[i];
+      }
+      words += f.length;
+    }
+    __syncthreads();
+    return end;
+  }
+
+  // Splats a value per pixel in one channel for a group of terms. Returns the term after the group.
+  __device__ int splat(int t, int channel, int width, const float* given) const {
+    const int begin = t, end = group(t);
+    int words = 0;
+    for (; t < end; ++t) words += Field(image, t).length;
+    clear(shared->sums, words);
+    __syncthreads();
+    words = 0;
+    for (t = begin; t < end; ++t) {
+      const Field f(image, t);
+      const FourFloats norm = f.before ? f.norms(spot) : FourFloats{{}};
+#pragma unroll
+      for (int k = 0; k < kCorners; ++k) {
+        if (k > f.dimension) continue;
+        const FourFloats weight = f.weights(spot, k);
+        int value[kPerThread];
+#pragma unroll
+        for (int i = 0; i < kPerThread; ++i) {
+          const float scaled = (f.before ? given[i] * norm.v[i] : given[i]) * f.scale;
+          value[i] = int(rintf(weight.v[i] * scaled));
+        }
+        add_four(shared->sums + words, f.places(spot, k), value);
+      }
+      words += f.length;
+    }
+    __syncthreads();
+    words = 0;
+    for (t = begin; t < end; ++t) {
+      const Field f(image, t);
+      for (int i = threadIdx.x; i < f.length; i += blockDim.x)
+        if (const int sum = shared->sums[words + i])
+          atomicAdd(&f.sums[int64_t(f.list[i]) * width + channel], (unsigned long long)(long long)sum);
+      words += f.length;
+    }
+    __syncthreads();
+    return end;
+  }
+
+  __device__ void keep(float* at, float now, float& moved) const {
+    if (sliced()) moved = fmaxf(moved, fabsf(now - *at));
+    *at = now;
+  }
+  // Labels that are not present have probability 0.
+  __device__ void leave_out(const int* list, int64_t p) const {
+    for (int l = 0, i = 0; l < image.args.labels; ++l) {
+      if (i < list[0] && list[i + 1] == l)
+        ++i;
+      else
+        q[int64_t(l) * image.pixels + p] = 0.0f;
+    }
+  }
+};
 
 }  // namespace lidcam::crf::cuda

@@ -73,13 +73,12 @@ void* function(Image image, const char* kernel) {
 void warm_up(const Device& device) {
   function(Image::pas, "lidcam_pas");
   for (const char* name : {"lidcam_mask_bits", "lidcam_map_bits", "lidcam_boxes"}) function(Image::components, name);
-  for (const char* name :
-       {"lidcam_crf_words", "lidcam_crf_clear", "lidcam_crf_vertices", "lidcam_crf_neighbours", "lidcam_crf"})
+  for (const char* name : {"lidcam_crf_words", "lidcam_crf_clear", "lidcam_crf_vertices", "lidcam_crf_neighbours",
+                           "lidcam_crf_weigh", "lidcam_crf_blur_weights", "lidcam_crf_norms", "lidcam_crf_begin",
+                           "lidcam_crf_blur", "lidcam_crf_mix", "lidcam_crf_step", "lidcam_crf_step_two"})
     function(Image::crf, name);
-  if (device.major >= 9) {
+  if (device.major >= 9)
     for (const char* name : {"lidcam_pas_cluster", "lidcam_pas_kept"}) function(Image::pas, name);
-    function(Image::crf, "lidcam_crf_cluster");
-  }
 }
 
 void launch(void* function, const Launch& how, void** arguments) {

@@ -6,12 +6,13 @@
 #include <iterator>
 #include <stdexcept>
 
-#include "crf/cuda_args.h"
+#include "crf/cuda_steps.h"
 #include "cuda/launching.h"
 
 namespace lidcam::cuda {
 namespace {
 
+constexpr int kThreadsPerProcessor = 2048;
 constexpr int kMaxWords = 1 << 20;  // a launch for each 960
 
 struct Crf {
@@ -116,7 +117,8 @@ Crf plan_crf(int64_t count, int labels, int height, int width, const CrfOptions&
   const int present = set_lists(options, count, &crf);
   // Of lists with two labels and more: the longest decides.
   args.channels = crf::cuda::channels(present, args.numbers);
-  const size_t lattices = size_t(crf::cuda::place(pixels, args.capacity, args.slots, args.channels).bytes);
+  const size_t lattices =
+      size_t(crf::cuda::place(crf::cuda::tiles(height, width), args.capacity, args.slots, args.channels).bytes);
   args.words = int64_t(size_t(count) * args.terms * lattices);
   crf.bytes = size_t(args.words) + (crf.words.size() + 3) / 4 * 16;
   if (options.tolerance > 0) {
@@ -140,7 +142,6 @@ void launch_crf(Stream stream, const uint8_t* image, const float* unary, int64_t
   const Scope scope(stream, unary);
   const Device& device = scope.device();
   const Memory memory(workspace, crf.bytes, stream, device);
-  void* place = memory.data();
 
   Launch how;
   how.block = crf::cuda::kThreads;
@@ -151,31 +152,20 @@ void launch_crf(Stream stream, const uint8_t* image, const float* unary, int64_t
   for (size_t first = 0; first < crf.words.size(); first += words.count) {
     words.count = int(std::min(crf.words.size() - first, std::size(words.value)));
     std::copy_n(crf.words.begin() + first, words.count, words.value);
-    int* to = reinterpret_cast<int*>(static_cast<unsigned char*>(place) + args.words) + first;
+    int* to = reinterpret_cast<int*>(static_cast<unsigned char*>(memory.data()) + args.words) + first;
     void* sent[] = {&words, &to};
     over(words.count);
     launch(function(Image::crf, "lidcam_crf_words"), how, sent);
   }
-  how.rows = unsigned(count * args.terms);
-  const int64_t pixels = int64_t(height) * width;
-  void* tables[] = {&args, &place};
-  over(std::max<int64_t>(args.slots, 2 * crf::cuda::kCorners * int64_t(args.capacity)));
-  launch(function(Image::crf, "lidcam_crf_clear"), how, tables);
-  void* seen[] = {&image, &args, &place};
-  over(pixels + 3);
-  launch(function(Image::crf, "lidcam_crf_vertices"), how, seen);
-  over(std::max<int64_t>(args.slots, pixels));
-  launch(function(Image::crf, "lidcam_crf_neighbours"), how, tables);
-
-  how.rows = 1;
-  unsigned cluster = 1;
-  if (device.major >= 9) cluster = cluster_for(function(Image::crf, "lidcam_crf_cluster"), how, count, 8, device);
-  args.shared_bytes = cluster > 1 ? 0 : device.shared_limit;
-  how.cluster = cluster;
-  how.grid = unsigned(count) * cluster;
-  how.shared = unsigned(args.shared_bytes);
-  void* arguments[] = {&unary, &args, &place, &q, &status};
-  launch(function(Image::crf, cluster > 1 ? "lidcam_crf_cluster" : "lidcam_crf"), how, arguments);
+  crf::cuda::Arrays arrays{image, unary, static_cast<unsigned char*>(memory.data()), q, status};
+  const int64_t at_once = int64_t(device.processors) * kThreadsPerProcessor;
+  crf::cuda::each_step(args, count, at_once,
+                       [&](const char* kernel, int64_t blocks, int threads, int64_t rows, int number, int phase) {
+                         void* arguments[] = {&arrays, &args, &number, &phase};
+                         how.grid = unsigned(blocks), how.block = unsigned(threads);
+                         how.rows = unsigned(rows);
+                         launch(function(Image::crf, kernel), how, arguments);
+                       });
 }
 
 }  // namespace lidcam::cuda

@@ -80,7 +80,7 @@ def _boxes(rng):
 
 CRF_ARGS = np.dtype(
     [("words", np.int64), ("kept", np.int64)]
-    + [(n, np.int32) for n in ("labels", "height", "width", "terms", "iterations", "capacity", "slots", "shared",
+    + [(n, np.int32) for n in ("labels", "height", "width", "terms", "iterations", "capacity", "slots",
                                "channels", "numbers", "lists", "list")]
     + [("tolerance", np.float32),
        ("term", [("dimension", np.int32), ("deviation", np.float32, 5), ("scale", np.float32, 5), ("alpha", np.float32),

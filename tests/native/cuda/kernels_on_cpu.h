@@ -1,8 +1,10 @@
 // The CUDA sources, unmodified, compiled for the CPU: include after shim/cuda_on_cpu.h.
 #pragma once
 #include <string>
+#include <vector>
 
 #include "components/components.cu"
+#include "crf/cuda_steps.h"
 #include "crf/mean_field.cu"
 #include "pas/pas.cu"
 #include "pas/pas_aot.cu"
@@ -16,7 +18,6 @@ constexpr size_t kCapacity = 256 * 1024;
 thread_local __align__(16) unsigned char lidcam_pas_shared[on_cpu::kCapacity];
 thread_local __align__(16) unsigned char lidcam_pas_aot_shared[on_cpu::kCapacity];
 thread_local __align__(16) unsigned char lidcam_boxes_shared[on_cpu::kCapacity];
-thread_local __align__(16) unsigned char lidcam_crf_shared[on_cpu::kCapacity];
 
 namespace on_cpu {
 
@@ -111,65 +112,62 @@ inline void boxes_at_size(Grid g, const uint8_t* map, const float* level, int ma
 }
 
 using CrfArgs = lidcam::crf::cuda::Args;
+using CrfArrays = lidcam::crf::cuda::Arrays;
 
-// The kernels that build the lattices, then the one that iterates.
-inline void crf_build(Grid g, const char* kernel, const uint8_t* image, CrfArgs args, unsigned char* memory) {
-  const std::string name = kernel;
-  lidcam::shim::launch(
-      g, [] { return lidcam_crf_shared; },
-      [=] {
-        if (name == "lidcam_crf_clear")
-          lidcam::crf::cuda::lidcam_crf_clear(args, memory);
-        else if (name == "lidcam_crf_vertices")
-          lidcam::crf::cuda::lidcam_crf_vertices(image, args, memory);
-        else
-          lidcam::crf::cuda::lidcam_crf_neighbours(args, memory);
-      });
-}
-inline void crf(Grid g, const float* unary, CrfArgs args, unsigned char* memory, float* q, int* status) {
-  lidcam::shim::launch(
-      g, [] { return lidcam_crf_shared; },
-      [=] {
-        if (g.cluster > 1)
-          lidcam::crf::cuda::lidcam_crf_cluster(unary, args, memory, q, status);
-        else
-          lidcam::crf::cuda::lidcam_crf(unary, args, memory, q, status);
-      });
+// A kernel of the dense CRF.
+inline void crf(Grid g, const std::string& name, CrfArrays arrays, const CrfArgs& args, int number, int phase) {
+  using namespace lidcam::crf::cuda;
+  using Kernel = void (*)(CrfArrays, CrfArgs, int, int);
+  const std::pair<const char*, Kernel> kernels[] = {{"lidcam_crf_clear", lidcam_crf_clear},
+                                                    {"lidcam_crf_vertices", lidcam_crf_vertices},
+                                                    {"lidcam_crf_neighbours", lidcam_crf_neighbours},
+                                                    {"lidcam_crf_weigh", lidcam_crf_weigh},
+                                                    {"lidcam_crf_blur_weights", lidcam_crf_blur_weights},
+                                                    {"lidcam_crf_norms", lidcam_crf_norms},
+                                                    {"lidcam_crf_begin", lidcam_crf_begin},
+                                                    {"lidcam_crf_blur", lidcam_crf_blur},
+                                                    {"lidcam_crf_mix", lidcam_crf_mix},
+                                                    {"lidcam_crf_step", lidcam_crf_step},
+                                                    {"lidcam_crf_step_two", lidcam_crf_step_two}};
+  for (const auto& [known, kernel] : kernels)
+    if (name == known)
+      return lidcam::shim::launch(
+          g, [] { return lidcam_boxes_shared; }, [&, run = kernel] { run(arrays, args, number, phase); });
+  lidcam::shim::fail("no kernel of that name");
 }
 
 inline void crf_words(Grid g, lidcam::crf::cuda::Words words, int* to) {
-  lidcam::shim::launch(g, [] { return lidcam_crf_shared; }, [=] { lidcam::crf::cuda::lidcam_crf_words(words, to); });
+  lidcam::shim::launch(g, [] { return lidcam_boxes_shared; }, [=] { lidcam::crf::cuda::lidcam_crf_words(words, to); });
 }
 
-// All launches on `count` images. words: arrays as compat, then lists of labels.
+// All launches on `count` images. words: arrays as compat, then lists of labels. left_out: the number of a launch that
+// is not made.
 inline void crf_whole(Grid g, int count, const uint8_t* image, const float* unary, CrfArgs args,
-                      const std::vector<int>& words, float* q, int* status) {
+                      const std::vector<int>& words, float* q, int* status, int left_out = -1) {
   const int64_t pixels = int64_t(args.height) * args.width;
-  args.words = count * args.terms * lidcam::crf::cuda::place(pixels, args.capacity, args.slots, args.channels).bytes;
+  const int tiles = lidcam::crf::cuda::tiles(args.height, args.width);
+  args.words = count * args.terms * lidcam::crf::cuda::place(tiles, args.capacity, args.slots, args.channels).bytes;
   const int64_t arrays = int64_t(words.size() + 3) / 4 * 16, kept = args.tolerance > 0 ? args.words + arrays : 0;
   std::vector<unsigned char> memory(args.words + arrays + (kept ? 4 * count * args.channels * pixels : 0), 0xff);
   args.kept = kept;
-  Grid build = g;
-  build.cluster = 1;
-  build.rows = unsigned(count * args.terms);
-  const auto over = [&](const char* kernel, int64_t n) {
-    build.blocks = unsigned((n + build.threads - 1) / build.threads);
-    crf_build(build, kernel, image, args, memory.data());
-  };
+  g.cluster = 1;
+  const auto over = [&](int64_t n) { g.blocks = unsigned((n + g.threads - 1) / g.threads); };
   if (!words.empty()) {
     lidcam::crf::cuda::Words sent{};
     sent.count = int(words.size());
     std::copy(words.begin(), words.end(), sent.value);
-    Grid few = g;
-    few.cluster = few.rows = 1;
-    few.blocks = unsigned((words.size() + few.threads - 1) / few.threads);
-    crf_words(few, sent, reinterpret_cast<int*>(memory.data() + args.words));
+    over(words.size());
+    crf_words(g, sent, reinterpret_cast<int*>(memory.data() + args.words));
   }
-  over("lidcam_crf_clear", std::max<int64_t>(args.slots, 12 * int64_t(args.capacity)));
-  over("lidcam_crf_vertices", pixels + 3);
-  over("lidcam_crf_neighbours", std::max<int64_t>(args.slots, pixels));
-  args.shared_bytes = int(g.shared);
-  crf(g, unary, args, memory.data(), q, status);
+  int launches = 0;
+  lidcam::crf::cuda::each_step(
+      args, count, 512 * args.terms,
+      [&](const char* kernel, int64_t blocks, int threads, int64_t rows, int number, int phase) {
+        if (launches++ == left_out) return;
+        g.blocks = unsigned(blocks), g.threads = unsigned(threads);
+        g.rows = unsigned(rows);
+        crf(g, kernel, {image, unary, memory.data(), q, status}, args, number, phase);
+      });
 }
 
 }  // namespace on_cpu

@@ -4,6 +4,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <iterator>
 #include <string>
 
 #include "components/runs.h"
@@ -51,23 +52,20 @@ void run_by_name(const std::string& name, unsigned blocks, unsigned rows, unsign
     if (argument<int>(a, 3) != int(shared)) std::abort();
     on_cpu::runs(g, argument<int>(a, 0), argument<int>(a, 1), argument<int>(a, 2), argument<unsigned char*>(a, 4),
                  argument<long long>(a, 5), argument<int*>(a, 6));
-  } else if (name == "lidcam_crf" || name == "lidcam_crf_cluster") {
-    on_cpu::crf(g, argument<const float*>(a, 0), argument<on_cpu::CrfArgs>(a, 1), argument<unsigned char*>(a, 2),
-                argument<float*>(a, 3), argument<int*>(a, 4));
   } else if (name == "lidcam_crf_words") {
     on_cpu::crf_words(g, argument<lidcam::crf::cuda::Words>(a, 0), argument<int*>(a, 1));
   } else {
-    const int i = name == "lidcam_crf_vertices";
-    on_cpu::crf_build(g, name.c_str(), i ? argument<const uint8_t*>(a, 0) : nullptr, argument<on_cpu::CrfArgs>(a, i),
-                      argument<unsigned char*>(a, i + 1));
+    on_cpu::crf(g, name, argument<on_cpu::CrfArrays>(a, 0), argument<on_cpu::CrfArgs>(a, 1), argument<int>(a, 2),
+                argument<int>(a, 3));
   }
 }
 
-constexpr int kFunctions = 13;
-const char* const kNames[kFunctions] = {
-    "lidcam_pas",          "lidcam_pas_cluster",    "lidcam_pas_kept", "lidcam_pas_aot",     "lidcam_mask_bits",
-    "lidcam_map_bits",     "lidcam_boxes",          "lidcam_crf",      "lidcam_crf_cluster", "lidcam_crf_clear",
-    "lidcam_crf_vertices", "lidcam_crf_neighbours", "lidcam_crf_words"};
+const char* const kNames[] = {
+    "lidcam_pas",       "lidcam_pas_cluster", "lidcam_pas_kept", "lidcam_pas_aot",          "lidcam_mask_bits",    "lidcam_map_bits",
+    "lidcam_boxes",     "lidcam_crf_words",   "lidcam_crf_clear",        "lidcam_crf_vertices", "lidcam_crf_neighbours",
+    "lidcam_crf_weigh", "lidcam_crf_norms",   "lidcam_crf_blur_weights", "lidcam_crf_begin",    "lidcam_crf_blur",
+    "lidcam_crf_mix",   "lidcam_crf_step",    "lidcam_crf_step_two"};
+constexpr int kFunctions = int(std::size(kNames));
 std::atomic<int> shared_limits[kFunctions];  // less what every launch may have
 // Calls so far: cuInit, modules loaded, primary contexts retained, limits of shared memory set, pools made, memory
 // taken of a pool, memory taken otherwise, waits for events.
