@@ -177,7 +177,8 @@ static_assert(kTileSlots * 3 / 4 >= kTileCorners, "the search for a free slot en
 
 struct TileTable {
   Key keys[kTileSlots];
-  uint16_t place[kTileSlots];  // in the list
+  uint16_t place[kTileSlots];     // in the list
+  uint16_t listed[kTileCorners];  // the list: slots of this table
   int length;
 };
 
@@ -226,13 +227,20 @@ __device__ void add_tile(const Memory& m, const Args& args, const Term& term, co
   }
   __syncthreads();
   for (int h = threadIdx.x; h < kTileSlots; h += blockDim.x) {
+    if (table->keys[h] == kEmpty) continue;
+    const int place = atomicAdd(&table->length, 1);
+    table->place[h] = uint16_t(place);
+    table->listed[place] = uint16_t(h);
+  }
+  __syncthreads();
+  // Side by side, as each search waits for the table of all.
+  const int length = table->length;
+  for (int i = threadIdx.x; i - int(threadIdx.x) < length; i += blockDim.x) {
     int slot = 0;
     bool added = false;
-    if (table->keys[h] != kEmpty) {
-      const int place = atomicAdd(&table->length, 1);
-      table->place[h] = uint16_t(place);
-      slot = insert(m, args, table->keys[h], &added);
-      m.list[int64_t(spot.tile) * kTileCorners + place] = slot;
+    if (i < length) {
+      slot = insert(m, args, table->keys[table->listed[i]], &added);
+      m.list[int64_t(spot.tile) * kTileCorners + i] = slot;
     }
     number(m, args, slot, added);
   }
@@ -246,11 +254,10 @@ __device__ void add_tile(const Memory& m, const Args& args, const Term& term, co
       number(m, args, slot, added);
     }
   }
-  __syncthreads();
   for (int i = 0; i < kPerThread; ++i)
 #pragma unroll
     for (int k = 0; k <= D; ++k) m.local[spot.at(k) + i] = table->place[m.local[spot.at(k) + i]];
-  if (threadIdx.x == 0) m.lengths[spot.tile] = table->length;
+  if (threadIdx.x == 0) m.lengths[spot.tile] = length;
 }
 
 // The rows next to a vertex in direction j.
