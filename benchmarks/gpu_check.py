@@ -156,6 +156,14 @@ class Check:
         device = "cpu" if self.options.rehearse else f"cuda:{self.options.index}"
         check_onnxruntime(data, self._artifact(), device=device, **quick)
 
+    def resident(self, data: dict[str, Any]) -> None:
+        """Picture to box without leaving the GPU."""
+        from benchmarks.gpu.resident import check_resident
+
+        device = self._device()
+        quick: dict[str, Any] = {"batches": (1, 2), "seconds": 0.2, "compiled": False} if self.options.quick else {}
+        check_resident(device, data, self._artifact(), index=self.options.index, **quick)
+
     def tensorrt(self, flavour: str, precision: str, pas: str, data: dict[str, Any]) -> None:
         """An engine."""
         from benchmarks.gpu.engines import check_tensorrt
@@ -179,6 +187,7 @@ class Check:
             "time-boxes": ("time of boxes", lambda d: self.time("time_boxes", d)),
             "artifact": ("artifact", self.export),
             "onnxruntime": ("ONNX Runtime, CUDA provider", self.onnxruntime),
+            "resident": ("picture to box on the device", self.resident),
         }
         for flavour in ("tensorrt", "tensorrt-rtx"):
             for precision in ("fp32", "fp16"):

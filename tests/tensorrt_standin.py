@@ -349,6 +349,7 @@ class Cuda:
     def __init__(self, count: int = 1, capability: tuple[int, int] = (8, 9), memory: int = 1 << 30) -> None:
         self.count, self.capability, self.memory = count, capability, memory
         self.blocks: dict[int, ctypes.Array] = {}
+        self.hosts: dict[int, ctypes.Array] = {}
         self.streams: set[int] = set()
         self._next = 1
 
@@ -374,6 +375,15 @@ class Cuda:
 
     def cudaFree(self, address):
         del self.blocks[address]
+        return (0,)
+
+    def cudaHostAlloc(self, size, flags):
+        block = ctypes.create_string_buffer(size)
+        self.hosts[ctypes.addressof(block)] = block
+        return 0, ctypes.addressof(block)
+
+    def cudaFreeHost(self, address):
+        del self.hosts[address]
         return (0,)
 
     def cudaStreamCreateWithFlags(self, flags):

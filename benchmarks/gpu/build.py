@@ -47,9 +47,7 @@ def build_kernels(
         data["kernels"] = "installed"
         return
     folder = folder or ROOT / "build" / "gpu_check"
-    nvcc = shutil.which("nvcc") or next(
-        (str(p) for p in (Path("/usr/local/cuda/bin/nvcc"),) if p.exists()), None
-    )
+    nvcc = shutil.which("nvcc") or next((str(p) for p in (Path("/usr/local/cuda/bin/nvcc"),) if p.exists()), None)
     missing = [name for name in ("cmake",) if shutil.which(name) is None]
     missing += [name for name in ("nanobind",) if importlib.util.find_spec(name) is None]
     if nvcc is None:

@@ -17,15 +17,15 @@ __all__ = ["check_crf"]
 
 MATRIX = tuple(tuple(-6.0 if i == j else 0.5 * abs(i - j) for j in range(5)) for i in range(5))
 CASES = [  # images, labels, height, width, preset or options
-    (1, 2, 384, 384, "psa"), (32, 2, 384, 384, "psa"), (4, 2, 383, 385, "irn"), (2, 2, 384, 384, "deeplab"), (3, 5, 150, 201, "example"),
-    (1, 21, 384, 384, "psa"), (40, 2, 96, 96, "psa"),
+    (1, 2, 384, 384, "psa"), (32, 2, 384, 384, "psa"), (4, 2, 383, 385, "irn"), (2, 2, 384, 384, "deeplab"),
+    (3, 5, 150, 201, "example"), (1, 21, 384, 384, "psa"), (40, 2, 96, 96, "psa"),
     (2, 5, 96, 96, CrfOptions(bilateral_compat=MATRIX, gaussian_compat=(-2.0, -3.0, -4.0, -3.0, -2.0))),
     (2, 2, 96, 96, CrfOptions(normalization="before")), (2, 3, 96, 96, CrfOptions(normalization="after")),
     (2, 2, 96, 96, CrfOptions(normalization="none", gaussian_compat=0.05, bilateral_compat=0.002)),
     (8, 4, 96, 96, CrfOptions(iterations=50, tolerance=0.01)),
 ]  # fmt: skip
-#: Of the difference from the CPU's fast rounding. Mean field multiplies what float32 rounds off, near ties by thousands:
-#: where the CPU's own two roundings are further apart than this, their distance is the limit.
+#: Of the difference from the CPU's fast rounding. Mean field multiplies what float32 rounds off, near ties by
+#: thousands: where the CPU's own two roundings are further apart than this, their distance is the limit.
 LIMIT = 1e-4
 
 

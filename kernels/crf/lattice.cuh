@@ -133,12 +133,14 @@ __device__ void locate(const float* point, Key* key, float* weight) {
   }
 }
 
-// The slot of a key, new or old; -1 where there are more vertices than the capacity. The table then stops filling up:
-// at least half of it stays free, so that no search is long. added: whether it is new.
+constexpr int kLongest = 4096;  // search
+
+// The slot of a key, new or old; -1 where there are more vertices than the capacity. The table then stops filling up,
+// but for what is under way, so that searches stay short; one that does not tells the same. added: whether it is new.
 __device__ inline int insert(const Memory& m, const Args& args, Key key, bool* added) {
   const unsigned mask = unsigned(args.slots) - 1;
   unsigned h = hash(key) & mask;
-  for (int tries = 0; tries < args.slots; ++tries, h = (h + 1) & mask) {
+  for (int tries = 0; tries < min(args.slots, kLongest); ++tries, h = (h + 1) & mask) {
     Key seen = *const_cast<volatile Key*>(&m.keys[h]);
     if (seen == kEmpty) {
       if (*const_cast<volatile int*>(&m.counts[0]) > args.capacity) return -1;
@@ -147,6 +149,7 @@ __device__ inline int insert(const Memory& m, const Args& args, Key key, bool* a
     }
     if (seen == key || seen == kEmpty) return int(h);
   }
+  atomicMax(&m.counts[0], args.capacity + 1);
   return -1;
 }
 

@@ -56,7 +56,7 @@ class Scope {
 
 // One compiled file (a fatbin, or PTX for a compute capability and later) and one kernel in it. Loaded at the first
 // use in each context; a kernel may then have all the shared memory that its device allows.
-enum class Image { pas, components, crf, pas_words_75, pas_words_90 };
+enum class Image { pas, components, crf, picture, pas_words_75, pas_words_90 };
 void* function(Image image, const char* kernel);
 // Loads all kernels that launches in this context use: inside the capture of a CUDA graph nothing can be loaded.
 void warm_up(const Device& device);

@@ -77,6 +77,8 @@ void warm_up(const Device& device) {
                            "lidcam_crf_weigh", "lidcam_crf_blur_weights", "lidcam_crf_norms", "lidcam_crf_begin",
                            "lidcam_crf_blur", "lidcam_crf_mix", "lidcam_crf_step", "lidcam_crf_step_two"})
     function(Image::crf, name);
+  for (const char* name : {"lidcam_resample", "lidcam_energies", "lidcam_refined", "lidcam_zero"})
+    function(Image::picture, name);
   if (device.major >= 9)
     for (const char* name : {"lidcam_pas_cluster", "lidcam_pas_kept"}) function(Image::pas, name);
 }

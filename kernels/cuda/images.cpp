@@ -10,6 +10,7 @@
 LIDCAM_EMBED(lidcam_fatbin_pas, LIDCAM_PAS_FATBIN);
 LIDCAM_EMBED(lidcam_fatbin_components, LIDCAM_COMPONENTS_FATBIN);
 LIDCAM_EMBED(lidcam_fatbin_crf, LIDCAM_CRF_FATBIN);
+LIDCAM_EMBED(lidcam_fatbin_picture, LIDCAM_PICTURE_FATBIN);
 LIDCAM_EMBED(lidcam_ptx_75, LIDCAM_AOT_PTX_75);
 LIDCAM_EMBED(lidcam_ptx_90, LIDCAM_AOT_PTX_90);
 #define LIDCAM_SPAN(name) {name##_begin, size_t(name##_end - name##_begin)}
@@ -31,6 +32,7 @@ Span span(Image image) {
     case Image::pas: return LIDCAM_SPAN(lidcam_fatbin_pas);
     case Image::components: return LIDCAM_SPAN(lidcam_fatbin_components);
     case Image::crf: return LIDCAM_SPAN(lidcam_fatbin_crf);
+    case Image::picture: return LIDCAM_SPAN(lidcam_fatbin_picture);
     case Image::pas_words_75: return LIDCAM_SPAN(lidcam_ptx_75);
     case Image::pas_words_90: return LIDCAM_SPAN(lidcam_ptx_90);
   }

@@ -16,6 +16,7 @@
 #include "cuda/launch_boxes.h"
 #include "cuda/launch_crf.h"
 #include "cuda/launch_pas.h"
+#include "cuda/launch_picture.h"
 
 namespace nb = nanobind;
 using namespace lidcam::cuda;
@@ -112,6 +113,25 @@ void mean_field(uintptr_t image, uintptr_t unary, int64_t count, int labels, int
              device<float>(q), device<int32_t>(status), {device<void>(workspace), bytes});
 }
 
+void resample(uintptr_t from, int height, int width, bool along_x, uintptr_t bounds, uintptr_t weights, int taps,
+              int size, uintptr_t to, uintptr_t stream) {
+  nb::gil_scoped_release release;
+  launch_resample(device<void>(stream), device<uint8_t>(from), height, width, along_x, device<int32_t>(bounds),
+                  device<int32_t>(weights), taps, size, device<uint8_t>(to));
+}
+
+void energies(uintptr_t map, uintptr_t threshold, uintptr_t table, int64_t count, int pixels, uintptr_t unary,
+              uintptr_t found, uintptr_t stream) {
+  nb::gil_scoped_release release;
+  launch_energies(device<void>(stream), device<uint8_t>(map), device<float>(threshold), device<float>(table), count,
+                  pixels, device<float>(unary), device<int32_t>(found));
+}
+
+void refined(uintptr_t q, uintptr_t found, int64_t count, int pixels, uintptr_t map, uintptr_t stream) {
+  nb::gil_scoped_release release;
+  launch_refined(device<void>(stream), device<float>(q), device<int32_t>(found), count, pixels, device<uint8_t>(map));
+}
+
 }  // namespace
 
 void bind_cuda(nb::module_& parent) {
@@ -152,6 +172,9 @@ void bind_cuda(nb::module_& parent) {
   m.def("boxes_at_size", &boxes_at_size);
   m.def("boxes_workspace", &boxes_workspace, nb::arg("count"), nb::arg("height"), nb::arg("width"));
   m.def("mean_field", &mean_field);
+  m.def("resample", &resample);
+  m.def("energies", &energies);
+  m.def("refined", &refined);
   m.def("crf_workspace", [](int64_t count, int labels, int height, int width, const Terms& terms, int capacity,
                             float tolerance, const std::vector<std::vector<int>>& present) {
     return crf_workspace(count, labels, height, width, crf_options(terms, 0, capacity, tolerance, present));

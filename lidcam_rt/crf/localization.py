@@ -13,7 +13,7 @@ import numpy.typing as npt
 from lidcam_rt.crf.options import CrfOptions, preset
 from lidcam_rt.errors import InputError
 
-__all__ = ["Refine", "foreground_probability"]
+__all__ = ["Refine", "energy_table", "foreground_probability"]
 
 Size = Literal["network", "original"]
 
@@ -46,6 +46,16 @@ def foreground_probability(level: int) -> npt.NDArray[np.float64]:
     m = np.arange(256) / 255
     p: npt.NDArray[np.float64] = m / (m + (1 - m) ** alpha)
     return p
+
+
+def energy_table() -> npt.NDArray[np.float32]:
+    """Unary energies of both labels for every level and value of a localization map, float32 [255, 2, 256]."""
+    return np.stack([_energies(level) for level in range(255)])
+
+
+def _energies(level: int) -> npt.NDArray[np.float32]:
+    p = foreground_probability(level)
+    return -np.log(np.clip([1 - p, p], _CLIP, 1.0)).astype(np.float32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,8 +141,6 @@ class Refine:
             raise InputError(f"map8 must be uint8 [H, W] and not empty, got {map8.dtype} {map8.shape}")
         if not map8.max() > level or map8.min() > level:
             return np.full(map8.shape, 255 if map8.min() > level else 0, np.uint8)
-        p = foreground_probability(level)
-        energies = -np.log(np.clip([1 - p, p], _CLIP, 1.0)).astype(np.float32)
-        q = DenseCRF(self.options).infer(np.ascontiguousarray(picture), np.take(energies, map8, axis=1))
+        q = DenseCRF(self.options).infer(np.ascontiguousarray(picture), np.take(_energies(level), map8, axis=1))
         refined: npt.NDArray[np.uint8] = np.rint(np.float32(255) * q[1]).astype(np.uint8)
         return refined

@@ -36,6 +36,7 @@ __all__ = [
     "mean_field_workspace",
     "pas",
     "pas_ahead_of_time",
+    "plan_mean_field",
     "reason",
     "warm_up",
 ]
@@ -204,8 +205,15 @@ def pas(cam: Any, out: tuple[Any, Any, Any], options: PasOptions = _DEFAULTS, *,
         raise InputError(f"out[0], the map, must have shape {(*maps.shape[:2], 'H', 'W')}, got {map8.shape}")
     _sides(*maps.shape[2:], *size)
     call.run(
-        cuda.pas, maps.address, math.prod(maps.shape[:2]), *maps.shape[2:], *size, *options.kernel_arguments(),
-        map8.address, mask.address, threshold.address,
+        cuda.pas,
+        maps.address,
+        math.prod(maps.shape[:2]),
+        *maps.shape[2:],
+        *size,
+        *options.kernel_arguments(),
+        map8.address,
+        mask.address,
+        threshold.address,
     )
 
 
@@ -232,7 +240,12 @@ def largest_boxes(mask: Any, out: Any, *, by: str = "contour", workspace: Any = 
     boxes = call.take(out, "out", ("<i4",), (*masks.shape[:-2], 4), output=True)
     _sides(*masks.shape[-2:])
     call.run(
-        cuda.boxes, masks.address, math.prod(masks.shape[:-2]), *masks.shape[-2:], by_pixels, boxes.address,
+        cuda.boxes,
+        masks.address,
+        math.prod(masks.shape[:-2]),
+        *masks.shape[-2:],
+        by_pixels,
+        boxes.address,
         *_offered(call, workspace),
     )
 
@@ -276,13 +289,26 @@ def mean_field(
     call = Call(stream)
     energies = call.take(unary, "unary", ("<f4",), rank=4)
     count, total, height, width = energies.shape
-    terms, capacity, present, o = _plan(energies.shape, options, labels, vertices_per_pixel)
+    terms, capacity, present, o = plan_mean_field(energies.shape, options, labels, vertices_per_pixel)
     pixels = call.take(image, "image", ("|u1",), (count, height, width, 3))
     q = call.take(out[0], "out[0], the probabilities,", ("<f4",), energies.shape, output=True)
     status = call.take(out[1], "out[1], the status,", ("<i4",), (count,), output=True)
     call.run(
-        cuda.mean_field, pixels.address, energies.address, count, total, height, width, terms, o.iterations,
-        q.address, status.address, capacity, o.tolerance, present, *_offered(call, workspace),
+        cuda.mean_field,
+        pixels.address,
+        energies.address,
+        count,
+        total,
+        height,
+        width,
+        terms,
+        o.iterations,
+        q.address,
+        status.address,
+        capacity,
+        o.tolerance,
+        present,
+        *_offered(call, workspace),
     )
 
 
@@ -305,14 +331,14 @@ def mean_field_workspace(
     """
     from lidcam_rt._kernels import cuda
 
-    terms, capacity, present, o = _plan(shape, options, labels, vertices_per_pixel)
+    terms, capacity, present, o = plan_mean_field(shape, options, labels, vertices_per_pixel)
     try:
         return int(cuda.crf_workspace(*shape, terms, capacity, o.tolerance, present))
     except ValueError as error:
         raise InputError(str(error)) from error
 
 
-def _plan(
+def plan_mean_field(
     shape: tuple[int, ...], options: CrfOptions | str, labels: Any, vertices_per_pixel: float
 ) -> tuple[list[Any], int, list[list[int]], CrfOptions]:
     """Terms, vertices per lattice, labels present and options of a call."""
@@ -390,6 +416,14 @@ def boxes_at_size(
     boxes = call.take(out, "out", ("<i4",), (maps.shape[0], 4), output=True)
     _sides(*maps.shape[1:], *size)
     call.run(
-        cuda.boxes_at_size, maps.address, levels.address, maps.shape[0], *maps.shape[1:], int(size[0]), int(size[1]),
-        by_pixels, boxes.address, *_offered(call, workspace),
+        cuda.boxes_at_size,
+        maps.address,
+        levels.address,
+        maps.shape[0],
+        *maps.shape[1:],
+        int(size[0]),
+        int(size[1]),
+        by_pixels,
+        boxes.address,
+        *_offered(call, workspace),
     )

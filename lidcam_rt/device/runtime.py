@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 from typing import Any
 
@@ -69,6 +70,15 @@ class CudaRuntime:
         """Give device memory back."""
         self._call("cudaFree", address)
 
+    def pinned(self, size: int) -> npt.NDArray[np.uint8]:
+        """Host memory of `size` bytes that copies need not stage; `unpin` gives it back."""
+        address = int(self._call("cudaHostAlloc", max(1, size), 0))
+        return np.ctypeslib.as_array((ctypes.c_uint8 * max(1, size)).from_address(address))
+
+    def unpin(self, array: npt.NDArray[np.uint8]) -> None:
+        """Give back what `pinned` gave."""
+        self._call("cudaFreeHost", array.ctypes.data)
+
     def new_stream(self) -> int:
         """A stream that does not wait for the default one."""
         return int(self._call("cudaStreamCreateWithFlags", self._api.cudaStreamNonBlocking))
@@ -86,9 +96,12 @@ class CudaRuntime:
         kind = self._api.cudaMemcpyKind.cudaMemcpyHostToDevice
         self._call("cudaMemcpyAsync", address, array.ctypes.data, array.nbytes, kind, stream)
 
-    def download(
-        self, address: int, shape: tuple[int, ...], dtype: npt.DTypeLike, stream: int
-    ) -> npt.NDArray[Any]:
+    def download_into(self, array: npt.NDArray[Any], address: int, stream: int) -> None:
+        """Copy to an array of the host, which is complete once the stream was waited for."""
+        kind = self._api.cudaMemcpyKind.cudaMemcpyDeviceToHost
+        self._call("cudaMemcpyAsync", array.ctypes.data, address, array.nbytes, kind, stream)
+
+    def download(self, address: int, shape: tuple[int, ...], dtype: npt.DTypeLike, stream: int) -> npt.NDArray[Any]:
         """Copy to a new array, which is complete once the stream was waited for."""
         array = np.empty(shape, dtype)
         if array.nbytes:

@@ -31,7 +31,7 @@ def compiler() -> str:
 
 def build(name: str, source: str, *extra: str, kernels: Path = KERNELS, shim: bool = True) -> Path:
     """Compile tests/native/cuda/`source` with the kernels of a folder, or give what was built before."""
-    subjects = [kernels / name for name in ("pas", "components", "cpu", "crf", "cuda", "ops")]
+    subjects = [kernels / name for name in ("pas", "components", "cpu", "crf", "cuda", "image", "ops")]
     folders = [HERE, *(folder for folder in subjects if folder.exists())]
     parts = [p for folder in folders for p in sorted(folder.rglob("*")) if p.suffix in CODE]
     command = [compiler(), *FLAGS, *extra]

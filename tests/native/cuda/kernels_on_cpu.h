@@ -6,6 +6,7 @@
 #include "components/components.cu"
 #include "crf/cuda_steps.h"
 #include "crf/mean_field.cu"
+#include "image/picture.cu"
 #include "pas/pas.cu"
 #include "pas/pas_aot.cu"
 
@@ -109,6 +110,26 @@ inline void boxes_at_size(Grid g, const uint8_t* map, const float* level, int ma
   bits.shared = 0;
   map_bits(bits, map, level, map_height, map_width, height, width, unsigned(parts), memory.data(), stride);
   runs(g, height, width, by_pixels, memory.data(), stride, out);
+}
+
+// A kernel of image/picture.cu by its arguments.
+inline void picture(Grid g, const std::string& name, void** a) {
+  using namespace lidcam::image::cuda;
+  const auto at = [a](int i, auto like) { return *static_cast<decltype(like)*>(a[i]); };
+  const auto run = [&](auto kernel) { lidcam::shim::launch(g, [] { return lidcam_boxes_shared; }, kernel); };
+  using Bytes = uint8_t*;
+  using Ints = int*;
+  using Floats = float*;
+  if (name == "lidcam_resample")
+    run([&] { lidcam_resample(at(0, Bytes()), at(1, 0), at(2, 0), at(3, 0), at(4, Weights()), at(5, Bytes())); });
+  else if (name == "lidcam_energies")
+    run([&] {
+      lidcam_energies(at(0, Bytes()), at(1, Floats()), at(2, Floats()), at(3, 0), at(4, Floats()), at(5, Ints()));
+    });
+  else if (name == "lidcam_refined")
+    run([&] { lidcam_refined(at(0, Floats()), at(1, Ints()), at(2, 0), at(3, Bytes())); });
+  else
+    run([&] { lidcam_zero(at(0, Ints()), at(1, 0)); });
 }
 
 using CrfArgs = lidcam::crf::cuda::Args;

@@ -52,6 +52,9 @@ void run_by_name(const std::string& name, unsigned blocks, unsigned rows, unsign
     if (argument<int>(a, 3) != int(shared)) std::abort();
     on_cpu::runs(g, argument<int>(a, 0), argument<int>(a, 1), argument<int>(a, 2), argument<unsigned char*>(a, 4),
                  argument<long long>(a, 5), argument<int*>(a, 6));
+  } else if (name == "lidcam_resample" || name == "lidcam_energies" || name == "lidcam_refined" ||
+             name == "lidcam_zero") {
+    on_cpu::picture(g, name, a);
   } else if (name == "lidcam_crf_words") {
     on_cpu::crf_words(g, argument<lidcam::crf::cuda::Words>(a, 0), argument<int*>(a, 1));
   } else {
@@ -64,7 +67,8 @@ const char* const kNames[] = {
     "lidcam_pas",       "lidcam_pas_cluster", "lidcam_pas_kept", "lidcam_pas_aot",          "lidcam_mask_bits",    "lidcam_map_bits",
     "lidcam_boxes",     "lidcam_crf_words",   "lidcam_crf_clear",        "lidcam_crf_vertices", "lidcam_crf_neighbours",
     "lidcam_crf_weigh", "lidcam_crf_norms",   "lidcam_crf_blur_weights", "lidcam_crf_begin",    "lidcam_crf_blur",
-    "lidcam_crf_mix",   "lidcam_crf_step",    "lidcam_crf_step_two"};
+    "lidcam_crf_mix",   "lidcam_crf_step",    "lidcam_crf_step_two",     "lidcam_resample",     "lidcam_energies",
+    "lidcam_refined",   "lidcam_zero"};
 constexpr int kFunctions = int(std::size(kNames));
 std::atomic<int> shared_limits[kFunctions];  // less what every launch may have
 // Calls so far: cuInit, modules loaded, primary contexts retained, limits of shared memory set, pools made, memory

@@ -1,0 +1,396 @@
+"""Track 3 on one GPU from picture to box: pictures go there once, and a few numbers per picture come back.
+
+Resampling, network, activation map, PaS, dense CRF and box run on one stream without a copy to the host in between;
+maps come back when they are asked for.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from lidcam_rt.artifact import Manifest, read_manifest
+from lidcam_rt.crf.localization import Refine, energy_table
+from lidcam_rt.device.arrays import Call
+from lidcam_rt.device.resample import columns_first, resample_tables
+from lidcam_rt.device.runtime import CudaRuntime, open_runtime
+from lidcam_rt.errors import BackendError, InputError
+from lidcam_rt.image import describe, network_input
+from lidcam_rt.results import Box
+
+__all__ = ["DeviceBatch", "ResidentLocalizer"]
+
+_OUTPUTS = {"class_ids": np.int64, "scores": np.float32, "threshold": np.float32, "map8": np.uint8}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DeviceBatch:
+    """What came of one call, a row per picture.
+
+    Attributes:
+        class_ids: int64 [N].
+        scores: float32 [N].
+        thresholds: float32 [N], of the maps (127 where they were refined).
+        boxes: (x0, y0, x1, y1) in pixels of each picture, the last two excluded; None where its mask is empty.
+        maps: uint8 [N, h, w] at the network's size, where they were asked for.
+    """
+
+    class_ids: npt.NDArray[np.int64]
+    scores: npt.NDArray[np.float32]
+    thresholds: npt.NDArray[np.float32]
+    boxes: tuple[Box | None, ...]
+    maps: npt.NDArray[np.uint8] | None = None
+
+
+class ResidentLocalizer:
+    """An artifact with its pre- and post-processing on one GPU, through ONNX Runtime's CUDA provider.
+
+    Classes, maps and boxes are those of `Localizer` on the same engine: the resampling has Pillow's bits, the map has
+    PaS's, and it is brought to the picture's size as OpenCV does. One call runs at a time; several threads may call.
+
+    Args:
+        path: an artifact with uint8 input, resize policy `stretch` and top_k 1.
+        device: `cuda` or `cuda:INDEX`.
+        refine: a dense CRF at the network's size, as for `Localizer`.
+        graph: replay the network of each batch size as one CUDA graph after its first call.
+        max_batch: pictures that a call may have; their place is taken at once.
+        runtime: the CUDA runtime; None: that of this machine.
+        session: an onnxruntime.InferenceSession of the artifact on that device and stream; None: a new one.
+
+    Raises:
+        BackendError: CUDA, cuda-python or ONNX Runtime's CUDA provider cannot be used.
+        InputError: the artifact or an option does not fit.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        device: str = "cuda",
+        refine: Any = None,
+        graph: bool = False,
+        max_batch: int = 32,
+        runtime: CudaRuntime | None = None,
+        session: Any = None,
+    ) -> None:
+        from lidcam_rt.backends.base import parse_device
+
+        self.manifest: Manifest = read_manifest(path)
+        kind, index = parse_device(device)
+        if kind != "cuda":
+            raise InputError(f"a resident localizer runs on cuda or cuda:INDEX, got {device!r}: use lidcam_rt.load")
+        spec = self.manifest.input
+        if spec.dtype != "uint8" or spec.resize != "stretch" or self.manifest.top_k != 1:
+            raise InputError(
+                f"{path}: a resident localizer needs uint8 input, the resize policy stretch and top_k 1, the artifact "
+                f"has {spec.dtype}, {spec.resize} and {self.manifest.top_k}: export it so, or use lidcam_rt.load"
+            )
+        self.refine = Refine.of(refine)
+        if self.refine is not None and self.refine.size != "network":
+            raise InputError("a resident localizer refines at the network's size: leave out @original")
+        if isinstance(max_batch, bool) or not isinstance(max_batch, int) or not 1 <= max_batch <= 4096:
+            raise InputError(f"max_batch must be 1 to 4096 pictures, got {max_batch!r}")
+        self.device, self.max_batch = f"cuda:{index}", max_batch
+        self._cuda = runtime or open_runtime(index)
+        self._cuda.use()
+        self._stream = self._cuda.new_stream()
+        self._memory: dict[str, tuple[int, int]] = {}
+        self._pinned: npt.NDArray[np.uint8] | None = None
+        self._tables: dict[tuple[int, int], tuple[int, int, int]] = {}
+        self._lock = threading.Lock()
+        self._graph = graph
+        self._session = session or _open_session(path, self.manifest, index, self._stream, graph)
+        self._kind = "cpu" if self._session.get_providers()[0] == "CPUExecutionProvider" else "cuda"
+        self._index = index
+        # What the engine is given keeps its address, which its graphs hold.
+        pixels = spec.height * spec.width
+        self._image = self._room("image", 3 * pixels * max_batch)
+        self._places = {
+            name: self._room(name, np.dtype(kind).itemsize * max_batch * (pixels if name == "map8" else 1))
+            for name, kind in _OUTPUTS.items()
+        }
+        self._labels = self._filled("labels", np.full(max_batch, -1, np.int64))
+        self._half = self._filled("half", np.full(max_batch, Refine.level, np.float32))
+        if self.refine is not None:
+            self._energies = self._filled("energies", energy_table())
+
+    def __call__(self, pictures: Sequence[Any], *, maps: bool = False) -> DeviceBatch:
+        """Localize pictures of any sizes as one batch.
+
+        Args:
+            pictures: each uint8 [H, W, 3] RGB, in host memory (numpy) or on the device
+                (`__cuda_array_interface__` or DLPack).
+            maps: whether the maps come back too.
+
+        Raises:
+            InputError: a picture is not like that, or there is none.
+            BackendError: the engine or a kernel failed.
+        """
+        from lidcam_rt._kernels import cuda
+
+        if not 1 <= len(pictures) <= self.max_batch:
+            raise InputError(
+                f"a batch has 1 to {self.max_batch} pictures here, got {len(pictures)}: split it, or open the artifact "
+                "with a larger max_batch"
+            )
+        with self._lock:
+            if not self._stream:
+                raise InputError("this localizer is closed; open the artifact again")
+            self._cuda.use()
+            try:
+                return self._run(cuda, pictures, maps)
+            except cuda.Error as error:
+                raise BackendError(str(error)) from error
+
+    def close(self) -> None:
+        """Free the engine, the stream and all memory."""
+        with self._lock:
+            if not self._stream:
+                return
+            self._cuda.use()
+            self._cuda.wait(self._stream)
+            self._session = None
+            for address, _ in self._memory.values():
+                self._cuda.free(address)
+            for bounds, values, _ in self._tables.values():
+                self._cuda.free(bounds)
+                self._cuda.free(values)
+            if self._pinned is not None:
+                self._cuda.unpin(self._pinned)
+            self._cuda.free_stream(self._stream)
+            self._memory, self._tables, self._pinned, self._stream = {}, {}, None, 0
+
+    def __enter__(self) -> ResidentLocalizer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _run(self, cuda: Any, pictures: Sequence[Any], maps: bool) -> DeviceBatch:
+        spec, n = self.manifest.input, len(pictures)
+        height, width = spec.height, spec.width
+        pixels = height * width
+        sizes = self._upload(cuda, pictures)
+        image, places = self._image, self._places
+        self._infer(n)
+        map8, level = places["map8"], places["threshold"]
+        if self.refine is not None:
+            map8, level = self._refined(cuda, n, image, map8, level)
+        boxes = self._room("boxes", 16 * n)
+        first = 0
+        while first < n:  # pictures of one size side by side
+            last = next((i for i in range(first, n) if sizes[i] != sizes[first]), n)
+            work = cuda.boxes_workspace(last - first, *sizes[first])
+            cuda.boxes_at_size(
+                map8 + first * pixels, level + 4 * first, last - first, height, width, *sizes[first], False,
+                boxes + 16 * first, self._room("boxes_work", work), work, self._stream,
+            )  # fmt: skip
+            first = last
+        return self._collect(n, places, level, boxes, map8 if maps else None)
+
+    def _room(self, name: str, size: int) -> int:
+        """Device memory of at least `size` bytes under a name; what it held is lost where it has to grow."""
+        address, have = self._memory.get(name, (0, 0))
+        if have >= size:
+            return address
+        if have:
+            self._cuda.wait(self._stream)
+            self._cuda.free(address)
+            del self._memory[name]
+        self._memory[name] = self._cuda.malloc(size), size
+        return self._memory[name][0]
+
+    def _filled(self, name: str, array: npt.NDArray[Any]) -> int:
+        address = self._room(name, array.nbytes)
+        self._cuda.upload(address, array, self._stream)
+        self._cuda.wait(self._stream)
+        return address
+
+    def _table(self, before: int, after: int) -> tuple[int, int, int]:
+        """Addresses of bounds and weights of an axis on the device, and how many weights a place has."""
+        if (before, after) not in self._tables:
+            bounds, values = resample_tables(before, after, self.manifest.input.interpolation)
+            places = self._cuda.malloc(bounds.nbytes), self._cuda.malloc(values.nbytes)
+            for place, array in zip(places, (bounds, values), strict=True):
+                self._cuda.upload(place, array, self._stream)
+            self._cuda.wait(self._stream)  # the arrays go
+            self._tables[before, after] = (*places, values.shape[1])
+        return self._tables[before, after]
+
+    def _upload(self, cuda: Any, pictures: Sequence[Any]) -> list[tuple[int, int]]:
+        """Bring the pictures to the network's input; returns their sizes (height, width)."""
+        spec = self.manifest.input
+        wanted, slot = (spec.height, spec.width), 3 * spec.height * spec.width
+        given: list[Any] = []
+        for picture in pictures:
+            if isinstance(picture, np.ndarray):
+                if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8 or not picture.size:
+                    raise InputError(f"a picture must be uint8 [H, W, 3], got {describe(picture)}")
+                if columns_first(picture.shape[:2], wanted, spec.interpolation) is None or max(picture.shape) > 32768:
+                    picture = _Sized(network_input(picture, spec), picture.shape[:2])  # only Pillow has its bits
+                given.append(picture)
+            else:
+                view = Call(self._stream).take(picture, "a picture", ("|u1",), rank=3)
+                if view.shape[2] != 3 or min(view.shape) < 1 or max(view.shape) > 32768:
+                    raise InputError(
+                        f"a picture must be uint8 [H, W, 3] of up to 32768 pixels a side, got {view.shape}"
+                    )
+                if view.stream:
+                    cuda.wait_for(self._stream, view.stream, view.address)
+                given.append(view)
+        hosted = [one.pixels if isinstance(one, _Sized) else one for one in given
+                  if isinstance(one, (np.ndarray, _Sized))]  # fmt: skip
+        total = sum(array.nbytes for array in hosted)
+        if hosted and (self._pinned is None or self._pinned.size < total):
+            if self._pinned is not None:
+                self._cuda.unpin(self._pinned)
+                self._pinned = None
+            self._pinned = self._cuda.pinned(total)
+        staging = self._room("staging", total)
+        offset = 0
+        for array in hosted:
+            assert self._pinned is not None
+            self._pinned[offset : offset + array.nbytes] = array.reshape(-1)
+            offset += array.nbytes
+        if hosted:
+            assert self._pinned is not None
+            self._cuda.upload(staging, self._pinned[:total], self._stream)
+        sizes, offset = [], 0
+        for i, one in enumerate(given):
+            on_host = isinstance(one, (np.ndarray, _Sized))
+            source = staging + offset if on_host else one.address
+            shape = one.pixels.shape if isinstance(one, _Sized) else one.shape
+            self._resample(cuda, source, (shape[0], shape[1]), self._image + i * slot)
+            offset += int(np.prod(shape)) if on_host else 0
+            sizes.append(one.size if isinstance(one, _Sized) else (one.shape[0], one.shape[1]))
+        return sizes
+
+    def _resample(self, cuda: Any, source: int, size: tuple[int, int], target: int) -> None:
+        """A picture of uint8 [height, width, 3] on the device into its place in the network's input."""
+        spec = self.manifest.input
+        after = spec.height, spec.width
+        x_first = columns_first(size, after, spec.interpolation)
+        axes = [x for x in ((True, False) if x_first else (False, True)) if size[x] != after[x]] or [True]
+        for step, along_x in enumerate(axes):
+            bounds, values, taps = self._table(size[along_x], after[along_x])
+            following = (size[0], after[1]) if along_x else (after[0], size[1])
+            last = step == len(axes) - 1
+            to = target if last else self._room("halfway", 3 * following[0] * following[1])
+            cuda.resample(source, *size, along_x, bounds, values, taps, after[along_x], to, self._stream)
+            source, size = to, following
+
+    def _infer(self, n: int) -> None:
+        import onnxruntime as ort
+
+        spec = self.manifest.input
+        shapes = dict.fromkeys(self._places, (n, 1)) | {"map8": (n, 1, spec.height, spec.width)}
+        binding, where = self._session.io_binding(), (self._kind, self._index)
+        binding.bind_input("image", *where, np.uint8, (n, spec.height, spec.width, 3), self._image)
+        if self.manifest.labels_input:
+            binding.bind_input("labels", *where, np.int64, (n, 1), self._labels)
+        for name, address in self._places.items():
+            binding.bind_output(name, *where, _OUTPUTS[name], shapes[name], address)
+        how = ort.RunOptions()
+        how.log_severity_level = 4
+        how.add_run_config_entry("disable_synchronize_execution_providers", "1")
+        if self._graph:
+            how.add_run_config_entry("gpu_graph_id", str(n))
+        try:
+            self._session.run_with_iobinding(binding, how)
+        except Exception as error:
+            raise BackendError(
+                f"onnxruntime failed on a batch of {n} ({str(error).strip()[:300]}). Try a smaller batch"
+            ) from error
+
+    def _refined(self, cuda: Any, n: int, image: int, map8: int, level: int) -> tuple[int, int]:
+        from lidcam_rt.device.kernels import plan_mean_field
+
+        assert self.refine is not None
+        spec = self.manifest.input
+        pixels = spec.height * spec.width
+        shape = (n, 2, spec.height, spec.width)
+        unary, q = self._room("unary", 8 * n * pixels), self._room("q", 8 * n * pixels)
+        found, status = self._room("found", 4 * n), self._room("status", 4 * n)
+        cuda.energies(map8, level, self._energies, n, pixels, unary, found, self._stream)
+        terms, capacity, present, o = plan_mean_field(shape, self.refine.options, None, 2.0)
+        work = cuda.crf_workspace(*shape, terms, capacity, o.tolerance, present)
+        cuda.mean_field(
+            image, unary, *shape, terms, o.iterations, q, status, capacity, o.tolerance, present,
+            self._room("crf_work", work), work, self._stream,
+        )  # fmt: skip
+        refined = self._room("refined", n * pixels)
+        cuda.refined(q, found, n, pixels, refined, self._stream)
+        return refined, self._half
+
+    def _collect(self, n: int, places: dict[str, int], level: int, boxes: int, map8: int | None) -> DeviceBatch:
+        spec, stream = self.manifest.input, self._stream
+        class_ids = self._cuda.download(places["class_ids"], (n,), np.int64, stream)
+        scores = self._cuda.download(places["scores"], (n,), np.float32, stream)
+        thresholds = self._cuda.download(level, (n,), np.float32, stream)
+        found = self._cuda.download(boxes, (n, 4), np.int32, stream)
+        status = None
+        if self.refine is not None:
+            status = self._cuda.download(self._memory["status"][0], (n,), np.int32, stream)
+        maps = None
+        if map8 is not None:
+            maps = self._cuda.download(map8, (n, spec.height, spec.width), np.uint8, stream)
+        self._cuda.wait(stream)
+        if not np.isfinite(scores).all() or not np.isfinite(thresholds).all():
+            raise BackendError(f"the artifact gave NaN on {self.device}: check it with lidcam compare")
+        if status is not None and status.any():
+            raise BackendError(
+                f"the dense CRF had no room for the lattice of picture {int(np.argmax(status))} of the batch: "
+                "refine it with lidcam_rt.load(..., device='cpu')"
+            )
+        listed: list[Box | None] = [
+            None if row[0] < 0 else (int(row[0]), int(row[1]), int(row[2]), int(row[3])) for row in found
+        ]
+        return DeviceBatch(class_ids, scores, thresholds, tuple(listed), maps)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Sized:
+    """A picture that was brought to the network's size in host memory, and its own size (height, width)."""
+
+    pixels: npt.NDArray[Any]
+    size: tuple[int, int]
+
+
+def _open_session(path: str | os.PathLike[str], manifest: Manifest, index: int, stream: int, graph: bool) -> Any:
+    from lidcam_rt.backends.onnxruntime import cuda_options, session_options
+
+    try:
+        import onnxruntime as ort
+    except ImportError as error:
+        raise BackendError(f"onnxruntime cannot be imported ({error}): pip install 'lidcam-rt[gpu]'") from None
+    if "CUDAExecutionProvider" not in ort.get_available_providers():
+        raise BackendError(
+            f"the installed onnxruntime {ort.__version__} has no CUDA provider: "
+            "pip uninstall -y onnxruntime && pip install 'lidcam-rt[gpu]'"
+        )
+    if hasattr(ort, "preload_dlls"):
+        ort.preload_dlls()
+    options = cuda_options(index) | {"user_compute_stream": str(stream)}
+    if graph:
+        options["enable_cuda_graph"] = "1"
+    try:
+        session = ort.InferenceSession(
+            os.fspath(path), sess_options=session_options(manifest),
+            providers=[("CUDAExecutionProvider", options), "CPUExecutionProvider"],
+        )  # fmt: skip
+    except Exception as error:
+        raise BackendError(
+            f"{path}: onnxruntime could not start on cuda:{index} ({str(error).strip()[:300]})"
+        ) from None
+    if session.get_providers()[0] != "CUDAExecutionProvider":
+        raise BackendError(
+            f"onnxruntime {ort.__version__} fell back to the CPU on cuda:{index}: `lidcam doctor` says which libraries "
+            "are missing"
+        )
+    return session
