@@ -91,7 +91,8 @@ def check_crf(device: TorchCuda, data: dict[str, Any], *, seed: int, cases: Any 
             "labels that differ": int((first.argmax(1) != expected.argmax(1)).sum()),
             "same bits again": bool(np.array_equal(first, device.get(out[0]))),
             "microseconds": interleave(
-                {f"ours, {how}": device.sampler(timed, 2, graph=how == "graph") for how in ("graph", "launched")}, rounds
+                {f"ours, {how}": device.sampler(timed, 2, graph=how == "graph") for how in ("graph", "launched")},
+                rounds,
             ),
             "microseconds on the CPU, once": round(cpu),
         }  # fmt: skip

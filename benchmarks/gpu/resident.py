@@ -97,12 +97,18 @@ def check_resident(
     contenders: dict[str, Callable[[list[Any]], Any]] = {}
     notes: dict[str, str] = {}
     opened: list[ResidentLocalizer] = []
-    for name, options in {
-        "resident": {}, "resident, graph": {"graph": True}, "resident, psa": {"refine": "psa"},
-        "resident, graph, psa": {"graph": True, "refine": "psa"},
-    }.items():  # fmt: skip
+    half = _half(artifact, notes)
+    for name, path, options in (
+        ("resident", artifact, {}), ("resident, graph", artifact, {"graph": True}),
+        ("resident, psa", artifact, {"refine": "psa"}),
+        ("resident, graph, psa", artifact, {"graph": True, "refine": "psa"}),
+        ("resident fp16", half, {}), ("resident fp16, graph", half, {"graph": True}),
+        ("resident fp16, graph, psa", half, {"graph": True, "refine": "psa"}),
+    ):  # fmt: skip
+        if path is None:
+            continue
         try:
-            one = ResidentLocalizer(artifact, device=f"cuda:{index}", max_batch=max(batches), **options)
+            one = ResidentLocalizer(path, device=f"cuda:{index}", max_batch=max(batches), **options)
             one(pictures[:1])
             one(pictures[:1])
         except BackendError as error:
@@ -127,6 +133,8 @@ def check_resident(
         except ImportError as error:
             notes[name] = str(error)
     rows = []
+    for name, why in notes.items():
+        print(f"   {name}: {why}", flush=True)
     for batch in batches:
         some = pictures[:batch]
         samples: dict[str, list[float]] = {}
@@ -154,6 +162,19 @@ def check_resident(
     wrong = {name: value for name, value in data["agreement"].items() if value > LIMITS[name]}
     if wrong:
         raise Wrong(f"the resident pipeline is not the CPU's: {wrong}")
+
+
+def _half(artifact: Path, notes: dict[str, str]) -> Path | None:
+    """The artifact in float16, beside it."""
+    path = artifact.with_name(f"{artifact.stem}_fp16.onnx")
+    try:
+        from lidcam_export.precision.quantize import QuantizeOptions, quantize_artifact
+
+        quantize_artifact(artifact, path, QuantizeOptions(precision="fp16"))
+    except Exception as error:
+        notes["fp16"] = f"{type(error).__name__}: {str(error)[:300]}"
+        return None
+    return path
 
 
 #: Float32 on the GPU moves an activation map by 1e-6: a byte of a map by one, a mask's edge by a pixel or two.
