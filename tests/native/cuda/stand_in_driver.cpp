@@ -63,12 +63,29 @@ void run_by_name(const std::string& name, unsigned blocks, unsigned rows, unsign
   }
 }
 
-const char* const kNames[] = {
-    "lidcam_pas",       "lidcam_pas_cluster", "lidcam_pas_kept", "lidcam_pas_aot",          "lidcam_mask_bits",    "lidcam_map_bits",
-    "lidcam_boxes",     "lidcam_crf_words",   "lidcam_crf_clear",        "lidcam_crf_vertices", "lidcam_crf_neighbours",
-    "lidcam_crf_weigh", "lidcam_crf_norms",   "lidcam_crf_blur_weights", "lidcam_crf_begin",    "lidcam_crf_blur",
-    "lidcam_crf_mix",   "lidcam_crf_step",    "lidcam_crf_step_two",     "lidcam_resample",     "lidcam_energies",
-    "lidcam_refined",   "lidcam_zero"};
+const char* const kNames[] = {"lidcam_pas",
+                              "lidcam_pas_cluster",
+                              "lidcam_pas_kept",
+                              "lidcam_pas_aot",
+                              "lidcam_mask_bits",
+                              "lidcam_map_bits",
+                              "lidcam_boxes",
+                              "lidcam_crf_words",
+                              "lidcam_crf_clear",
+                              "lidcam_crf_vertices",
+                              "lidcam_crf_neighbours",
+                              "lidcam_crf_weigh",
+                              "lidcam_crf_norms",
+                              "lidcam_crf_blur_weights",
+                              "lidcam_crf_begin",
+                              "lidcam_crf_blur",
+                              "lidcam_crf_mix",
+                              "lidcam_crf_step",
+                              "lidcam_crf_step_two",
+                              "lidcam_resample",
+                              "lidcam_energies",
+                              "lidcam_refined",
+                              "lidcam_zero"};
 constexpr int kFunctions = int(std::size(kNames));
 std::atomic<int> shared_limits[kFunctions];  // less what every launch may have
 // Calls so far: cuInit, modules loaded, primary contexts retained, limits of shared memory set, pools made, memory
