@@ -28,8 +28,8 @@ struct CrfOptions {
 // Mean field of a dense CRF as lidcam::crf::mean_field for `count` images of one size:
 // image uint8 [count, height, width, 3]; unary float32 [count, labels, height, width], negative log probabilities;
 // q float32 of the same shape. status int32 [count]: 0, or 1 where an image has more lattice vertices than the capacity
-// (then its q is not written). Four launches, lattices built on the device, and one more for each 960 numbers of
-// arrays as compat and lists of labels. `workspace`: of crf_workspace(...) bytes or more; else memory is taken from the
+// (then its q is not written). The launches of crf/cuda_steps.h, and one more for each 960 numbers of arrays as compat
+// and lists of labels. `workspace`: of crf_workspace(...) bytes or more; else memory is taken from the
 // device's pool. Throws as launch_pas does.
 void launch_crf(Stream stream, const uint8_t* image, const float* unary, int64_t count, int labels, int height,
                 int width, const CrfOptions& options, float* q, int32_t* status, const Workspace& workspace = {});
