@@ -55,7 +55,8 @@ def energy_table() -> npt.NDArray[np.float32]:
 
 def _energies(level: int) -> npt.NDArray[np.float32]:
     p = foreground_probability(level)
-    return -np.log(np.clip([1 - p, p], _CLIP, 1.0)).astype(np.float32)
+    energies: npt.NDArray[np.float32] = -np.log(np.clip([1 - p, p], _CLIP, 1.0)).astype(np.float32)
+    return energies
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,7 +40,7 @@ def test_without_a_gpu_every_part_says_why(tmp_path):
     written = json.loads(output.read_text())
     assert written["device"] is None and written["exit_status"] == 2 and written["packages"]["torch"]
     parts = {part["part"]: part for part in written["parts"]}
-    assert len(parts) == 16 and {part["state"] for part in parts.values()} == {"not run"}
+    assert len(parts) == 17 and {part["state"] for part in parts.values()} == {"not run"}
     assert "finds no CUDA device" in parts["device"]["reason"]
     assert all("finds no CUDA device" in p["reason"] for n, p in parts.items() if n not in ("build", "device"))
     assert str(ROOT) not in output.read_text()
