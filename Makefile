@@ -29,6 +29,7 @@ fuzz: .venv/.test-ready
 	.venv/bin/$(PYTEST) --hypothesis-profile=default -m hypothesis tests
 	.venv/bin/python tests/hostile/fuzz.py --inputs 1000000 --seconds 3600 --seed $$$$ --findings out/findings
 	.venv/bin/python tests/hostile/kills.py --kills 20
+	.venv/bin/python tests/native/cpu/libfuzzer.py 1000000 $$$$ out/corpus || test $$? -eq 2
 
 # The suites that need no data set, one after the other on a quiet machine (an hour), and the page of results.
 # NAME tells the machine in the names of the files: make bench NAME=2core_epyc

@@ -167,3 +167,35 @@ def test_command(tmp_path):
         result = CliRunner().invoke(app, arguments)
         assert result.exit_code == 2
         assert words in " ".join(result.output.split())
+
+
+class Again(Exception):
+    """The rows are made again."""
+
+
+@pytest.mark.parametrize("kind", ["deep", "a list", "without rows", "other rows", "no accuracy"])
+def test_rows_of_somebody_else_are_made_again(tmp_path, monkeypatch, kind):
+    import types
+
+    import lidcam_rt
+    from lidcam_export.cli import ablate
+
+    def again(*_):
+        raise Again
+
+    monkeypatch.setattr(ablate, "_artifact", again)
+    checkpoint = types.SimpleNamespace(weights_sha256="0" * 64, meta=types.SimpleNamespace(class_names=("a",)))
+    images = types.SimpleNamespace(fingerprint=lambda: "x")
+    identity = {"version": lidcam_rt.__version__, "weights": "0" * 64, "classes": ["a"], "seed": 0, "data": ["x"] * 2}
+    record = {"identity": identity | {"crf": False}, "accuracy": 0.5, "backend": "cpu", "rows": [], "blob": {}}
+    if kind == "without rows":
+        del record["rows"]
+    elif kind == "other rows":
+        record["rows"] = [{"surprise": 1}]
+    elif kind == "no accuracy":
+        record["accuracy"] = "[/bold]"
+    text = {"deep": "[" * 100_000, "a list": "[]"}.get(kind, json.dumps(record))
+    (tmp_path / "rows").mkdir()
+    (tmp_path / "rows" / f"{'0' * 12}.json").write_text(text)
+    with pytest.raises(Again):
+        ablate._scored(checkpoint, [images] * 2, tmp_path, seed=0, crf=False)

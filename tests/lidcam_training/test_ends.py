@@ -131,6 +131,16 @@ def test_one_run_at_a_time_in_a_folder(tmp_path, clutter):
         fit(read_recipe(None, training(clutter, run, "epochs=1")[5:-2]), run, progress=False)
 
 
+OTHERS = [b"", b"[" * 100_000, b"3", b"{}", b'{"recipe": 3, "data_fingerprint": ""}', b"\xff"]
+
+
+@pytest.mark.parametrize("content", OTHERS)
+def test_a_run_json_of_something_else(tmp_path, clutter, content):
+    (tmp_path / "run.json").write_bytes(content)
+    with pytest.raises(DataError, match=r"run\.json: is not of a training run"):
+        fit(read_recipe(None, training(clutter, tmp_path, "epochs=1")[5:-2]), tmp_path, progress=False)
+
+
 def test_a_state_that_does_not_fit_the_run(tmp_path, clutter):
     run, chosen = tmp_path / "r", read_recipe(None, training(clutter, tmp_path, "epochs=2", "data.limit=32")[5:-2])
     fit(chosen, run, progress=False)

@@ -21,6 +21,7 @@ from lidcam_bench.data import ImageSet, open_data
 from pytorch_lightning.callbacks import Callback, EarlyStopping
 from pytorch_lightning.utilities import rank_zero_only
 
+from lidcam_rt.artifact import json_object
 from lidcam_rt.errors import DataError, InputError, LidcamError, OutputError
 from lidcam_rt.files import output_folder, write_atomically
 from lidcam_training.checkpoint import load_checkpoint
@@ -129,6 +130,21 @@ def _open(recipe: BaseRecipe, run: Path) -> tuple[ImageSet, ImageSet]:
     return train, val
 
 
+def _read_about(path: Path) -> dict[str, Any]:
+    """run.json: recipe and fingerprint of the data.
+
+    Raises:
+        DataError: it is damaged.
+    """
+    try:
+        about = json_object(path.read_bytes())
+        if not (isinstance(about.get("recipe"), dict) and isinstance(about.get("data_fingerprint"), str)):
+            raise ValueError("without a recipe and a fingerprint of the data")
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: is not of a training run ({error}): give a new folder with --output") from None
+    return about
+
+
 def _is_first_process() -> bool:
     """Whether this process writes the files of a run that several processes train."""
     return int(getattr(rank_zero_only, "rank", 0)) == 0
@@ -173,7 +189,7 @@ def _fit(recipe: BaseRecipe, run: Path, train: ImageSet, val: ImageSet, progress
     record = json.loads(json.dumps({"recipe": recipe.to_dict(), "data_fingerprint": fingerprint}))
     about, state = run / "run.json", run / _STATE
     if about.exists():
-        former = json.loads(about.read_text())
+        former = _read_about(about)
         if former["recipe"] != record["recipe"]:
             changed = [key for key in record["recipe"] if former["recipe"].get(key) != record["recipe"][key]]
             raise InputError(

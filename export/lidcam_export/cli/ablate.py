@@ -46,7 +46,8 @@ def _scored(
 
     import lidcam_rt
     from lidcam_cli.loading import load_localizer
-    from lidcam_export.ablation.stages import ablate_artifacts, blob_row, run_maps
+    from lidcam_export.ablation.stages import AblationRow, ablate_artifacts, blob_row, run_maps
+    from lidcam_rt.artifact import json_object
     from lidcam_rt.files import write_atomically
 
     identity = {
@@ -59,10 +60,13 @@ def _scored(
     }
     file = output / "rows" / f"{checkpoint.weights_sha256[:12]}.json"
     try:
-        earlier: dict[str, Any] = json.loads(file.read_text())
+        earlier = json_object(file.read_bytes())
         if earlier.get("identity") == identity:
-            return earlier
-    except (OSError, ValueError):
+            for row in (earlier["blob"], *earlier["rows"]):
+                AblationRow(**row)
+            if isinstance(earlier["accuracy"], float) and isinstance(earlier["backend"], str):
+                return earlier
+    except (OSError, ValueError, KeyError, TypeError):  # another version's, or damaged: made again
         pass
     maps = {}
     for nwc in (False, True):
