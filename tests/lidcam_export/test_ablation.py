@@ -177,8 +177,9 @@ class Again(Exception):
 def test_rows_of_somebody_else_are_made_again(tmp_path, monkeypatch, kind):
     import types
 
-    import lidcam_rt
     from lidcam_export.cli import ablate
+
+    import lidcam_rt
 
     def again(*_):
         raise Again
