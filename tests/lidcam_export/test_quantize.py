@@ -138,6 +138,15 @@ def test_auto_takes_the_engine_that_was_measured_faster(monkeypatch):
     assert choose("m.onnx", arithmetic="int8", device="cpu").name == "onnxruntime"
 
 
+def test_gates_of_squeeze_and_excitation_are_in_float_unless_asked_for(tiny, photos):
+    full, feeds = onnx.load(str(tiny[0])), feeds_of(tiny[0], photos)
+    for gates in (False, True):
+        model = to_int8(full, feeds, gates=gates)
+        makers = {name: node.op_type for node in model.graph.node for name in node.output}
+        product = next(node for node in model.graph.node if node.op_type == "Mul")
+        assert [makers[name] == "DequantizeLinear" for name in product.input].count(True) == (2 if gates else 1)
+
+
 def test_a_processor_without_vnni_is_told_of(made, tmp_path, monkeypatch, caplog):
     from lidcam_rt import backends
 

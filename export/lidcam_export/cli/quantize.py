@@ -30,6 +30,9 @@ def quantize(
     reduce_range: Annotated[
         bool, typer.Option("--reduce-range", help="Weights of 7 bits, for processors without VNNI.")
     ] = False,
+    gates: Annotated[
+        bool, typer.Option("--gates", help="SE blocks' gates in 8 bits too: faster in ONNX Runtime, not in OpenVINO.")
+    ] = False,
     gate: Annotated[
         str | None,
         typer.Option(
@@ -76,6 +79,7 @@ def quantize(
         calibration=calibration,
         pictures=pictures,
         reduce_range=reduce_range,
+        gates=gates,
         held_out=held_out,
         held_out_pictures=held_out_pictures,
         gate=Gate.parse(gate) if gate else None,

@@ -27,6 +27,7 @@ __all__ = ["Feed", "compute_layers", "in_float", "to_int8"]
 
 Feed = dict[str, npt.NDArray[Any]]
 
+_GATES = ("Mul", "Sigmoid", "HardSigmoid")
 _LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 
@@ -46,7 +47,9 @@ def compute_layers(model: onnx.ModelProto) -> tuple[str, ...]:
     return tuple(node.name for i in network_nodes(model) if (node := model.graph.node[i]).op_type in _LAYERS)
 
 
-def to_int8(model: onnx.ModelProto, feeds: Iterable[Feed], *, reduce_range: bool = False) -> onnx.ModelProto:
+def to_int8(
+    model: onnx.ModelProto, feeds: Iterable[Feed], *, reduce_range: bool = False, gates: bool = False
+) -> onnx.ModelProto:
     """Quantize the network of an artifact; inputs, outputs and manifest do not change.
 
     Args:
@@ -57,13 +60,17 @@ def to_int8(model: onnx.ModelProto, feeds: Iterable[Feed], *, reduce_range: bool
         reduce_range: weights of 7 bits. Processors without VNNI add pairs of products in 16 bits, which 8 bits of
             weights can saturate: wrong values, without any message.
 
+        gates: the gates of squeeze-and-excitation blocks (sigmoid and product) in 8 bits too. On seresnet50 this is
+            faster in ONNX Runtime and slower in OpenVINO, which is the faster of the two (benchmarks/README.md).
+
     Raises:
         ExportError: the network cannot be told apart, or onnxruntime cannot quantize it.
     """
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 
     plain, taken = _without_pas(model)
-    names = [plain.graph.node[i].name for i in network_nodes(plain)]
+    nodes = [plain.graph.node[i] for i in network_nodes(plain)]
+    names = [node.name for node in nodes if gates or node.op_type not in _GATES]
     if not compute_layers(plain) or "" in names or len(set(names)) != len(names):
         raise ExportError("the network's nodes cannot be told apart by name: export the artifact with `lidcam export`")
     with tempfile.TemporaryDirectory(prefix="lidcam-quantize-") as folder, _quiet():

@@ -37,6 +37,7 @@ class QuantizeOptions:
         calibration: int8: folder of pictures, or a data set as for `lidcam eval`, like those of the service.
         pictures: how many of them are used for calibration.
         reduce_range: int8: weights of 7 bits, for processors without VNNI.
+        gates: int8: the gates of squeeze-and-excitation blocks in 8 bits too, for ONNX Runtime.
         held_out: pictures to compare on; None: those of `calibration` that were not used for it.
         held_out_pictures: how many of them.
         gate: what may be lost; None: anything.
@@ -48,6 +49,7 @@ class QuantizeOptions:
     calibration: Path | None = None
     pictures: int = 100
     reduce_range: bool = False
+    gates: bool = False
     held_out: Path | None = None
     held_out_pictures: int = 200
     gate: Gate | None = None
@@ -128,7 +130,7 @@ def quantize_artifact(
     else:
         note(f"calibrating on {len(calibration)} pictures")
         reader = _Calibration(calibration, manifest)
-        lower = to_int8(model, reader, reduce_range=options.reduce_range)
+        lower = to_int8(model, reader, reduce_range=options.reduce_range, gates=options.gates)
         layers = _float_layers(model, lower, options, calibration, manifest, note)
         if layers:
             note(f"left in float32: {', '.join(layers)}")
