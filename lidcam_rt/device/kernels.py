@@ -8,15 +8,13 @@ device loads libcuda. These kernels give the same bits as `lidcam_rt.pas.pas` an
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from lidcam_rt.boxes import _by_pixels
 from lidcam_rt.device.arrays import Call, need_device
+from lidcam_rt.device.plan import check_sides, plan_mean_field
 from lidcam_rt.errors import BackendError, InputError
 from lidcam_rt.pas.options import PasOptions
 
@@ -36,14 +34,11 @@ __all__ = [
     "mean_field_workspace",
     "pas",
     "pas_ahead_of_time",
-    "plan_mean_field",
     "reason",
     "warm_up",
 ]
 
 _DEFAULTS = PasOptions()
-_MAX_SIDE = 32768
-_MAX_TERMS = 4
 
 
 @dataclass(frozen=True)
@@ -156,16 +151,11 @@ def boxes_workspace(count: int, size: tuple[int, int]) -> int:
     """
     from lidcam_rt._kernels import cuda
 
-    _sides(*size)
+    check_sides(*size)
     try:
         return int(cuda.boxes_workspace(count, *size))
     except (TypeError, ValueError) as error:
         raise InputError(f"count must be a number of masks, got {count!r}") from error
-
-
-def _sides(*sides: int) -> None:
-    if min(sides) < 1 or max(sides) > _MAX_SIDE:
-        raise InputError(f"height and width must be 1 to {_MAX_SIDE} pixels, got {sides}")
 
 
 def _offered(call: Call, workspace: Any) -> tuple[int, int]:
@@ -203,7 +193,7 @@ def pas(cam: Any, out: tuple[Any, Any, Any], options: PasOptions = _DEFAULTS, *,
     threshold = call.take(out[2], "out[2], the threshold,", ("<f4",), maps.shape[:2], output=True)
     if map8.shape[:2] != maps.shape[:2]:
         raise InputError(f"out[0], the map, must have shape {(*maps.shape[:2], 'H', 'W')}, got {map8.shape}")
-    _sides(*maps.shape[2:], *size)
+    check_sides(*maps.shape[2:], *size)
     call.run(
         cuda.pas,
         maps.address,
@@ -238,7 +228,7 @@ def largest_boxes(mask: Any, out: Any, *, by: str = "contour", workspace: Any = 
     if len(masks.shape) < 2:
         raise InputError(f"mask must have at least 2 dimensions, got shape {masks.shape}")
     boxes = call.take(out, "out", ("<i4",), (*masks.shape[:-2], 4), output=True)
-    _sides(*masks.shape[-2:])
+    check_sides(*masks.shape[-2:])
     call.run(
         cuda.boxes,
         masks.address,
@@ -338,51 +328,6 @@ def mean_field_workspace(
         raise InputError(str(error)) from error
 
 
-def plan_mean_field(
-    shape: tuple[int, ...], options: CrfOptions | str, labels: Any, vertices_per_pixel: float
-) -> tuple[list[Any], int, list[list[int]], CrfOptions]:
-    """Terms, vertices per lattice, labels present and options of a call."""
-    from lidcam_rt.crf.options import preset
-
-    o = preset(options)
-    if not 0 < vertices_per_pixel <= 6:
-        raise InputError(f"vertices_per_pixel must be above 0 and at most 6, got {vertices_per_pixel!r}")
-    count, total, height, width = shape
-    if total < 2:
-        raise InputError("a CRF needs at least 2 labels; give the background one of its own")
-    _sides(height, width)
-    terms = o.kernel_terms(total)
-    if not terms:
-        raise InputError("the options leave out both pairwise terms: there is nothing to infer")
-    if len(terms) > _MAX_TERMS:
-        raise InputError(
-            f"the dense CRF on CUDA takes at most {_MAX_TERMS} pairwise terms, the options have {len(terms)}: "
-            "leave some out, or use lidcam_rt.crf.DenseCRF on the CPU"
-        )
-    capacity = min(math.ceil(vertices_per_pixel * height * width) + 64, 2**30)
-    return terms, capacity, _present(labels, count, total), o
-
-
-def _present(labels: Any, count: int, total: int) -> list[list[int]]:
-    """The labels present, ascending: none (all), one list for all images, or one for each."""
-    if labels is None:
-        return []
-    try:
-        given = list(labels)
-        one = all(isinstance(k, int | np.integer) for k in given)
-        lists = [[operator.index(k) for k in entry] for entry in ([given] if one else given)]
-    except TypeError as error:
-        raise InputError(f"labels holds the labels present, or one such list per image, got {labels!r}") from error
-    if not one and len(lists) != count:
-        raise InputError(f"labels holds {len(lists)} lists, there are {count} images: give one each, or one for all")
-    for entry in lists:
-        if len(set(entry)) != len(entry) or not all(0 <= k < total for k in entry):
-            raise InputError(f"labels must be distinct and lie in 0..{total - 1}, got {entry}")
-        if len(entry) < 2:
-            raise InputError(f"a CRF needs at least 2 labels present in each image, got {entry}")
-    return [sorted(entry) for entry in lists]
-
-
 def boxes_at_size(
     map8: Any,
     level: Any,
@@ -414,7 +359,7 @@ def boxes_at_size(
     maps = call.take(map8, "map8", ("|u1",), rank=3)
     levels = call.take(level, "level", ("<f4",), maps.shape[:1])
     boxes = call.take(out, "out", ("<i4",), (maps.shape[0], 4), output=True)
-    _sides(*maps.shape[1:], *size)
+    check_sides(*maps.shape[1:], *size)
     call.run(
         cuda.boxes_at_size,
         maps.address,

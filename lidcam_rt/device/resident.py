@@ -309,7 +309,7 @@ class ResidentLocalizer:
             ) from error
 
     def _refined(self, cuda: Any, n: int, image: int, map8: int, level: int) -> tuple[int, int]:
-        from lidcam_rt.device.kernels import plan_mean_field
+        from lidcam_rt.device.plan import plan_mean_field
 
         assert self.refine is not None
         spec = self.manifest.input
