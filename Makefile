@@ -10,6 +10,9 @@ PYTEST := python -m pytest -q -p no:cacheprovider -n $(WORKERS)
 # Tests of what must work where torch is not installed; all others run in the full environment.
 TORCHLESS := $(addprefix tests/,lidcam_rt lidcam_cli lidcam_crf lidcam_bench docs/test_guides_without_torch.py)
 
+# Of those, what has tests that skip without torch: these run in both.
+BOTH := tests/lidcam_rt/image/test_sources.py tests/lidcam_bench/latency/test_floor.py
+
 .PHONY: demo test quick bench lint track1 fuzz clean
 demo: .venv/.demo-ready
 	.venv/bin/python tools/demo.py out/demo
@@ -20,6 +23,7 @@ test: .venv-runtime/.ready .venv/.test-ready lint
 	.venv-runtime/bin/$(PYTEST) --dist loadscope $(TORCHLESS)
 	@echo "== all other tests, in the full environment"
 	.venv/bin/$(PYTEST) --dist loadscope tests $(addprefix --ignore=,$(TORCHLESS))
+	.venv/bin/$(PYTEST) $(BOTH)
 
 quick: .venv/.test-ready lint
 	.venv/bin/$(PYTEST) --dist worksteal -m "not slow and not hostile" tests
