@@ -80,10 +80,10 @@ def test_killed_and_resumed_the_pipeline_ends_with_the_same_labels_and_table(tmp
 
 
 def record(values):
-    """A seed with scores of two pictures for every row."""
+    """A seed with scores of pictures that are all alike, for every row."""
     def entry(value):
         metric = SegmentationScores(2, replicates=20)
-        for key in ("a", "b", "c"):
+        for key in "abcdefghijklmnop":  # enough that no bootstrap copy is empty
             predicted = np.zeros((10, 10), np.uint8)
             predicted.ravel()[: round(value)] = 1
             metric.update(predicted, np.ones((10, 10), np.uint8), key=key)
