@@ -120,11 +120,10 @@ def build_model(graph: LocalizationGraph, *, dynamic_size: bool) -> tuple[onnx.M
         traced = program.model.graph.num_nodes()
         program.optimize()
     model = program.model_proto
-    for value in model.graph.input:
-        if value.name == "pixels":  # a float input is the pixels: the optimizer gives it their name
-            value.name = "image"
-            for node in model.graph.node:
-                node.input[:] = ["image" if name == "pixels" else name for name in node.input]
+    for value, name in zip(model.graph.input, names, strict=True):  # a float input is the output pixels, and named so
+        for node in model.graph.node:
+            node.input[:] = [name if entry == value.name else entry for entry in node.input]
+        value.name = name
     simplify(model)
     counts = NodeCounts(traced=traced + 1, written=len(model.graph.node) + 1)
     manifest = manifest.model_copy(update={"nodes": counts})
