@@ -14,7 +14,7 @@ from lidcam_cli.app import missing_modules
 
 LIDCAM = [sys.executable, "-c", "from lidcam_cli.main import main; main()"]
 #: Verbs with verbs of their own.
-GROUPS = {"data": [], "bench": ["run", "compare"]}
+GROUPS = {"data": [], "bench": ["run", "compare"], "pipeline": ["track1"]}
 VERBS = [entry for entry in entry_points(group="lidcam.verbs") if not any(missing_modules(e) for e in entry.extras)]
 HERE = sorted(entry.name for entry in VERBS if entry.name not in GROUPS)
 HERE += [f"{entry.name} {name}" for entry in VERBS for name in GROUPS.get(entry.name, [])]

@@ -46,7 +46,7 @@ def pseudo(
     limit: Limit = None,
     batch_size: Annotated[int, typer.Option(min=1, metavar="COUNT", help="Pictures per call of the network.")] = 16,
 ) -> None:
-    """Make pseudo labels: label maps from image labels and activation maps.
+    """Make label maps for training from activation maps.
 
     Writes a label map per picture (8-bit PNG, 255 ignored), results.json and
     gallery.png. The same command again does what is left.
