@@ -45,11 +45,11 @@ def headers() -> list[str]:
 def library(headers, tmp_path_factory) -> Path:
     """The library with images that the stand-in driver takes for compiled kernels, so that no nvcc is needed."""
     place = tmp_path_factory.mktemp("library")
-    for name in ("pas", "components", "crf"):
+    for name in ("pas", "components", "crf", "picture"):
         (place / name).write_bytes((0xBA55ED50).to_bytes(4, "little") + bytes(60))
     (place / "ptx").write_text("// .entry lidcam_pas_aot\n")
-    embedded = {"PAS_FATBIN": "pas", "COMPONENTS_FATBIN": "components", "CRF_FATBIN": "crf", "AOT_PTX_75": "ptx",
-                "AOT_PTX_90": "ptx"}  # fmt: skip
+    embedded = {"PAS_FATBIN": "pas", "COMPONENTS_FATBIN": "components", "CRF_FATBIN": "crf",
+                "PICTURE_FATBIN": "picture", "AOT_PTX_75": "ptx", "AOT_PTX_90": "ptx"}  # fmt: skip
     definitions = [f'-DLIDCAM_{key}="{place / value}"' for key, value in embedded.items()]
     names = ["driver", "functions", "images", "launching", "launch_pas", "library", "memory"]
     sources = ["tensorrt/plugin.cpp", "pas/options.cpp", *(f"cuda/{name}.cpp" for name in names)]
