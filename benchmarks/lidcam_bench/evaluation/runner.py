@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,12 @@ __all__ = ["evaluate"]
 
 #: A predicted and a true label map, uint8 [height, width]; None: not scored.
 _LabelMaps = tuple[npt.NDArray[np.uint8] | None, npt.NDArray[np.uint8] | None]
+
+
+def _numbers(row: dict[str, Any]) -> bool:
+    """Whether what a record says of scores are numbers, or nothing."""
+    ends = ("score", "threshold", "iou", "pxap")
+    return all(isinstance(value, (int, float, NoneType)) for name, value in row.items() if name.endswith(ends))
 
 
 def evaluate(
@@ -227,7 +234,7 @@ class _Run:
         columns: dict[str, None] = {}
         without_object = 0
         for row in folder.records():
-            if not (isinstance(row.get("file"), str) and isinstance(row.get("error", ""), str)):
+            if not (isinstance(row.get("file"), str) and isinstance(row.get("error", ""), str) and _numbers(row)):
                 raise OutputError(
                     f"{folder.folder}: a record in it is none of an evaluation: it was damaged. Remove the folder to "
                     "start again"

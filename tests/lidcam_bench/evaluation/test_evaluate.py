@@ -143,13 +143,15 @@ def test_a_folder_in_use_or_damaged_or_of_something_else_is_refused(localizer, f
         evaluate(localizer, data, tmp_path / "file", options)
 
 
-@pytest.mark.parametrize("damage", ["no file", "no text", "fewer than none", "a pickle"])
+@pytest.mark.parametrize("damage", ["no file", "no text", "no number", "fewer than none", "a pickle"])
 def test_records_and_sums_of_somebody_else_are_refused(localizer, folder, tmp_path, damage):
     data, out, options = open_data(str(folder)), tmp_path / "out", EvalOptions(limit=2, replicates=0)
     evaluate(localizer, data, out, options)
-    if damage in ("no file", "no text"):
+    if damage.startswith("no "):
         lines = (out / "results.jsonl").read_text().splitlines()
-        lines[0] = json.dumps({"error": "x"} if damage == "no file" else {"file": "a.png", "error": {}})
+        broken = {"no file": {"error": "x"}, "no text": {"file": "a.png", "error": {}},
+                  "no number": json.loads(lines[0]) | {"mask_iou": "\x1b[2J"}}  # fmt: skip
+        lines[0] = json.dumps(broken[damage])
         (out / "results.jsonl").write_text("\n".join(lines) + "\n")
     else:
         with np.load(out / "state.npz") as file:
