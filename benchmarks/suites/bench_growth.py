@@ -9,20 +9,17 @@ thread, processor time, all sizes and peers in turns.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
 import time
 from collections.abc import Callable
-from datetime import date
-from pathlib import Path
 from typing import Any
 
 import bench_crf
 import bench_pas
 import cv2
 import numpy as np
-from lidcam_bench.latency.machine import describe_machine
+import results
 
 from lidcam_rt.crf import PRESETS, DenseCRF
 from lidcam_rt.pas import PasOptions, pas
@@ -116,17 +113,8 @@ def main() -> None:
         rows[title] = row
         texts = [f"{peer} {entry['exponent']} +- {entry['standard_error']}" for peer, entry in row.items()]
         print(f"{title:20} {'; '.join(texts)}", flush=True)
-    report = {
-        "what": "growth of the kernels' time, exponent of a fitted power; one thread, processor time, in turns",
-        "command": "python benchmarks/suites/bench_growth.py",
-        "date": date.today().isoformat(),
-        "machine": describe_machine().model_dump(mode="json"),
-        "load_average": [round(load, 1), round(os.getloadavg()[0], 1)],
-        "rows": rows,
-    }
-    if options.write:
-        out = Path(__file__).parents[1] / "results" / f"{options.write}.json"
-        out.write_text(json.dumps(report, indent=1) + "\n")
+    what = "growth of the kernels' time, exponent of a fitted power; one thread, processor time, in turns"
+    results.write(options.write, what, load, rows, command="python benchmarks/suites/bench_growth.py")
 
 
 if __name__ == "__main__":

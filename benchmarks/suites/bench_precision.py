@@ -9,16 +9,13 @@ manifests record.
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import statistics
 import time
-from datetime import date
 from pathlib import Path
 
 import bench_crf
 import numpy as np
-from lidcam_bench.latency.machine import describe_machine
+import results
 
 from lidcam_rt.artifact import read_manifest
 from lidcam_rt.backends import open_backend
@@ -63,27 +60,22 @@ def main() -> None:
     first = next(iter(samples.values()))
     rows = {}
     for name, values in samples.items():
-        ratios = sorted(a / b for a, b in zip(first, values, strict=True))
+        times, spread = results.ratio(first, values)
         made = read_manifest(ways[name][0]).precision
         rows[name] = bench_crf.spread_of(values) | {
-            "times_as_fast": round(statistics.median(ratios), 2),
-            "ratio_10_90": [round(ratios[len(ratios) // 10], 2), round(ratios[-1 - len(ratios) // 10], 2)],
+            "times_as_fast": times,
+            "ratio_10_90": spread,
             "megabytes": round(ways[name][0].stat().st_size / 1e6, 1),
             "precision": made.model_dump(mode="json", exclude_none=True) if made else None,
         }
         print(f"{name:40}{rows[name]['median_ms']:8.1f} ms {rows[name]['times_as_fast']:6.2f} x "
               f"{rows[name]['ratio_10_90']}", flush=True)  # fmt: skip
-    report = {
-        "what": f"{read_manifest(options.models[0]).source.name} at {spec.height}x{spec.width}, a call on one thread, "
-        "processor time in turns; ratios are with the first row",
-        "date": date.today().isoformat(),
-        "machine": describe_machine().model_dump(mode="json"),
-        "load_average": [round(load, 1), round(os.getloadavg()[0], 1)],
-        "rows": rows,
-    }
-    if options.write:
-        out = Path(__file__).parents[1] / "results" / f"{options.write}.json"
-        out.write_text(json.dumps(report, indent=1) + "\n")
+    source = read_manifest(options.models[0]).source.name
+    what = (
+        f"{source} at {spec.height}x{spec.width}, a call on one thread, processor time in turns; ratios are with the "
+        "first row"
+    )
+    results.write(options.write, what, load, rows)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ the preset psa at the network's size.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
 import tempfile
@@ -21,7 +20,6 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +29,10 @@ import bench_crf
 import cv2
 import lite0
 import numpy as np
+import results
 import simplejpeg
 import torch
 from lidcam_bench.latency.floor import measure_floor
-from lidcam_bench.latency.machine import describe_machine
 from lidcam_export.exporter import export_artifact
 from lidcam_export.options import ExportOptions
 from lidcam_export.precision.quantize import QuantizeOptions, quantize_artifact
@@ -45,7 +43,6 @@ import lidcam_rt
 from lidcam_rt.artifact import Manifest, read_manifest
 from lidcam_rt.crf import PRESETS, foreground_probability
 
-RESULTS = Path(__file__).parents[1] / "results"
 STAGES = ("decode", "preprocess", "network", "maps", "crf", "boxes")
 PICTURES = 12
 
@@ -192,26 +189,20 @@ def main() -> None:
     rows = {}
     for name, values in samples.items():
         baseline = samples["PyTorch eager, CRF" if name.endswith(", CRF") else "PyTorch eager"]
-        ratios = sorted(a / b for a, b in zip(baseline, values, strict=True))
+        times, spread = results.ratio(baseline, values)
         stages = all_peers[name].stage.samples  # type: ignore[attr-defined]
         rows[name] = bench_crf.spread_of(values) | {
-            "times_as_fast_as_eager": round(statistics.median(ratios), 2),
-            "ratio_10_90": [round(ratios[len(ratios) // 10], 2), round(ratios[-1 - len(ratios) // 10], 2)],
+            "times_as_fast_as_eager": times,
+            "ratio_10_90": spread,
             "stages_ms": {s: round(statistics.median(stages[s]), 2) for s in STAGES if stages.get(s)},
         }
         print(f"{name:28}{rows[name]['median_ms']:8.1f} ms  {rows[name]['times_as_fast_as_eager']:5.2f} x  "
               f"{rows[name]['ratio_10_90']}  {rows[name]['stages_ms']}", flush=True)  # fmt: skip
-    report = {
-        "what": f"{options.network} at {options.size}, one thread, JPEG of 500x375 to class, mask and box; processor "
-        "time in turns",
-        "date": date.today().isoformat(),
-        "machine": describe_machine().model_dump(mode="json"),
-        "load_average": [round(load, 1), round(os.getloadavg()[0], 1)],
-        "floor": floor.model_dump(mode="json"),
-        "rows": rows,
-    }
-    if options.write:
-        (RESULTS / f"{options.write}.json").write_text(json.dumps(report, indent=1) + "\n")
+    what = (
+        f"{options.network} at {options.size}, one thread, JPEG of 500x375 to class, mask and box; processor time "
+        "in turns"
+    )
+    results.write(options.write, what, load, rows, floor=floor.model_dump(mode="json"))
 
 
 if __name__ == "__main__":
