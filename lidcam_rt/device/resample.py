@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -61,14 +61,14 @@ def resample_tables(
     return np.stack([first, count], 1).astype(np.int32), whole
 
 
-def _axis(source: npt.NDArray[Any], bounds: npt.NDArray[np.int32], weights: npt.NDArray[np.int32], place: int) -> Any:
-    """One place of the result along the first axis of a part of the source that begins at the place's first source."""
-    count = int(bounds[place, 1])
-    sums = np.tensordot(weights[place, :count].astype(np.int64), source[:count].astype(np.int64), 1)
-    return np.clip((sums + (1 << (_BITS - 1))) >> _BITS, 0, 255)
+def _sums(weights: npt.NDArray[np.int32], values: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Sums over the first axis of the values, as bytes."""
+    sums = np.asarray(np.tensordot(weights.astype(np.int64), values, 1), np.int64) + (1 << (_BITS - 1))
+    clipped: npt.NDArray[np.int64] = np.clip(sums >> _BITS, 0, 255)
+    return clipped
 
 
-@functools.lru_cache(256)
+@functools.lru_cache(4096)
 def columns_first(before: tuple[int, int], after: tuple[int, int], interpolation: Interpolation) -> bool | None:
     """Whether the installed Pillow resamples along x before it does so along y.
 
@@ -86,18 +86,16 @@ def columns_first(before: tuple[int, int], after: tuple[int, int], interpolation
     from PIL import Image
 
     rng = np.random.default_rng(0)
-    picture = rng.integers(0, 256, (*before, 3), np.uint8)
+    picture = np.frombuffer(rng.bytes(before[0] * before[1]), np.uint8).reshape(before)
     kind = Image.Resampling.BICUBIC if interpolation == "bicubic" else Image.Resampling.BILINEAR
     result = np.asarray(Image.fromarray(picture).resize(after[::-1], kind))
-    down, across = (resample_tables(before[axis], after[axis], interpolation) for axis in (0, 1))
+    (tops, down), (lefts, across) = (resample_tables(before[i], after[i], interpolation) for i in (0, 1))
     fits = {True, False}
-    for _ in range(64):
+    for _ in range(32):
         y, x = (int(rng.integers(side)) for side in after)
-        top, left = int(down[0][y, 0]), int(across[0][x, 0])
-        part = picture[top : top + int(down[0][y, 1]), left : left + int(across[0][x, 1])]
-        by_order = {
-            True: _axis(np.stack([_axis(row, *across, x) for row in part]), *down, y),
-            False: _axis(_axis(part, *down, y), *across, x),
-        }
-        fits -= {order for order, value in by_order.items() if not np.array_equal(value, result[y, x])}
+        (top, rows), (left, columns) = tops[y], lefts[x]
+        part = picture[top : top + rows, left : left + columns].astype(np.int64)
+        along_x, along_y = across[x, :columns], down[y, :rows]
+        by_order = {True: _sums(along_y, _sums(along_x, part.T)), False: _sums(along_x, _sums(along_y, part))}
+        fits -= {order for order, value in by_order.items() if int(value) != result[y, x]}
     return next(iter(sorted(fits, reverse=True)), None)

@@ -17,11 +17,10 @@ import numpy.typing as npt
 
 from lidcam_rt.artifact import Manifest, read_manifest
 from lidcam_rt.crf.localization import Refine, energy_table
-from lidcam_rt.device.arrays import Call
-from lidcam_rt.device.resample import columns_first, resample_tables
+from lidcam_rt.device.memory import Memory
+from lidcam_rt.device.pictures import PictureInput
 from lidcam_rt.device.runtime import CudaRuntime, open_runtime
 from lidcam_rt.errors import BackendError, InputError
-from lidcam_rt.image import describe, network_input
 from lidcam_rt.results import Box
 
 __all__ = ["DeviceBatch", "ResidentLocalizer"]
@@ -86,6 +85,8 @@ class ResidentLocalizer:
         if kind != "cuda":
             raise InputError(f"a resident localizer runs on cuda or cuda:INDEX, got {device!r}: use lidcam_rt.load")
         spec = self.manifest.input
+        if self.manifest.task == "segmentation":
+            raise InputError(f"{path}: a segmentation network gives no map of a class: use lidcam_rt.load")
         if spec.dtype != "uint8" or spec.resize != "stretch" or self.manifest.top_k != 1:
             raise InputError(
                 f"{path}: a resident localizer needs uint8 input, the resize policy stretch and top_k 1, the artifact "
@@ -97,28 +98,34 @@ class ResidentLocalizer:
         if isinstance(max_batch, bool) or not isinstance(max_batch, int) or not 1 <= max_batch <= 4096:
             raise InputError(f"max_batch must be 1 to 4096 pictures, got {max_batch!r}")
         self.device, self.max_batch = f"cuda:{index}", max_batch
+        self._index, self._graph = index, graph
+        self._lock = threading.Lock()
         self._cuda = runtime or open_runtime(index)
         self._cuda.use()
         self._stream = self._cuda.new_stream()
-        self._memory: dict[str, tuple[int, int]] = {}
-        self._pinned: npt.NDArray[np.uint8] | None = None
-        self._tables: dict[tuple[int, int], tuple[int, int, int]] = {}
-        self._lock = threading.Lock()
-        self._graph = graph
-        self._session = session or _open_session(path, self.manifest, index, self._stream, graph)
-        self._kind = "cpu" if self._session.get_providers()[0] == "CPUExecutionProvider" else "cuda"
-        self._index = index
-        # What the engine is given keeps its address, which its graphs hold.
-        pixels = spec.height * spec.width
-        self._image = self._room("image", 3 * pixels * max_batch)
+        self._memory = Memory(self._cuda, self._stream)
+        self._input = PictureInput(self._cuda, self._memory, self._stream, spec)
+        self._session: Any = None
+        try:
+            self._session = session or _open_session(path, self.manifest, index, self._stream, graph)
+            self._kind = "cpu" if self._session.get_providers()[0] == "CPUExecutionProvider" else "cuda"
+            self._reserve()
+        except BaseException:
+            self.close()
+            raise
+
+    def _reserve(self) -> None:
+        """The place of all that the engine is given: its graphs hold the addresses."""
+        pixels, most = self.manifest.input.height * self.manifest.input.width, self.max_batch
+        self._image = self._memory.room("image", 3 * pixels * most)
         self._places = {
-            name: self._room(name, np.dtype(kind).itemsize * max_batch * (pixels if name == "map8" else 1))
+            name: self._memory.room(name, np.dtype(kind).itemsize * most * (pixels if name == "map8" else 1))
             for name, kind in _OUTPUTS.items()
         }
-        self._labels = self._filled("labels", np.full(max_batch, -1, np.int64))
-        self._half = self._filled("half", np.full(max_batch, Refine.level, np.float32))
+        self._labels = self._memory.filled("labels", np.full(most, -1, np.int64))
+        self._half = self._memory.filled("half", np.full(most, Refine.level, np.float32))
         if self.refine is not None:
-            self._energies = self._filled("energies", energy_table())
+            self._energies = self._memory.filled("energies", energy_table())
 
     def __call__(self, pictures: Sequence[Any], *, maps: bool = False) -> DeviceBatch:
         """Localize pictures of any sizes as one batch.
@@ -145,8 +152,11 @@ class ResidentLocalizer:
             self._cuda.use()
             try:
                 return self._run(cuda, pictures, maps)
-            except cuda.Error as error:
-                raise BackendError(str(error)) from error
+            except BaseException as error:
+                self._cuda.wait(self._stream)  # what was enqueued reads memory that the next call writes
+                if isinstance(error, cuda.Error):
+                    raise BackendError(str(error)) from error
+                raise
 
     def close(self) -> None:
         """Free the engine, the stream and all memory."""
@@ -156,15 +166,9 @@ class ResidentLocalizer:
             self._cuda.use()
             self._cuda.wait(self._stream)
             self._session = None
-            for address, _ in self._memory.values():
-                self._cuda.free(address)
-            for bounds, values, _ in self._tables.values():
-                self._cuda.free(bounds)
-                self._cuda.free(values)
-            if self._pinned is not None:
-                self._cuda.unpin(self._pinned)
+            self._memory.free()
             self._cuda.free_stream(self._stream)
-            self._memory, self._tables, self._pinned, self._stream = {}, {}, None, 0
+            self._stream = 0
 
     def __enter__(self) -> ResidentLocalizer:
         return self
@@ -176,114 +180,25 @@ class ResidentLocalizer:
         spec, n = self.manifest.input, len(pictures)
         height, width = spec.height, spec.width
         pixels = height * width
-        sizes = self._upload(cuda, pictures)
+        given = self._input.take(pictures)  # holds their memory until the results are there
+        self._input.load(given, self._image)
+        sizes = [picture.size for picture in given]
         image, places = self._image, self._places
         self._infer(n)
         map8, level = places["map8"], places["threshold"]
         if self.refine is not None:
             map8, level = self._refined(cuda, n, image, map8, level)
-        boxes = self._room("boxes", 16 * n)
+        boxes = self._memory.room("boxes", 16 * n)
         first = 0
         while first < n:  # pictures of one size side by side
             last = next((i for i in range(first, n) if sizes[i] != sizes[first]), n)
             work = cuda.boxes_workspace(last - first, *sizes[first])
             cuda.boxes_at_size(
                 map8 + first * pixels, level + 4 * first, last - first, height, width, *sizes[first], False,
-                boxes + 16 * first, self._room("boxes_work", work), work, self._stream,
+                boxes + 16 * first, self._memory.room("boxes_work", work), work, self._stream,
             )  # fmt: skip
             first = last
         return self._collect(n, places, level, boxes, map8 if maps else None)
-
-    def _room(self, name: str, size: int) -> int:
-        """Device memory of at least `size` bytes under a name; what it held is lost where it has to grow."""
-        address, have = self._memory.get(name, (0, 0))
-        if have >= size:
-            return address
-        if have:
-            self._cuda.wait(self._stream)
-            self._cuda.free(address)
-            del self._memory[name]
-        self._memory[name] = self._cuda.malloc(size), size
-        return self._memory[name][0]
-
-    def _filled(self, name: str, array: npt.NDArray[Any]) -> int:
-        address = self._room(name, array.nbytes)
-        self._cuda.upload(address, array, self._stream)
-        self._cuda.wait(self._stream)
-        return address
-
-    def _table(self, before: int, after: int) -> tuple[int, int, int]:
-        """Addresses of bounds and weights of an axis on the device, and how many weights a place has."""
-        if (before, after) not in self._tables:
-            bounds, values = resample_tables(before, after, self.manifest.input.interpolation)
-            places = self._cuda.malloc(bounds.nbytes), self._cuda.malloc(values.nbytes)
-            for place, array in zip(places, (bounds, values), strict=True):
-                self._cuda.upload(place, array, self._stream)
-            self._cuda.wait(self._stream)  # the arrays go
-            self._tables[before, after] = (*places, values.shape[1])
-        return self._tables[before, after]
-
-    def _upload(self, cuda: Any, pictures: Sequence[Any]) -> list[tuple[int, int]]:
-        """Bring the pictures to the network's input; returns their sizes (height, width)."""
-        spec = self.manifest.input
-        wanted, slot = (spec.height, spec.width), 3 * spec.height * spec.width
-        given: list[Any] = []
-        for picture in pictures:
-            if isinstance(picture, np.ndarray):
-                if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8 or not picture.size:
-                    raise InputError(f"a picture must be uint8 [H, W, 3], got {describe(picture)}")
-                if columns_first(picture.shape[:2], wanted, spec.interpolation) is None or max(picture.shape) > 32768:
-                    picture = _Sized(network_input(picture, spec), picture.shape[:2])  # only Pillow has its bits
-                given.append(picture)
-            else:
-                view = Call(self._stream).take(picture, "a picture", ("|u1",), rank=3)
-                if view.shape[2] != 3 or min(view.shape) < 1 or max(view.shape) > 32768:
-                    raise InputError(
-                        f"a picture must be uint8 [H, W, 3] of up to 32768 pixels a side, got {view.shape}"
-                    )
-                if view.stream:
-                    cuda.wait_for(self._stream, view.stream, view.address)
-                given.append(view)
-        hosted = [one.pixels if isinstance(one, _Sized) else one for one in given
-                  if isinstance(one, (np.ndarray, _Sized))]  # fmt: skip
-        total = sum(array.nbytes for array in hosted)
-        if hosted and (self._pinned is None or self._pinned.size < total):
-            if self._pinned is not None:
-                self._cuda.unpin(self._pinned)
-                self._pinned = None
-            self._pinned = self._cuda.pinned(total)
-        staging = self._room("staging", total)
-        offset = 0
-        for array in hosted:
-            assert self._pinned is not None
-            self._pinned[offset : offset + array.nbytes] = array.reshape(-1)
-            offset += array.nbytes
-        if hosted:
-            assert self._pinned is not None
-            self._cuda.upload(staging, self._pinned[:total], self._stream)
-        sizes, offset = [], 0
-        for i, one in enumerate(given):
-            on_host = isinstance(one, (np.ndarray, _Sized))
-            source = staging + offset if on_host else one.address
-            shape = one.pixels.shape if isinstance(one, _Sized) else one.shape
-            self._resample(cuda, source, (shape[0], shape[1]), self._image + i * slot)
-            offset += int(np.prod(shape)) if on_host else 0
-            sizes.append(one.size if isinstance(one, _Sized) else (one.shape[0], one.shape[1]))
-        return sizes
-
-    def _resample(self, cuda: Any, source: int, size: tuple[int, int], target: int) -> None:
-        """A picture of uint8 [height, width, 3] on the device into its place in the network's input."""
-        spec = self.manifest.input
-        after = spec.height, spec.width
-        x_first = columns_first(size, after, spec.interpolation)
-        axes = [x for x in ((True, False) if x_first else (False, True)) if size[x] != after[x]] or [True]
-        for step, along_x in enumerate(axes):
-            bounds, values, taps = self._table(size[along_x], after[along_x])
-            following = (size[0], after[1]) if along_x else (after[0], size[1])
-            last = step == len(axes) - 1
-            to = target if last else self._room("halfway", 3 * following[0] * following[1])
-            cuda.resample(source, *size, along_x, bounds, values, taps, after[along_x], to, self._stream)
-            source, size = to, following
 
     def _infer(self, n: int) -> None:
         import onnxruntime as ort
@@ -315,16 +230,16 @@ class ResidentLocalizer:
         spec = self.manifest.input
         pixels = spec.height * spec.width
         shape = (n, 2, spec.height, spec.width)
-        unary, q = self._room("unary", 8 * n * pixels), self._room("q", 8 * n * pixels)
-        found, status = self._room("found", 4 * n), self._room("status", 4 * n)
+        unary, q = self._memory.room("unary", 8 * n * pixels), self._memory.room("q", 8 * n * pixels)
+        found, status = self._memory.room("found", 4 * n), self._memory.room("status", 4 * n)
         cuda.energies(map8, level, self._energies, n, pixels, unary, found, self._stream)
         terms, capacity, present, o = plan_mean_field(shape, self.refine.options, None, 2.0)
         work = cuda.crf_workspace(*shape, terms, capacity, o.tolerance, present)
         cuda.mean_field(
             image, unary, *shape, terms, o.iterations, q, status, capacity, o.tolerance, present,
-            self._room("crf_work", work), work, self._stream,
+            self._memory.room("crf_work", work), work, self._stream,
         )  # fmt: skip
-        refined = self._room("refined", n * pixels)
+        refined = self._memory.room("refined", n * pixels)
         cuda.refined(q, found, n, pixels, refined, self._stream)
         return refined, self._half
 
@@ -336,13 +251,17 @@ class ResidentLocalizer:
         found = self._cuda.download(boxes, (n, 4), np.int32, stream)
         status = None
         if self.refine is not None:
-            status = self._cuda.download(self._memory["status"][0], (n,), np.int32, stream)
+            status = self._cuda.download(self._memory.room("status", 4 * n), (n,), np.int32, stream)
         maps = None
         if map8 is not None:
             maps = self._cuda.download(map8, (n, spec.height, spec.width), np.uint8, stream)
         self._cuda.wait(stream)
         if not np.isfinite(scores).all() or not np.isfinite(thresholds).all():
             raise BackendError(f"the artifact gave NaN on {self.device}: check it with lidcam compare")
+        if class_ids.min() < 0 or class_ids.max() >= len(self.manifest.class_names):
+            raise BackendError(
+                f"the artifact gave class {class_ids.max()} on {self.device}: check it with lidcam compare"
+            )
         if status is not None and status.any():
             raise BackendError(
                 f"the dense CRF had no room for the lattice of picture {int(np.argmax(status))} of the batch: "
@@ -352,14 +271,6 @@ class ResidentLocalizer:
             None if row[0] < 0 else (int(row[0]), int(row[1]), int(row[2]), int(row[3])) for row in found
         ]
         return DeviceBatch(class_ids, scores, thresholds, tuple(listed), maps)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Sized:
-    """A picture that was brought to the network's size in host memory, and its own size (height, width)."""
-
-    pixels: npt.NDArray[Any]
-    size: tuple[int, int]
 
 
 def _open_session(path: str | os.PathLike[str], manifest: Manifest, index: int, stream: int, graph: bool) -> Any:

@@ -102,6 +102,53 @@ with load(path, device="cpu") as reference, resident(refine="psa", max_batch=3) 
     )
 
 
+@needs_kernels
+def test_after_an_error_it_serves_on_and_memory_is_bounded(folder, prelude):  # noqa: F811
+    python(
+        prelude
+        + """
+from lidcam_rt.device import pictures as loading
+from lidcam_rt.errors import BackendError, InputError
+
+def raises(kind, says, call):
+    try:
+        call()
+    except kind as error:
+        assert says in str(error), error
+    else:
+        raise AssertionError(says)
+
+loading._TABLES = 6
+with load(path, device="cpu") as reference, resident(max_batch=2) as one:
+    for side in range(20, 60):
+        some = [picture(side, side + 3)]
+        assert one(some).boxes[0] == reference(some[0]).box
+    assert len([name for name in one._memory._buffers if name.startswith("weights")]) <= 6
+    raises(InputError, "uint8 [H, W, 3]", lambda: one([some[0].astype(np.float32)]))
+    raises(InputError, "up to 32768 pixels a side", lambda: one([np.zeros((40000, 1, 3), np.uint8)]))
+    waits = []
+    wait, api.cudaStreamSynchronize = api.cudaStreamSynchronize, lambda stream: (waits.append(stream), wait(stream))[1]
+    session, one._session = one._session, type("", (), {"io_binding": lambda s: 1 / 0})()
+    raises(ZeroDivisionError, "", lambda: one(some))
+    assert waits  # the copy from pinned memory is over before the next call writes there
+    one._session = session
+    assert one(some).boxes[0] == reference(some[0]).box
+    loading.columns_first = lambda *a: None  # a Pillow with arithmetic of its own
+    assert one(some).boxes[0] == reference(some[0]).box
+    raises(InputError, "pass it in host memory", lambda: one([Array(some[0])]))
+    one.manifest = one.manifest.model_copy(update={"class_names": ("red",)})
+    assert one([np.full((9, 9, 3), (255, 0, 0), np.uint8)]).class_ids.tolist() == [0]
+    raises(BackendError, "gave class 2", lambda: one([np.full((9, 9, 3), (0, 0, 255), np.uint8)]))
+assert not api.blocks and not api.streams and not api.hosts
+api.memory = 1000
+raises(BackendError, "out of memory", lambda: resident())
+assert not api.blocks and not api.streams and not api.hosts
+""",
+        folder,
+        STAND_IN_MAJOR="8",
+    )
+
+
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
 @pytest.mark.parametrize(
     ("before", "after"),
