@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import sys
@@ -42,7 +43,30 @@ def main(argv: list[str] | None = None) -> None:
             sys.stdout.flush()
     except OSError as error:
         status = status_of(error)
+    if status == 130 or _call_left_running():
+        _exit_at_once(status)
     sys.exit(status)
+
+
+def _call_left_running() -> bool:
+    watch = sys.modules.get("lidcam_rt.watch")
+    return watch is not None and watch.left_running()
+
+
+def _exit_at_once(status: int | None) -> None:
+    """End without waiting for threads that are still at work.
+
+    The interpreter's own end stops a thread where it asks for the interpreter's lock. Inside C++ (a kernel, an engine,
+    a module that is being loaded) that is a crash. It happens after a call that was given up, and after a second
+    Ctrl-C during `Thread.join`, which Python 3.11 takes for the thread's end (python/cpython#90882).
+    """
+    try:
+        atexit._run_exitfuncs()
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None:
+                stream.flush()
+    finally:
+        os._exit(status or 0)
 
 
 def _check_address_space(arguments: list[str]) -> None:

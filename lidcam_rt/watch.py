@@ -11,14 +11,15 @@ import queue
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from lidcam_rt.backends.base import Stop
 
-__all__ = ["Watch"]
+__all__ = ["Watch", "left_running"]
 
 _T = TypeVar("_T")
 _GRACE = 5.0  # seconds that an engine gets to stop in
+_left: list[Future[Any]] = []  # calls that did not stop in time
 
 
 class Watch:
@@ -70,10 +71,18 @@ class Watch:
                     self._jobs = jobs
                 else:
                     jobs.put(None)
+            if not ended:
+                _left.append(future)
 
     def __del__(self) -> None:
         if self._jobs is not None:
             self._jobs.put(None)
+
+
+def left_running() -> bool:
+    """Whether a call that was given up is still at work: then only `os._exit` ends the process without a crash."""
+    _left[:] = [future for future in _left if not future.done()]
+    return bool(_left)
 
 
 def _start() -> queue.SimpleQueue[Callable[[], None] | None]:

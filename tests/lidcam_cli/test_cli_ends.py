@@ -105,6 +105,38 @@ def test_interrupted_while_a_module_is_imported(folder, module):
     assert done.stderr.startswith("error interrupted") and len(done.stderr.splitlines()) == 1
 
 
+TWICE = """
+import os, signal, sys, threading, time
+import numpy as np
+class Interrupts:
+    def find_spec(self, name, path=None, target=None):
+        if name != "cv2":  # imported by a thread of the pool
+            return
+        from lidcam_rt._kernels import components
+        os.kill(os.getpid(), signal.SIGINT)
+        main = threading.main_thread().ident
+        while sys._current_frames()[main].f_code.co_name not in ("_wait_for_tstate_lock", "join"):
+            time.sleep(0.001)
+        os.kill(os.getpid(), signal.SIGINT)
+        mask = np.ones((300, 300), np.uint8)
+        while True:
+            components.largest_box(mask, True)
+sys.meta_path.insert(0, Interrupts())
+from lidcam_cli.main import main
+main()
+"""
+
+
+def test_interrupted_twice_while_a_thread_is_in_a_kernel(folder):
+    """The second Ctrl-C ends the wait for the thread: it is still in C++ when the process ends."""
+    done = subprocess.run(
+        [sys.executable, "-c", TWICE, "localize", "model.onnx", "red.png", "-o", "out"],
+        cwd=folder, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 130
+    assert done.stderr.startswith("error interrupted") and len(done.stderr.splitlines()) == 1
+
+
 @pytest.mark.parametrize("megabytes", [50, 150, 400, 700, 1100, 1500])
 def test_little_address_space(folder, megabytes):
     limited = f"ulimit -v {megabytes * 1024}; {LIDCAM} localize model.onnx red.png -o out --device cpu"
