@@ -21,6 +21,7 @@ __all__ = [
     "LOCK_NAME",
     "file_sha256",
     "former",
+    "locked",
     "make_folder",
     "output_folder",
     "replacing",
@@ -253,18 +254,42 @@ def _remove_leftovers(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def _lock(file: Path, taken: str, *, keep: bool = True) -> Iterator[None]:
+def locked(file: Path, *, waiting: Callable[[], None] | None = None) -> Iterator[None]:
+    """Hold a lock against other processes and threads until the block ends; it is removed then.
+
+    Args:
+        file: the lock, which must not be a file of contents; its folder must exist.
+        waiting: called once where another holds the lock, before this waits for it; None: do not wait.
+
+    Raises:
+        OutputError: it cannot be made, or another holds it and `waiting` is None.
+    """
+    taken = f"{file.parent}: another process is working on {file.name}. Wait for it"
+    with contextlib.ExitStack() as held:
+        try:
+            held.enter_context(_lock(file, taken, keep=False))
+        except OutputError as error:
+            if waiting is None or str(error) != taken:
+                raise
+            waiting()
+            held.enter_context(_lock(file, taken, keep=False, timeout=-1))
+        yield
+
+
+@contextlib.contextmanager
+def _lock(file: Path, taken: str, *, keep: bool = True, timeout: float = 0) -> Iterator[None]:
     """Hold a lock file; the system lets go of it when the process ends, even after kill -9.
 
     Args:
         file: the lock; it must not be the file that is written.
         taken: message where another process holds it.
         keep: leave the file there at the end.
+        timeout: seconds to wait for another process; -1: any time.
     """
     from filelock import FileLock, Timeout
 
     try:
-        holder = FileLock(file, timeout=0, thread_local=False)
+        holder = FileLock(file, timeout=timeout, thread_local=False)
         holder.acquire()
     except Timeout:
         raise OutputError(taken) from None

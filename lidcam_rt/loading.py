@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lidcam_rt.backends import manifest_of
-from lidcam_rt.errors import InputError
+from lidcam_rt.errors import InputError, MissingExtraError
 from lidcam_rt.image import MAX_PIXELS
 from lidcam_rt.loaded import open_loaded
 from lidcam_rt.localizer import Localizer
@@ -32,7 +33,8 @@ def load(
 
     Args:
         path: an .onnx file made by `lidcam export`, or an .engine file made by `lidcam build`.
-        backend: `auto`, `onnxruntime` or `openvino` (artifacts), `tensorrt` (engines). `auto` is TensorRT for engines;
+        backend: `auto`, `onnxruntime`, `openvino` or `tensorrt`. `tensorrt` takes an artifact's engine from the cache
+            of `lidcam build`, or builds it first (minutes; extra `export`). `auto` is TensorRT for engines;
             for artifacts ONNX Runtime, but on the CPU OpenVINO for those of `lidcam quantize` in int8, where it is
             installed; where the first lacks the precision, the installed engine that has it.
         device: `auto`, `cpu`, `cuda` or `cuda:INDEX`. What is asked for is what runs: there is no silent
@@ -54,6 +56,8 @@ def load(
     """
     if not isinstance(path, (str, os.PathLike)):
         raise InputError(f"load needs the path of an artifact or engine, got {type(path).__name__}: write it to a file")
+    if backend == "tensorrt" and Path(path).suffix.lower() != ".engine":
+        path = _engine_of(Path(path), device, precision)
     manifest = manifest_of(path)
     options: dict[str, Any] = {
         "backend": backend, "device": device, "threads": threads, "precision": precision, "max_pixels": max_pixels,
@@ -64,3 +68,20 @@ def load(
 
         return open_loaded(Segmenter, path, manifest, options)
     return open_loaded(Localizer, path, manifest, options)
+
+
+def _engine_of(artifact: Path, device: str, precision: str) -> Path:
+    """An artifact's engine, by the package that builds engines (entry point group `lidcam.builders`)."""
+    from importlib.metadata import entry_points
+
+    from lidcam_rt.backends.base import parse_device
+
+    _, index = parse_device(device)
+    what = f"an engine of {artifact.name}"
+    for entry in entry_points(group="lidcam.builders", name="tensorrt"):
+        try:
+            builder = entry.load()
+        except ImportError as error:
+            raise MissingExtraError(what, "export", (error.name or "onnx",)) from None
+        return Path(builder(artifact, index, precision))
+    raise MissingExtraError(what, "export", ("lidcam_export",))

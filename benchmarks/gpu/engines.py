@@ -204,9 +204,8 @@ def check_tensorrt(
         raise Cannot(f"a package is missing ({error})") from None
     output = folder / f"{flavour}_{precision}_{pas}.engine"
     try:
-        spec, _ = build_engine(
-            artifact, output, BuildOptions(flavour=flavour, precision=precision, pas=pas, force=True), trt=trt
-        )
+        options = BuildOptions(flavour=flavour, precision=precision, pas=pas, force=True)
+        spec = build_engine(artifact, output, options, trt=trt).spec
     except (BackendError, InputError) as error:
         raise Cannot(str(error)) from None
     except ExportError as error:

@@ -32,7 +32,7 @@ def main() -> None:
             for size in (int(side) for side in options.sizes.split(",")):
                 for precision in ("fp32", "fp16"):
                     start = time.perf_counter()
-                    spec, _ = build_engine(
+                    spec = build_engine(
                         model,
                         Path(folder) / "model.engine",
                         BuildOptions(
@@ -41,7 +41,7 @@ def main() -> None:
                             size=(size, size),
                             capability=tuple(options.capability.split(",")),
                         ),
-                    )
+                    ).spec
                     image = spec.profile["image"]
                     rows.append(
                         {

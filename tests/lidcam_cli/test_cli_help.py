@@ -14,7 +14,7 @@ from lidcam_cli.app import missing_modules
 
 LIDCAM = [sys.executable, "-c", "from lidcam_cli.main import main; main()"]
 #: Verbs with verbs of their own.
-GROUPS = {"data": [], "bench": ["run", "compare"], "pipeline": ["track1"]}
+GROUPS = {"data": [], "bench": ["run", "compare"], "pipeline": ["track1"], "cache": ["list", "clear"]}
 VERBS = [entry for entry in entry_points(group="lidcam.verbs") if not any(missing_modules(e) for e in entry.extras)]
 HERE = sorted(entry.name for entry in VERBS if entry.name not in GROUPS)
 HERE += [f"{entry.name} {name}" for entry in VERBS for name in GROUPS.get(entry.name, [])]
@@ -58,7 +58,7 @@ def test_help_fits_80_columns_and_cuts_no_name(verb):
 def test_output_quiet_and_verbose_are_spelled_alike(verb):
     text = run(*verb.split(), "--help")
     assert "-q, --quiet " in text and "-v, --verbose " in text
-    if verb not in ("doctor", "inspect", "bench compare"):
+    if verb not in ("doctor", "inspect", "bench compare", "cache list", "cache clear"):
         assert re.search(r"^  -o, --output [A-Z]", text, re.M)
 
 

@@ -5,7 +5,6 @@ Loading an engine needs an NVIDIA driver, so what is built is read from the engi
 
 import itertools
 import json
-import sys
 
 import pytest
 from lidcam_export.graph.operator import OPSET, attach, pas_node
@@ -37,7 +36,8 @@ def options(**changes):
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_builds_for_batch_1_to_32(resnet10, tmp_path, size, precision):
     output = tmp_path / "m.engine"
-    spec, built = build_engine(resnet10, output, options(precision=precision, size=(size, size)))
+    done = build_engine(resnet10, output, options(precision=precision, size=(size, size)))
+    spec, built = done.spec, done.source == "built"
     assert built and spec == read_sidecar(output)
     # The precision as built, from the engine file itself: all convolutions, none in the other type.
     kind = "float32" if precision == "fp32" else "float16"
@@ -116,13 +116,13 @@ def test_bodies_are_built_for_free_sizes(options_of_pas):
 
 def test_a_second_build_is_up_to_date_until_something_changes(resnet10, tmp_path):
     output = tmp_path / "m.engine"
-    first, built = build_engine(resnet10, output, options())
-    assert built and not build_engine(resnet10, output, options())[1]
-    assert build_engine(resnet10, output, options(batch=(1, 1, 4)))[1]
+    first = build_engine(resnet10, output, options())
+    assert first.source == "built" and build_engine(resnet10, output, options()).source == "up to date"
+    assert build_engine(resnet10, output, options(batch=(1, 1, 4))).source == "built"
     output.write_bytes(output.read_bytes()[:-1])  # a damaged one is built again
-    second, built = build_engine(resnet10, output, options(batch=(1, 1, 4)))
-    assert built and first.artifact_sha256 == second.artifact_sha256
-    assert build_engine(resnet10, output, options(batch=(1, 1, 4), force=True))[1]
+    second = build_engine(resnet10, output, options(batch=(1, 1, 4)))
+    assert second.source == "built" and first.spec.artifact_sha256 == second.spec.artifact_sha256
+    assert build_engine(resnet10, output, options(batch=(1, 1, 4), force=True)).source == "built"
 
 
 def test_the_check_of_the_precision_can_fail(resnet10, tmp_path, monkeypatch):
@@ -171,14 +171,34 @@ def test_refusals(resnet10, tmp_path):
     assert read_manifest(resnet10).input.dynamic_size and not list(tmp_path.iterdir())
 
 
-def test_the_verb(resnet10, tmp_path, capsys):
+def test_the_verb(resnet10, tmp_path, capsys, monkeypatch):
     from lidcam_cli.main import main
 
-    output = tmp_path / "m.engine"
-    line = ["build", str(resnet10), "-o", str(output), "--flavour", "tensorrt-rtx", "--capability", "8.9,12.0"]
-    for batch, status, words in (("1,2,4", 0, "built"), ("1,2,4", 0, "up to date"), ("x", 2, "--batch x")):
+    monkeypatch.setenv("LIDCAM_CACHE", str(tmp_path / "cache"))
+    output, other = tmp_path / "m.engine", tmp_path / "n.engine"
+    line = ["build", str(resnet10), "--flavour", "tensorrt-rtx", "--capability", "8.9,12.0"]
+
+    def build(*options):
         with pytest.raises(SystemExit) as stop:
-            main([*line, "--batch", batch])
+            main([*line, *options])
         captured = capsys.readouterr()
-        assert stop.value.code == status and words in captured.out + captured.err, sys.exc_info()
-    assert read_sidecar(output).compute_capability == ("8.9", "12.0")
+        return stop.value.code, captured.out + captured.err
+
+    def says(words, *options):
+        status, text = build("--batch", "1,2,4", *options)
+        assert status == 0 and words in text, text
+
+    says("m.engine: built", "-o", str(output))
+    says("m.engine: up to date", "-o", str(output))
+    says("n.engine: from the cache", "-o", str(other))
+    assert read_sidecar(output).compute_capability == ("8.9", "12.0") and read_sidecar(output) == read_sidecar(other)
+    (cached,) = (tmp_path / "cache" / "engines").glob("*.engine")
+    says(f"{cached}: from the cache")
+    data = bytearray(cached.read_bytes())
+    data[-1] ^= 1
+    cached.write_bytes(data)  # an engine that was tampered with is not taken
+    says(f"{cached}: built")
+    assert file_sha256(cached) == read_sidecar(cached).engine_sha256
+    for options, words in ((("--batch", "x"), "--batch x"), (("--no-cache",), "--no-cache needs a file")):
+        status, text = build(*options)
+        assert status == 2 and words in text

@@ -60,7 +60,8 @@ def test_tensorrt_for_rtx_needs_no_gpu_and_no_capability_elsewhere():
 def test_builds_what_was_asked_for(resnet10, tmp_path, gpu, version, precision):
     trt, output = standin.module(version), tmp_path / "m.engine"
     options = BuildOptions(precision=precision, workspace_mib=256)
-    spec, built = build_engine(resnet10, output, options, trt=trt)
+    done = build_engine(resnet10, output, options, trt=trt)
+    spec, built = done.spec, done.source == "built"
     kind = "float16" if precision == "fp16" else "float32"
     assert built and spec == read_sidecar(output)
     assert (spec.built, spec.evidence, spec.compute_capability) == ({kind: 14}, "inspector", ("8.9",))
@@ -69,8 +70,9 @@ def test_builds_what_was_asked_for(resnet10, tmp_path, gpu, version, precision):
     assert list(config.limits.values()) == [256 << 20]
     assert types_in_network(trt, network) == {kind: 14}
     assert (spec.half_check is not None) == (precision == "fp16")
-    assert not build_engine(resnet10, output, options, trt=trt)[1]
-    assert build_engine(resnet10, output, options, trt=standin.module("11.5.0.1"))[1], "another version, another engine"
+    assert build_engine(resnet10, output, options, trt=trt).source == "up to date"
+    other = build_engine(resnet10, output, options, trt=standin.module("11.5.0.1"))
+    assert other.source == "built", "another version, another engine"
 
 
 @pytest.mark.parametrize(
@@ -143,7 +145,7 @@ def test_the_plugin_takes_the_nodes_place_in_the_network(resnet10, tmp_path, gpu
     trt = standin.module()
     trtp = standin.plugin_module(trt)
     monkeypatch.setattr(pipeline, "_plugin", lambda module, flavour: PasPlugin(module, trtp, kernel))
-    spec, _ = build_engine(resnet10, tmp_path / "m.engine", BuildOptions(pas="plugin"), trt=trt)
+    spec = build_engine(resnet10, tmp_path / "m.engine", BuildOptions(pas="plugin"), trt=trt).spec
     network = trt.log.networks[0]
     assert {t.name: t.dtype.name for t in network.outputs} == {
         "logits": "FLOAT", "class_ids": "INT64", "scores": "FLOAT", "cam": "FLOAT", "map8": "UINT8", "mask": "UINT8",

@@ -17,11 +17,15 @@ __all__ = ["build"]
 def build(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="Artifact made by `lidcam export`.")],
     output: Annotated[
-        Path,
+        Path | None,
         typer.Option(
-            "--output", "-o", metavar="FILE.engine", help="The engine; FILE.engine.json is written beside it."
+            "--output",
+            "-o",
+            metavar="FILE.engine",
+            help="The engine; FILE.engine.json is written beside it. [default: it stays in the cache]",
+            show_default=False,
         ),
-    ],
+    ] = None,
     flavour: Annotated[
         FlavourName, typer.Option(metavar="NAME", help="tensorrt, tensorrt-rtx, or auto: whichever is installed.")
     ] = "auto",
@@ -46,13 +50,25 @@ def build(
     workspace: Annotated[
         int | None, typer.Option(metavar="MIB", help="Limit of the builder's scratch memory in MiB.")
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Build even if the output is up to date.")] = False,
+    cache: Annotated[
+        bool,
+        typer.Option("--cache/--no-cache", help="Take the engine from the cache of engines, and keep it there."),
+    ] = True,
+    force: Annotated[
+        bool, typer.Option("--force", help="Build even if the output is up to date or the engine in the cache.")
+    ] = False,
 ) -> None:
-    """Build a TensorRT engine from an artifact."""
+    """Build a TensorRT engine from an artifact.
+
+    An engine that was built before, by the same TensorRT from the same file for the same GPU, comes from the cache.
+    """
     from lidcam_export.cli.export import parse_size
     from lidcam_export.tensorrt.builder import build_engine
+    from lidcam_export.tensorrt.engine_cache import EngineCache
 
-    spec, built_now = build_engine(
+    if output is None and not cache:
+        raise InputError("--no-cache needs a file for the engine: -o FILE.engine")
+    done = build_engine(
         model,
         output,
         BuildOptions(
@@ -65,11 +81,14 @@ def build(
             workspace_mib=workspace,
             force=force,
         ),
+        cache=EngineCache.default() if cache else None,
     )
+    spec = done.spec
+    how = "from the cache" if done.source == "cache" else done.source
     image = spec.profile["image"]
     counts = ", ".join(f"{number} {name}" for name, number in sorted(spec.built.items()))
     say(
-        f"{output}: {'built' if built_now else 'up to date'}, {spec.engine_bytes / 1e6:.1f} MB, {spec.flavour} "
+        f"{done.path}: {how}, {spec.engine_bytes / 1e6:.1f} MB, {spec.flavour} "
         f"{spec.version} for compute capability {', '.join(spec.compute_capability)}"
     )
     say(

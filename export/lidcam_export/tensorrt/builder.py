@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +19,8 @@ from lidcam_export.tensorrt.built_precision import (
     types_in_network,
     types_in_plan,
 )
-from lidcam_export.tensorrt.engine_writer import cache_key, key_of, write_engine
+from lidcam_export.tensorrt.engine_cache import EngineCache
+from lidcam_export.tensorrt.engine_writer import cache_key, copy_engine, key_of, write_engine
 from lidcam_export.tensorrt.flavour import Flavour, flavour_of, set_capabilities
 from lidcam_export.tensorrt.network import cut_pas, fix_size, for_tensorrt
 from lidcam_export.tensorrt.options import BuildOptions
@@ -33,10 +35,10 @@ from lidcam_rt.backends.engine_file import (
 )
 from lidcam_rt.device.runtime import compute_capability
 from lidcam_rt.errors import ArtifactError, BackendError, ExportError, InputError, MissingExtraError
-from lidcam_rt.files import file_sha256
+from lidcam_rt.files import file_sha256, locked
 from lidcam_rt.version import __version__
 
-__all__ = ["build_engine"]
+__all__ = ["BuiltEngine", "build_engine", "engine_for"]
 
 #: where the precision as built is read
 Evidence = Literal["inspector", "plan", "network"]
@@ -44,29 +46,120 @@ _log = logging.getLogger("lidcam_export")
 _MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 
 
+@dataclass(frozen=True)
+class BuiltEngine:
+    """An engine that is ready.
+
+    Attributes:
+        path: where it is; its sidecar is beside it.
+        spec: the sidecar.
+        source: `built` now, taken from the `cache`, or `up to date` where it was in its place.
+    """
+
+    path: Path
+    spec: EngineSpec
+    source: Literal["built", "cache", "up to date"]
+
+
+@dataclass(frozen=True)
+class _Build:
+    """All that decides on an engine, known before TensorRT is started."""
+
+    artifact: Path
+    digest: str
+    manifest: Manifest
+    options: BuildOptions
+    trt: Any
+    flavour: Flavour
+    plugin: Any
+    kernel: str | None
+    capability: tuple[str, ...]
+    profile: dict[str, Profile]
+
+    @property
+    def key(self) -> str:
+        return cache_key(
+            artifact_sha256=self.digest, flavour=self.flavour.name, version=self.flavour.version,
+            compute_capability=self.capability, precision=self.options.precision, profile=self.profile,
+            pas=self.options.pas, kernel_sha256=self.kernel, package_version=__version__,
+        )  # fmt: skip
+
+
 def build_engine(
-    artifact: Path, output: Path, options: BuildOptions | None = None, *, trt: Any = None
-) -> tuple[EngineSpec, bool]:
-    """Build an engine and write it with its sidecar.
+    artifact: Path,
+    output: Path | None = None,
+    options: BuildOptions | None = None,
+    *,
+    cache: EngineCache | None = None,
+    trt: Any = None,
+) -> BuiltEngine:
+    """Build an engine and write it with its sidecar, or take one of the same key that is there already.
 
     Args:
         artifact: the .onnx file.
-        output: the .engine file; the sidecar is `output`.json.
+        output: the .engine file; the sidecar is `output`.json. None: the engine stays in the cache.
         options: how.
+        cache: engines that were built before. Of two processes that want the same engine, one builds it, and the other
+            waits and takes it. None: no cache.
         trt: the TensorRT module; None: by `options.flavour`.
-
-    Returns:
-        The sidecar, and whether it was built now (False: the output was up to date).
 
     Raises:
         ArtifactError: the artifact cannot be read.
         MissingExtraError: TensorRT is not installed.
         ExportError: TensorRT refuses the network, or built something else than was asked for.
+        InputError: there is neither output nor cache, or others can write to the cache.
         OutputError: the files cannot be written.
     """
     options = options or BuildOptions()
-    if output.suffix != ENGINE_SUFFIX:
+    if output is None and cache is None:
+        raise InputError("an engine needs a file (output) or a cache to be written to")
+    if output is not None and output.suffix != ENGINE_SUFFIX:
         raise InputError(f"{output}: the engine's name must end in {ENGINE_SUFFIX}")
+    build = _prepare(artifact, options, trt)
+    if output is not None and not options.force and (spec := _up_to_date(output, build)) is not None:
+        return BuiltEngine(output, spec, "up to date")
+    if cache is None:
+        assert output is not None
+        return BuiltEngine(output, _build(build, output), "built")
+    cache.open()
+    cached, key = cache.path(build.key), build.key
+
+    def waiting() -> None:
+        _log.warning("another process builds the same engine (%s): waiting for it", key[:12])
+
+    with locked(cache.lock(key), waiting=waiting):
+        kept = None if options.force else _up_to_date(cached, build)
+        if kept is None and not options.force and cached.exists():
+            _log.warning("%s: does not fit its sidecar (incomplete, damaged or replaced): it is built again", cached)
+        spec = kept or _build(build, cached)
+        if output is not None:
+            copy_engine(cached, output, spec)
+    return BuiltEngine(output or cached, spec, "built" if kept is None else "cache")
+
+
+def engine_for(artifact: Path, device: int, precision: str) -> Path:
+    """The engine that `lidcam_rt.load(..., backend="tensorrt")` runs an artifact by: from the user's cache, or built.
+
+    Args:
+        artifact: the .onnx file.
+        device: index of the GPU.
+        precision: `auto` or `fp32`, or `fp16`.
+
+    Raises:
+        InputError: TensorRT has no such precision, besides what `build_engine` raises.
+        BackendError: no GPU answers.
+    """
+    if precision not in ("auto", "fp32", "fp16"):
+        raise InputError(f"{artifact.name}: tensorrt has the precisions fp32 and fp16, got {precision!r}")
+    capability = compute_capability(device)
+    if capability is None:
+        raise BackendError(f"{artifact.name}: tensorrt runs on a GPU, and no NVIDIA GPU {device} answers here")
+    options = BuildOptions(precision="fp16" if precision == "fp16" else "fp32", capability=(capability,))
+    return build_engine(artifact, options=options, cache=EngineCache.default()).path
+
+
+def _prepare(artifact: Path, options: BuildOptions, trt: Any) -> _Build:
+    digest = file_sha256(artifact) if artifact.is_file() else ""
     manifest = _sized(read_manifest(artifact), options.size)
     if manifest.precision is not None:
         raise ExportError(
@@ -75,21 +168,20 @@ def build_engine(
         )
     trt = trt or _module(options.flavour)
     flavour = flavour_of(trt)
-    if options.pas == "body":
-        _warn_of_slow_body(flavour, manifest)
     plugin = _plugin(trt, flavour) if options.pas == "plugin" else None
     capability = _capability(flavour, options.capability)
-    profile = _profile(manifest, options.batch)
-    digest = file_sha256(artifact)
     kernel = None if plugin is None else plugin.kernel_sha256(capability)
-    key = cache_key(
-        artifact_sha256=digest, flavour=flavour.name, version=flavour.version, compute_capability=capability,
-        precision=options.precision, profile=profile, pas=options.pas, kernel_sha256=kernel,
-    )  # fmt: skip
-    if not options.force and (present := _up_to_date(output, key, flavour)) is not None:
-        return present, False
+    profile = _profile(manifest, options.batch)
+    return _Build(artifact, digest, manifest, options, trt, flavour, plugin, kernel, capability, profile)
 
-    model = fix_size(onnx.load(str(artifact)), manifest.input.height, manifest.input.width)
+
+def _build(build: _Build, output: Path) -> EngineSpec:
+    trt, flavour, manifest, options, plugin = build.trt, build.flavour, build.manifest, build.options, build.plugin
+    if options.pas == "body":
+        _warn_of_slow_body(flavour, manifest)
+    model = fix_size(onnx.load(str(build.artifact)), manifest.input.height, manifest.input.width)
+    if file_sha256(build.artifact) != build.digest:
+        raise ExportError(f"{build.artifact}: the artifact changed while it was read: build again")
     half_check = None
     if options.precision == "fp16":
         full, model = model, to_half(model)
@@ -102,32 +194,33 @@ def build_engine(
     else:
         rest, inputs, attributes = cut_pas(model)
         _parse(trt, network, rest, log)
-        plugin.add_to(network, inputs, attributes, capability)
+        plugin.add_to(network, inputs, attributes, build.capability)
     inputs_found, outputs_found = _tensors(trt, network, manifest)
     config = builder.create_builder_config()
     flavour.disable_tf32(trt, config)
-    set_capabilities(trt, flavour, config, capability)
+    set_capabilities(trt, flavour, config, build.capability)
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
     if options.workspace_mib is not None:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_mib << 20)
     shapes = builder.create_optimization_profile()
-    for name, entry in profile.items():
+    for name, entry in build.profile.items():
         shapes.set_shape(name, entry.min, entry.opt, entry.max)
     config.add_optimization_profile(shapes)
     plan = builder.build_serialized_network(network, config)
     if plan is None:
-        raise ExportError(f"{flavour.name} {flavour.version} could not build {artifact.name}: {log.reason()}")
+        raise ExportError(f"{flavour.name} {flavour.version} could not build {build.artifact.name}: {log.reason()}")
     content = memoryview(plan)
     built, evidence = _built(trt, flavour, network, content, log)
     check_precision(options.precision, built, evidence)
     spec = EngineSpec(
-        engine_bytes=content.nbytes, engine_sha256=_sha256(content), artifact=artifact.name, artifact_sha256=digest,
-        flavour=flavour.name, version=flavour.version, compute_capability=capability, precision=options.precision,
-        built=built, evidence=evidence, profile=profile, pas=options.pas, kernel_sha256=kernel, inputs=inputs_found,
+        engine_bytes=content.nbytes, engine_sha256=_sha256(content), artifact=build.artifact.name,
+        artifact_sha256=build.digest, flavour=flavour.name, version=flavour.version,
+        compute_capability=build.capability, precision=options.precision, built=built, evidence=evidence,
+        profile=build.profile, pas=options.pas, kernel_sha256=build.kernel, inputs=inputs_found,
         outputs=outputs_found, half_check=half_check, manifest=manifest.to_metadata(), package_version=__version__,
     )  # fmt: skip
     write_engine(output, content, spec)
-    return spec, True
+    return spec
 
 
 def _sha256(content: memoryview) -> str:
@@ -164,7 +257,7 @@ def _plugin(trt: Any, flavour: Flavour) -> Any:
     if not flavour.ahead_of_time:
         raise ExportError(
             f"{flavour.name} {flavour.version} bakes no plugins into engines: build with --pas body, or with "
-            "TensorRT 10.8 or newer"
+            "TensorRT 10.9 or newer"
         )
     from lidcam_export.tensorrt.plugin import PasPlugin
 
@@ -209,12 +302,13 @@ def _profile(manifest: Manifest, batch: tuple[int, int, int]) -> dict[str, Profi
     return {n: Profile(min=(low, *s), opt=(middle, *s), max=(high, *s)) for n, s in shapes.items()}
 
 
-def _up_to_date(output: Path, key: str, flavour: Flavour) -> EngineSpec | None:
+def _up_to_date(engine: Path, build: _Build) -> EngineSpec | None:
+    """The sidecar of an engine that is what would be built, to its last byte; else None."""
     try:
-        spec = read_sidecar(output)
-        if key_of(spec) != key:
+        spec = read_sidecar(engine)
+        if key_of(spec) != build.key:
             return None
-        check_engine(output, spec, flavour=flavour.name, version=flavour.version, capability=None)
+        check_engine(engine, spec, flavour=build.flavour.name, version=build.flavour.version, capability=None)
     except ArtifactError:
         return None
     return spec

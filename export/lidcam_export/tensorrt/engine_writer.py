@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from pathlib import Path
 
 from lidcam_rt.backends.engine_file import EngineSpec, Profile, sidecar_path
 from lidcam_rt.files import replacing
 
-__all__ = ["cache_key", "key_of", "write_engine"]
+__all__ = ["cache_key", "copy_engine", "key_of", "write_engine"]
 
 
 def cache_key(
@@ -22,10 +23,14 @@ def cache_key(
     profile: dict[str, Profile],
     pas: str,
     kernel_sha256: str | None,
+    package_version: str,
 ) -> str:
-    """Two builds with the same key give interchangeable engines: SHA-256 over all that decides."""
+    """Two builds with the same key give interchangeable engines: SHA-256 over all that decides.
+
+    The version of this package is part of it, since this package rewrites the graph before TensorRT sees it.
+    """
     parts = [artifact_sha256, flavour, version, list(compute_capability), precision, pas, kernel_sha256,
-             {name: shapes.model_dump() for name, shapes in sorted(profile.items())}]  # fmt: skip
+             package_version, {name: shapes.model_dump() for name, shapes in sorted(profile.items())}]  # fmt: skip
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
@@ -34,7 +39,7 @@ def key_of(spec: EngineSpec) -> str:
     return cache_key(
         artifact_sha256=spec.artifact_sha256, flavour=spec.flavour, version=spec.version,
         compute_capability=spec.compute_capability, precision=spec.precision, profile=spec.profile, pas=spec.pas,
-        kernel_sha256=spec.kernel_sha256,
+        kernel_sha256=spec.kernel_sha256, package_version=spec.package_version,
     )  # fmt: skip
 
 
@@ -49,4 +54,15 @@ def write_engine(path: Path, engine: bytes | memoryview, spec: EngineSpec) -> No
     """
     with replacing(path) as temporary, replacing(sidecar_path(path)) as sidecar:
         temporary.write_bytes(engine)
+        sidecar.write_text(spec.model_dump_json(indent=1) + "\n", encoding="utf-8")
+
+
+def copy_engine(source: Path, output: Path, spec: EngineSpec) -> None:
+    """Copy an engine with its sidecar; each whole or not at all.
+
+    Raises:
+        OutputError: one of the files cannot be written.
+    """
+    with replacing(output) as temporary, replacing(sidecar_path(output)) as sidecar:
+        shutil.copyfile(source, temporary)
         sidecar.write_text(spec.model_dump_json(indent=1) + "\n", encoding="utf-8")

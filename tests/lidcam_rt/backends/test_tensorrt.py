@@ -283,7 +283,7 @@ def test_what_is_missing_is_named(engine, artifact, monkeypatch):
         lidcam_rt.load(engine)
     manifest = read_manifest(artifact)
     with pytest.raises(InputError, match=r"tensorrt loads \.engine files: make one with `lidcam build`"):
-        lidcam_rt.load(artifact, backend="tensorrt")
+        lidcam_rt.backends.open_backend(artifact, manifest, backend="tensorrt")
     with pytest.raises(InputError, match=r"onnxruntime loads \.onnx files"):
         lidcam_rt.load(engine, backend="onnxruntime")
     with pytest.raises(InputError, match="tensorrt runs it on cuda, device cpu"):
