@@ -94,7 +94,7 @@ class Check:
             raise Cannot("a rehearsal uses the CPU's kernels")
         capability = str(self.device.facts["compute_capability"]) if self.device is not None else ""
         build_kernels(data, force=self.options.rebuild, capability=capability)
-        from lidcam_rt.device import kernels
+        from lidcam_gpu import kernels
 
         data["architectures"] = kernels.architectures()
         if not kernels.available():

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from lidcam_rt.version import __version__
 
 if TYPE_CHECKING:
-    from lidcam_rt import boxes, crf, device, errors, pas
+    from lidcam_rt import boxes, crf, errors, pas
     from lidcam_rt.artifact import Manifest, read_manifest
     from lidcam_rt.crf.localization import Refine
     from lidcam_rt.crf.options import CrfOptions
@@ -48,7 +48,6 @@ __all__ = [
     "__version__",
     "boxes",
     "crf",
-    "device",
     "errors",
     "load",
     "pas",
@@ -75,7 +74,7 @@ _HOME = {
     "load": "loading",
     "read_manifest": "artifact",
 }
-_MODULES = frozenset({"boxes", "crf", "device", "errors", "pas"})
+_MODULES = frozenset({"boxes", "crf", "errors", "pas"})
 
 
 def __getattr__(name: str) -> Any:

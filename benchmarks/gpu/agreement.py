@@ -64,7 +64,7 @@ def check_pas(device: TorchCuda, data: dict[str, Any], *, seed: int, sizes: Any 
         Wrong: a map, mask or threshold differs in a bit.
         Cannot: the kernels cannot be used.
     """
-    from lidcam_rt.device import kernels
+    from lidcam_gpu import kernels
     from lidcam_rt.pas import PasOptions
 
     if not kernels.available():
@@ -124,8 +124,8 @@ def check_boxes(device: TorchCuda, data: dict[str, Any], *, seed: int, sizes: An
         Wrong: a box differs.
         Cannot: the kernels cannot be used.
     """
+    from lidcam_gpu import kernels
     from lidcam_rt.boxes import largest_box
-    from lidcam_rt.device import kernels
 
     if not kernels.available():
         raise Cannot(kernels.reason())
@@ -156,8 +156,8 @@ def check_boxes_at_size(device: TorchCuda, data: dict[str, Any], *, seed: int, s
         Wrong: a box is further off than a pixel.
         Cannot: the kernels cannot be used, or OpenCV is missing.
     """
+    from lidcam_gpu import kernels
     from lidcam_rt.boxes import largest_box
-    from lidcam_rt.device import kernels
 
     if not kernels.available():
         raise Cannot(kernels.reason())

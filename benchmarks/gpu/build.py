@@ -15,7 +15,7 @@ from benchmarks.gpu.report import Cannot
 __all__ = ["ROOT", "build_kernels"]
 
 ROOT = Path(__file__).parents[2]
-_ASK = "import lidcam_rt.device.kernels as c; print(int(c.compiled()))"
+_ASK = "import lidcam_gpu.kernels as c; print(int(c.compiled()))"
 
 
 def _installed_has_kernels() -> bool:

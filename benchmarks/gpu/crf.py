@@ -49,7 +49,7 @@ def check_crf(device: TorchCuda, data: dict[str, Any], *, seed: int, cases: Any 
         Wrong: a probability is further off than 1e-4 and than the CPU's two roundings are apart, or two runs differ.
         Cannot: the kernels cannot be used.
     """
-    from lidcam_rt.device import kernels
+    from lidcam_gpu import kernels
 
     if not kernels.available():
         raise Cannot(kernels.reason())

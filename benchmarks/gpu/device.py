@@ -1,6 +1,6 @@
 """Where the check runs: a CUDA device through PyTorch, or the CPU for a rehearsal.
 
-The rehearsal goes through the same calls of `lidcam_rt.device.kernels` with host memory posing as the device's: the
+The rehearsal goes through the same calls of `lidcam_gpu.kernels` with host memory posing as the device's: the
 launcher under them is replaced by the C++ CPU kernels. It finds typing errors and wrong comparisons; it tells nothing
 of a GPU.
 """
@@ -70,7 +70,7 @@ class TorchCuda:
         return np.asarray(array.cpu().numpy())
 
     def view(self, array: Any) -> Any:
-        """What `lidcam_rt.device.kernels` is given."""
+        """What `lidcam_gpu.kernels` is given."""
         return array
 
     def stream(self) -> Any:
@@ -119,7 +119,7 @@ class TorchCuda:
 
 
 class HostArray:
-    """Host memory that poses as a device array to `lidcam_rt.device.kernels`."""
+    """Host memory that poses as a device array to `lidcam_gpu.kernels`."""
 
     def __init__(self, array: Any) -> None:
         host = np.asarray(array)
@@ -173,7 +173,7 @@ class CpuRehearsal(TorchCuda):
 
     @contextlib.contextmanager
     def kernels(self) -> Iterator[None]:
-        """Put the CPU kernels under `lidcam_rt.device.kernels`."""
+        """Put the CPU kernels under `lidcam_gpu.kernels`."""
         from lidcam_rt import _kernels
 
         missing = object()

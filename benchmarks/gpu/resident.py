@@ -86,9 +86,9 @@ def check_resident(
     """
     if device.rehearsal:
         raise Cannot("the resident pipeline needs ONNX Runtime's CUDA provider")
+    from lidcam_gpu.resident import ResidentLocalizer
     from lidcam_rt import load
     from lidcam_rt.artifact import read_manifest
-    from lidcam_rt.device.resident import ResidentLocalizer
     from lidcam_rt.errors import BackendError
 
     manifest = read_manifest(artifact)

@@ -111,7 +111,7 @@ def time_pas(
     Raises:
         Cannot: there are no kernels, or no floor to compare with.
     """
-    from lidcam_rt.device import kernels
+    from lidcam_gpu import kernels
     from lidcam_rt.pas import PasOptions
 
     _ready(kernels, ceilings)
@@ -215,7 +215,7 @@ def time_boxes(
     Raises:
         Cannot: there are no kernels, or no floor to compare with.
     """
-    from lidcam_rt.device import kernels
+    from lidcam_gpu import kernels
 
     _ready(kernels, ceilings)
     rng = np.random.default_rng(8)

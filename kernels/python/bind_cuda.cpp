@@ -1,4 +1,4 @@
-// lidcam_rt._kernels.cuda: the CUDA kernels on device pointers. Use lidcam_rt.device.kernels.
+// lidcam_rt._kernels.cuda: the CUDA kernels on device pointers. Use lidcam_gpu.kernels.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/string.h>
@@ -135,7 +135,7 @@ void refined(uintptr_t q, uintptr_t found, int64_t count, int pixels, uintptr_t 
 }  // namespace
 
 void bind_cuda(nb::module_& parent) {
-  nb::module_ m = parent.def_submodule("cuda", "CUDA kernels on device pointers. Use lidcam_rt.device.kernels.");
+  nb::module_ m = parent.def_submodule("cuda", "CUDA kernels on device pointers. Use lidcam_gpu.kernels.");
   static nb::exception<Error> error(m, "Error");
   m.def("compiled", &compiled);
   m.def("available", &available);

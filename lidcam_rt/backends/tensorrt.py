@@ -19,8 +19,8 @@ import numpy.typing as npt
 
 from lidcam_rt.artifact import Manifest
 from lidcam_rt.backends.base import Opener, StageHook, Stop, parse_device, unobserved
+from lidcam_rt.backends.cuda_runtime import CudaRuntime, open_runtime
 from lidcam_rt.backends.engine_file import ENGINE_SUFFIX, EngineSpec, check_engine, read_sidecar
-from lidcam_rt.device.runtime import CudaRuntime, open_runtime
 from lidcam_rt.errors import BackendError, InputError, MissingExtraError, RebuildError
 
 __all__ = ["TensorRTBackend", "open_backend"]

@@ -17,7 +17,7 @@ import tensorrt_standin  # noqa: E402
 
 from benchmarks import gpu_check  # noqa: E402
 from benchmarks.gpu import agreement, build, crf, device, engines, peers, report, speed  # noqa: E402
-from lidcam_rt.device.runtime import CudaRuntime  # noqa: E402
+from lidcam_rt.backends.cuda_runtime import CudaRuntime  # noqa: E402
 from lidcam_rt.pas import PasOptions, pas, resize_reference  # noqa: E402
 
 torch = pytest.importorskip("torch")

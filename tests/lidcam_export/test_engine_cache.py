@@ -16,8 +16,8 @@ from lidcam_export.tensorrt.engine_cache import EngineCache
 from lidcam_export.tensorrt.options import BuildOptions
 
 import lidcam_rt
+from lidcam_rt.backends.cuda_runtime import CudaRuntime
 from lidcam_rt.backends.engine_file import read_sidecar, sidecar_path
-from lidcam_rt.device.runtime import CudaRuntime
 from lidcam_rt.errors import BackendError, ExportError, InputError, MissingExtraError, RebuildError
 from lidcam_rt.files import file_sha256, locked
 

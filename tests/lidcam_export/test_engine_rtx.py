@@ -17,8 +17,8 @@ from lidcam_export.tensorrt.options import BuildOptions
 from onnx import TensorProto, helper
 
 from lidcam_rt.artifact import read_manifest
+from lidcam_rt.backends.cuda_runtime import compute_capability
 from lidcam_rt.backends.engine_file import read_sidecar, sidecar_path
-from lidcam_rt.device.runtime import compute_capability
 from lidcam_rt.errors import BackendError, ExportError, InputError, RebuildError
 from lidcam_rt.files import file_sha256
 from lidcam_rt.pas import PasOptions

@@ -95,7 +95,7 @@ def test_registering_twice_is_harmless_and_missing_kernels_are_named():
 
 def test_the_ptx_of_this_build():
     """Where nvcc built the kernels: each PTX has the entry, and assembles the arguments that are passed."""
-    cuda = pytest.importorskip("lidcam_rt.device.kernels", reason="the CUDA kernels are not part of this build")
+    cuda = pytest.importorskip("lidcam_gpu.kernels", reason="the CUDA kernels are not part of this build")
     if not cuda.compiled():
         pytest.skip(f"no kernels: {cuda.reason()}")
     for major in (7, 9, 12):

@@ -25,6 +25,7 @@ from lidcam_export.tensorrt.flavour import Flavour, flavour_of, set_capabilities
 from lidcam_export.tensorrt.network import cut_pas, fix_size, for_tensorrt
 from lidcam_export.tensorrt.options import BuildOptions
 from lidcam_rt.artifact import Manifest, read_manifest
+from lidcam_rt.backends.cuda_runtime import compute_capability
 from lidcam_rt.backends.engine_file import (
     ENGINE_SUFFIX,
     EngineSpec,
@@ -33,7 +34,6 @@ from lidcam_rt.backends.engine_file import (
     check_engine,
     read_sidecar,
 )
-from lidcam_rt.device.runtime import compute_capability
 from lidcam_rt.errors import ArtifactError, BackendError, ExportError, InputError, MissingExtraError
 from lidcam_rt.files import file_sha256, locked
 from lidcam_rt.version import __version__

@@ -54,7 +54,7 @@ def integer_attributes(attributes: dict[str, Any]) -> dict[str, int]:
 
 
 def _built_kernel(major: int) -> tuple[bytes, int]:
-    from lidcam_rt.device import kernels
+    from lidcam_gpu import kernels
 
     return kernels.pas_ahead_of_time(major)
 

@@ -82,11 +82,11 @@ def test_what_does_not_go_together_is_refused(arguments, says):
 def test_an_artifact_visits_no_code_of_engines(model):
     code = (
         f"import sys, lidcam_rt; lidcam_rt.load({str(model)!r})\n"
-        "print([name for name in sys.modules if name.startswith(('lidcam_rt.device', 'lidcam_rt.backends.'))])"
+        "print([name for name in sys.modules if name.startswith(('lidcam_gpu', 'lidcam_rt.backends.'))])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip().count("lidcam_rt") == 3 and "engine_file" not in done.stdout, done.stdout
-    assert "device" not in done.stdout and "tensorrt" not in done.stdout
+    assert "gpu" not in done.stdout and "cuda" not in done.stdout and "tensorrt" not in done.stdout
     assert manifest_of(model) == read_manifest(model)
 
 

@@ -16,6 +16,7 @@ from lidcam_export.tensorrt.engine_writer import write_engine
 
 import lidcam_rt
 from lidcam_rt.artifact import read_manifest
+from lidcam_rt.backends.cuda_runtime import CudaRuntime
 from lidcam_rt.backends.engine_file import (
     EngineSpec,
     Profile,
@@ -25,7 +26,6 @@ from lidcam_rt.backends.engine_file import (
     sidecar_path,
 )
 from lidcam_rt.backends.tensorrt import open_backend
-from lidcam_rt.device.runtime import CudaRuntime
 from lidcam_rt.errors import ArtifactError, BackendError, InputError, MissingExtraError, OutputError, RebuildError
 from lidcam_rt.files import file_sha256
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from test_launch import Claim, folder, needs_kernels, python  # noqa: F401
 
+from lidcam_gpu import kernels
 from lidcam_rt.crf import CrfOptions, GaussianTerm
-from lidcam_rt.device import kernels
 from lidcam_rt.errors import InputError
 
 CODE = """

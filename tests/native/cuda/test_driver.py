@@ -11,7 +11,7 @@ from test_launch import Claim, folder, needs_kernels, python  # noqa: F401
 from test_onnxruntime_op import ort_headers
 from test_onnxruntime_op import python as with_onnxruntime
 
-from lidcam_rt.device import kernels
+from lidcam_gpu import kernels
 from lidcam_rt.errors import InputError
 
 COUNTED = """

@@ -12,14 +12,14 @@ from pathlib import Path
 import builds
 import pytest
 
-from lidcam_rt.device import kernels
+from lidcam_gpu import kernels
 from lidcam_rt.errors import BackendError, InputError
 
 needs_kernels = pytest.mark.skipif(not kernels.compiled(), reason="this build has no CUDA kernels (no nvcc)")
 
 PRELUDE = """
 import numpy as np
-from lidcam_rt.device import kernels
+from lidcam_gpu import kernels
 from lidcam_rt.boxes import largest_box
 from lidcam_rt.pas import PasOptions, pas
 

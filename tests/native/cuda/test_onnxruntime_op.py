@@ -11,7 +11,7 @@ from pathlib import Path
 import builds
 import pytest
 
-from lidcam_rt.device import kernels
+from lidcam_gpu import kernels
 from lidcam_rt.pas.library import ops_library
 
 PRELUDE = """

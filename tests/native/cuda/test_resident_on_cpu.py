@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 from test_launch import folder, needs_kernels, python  # noqa: F401
 
-from lidcam_rt.device.resample import columns_first, resample_tables
-from lidcam_rt.device.resident import ResidentLocalizer
+from lidcam_gpu.resample import columns_first, resample_tables
+from lidcam_gpu.resident import ResidentLocalizer
 from lidcam_rt.errors import BackendError, InputError
 
 PICTURES = """
@@ -20,8 +20,8 @@ import artifacts, tensorrt_standin
 from lidcam_rt import load
 from lidcam_rt.backends.onnxruntime import session_options
 from lidcam_rt.artifact import read_manifest
-from lidcam_rt.device.resident import ResidentLocalizer
-from lidcam_rt.device.runtime import CudaRuntime
+from lidcam_gpu.resident import ResidentLocalizer
+from lidcam_rt.backends.cuda_runtime import CudaRuntime
 
 path = %r
 api = tensorrt_standin.Cuda()
@@ -107,7 +107,7 @@ def test_after_an_error_it_serves_on_and_memory_is_bounded(folder, prelude):  # 
     python(
         prelude
         + """
-from lidcam_rt.device import pictures as loading
+from lidcam_gpu import pictures as loading
 from lidcam_rt.errors import BackendError, InputError
 
 def raises(kind, says, call):

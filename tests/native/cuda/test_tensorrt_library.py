@@ -139,7 +139,7 @@ def test_wrong_attributes_are_refused_with_a_message(library, harness, options, 
 
 
 def test_without_a_driver_it_fails_with_a_message(library, harness):
-    from lidcam_rt.device import kernels
+    from lidcam_gpu import kernels
 
     if kernels.available():
         pytest.skip("a driver is here")

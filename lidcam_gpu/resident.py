@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from lidcam_gpu.memory import Memory
+from lidcam_gpu.pictures import PictureInput
 from lidcam_rt.artifact import Manifest, read_manifest
+from lidcam_rt.backends.cuda_runtime import CudaRuntime, open_runtime
 from lidcam_rt.crf.localization import Refine, energy_table
-from lidcam_rt.device.memory import Memory
-from lidcam_rt.device.pictures import PictureInput
-from lidcam_rt.device.runtime import CudaRuntime, open_runtime
 from lidcam_rt.errors import BackendError, InputError
 from lidcam_rt.results import Box
 
@@ -224,7 +224,7 @@ class ResidentLocalizer:
             ) from error
 
     def _refined(self, cuda: Any, n: int, image: int, map8: int, level: int) -> tuple[int, int]:
-        from lidcam_rt.device.plan import plan_mean_field
+        from lidcam_gpu.plan import plan_mean_field
 
         assert self.refine is not None
         spec = self.manifest.input

@@ -69,7 +69,7 @@ class Call:
     """One call of a kernel: its arrays, and the stream that it is enqueued on.
 
     Args:
-        stream: as in `lidcam_rt.device.kernels.pas`; None: that of the first array, else the default stream.
+        stream: as in `lidcam_gpu.kernels.pas`; None: that of the first array, else the default stream.
     """
 
     def __init__(self, stream: Any) -> None:

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from lidcam_gpu.arrays import Call, need_device
+from lidcam_gpu.plan import check_sides, plan_mean_field
 from lidcam_rt.boxes import _by_pixels
-from lidcam_rt.device.arrays import Call, need_device
-from lidcam_rt.device.plan import check_sides, plan_mean_field
 from lidcam_rt.errors import BackendError, InputError
 from lidcam_rt.pas.options import PasOptions
 

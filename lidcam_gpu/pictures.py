@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from lidcam_gpu.arrays import Call
+from lidcam_gpu.memory import Memory
+from lidcam_gpu.resample import columns_first, resample_tables
 from lidcam_rt.artifact import InputSpec
-from lidcam_rt.device.arrays import Call
-from lidcam_rt.device.memory import Memory
-from lidcam_rt.device.resample import columns_first, resample_tables
-from lidcam_rt.device.runtime import CudaRuntime
+from lidcam_rt.backends.cuda_runtime import CudaRuntime
 from lidcam_rt.errors import InputError
 from lidcam_rt.image import describe, network_input
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lidcam_rt.device.runtime import CudaRuntime
+from lidcam_rt.backends.cuda_runtime import CudaRuntime
 
 __all__ = ["Memory"]
 

@@ -1,0 +1,1 @@
+"""The GPU: our kernels on arrays that are on the device, and the whole road from picture to box on one device."""
