@@ -39,7 +39,7 @@ fuzz: .venv/.test-ready
 # NAME tells the machine in the names of the files: make bench NAME=2core_epyc
 NAME ?= here
 bench: .venv/.test-ready
-	for suite in bench_growth bench_track3 bench_cam; do .venv/bin/python benchmarks/suites/$$suite.py --write $${suite#bench_}_$(NAME); done
+	for suite in bench_growth bench_track3 bench_cam bench_track1; do .venv/bin/python benchmarks/suites/$$suite.py --write $${suite#bench_}_$(NAME); done
 	LIDCAM_BENCH_OUT=benchmarks/results/pas_$(NAME).json .venv/bin/python -m pytest -q -p no:cacheprovider benchmarks/suites/bench_pas.py
 	.venv/bin/python -m pytest -q -p no:cacheprovider benchmarks/suites/bench_stream.py benchmarks/suites/bench_import.py
 	.venv/bin/python benchmarks/render.py
