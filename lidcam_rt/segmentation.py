@@ -20,9 +20,10 @@ if TYPE_CHECKING:
     from lidcam_rt.crf.localization import Refine
     from lidcam_rt.crf.options import CrfOptions
 
-__all__ = ["Segmenter"]
+__all__ = ["SEGMENT_OUTPUTS", "Segmenter"]
 
-_OUTPUTS = ("logits", "label_map", "scores")
+#: The outputs of the graph that a label map is made of.
+SEGMENT_OUTPUTS = ("logits", "label_map", "scores")
 
 
 class Segmenter(Loaded):
@@ -82,8 +83,8 @@ class Segmenter(Loaded):
         ]
         if not prepared:
             return []
-        outputs = pipeline.run(prepared, outputs=_OUTPUTS)
-        return [self._finish(entry, outputs, row, refine=how) for row, entry in enumerate(prepared)]
+        outputs = pipeline.run(prepared, outputs=SEGMENT_OUTPUTS)
+        return [self.finish(entry, outputs, row, refine=how) for row, entry in enumerate(prepared)]
 
     def stream(
         self,
@@ -121,14 +122,22 @@ class Segmenter(Loaded):
             augment=_augment(augment),
             ahead=ahead,
             workers=workers,
-            finish_row=self._finish,
-            names=_OUTPUTS,
+            finish_row=self.finish,
+            names=SEGMENT_OUTPUTS,
         )
 
-    def _finish(
+    def finish(
         self, entry: Prepared, outputs: Outputs, row: int = 0, count: int = 1, refine: Refine | None = None
     ) -> Segmentation:
-        """From a row of the network's outputs to a label map at the picture's size."""
+        """Post-process a row of the network's outputs into a label map at the picture's size.
+
+        Args:
+            entry: the picture of that row.
+            outputs: at least those of `SEGMENT_OUTPUTS`.
+            row: 0 to N - 1.
+            count: as for `Pipeline.finish`; a label map has no ranks.
+            refine: refine the label map with a dense CRF.
+        """
         import cv2
 
         stage, names = self.pipeline.stage, self.class_names

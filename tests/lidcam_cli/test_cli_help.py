@@ -58,7 +58,7 @@ def test_help_fits_80_columns_and_cuts_no_name(verb):
 def test_output_quiet_and_verbose_are_spelled_alike(verb):
     text = run(*verb.split(), "--help")
     assert "-q, --quiet " in text and "-v, --verbose " in text
-    if verb not in ("doctor", "inspect", "bench compare", "cache list", "cache clear"):
+    if verb not in ("doctor", "inspect", "serve", "bench compare", "cache list", "cache clear"):
         assert re.search(r"^  -o, --output [A-Z]", text, re.M)
 
 

@@ -1,0 +1,35 @@
+"""Runs the blocks of docs/serving.md."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+
+import artifacts
+import pytest
+import snippets
+from PIL import Image
+
+
+@pytest.fixture
+def folder(tmp_path, model):
+    (tmp_path / "model.onnx").symlink_to(model)
+    Image.fromarray(artifacts.picture("red")).save(tmp_path / "photo.jpg", quality=95)
+    return tmp_path
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="no curl")
+def test_the_commands(folder):
+    (block,) = (block for block in snippets.blocks("docs/serving.md") if block.language == "sh")
+    block.run(folder)
+    assert json.loads((folder / "result.json").read_text())["class_name"] == "red"
+    assert "unrefined" in json.loads((folder / "refined.json").read_text())
+    assert Image.open(io.BytesIO((folder / "overlay.png").read_bytes())).size == (160, 96)
+    assert [entry["class_name"] for entry in json.loads((folder / "labels.json").read_text())["classes"]] == ["red"]
+    assert "lidcam_request_seconds" in (folder / "metrics.txt").read_text()
+
+
+def test_the_client(folder):
+    pytest.importorskip("tritonclient.http", reason="tritonclient is not installed")
+    assert "b'red'" in snippets.joined("docs/serving.md").run(folder)
