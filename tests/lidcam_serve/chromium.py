@@ -1,0 +1,123 @@
+"""A page in headless Chromium, by the DevTools protocol."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+PATIENCE = 60
+
+
+def binary() -> str:
+    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if found is None:
+        pytest.skip("no chromium")
+    return found
+
+
+class Page:
+    """One tab."""
+
+    def __init__(self, folder: Path) -> None:
+        client = pytest.importorskip("websockets.sync.client", reason="websockets is not installed")
+        self.folder = folder
+        self.process = subprocess.Popen(
+            [
+                binary(), "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
+                "--no-first-run",
+                "--remote-debugging-port=0", f"--user-data-dir={folder / 'profile'}", "about:blank",
+            ],
+            stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        for line in self.process.stderr:
+            if match := re.search(r"ws://[^/]+", line):
+                break
+        else:
+            pytest.skip("chromium does not start here")
+        import httpx
+
+        (tab,) = [t for t in httpx.get(f"http://{match[0][5:]}/json").json() if t["type"] == "page"]
+        self._socket = client.connect(tab["webSocketDebuggerUrl"], max_size=None)
+        self._number = 0
+        self.console: list[str] = []
+        self.requests: list[str] = []
+        for domain in ("Page", "Runtime", "Network", "DOM", "Log"):
+            self.send(f"{domain}.enable")
+
+    def send(self, method: str, **parameters):
+        self._number += 1
+        self._socket.send(json.dumps({"id": self._number, "method": method, "params": parameters}))
+        while True:
+            message = json.loads(self._socket.recv(PATIENCE))
+            if message.get("id") == self._number:
+                assert "error" not in message, message
+                return message["result"]
+            told = message.get("params", {})
+            if message["method"] == "Runtime.exceptionThrown":
+                self.console.append(str(told["exceptionDetails"]))
+            elif message["method"] == "Log.entryAdded" and told["entry"]["level"] == "error":
+                self.console.append(str(told["entry"]))
+            elif message["method"] == "Network.requestWillBeSent":
+                self.requests.append(told["request"]["url"])
+
+    def run(self, code: str):
+        """The value of an expression; of a promise what it gives."""
+        answer = self.send("Runtime.evaluate", expression=code, awaitPromise=True, returnByValue=True)
+        assert "exceptionDetails" not in answer, answer
+        return answer["result"].get("value")
+
+    def wait(self, code: str):
+        """Its value, once that is true."""
+        end = time.monotonic() + PATIENCE
+        while not (value := self.run(code)):
+            assert time.monotonic() < end, (code, self.run("document.body.innerText"), self.console)
+            time.sleep(0.02)
+        return value
+
+    def go(self, url: str) -> None:
+        self.send("Page.navigate", url=url)
+        self.wait(f"location.href === {json.dumps(url)} && document.readyState === 'complete'")
+
+    def text(self, name: str) -> str:
+        return self.run(f"document.getElementById('{name}').textContent")
+
+    def key(self, key: str) -> None:
+        self.send("Input.dispatchKeyEvent", type="keyDown", key=key, **({"text": key} if len(key) == 1 else {}))
+        self.send("Input.dispatchKeyEvent", type="keyUp", key=key)
+
+    def choose(self, *paths: Path) -> None:
+        root = self.send("DOM.getDocument")["root"]["nodeId"]
+        node = self.send("DOM.querySelector", nodeId=root, selector="#files")["nodeId"]
+        self.send("DOM.setFileInputFiles", nodeId=node, files=[str(path) for path in paths])
+
+    def drop(self, *paths: Path) -> None:
+        data = {"items": [], "files": [str(path) for path in paths], "dragOperationsMask": 1}
+        for kind in ("dragEnter", "dragOver", "drop"):
+            self.send("Input.dispatchDragEvent", type=kind, x=200, y=200, data=data)
+
+    def slide(self, name: str, value: float) -> None:
+        self.run(
+            f"(() => {{ const s = document.getElementById('{name}'); s.value = {value};"
+            "s.dispatchEvent(new Event('input')); return new Promise(requestAnimationFrame) })()"
+        )
+
+    def size(self, width: int, height: int, *, dark: bool = False, mobile: bool = False) -> None:
+        self.send("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=mobile)
+        feature = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        self.send("Emulation.setEmulatedMedia", features=[feature])
+
+    def screenshot(self, path: Path) -> Path:
+        path.write_bytes(base64.b64decode(self.send("Page.captureScreenshot", format="png")["data"]))
+        return path
+
+    def close(self) -> None:
+        self._socket.close()
+        self.process.terminate()
+        self.process.wait(PATIENCE)
