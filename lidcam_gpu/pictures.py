@@ -97,6 +97,12 @@ class PictureInput:
         from lidcam_rt._kernels import cuda
 
         view = Call(self._stream).take(picture, "a picture", ("|u1",), rank=3)
+        place = cuda.device_of(view.address) if view.address else -1
+        if place >= 0 and place != self._cuda.index:
+            raise InputError(
+                f"a picture is on cuda:{place}, this localizer on cuda:{self._cuda.index}: copy it there, or use a "
+                "ResidentPool of both"
+            )
         if view.shape[2] != 3 or min(view.shape) < 1:
             raise InputError(f"a picture must be uint8 [H, W, 3], got {view.shape}")
         size = self._checked(view.shape)

@@ -10,6 +10,7 @@ import ctypes
 import enum
 import inspect
 import json
+import threading
 import types
 import typing
 from dataclasses import dataclass, field
@@ -338,7 +339,10 @@ def _view(address, shape, dtype):
 
 
 class Cuda:
-    """`cuda.bindings.runtime` with the host's memory as the device's. Counts what is not given back."""
+    """`cuda.bindings.runtime` with the host's memory as the devices'. Counts what is not given back.
+
+    Memory and streams belong to the device that their thread was using, and copies mix no devices.
+    """
 
     cudaStreamNonBlocking = 1
     cudaMemcpyKind = types.SimpleNamespace(cudaMemcpyHostToDevice=1, cudaMemcpyDeviceToHost=2)
@@ -352,6 +356,13 @@ class Cuda:
         self.hosts: dict[int, ctypes.Array] = {}
         self.streams: set[int] = set()
         self._next = 1
+        self._thread = threading.local()
+        self.device_of: dict[int, int] = {}  # of blocks
+        self.stream_on: dict[int, int] = {}
+
+    @property
+    def current(self) -> int:
+        return getattr(self._thread, "device", 0)
 
     def cudaGetDeviceCount(self):
         return (0, self.count) if self.count else (35, None)
@@ -364,6 +375,8 @@ class Cuda:
         return 0, self.capability[0 if kind == 75 else 1]
 
     def cudaSetDevice(self, index):
+        assert 0 <= index < self.count
+        self._thread.device = index
         return (0,)
 
     def cudaMalloc(self, size):
@@ -371,6 +384,7 @@ class Cuda:
             return 2, None
         block = ctypes.create_string_buffer(b"\xcc" * size, size)
         self.blocks[ctypes.addressof(block)] = block
+        self.device_of[ctypes.addressof(block)] = self.current
         return 0, ctypes.addressof(block)
 
     def cudaFree(self, address):
@@ -389,6 +403,7 @@ class Cuda:
     def cudaStreamCreateWithFlags(self, flags):
         self._next += 1
         self.streams.add(self._next)
+        self.stream_on[self._next] = self.current
         return 0, self._next
 
     def cudaStreamDestroy(self, stream):
@@ -402,8 +417,8 @@ class Cuda:
     def cudaMemcpyAsync(self, to, source, size, kind, stream):
         assert stream in self.streams
         device = to if kind == 1 else source
-        start = next(a for a in self.blocks if a <= device)
-        assert any(a <= device and device + size <= a + len(b) for a, b in self.blocks.items()), start
+        (block,) = [a for a, b in list(self.blocks.items()) if a <= device and device + size <= a + len(b)]
+        assert self.device_of[block] == self.stream_on[stream] == self.current, "a copy mixes devices"
         ctypes.memmove(to, source, size)
         return (0,)
 

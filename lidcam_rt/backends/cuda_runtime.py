@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from lidcam_rt.errors import BackendError
 
-__all__ = ["CudaRuntime", "compute_capability", "open_runtime"]
+__all__ = ["CudaRuntime", "compute_capability", "device_count", "open_runtime"]
 
 
 class CudaRuntime:
@@ -36,7 +36,7 @@ class CudaRuntime:
             )
         if index >= count:
             raise BackendError(f"cuda:{index} was asked for, this machine has {count} GPU(s), numbered from 0")
-        self.index = index
+        self.index, self.count = index, int(count)
 
     def _name(self, status: Any) -> str:
         if int(status) == 0:
@@ -121,6 +121,15 @@ def open_runtime(index: int = 0) -> CudaRuntime:
     except ImportError as error:
         raise BackendError(f"cuda-python cannot be imported ({error}): pip install 'cuda-python>=12.6'") from None
     return CudaRuntime(api, index)
+
+
+def device_count() -> int:
+    """How many GPUs this machine has, at least 1.
+
+    Raises:
+        BackendError: cuda-python is not installed, or no driver or GPU answers.
+    """
+    return open_runtime().count
 
 
 def compute_capability(index: int = 0) -> str | None:

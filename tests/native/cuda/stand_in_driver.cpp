@@ -108,8 +108,8 @@ int clusters_of(unsigned size) {
 
 int contexts[2] = {};
 int pointer_device = 0, last_device = -1;
-void* current = nullptr;
-std::vector<void*> below;
+thread_local void* current = nullptr;
+thread_local std::vector<void*> below;
 
 }  // namespace
 

@@ -1,0 +1,153 @@
+"""Several GPUs: one resident localizer each, and calls that take whichever is idle."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+
+from lidcam_gpu.resident import DeviceBatch, ResidentLocalizer
+from lidcam_rt.backends.cuda_runtime import device_count
+from lidcam_rt.errors import InputError
+
+__all__ = ["ResidentPool"]
+
+
+class ResidentPool:
+    """An artifact on several GPUs. Results are those of one `ResidentLocalizer`, whichever of them gives them.
+
+    Pictures in host memory go to any GPU. Pictures that are on a GPU are localized there. Several threads may call.
+
+    Args:
+        path: the artifact.
+        devices: such as ("cuda:0", "cuda:1"); None: all GPUs of this machine. One that is named twice serves two calls
+            at once, the copies of one behind the kernels of the other.
+        open: makes a localizer of path, device and options.
+        options: of `ResidentLocalizer`.
+
+    Raises:
+        BackendError: there is no GPU, or a localizer cannot be opened.
+        InputError: the artifact, a device or an option does not fit.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        devices: Sequence[str] | None = None,
+        open: Callable[..., ResidentLocalizer] = ResidentLocalizer,
+        **options: Any,
+    ) -> None:
+        if isinstance(devices, str) or (devices is not None and not devices):
+            raise InputError(f"devices must be a list such as ['cuda:0', 'cuda:1'], or None, got {devices!r}")
+        names = list(devices) if devices is not None else [f"cuda:{i}" for i in range(device_count())]
+        self._all: list[ResidentLocalizer] = []
+        self._changed = threading.Condition()
+        self._closed = False
+        try:
+            for name in names:
+                self._all.append(open(path, device=name, **options))
+        except BaseException:
+            for localizer in self._all:
+                localizer.close()
+            raise
+        self._idle = deque(self._all)
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """The GPUs, one entry per localizer."""
+        return tuple(localizer.device for localizer in self._all)
+
+    def __call__(self, pictures: Sequence[Any], *, maps: bool = False) -> DeviceBatch:
+        """Localize pictures as one batch on one GPU; see `ResidentLocalizer`. Waits until that GPU is idle.
+
+        Raises:
+            InputError: pictures are on different GPUs or on one that is not in the pool, or the pool is closed; besides
+                what a localizer raises.
+            BackendError: the engine or a kernel failed. The pool serves on.
+        """
+        device = self._place(pictures)
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed or self._find(device) is not None)
+            if self._closed:
+                raise InputError("this pool is closed; open the artifact again")
+            localizer = self._find(device)
+            assert localizer is not None
+            self._idle.remove(localizer)
+        try:
+            return localizer(pictures, maps=maps)
+        finally:
+            with self._changed:
+                self._idle.append(localizer)  # at the end: all GPUs take their turn
+                self._changed.notify_all()
+
+    def stream(self, batches: Iterable[Sequence[Any]], *, maps: bool = False) -> Iterator[DeviceBatch]:
+        """Localize batches on all GPUs at once; results come in the order of the batches.
+
+        Batches are asked for as they are needed: two per GPU are under way or wait.
+
+        Yields:
+            A DeviceBatch per batch.
+
+        Raises:
+            InputError: as a call, at the place of the batch that is to blame; the ones before it have come.
+            BackendError: likewise.
+        """
+        ahead: deque[Future[DeviceBatch]] = deque()
+        with ThreadPoolExecutor(len(self._all), thread_name_prefix="lidcam-gpu") as threads:
+            try:
+                for batch in batches:
+                    ahead.append(threads.submit(self, batch, maps=maps))
+                    if len(ahead) >= 2 * len(self._all):
+                        yield ahead.popleft().result()
+                while ahead:
+                    yield ahead.popleft().result()
+            finally:
+                for future in ahead:
+                    future.cancel()
+
+    def close(self) -> None:
+        """Free all GPUs, after the calls that are under way."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        for localizer in self._all:
+            localizer.close()
+
+    def __enter__(self) -> ResidentPool:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _find(self, device: str | None) -> ResidentLocalizer | None:
+        return next((entry for entry in self._idle if device in (None, entry.device)), None)
+
+    def _place(self, pictures: Sequence[Any]) -> str | None:
+        """The GPU that pictures are on; None: they are in host memory, or it is not known."""
+        places = {place for picture in pictures if (place := _device_of(picture)) is not None}
+        if len(places) > 1:
+            listed = ", ".join(f"cuda:{place}" for place in sorted(places))
+            raise InputError(f"pictures of one batch must be on one GPU, got {listed}: make a batch of each")
+        for place in places:
+            if f"cuda:{place}" not in self.devices:
+                raise InputError(f"a picture is on cuda:{place}, this pool has {', '.join(self.devices)}")
+            return f"cuda:{place}"
+        return None
+
+
+def _device_of(picture: Any) -> int | None:
+    if isinstance(picture, np.ndarray):
+        return None
+    if hasattr(picture, "__dlpack_device__"):
+        return int(picture.__dlpack_device__()[1])
+    from lidcam_rt._kernels import cuda
+
+    view = getattr(picture, "__cuda_array_interface__", None)
+    place = cuda.device_of(int(view["data"][0])) if view else -1
+    return place if place >= 0 else None
