@@ -30,6 +30,7 @@ def rehearsal():
         yield opened
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")
 def test_without_a_gpu_every_part_says_why(tmp_path):
     output = tmp_path / "r.json"
@@ -276,6 +277,7 @@ def test_the_weights_of_the_cupy_peer_are_the_resize():
     np.testing.assert_allclose(down @ cam @ across.T, resize_reference(cam, (31, 40)), atol=2e-6)
 
 
+@pytest.mark.slow
 def test_engines_on_stand_ins(resnet10, tmp_path, monkeypatch):
     """The TensorRT part from building to comparing, with engines that ONNX Runtime runs on the addresses given."""
     from lidcam_export.tensorrt import builder as pipeline

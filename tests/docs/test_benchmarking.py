@@ -40,6 +40,7 @@ def test_commands(folder):
         assert any((folder / out / "samples").glob("*.npz"))
 
 
+@pytest.mark.slow
 def test_the_example_of_a_test_module_passes(folder, monkeypatch):
     monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)  # this very suite may run in parallel
     (example,) = [block.text for block in snippets.blocks(PAGE) if block.language == "python"]

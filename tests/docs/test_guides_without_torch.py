@@ -6,6 +6,8 @@ import pytest
 import snippets
 from PIL import Image
 
+pytestmark = pytest.mark.slow  # not in make quick
+
 
 @pytest.fixture
 def folder(tmp_path, model):

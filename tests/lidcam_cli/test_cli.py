@@ -323,6 +323,7 @@ def test_outputs_inside_the_input_are_not_localized_and_films_are_counted(model,
     assert beside.returncode == again.returncode == 0 and len(read(pictures)["results"]) == 8
 
 
+@pytest.mark.slow
 def test_a_class_of_choice(model, pictures, tmp_path):
     out = tmp_path / "o"
     done = lidcam("localize", model, pictures / "red.png", pictures / "blue.png", "-o", out, "--labels", "BLUE")
@@ -354,6 +355,7 @@ def test_a_page_of_the_overlays(model, pictures, tmp_path):
     assert refused.returncode == 2 and "--no-overlay" in refused.stderr
 
 
+@pytest.mark.slow
 def test_quiet_and_verbose(model, pictures, tmp_path):
     quiet = lidcam("localize", model, pictures, "-o", tmp_path / "o", "--quiet")
     assert quiet.returncode == 0 and not quiet.stdout and not quiet.stderr

@@ -93,6 +93,7 @@ def data_set(folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_localize_and_its_gallery(nasty, tmp_path):
     folder = data_set(tmp_path / "set")
     names = {path.name for path in (folder / "images").iterdir()}
@@ -135,6 +136,7 @@ def test_eval_keeps_the_names(nasty, tmp_path):
     assert (tmp_path / "out" / "report.html").is_file()
 
 
+@pytest.mark.slow
 def test_inspect_and_lists_of_names(nasty, tmp_path):
     assert lidcam("inspect", nasty, cwd=tmp_path).returncode == 0
     (tmp_path / "\x1b[31m[bold]x").mkdir()

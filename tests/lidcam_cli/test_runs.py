@@ -97,6 +97,7 @@ _json = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(st.dictionaries(st.text(), _json), st.dictionaries(st.text(), _json))
 def test_differences_are_none_for_equal_values_only(before, now):
     def same(a, b):  # a name that is missing counts as null

@@ -112,6 +112,7 @@ def test_mean_spread_and_paired_steps():
     assert "| NWC | 3 | +0.050 ± 0.000 |" in table(steps(runs), "step")
 
 
+@pytest.mark.slow
 def test_command(tmp_path):
     import torch
     from lidcam_training.checkpoint import CheckpointMeta, save_checkpoint

@@ -23,6 +23,8 @@ from lidcam_training.models import ClassifierSpec, build_classifier
 
 from lidcam_rt.artifact import read_manifest
 
+pytestmark = pytest.mark.slow  # not in make quick
+
 OUTPUTS = ("logits", "class_ids", "scores", "cam", "map8", "mask", "threshold")
 #: (pictures, height, width): the artifact's size and another one
 SHAPES = ((2, 96, 96), (1, 320, 250))

@@ -114,6 +114,7 @@ def test_bodies_are_built_for_free_sizes(options_of_pas):
     assert builder.build_serialized_network(network, config) is not None
 
 
+@pytest.mark.slow
 def test_a_second_build_is_up_to_date_until_something_changes(resnet10, tmp_path):
     output = tmp_path / "m.engine"
     first = build_engine(resnet10, output, options())

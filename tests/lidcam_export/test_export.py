@@ -28,6 +28,8 @@ from lidcam_rt.errors import ExportError, LidcamError
 from lidcam_rt.image import network_input
 from lidcam_rt.pas import PasOptions, pas, pas_reference
 
+pytestmark = pytest.mark.slow  # not in make quick
+
 
 @pytest.fixture(scope="module")
 def resnet(tmp_path_factory):

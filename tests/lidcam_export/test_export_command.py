@@ -8,6 +8,8 @@ from typer.testing import CliRunner
 from lidcam_cli.app import build_app
 from lidcam_rt.artifact import read_manifest
 
+pytestmark = pytest.mark.slow  # not in make quick
+
 
 def run(*arguments):
     return CliRunner().invoke(build_app(arguments[0]), [str(part) for part in arguments])

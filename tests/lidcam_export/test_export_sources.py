@@ -18,6 +18,8 @@ from torchvision import models
 
 from lidcam_rt.errors import ExportError, InputError
 
+pytestmark = pytest.mark.slow  # not in make quick
+
 
 def test_every_kind_has_a_loader_and_its_names_are_those_of_the_package():
     import importlib

@@ -239,6 +239,7 @@ def test_the_rank_is_exact_and_no_number_leaves_the_exact_range_of_float32(perce
         assert max(np.abs(value).max() for value in tensors.values()) <= 2**24
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("percentile", [98.0, 97.123, 37.3, 50.0, 99.999])
 def test_the_percentile_of_bytes_is_rounded_once(percentile):
     """As np.float32(numerator / 100000) is, for all pairs of levels; numerators go up to 25,500,000 > 2^24."""

@@ -25,6 +25,8 @@ from lidcam_rt.crf import DenseCRF, from_logits
 from lidcam_rt.errors import ArtifactError, ExportError, InputError
 from lidcam_rt.segmentation import Segmenter
 
+pytestmark = pytest.mark.slow  # not in make quick
+
 CLASSES = ("cat", "dog", "bird", "boat")
 MEAN, STD = (120.0, 121.0, 122.0), (60.0, 61.0, 62.0)
 

@@ -11,6 +11,8 @@ from torch import nn
 
 from lidcam_rt.errors import ExportError, InputError
 
+pytestmark = pytest.mark.slow  # not in make quick
+
 
 @pytest.mark.parametrize(
     ("text", "channels"),

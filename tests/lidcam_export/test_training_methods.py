@@ -11,6 +11,8 @@ from typer.testing import CliRunner  # noqa: E402
 
 from lidcam_cli.app import build_app  # noqa: E402
 
+pytestmark = pytest.mark.slow  # not in make quick
+
 
 @pytest.mark.parametrize(
     "spec",

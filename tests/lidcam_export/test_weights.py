@@ -176,6 +176,7 @@ def touch(path):
     Path(path).touch()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", ["state_dict_ema", "model_ema"])
 def test_averaged_weights_are_taken_where_there_are_any(tmp_path, state, key):
     averaged = {f"module.{name}": 2 * value if "fc" in name else value for name, value in state.items()}

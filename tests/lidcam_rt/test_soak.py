@@ -31,6 +31,7 @@ with lidcam_rt.load(model) as localizer:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads /proc")
 def test_memory_does_not_grow(model, tmp_path):
     """The short form of benchmarks/suites/soak.py: pictures of several sizes, readable or not."""

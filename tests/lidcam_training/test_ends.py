@@ -141,6 +141,7 @@ def test_a_run_json_of_something_else(tmp_path, clutter, content):
         fit(read_recipe(None, training(clutter, tmp_path, "epochs=1")[5:-2]), tmp_path, progress=False)
 
 
+@pytest.mark.slow
 def test_a_state_that_does_not_fit_the_run(tmp_path, clutter):
     run, chosen = tmp_path / "r", read_recipe(None, training(clutter, tmp_path, "epochs=2", "data.limit=32")[5:-2])
     fit(chosen, run, progress=False)

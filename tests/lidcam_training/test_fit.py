@@ -57,6 +57,7 @@ def test_a_run_leaves_scores_and_a_checkpoint(tmp_path, clutter):
     assert not list((tmp_path / "r").glob(".*tmp*"))
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_weights_with_and_without_workers(tmp_path, clutter):
     for name, more in (("a", ()), ("b", ("data.workers=2",)), ("c", ("seed=1",))):
         fit(

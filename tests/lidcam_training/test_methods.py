@@ -16,6 +16,8 @@ from lidcam_training.recipe import read_recipe
 
 from lidcam_rt.errors import InputError
 
+pytestmark = pytest.mark.slow  # not in make quick
+
 
 def trained(clutter, run, name, *more):
     overrides = [f"data.source=clutter-fashion:{clutter}", "data.size=32", "data.batch_size=16", "epochs=2", *more]

@@ -9,6 +9,7 @@ from lidcam_training.models.state_dict import read_state_dict
 from lidcam_rt.errors import DataError, InputError
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("backbone", "stride", "channels"),
     [

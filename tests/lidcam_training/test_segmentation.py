@@ -91,6 +91,7 @@ def test_pictures_and_labels_move_together(scenes):
     assert min(sides) < 32 <= max(sides)
 
 
+@pytest.mark.slow
 def test_a_run_on_pseudo_labels_learns_and_goes_on(tmp_path, scenes):
     images = open_data(f"scenes:{scenes}", "train")
     (tmp_path / "labels").mkdir()

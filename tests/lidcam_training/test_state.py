@@ -66,6 +66,7 @@ def test_the_state_of_an_optimizer_comes_back(tmp_path):
     assert str(read["model"]) == str(dict(model.state_dict()))
 
 
+@pytest.mark.slow
 def test_the_same_value_gives_the_same_bytes_in_every_process(tmp_path):
     code = (
         "import sys, torch; from pathlib import Path; from lidcam_training.tensor_file import write_tensor_file; "

@@ -246,6 +246,7 @@ def test_a_picture_that_neither_reads_is_a_fault(model, folder):
     assert found.total["unreadable"] == 1 and found.faults == ["1 pictures could not be compared"]
 
 
+@pytest.mark.slow
 def test_exit_status_and_messages(model, folder, tmp_path):
     other = artifacts.build(tmp_path / "other.onnx", top_k=2, theta=0.9)
     command = [sys.executable, "-c", "from lidcam_cli.main import main; main()"]

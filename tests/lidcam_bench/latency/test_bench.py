@@ -59,6 +59,7 @@ def exits(*arguments) -> int:
     return int(ended.value.code or 0)
 
 
+@pytest.mark.slow
 def test_a_job_from_begin_to_end(model, plain, tmp_path):
     steps = []
     found = measure(job(model, plain, tmp_path, scenarios=("single-stream", "offline", "server"), qps=(300.0,),
@@ -74,6 +75,7 @@ def test_a_job_from_begin_to_end(model, plain, tmp_path):
         assert entry.findings  # four pictures are few
 
 
+@pytest.mark.slow
 def test_a_server_gets_its_rate_from_an_offline_run(model, plain, tmp_path):
     found = measure(job(model, plain, tmp_path, scenarios=("server",), loads=(0.5,), bound_ms=1e6))
     offline, server = found.scenarios
@@ -263,6 +265,7 @@ def test_engines_and_targets_that_do_not_go_together(model, tmp_path):
     assert [t.engine for t in plan_targets([tmp_path], BenchOptions(engines=("auto",)))] == ["pytorch"]
 
 
+@pytest.mark.slow
 def test_the_command_measures_scores_and_reports(model, labelled, tmp_path, capsys):
     folder = tmp_path / "out"
     status = exits(model, "--images", labelled, "--duration", 0.02, "--max-duration", 20, "--cold-starts", 0,
@@ -277,6 +280,7 @@ def test_the_command_measures_scores_and_reports(model, labelled, tmp_path, caps
     assert (folder / "results.md").read_text().startswith("# Latency of tiny.onnx")
 
 
+@pytest.mark.slow
 def test_some_variants_that_cannot_be_run_are_told_of(model, plain, tmp_path, capsys):
     status = exits(model, "--images", plain, "--scenario", "single-stream", "--duration", 0.02, "--precision",
                    "auto,int8", "--engine", "onnxruntime", "--cold-starts", 0, "--no-floor", "--no-accuracy", "-o",

@@ -10,6 +10,8 @@ import pytest
 from lidcam_bench.latency.statistics import summarize
 from lidcam_bench.pytest_plugin import LocalizerBenchmark, Measured
 
+pytestmark = pytest.mark.slow  # not in make quick
+
 pytest_plugins = "pytester"
 pytest.importorskip("pytest_benchmark")
 

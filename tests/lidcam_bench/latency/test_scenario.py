@@ -61,6 +61,7 @@ def test_single_stream(runner):
     assert result.settings["loadgen_version"]
 
 
+@pytest.mark.slow
 def test_multi_stream_with_a_crf(runner):
     result, _ = runner(batch=3, refine="psa").stream("multi-stream", 3)
     assert result.images == 3 * result.queries

@@ -30,6 +30,7 @@ def folder(tmp_path_factory):
     return artifacts.data_set(tmp_path_factory.mktemp("data") / "colours", 6, noise=9)
 
 
+@pytest.mark.slow
 def test_localize(model, localizer, folder, tmp_path):
     out, pictures = tmp_path / "o", folder / "images"
     assert lidcam("localize", model, pictures, "-o", out, "--refine", "psa", "--map").returncode == 0

@@ -89,6 +89,7 @@ def test_wide_keys_change_nothing(dimension):
     assert np.array_equal(crf.filter(narrow, values), crf.filter(wide, values))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("count", "scale"), [(1, 1), (64, 3), (30000, 4), (30000, 60)])
 def test_hash_tables_that_grow(count, scale):
     """Packed keys are looked up a block at a time and wide ones singly; the vertices are counted by numpy."""

@@ -61,6 +61,7 @@ def test_against_float64(height, width, seed, name, iterations):
     np.testing.assert_allclose(found.sum(0), 1, rtol=0, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_nearer_to_float64_than_pydensecrf_is():
     """Where pydensecrf's rounding grows most, of the cases of bench_crf.py: 2.3e-4."""
     from skimage import data, transform

@@ -66,6 +66,7 @@ def test_a_signal_ends_every_model(alarm, labels, options):
     assert np.array_equal(field.infer(image, unary), field.infer(image, unary))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", ["lattice", "folded lattice", "filter"])
 def test_signals_are_seen_during_a_long_step(alarm, step):
     """Handlers run while the kernel does: several times, where they would run once after it."""

@@ -12,6 +12,8 @@ from PIL import Image
 
 from lidcam_rt.image import network_input
 
+pytestmark = pytest.mark.slow  # not in make quick
+
 _PATH = Path(__file__).parents[3] / "benchmarks" / "suites" / "memory.py"
 _SPEC = importlib.util.spec_from_file_location("memory", _PATH)
 memory = importlib.util.module_from_spec(_SPEC)

@@ -8,6 +8,8 @@ import textwrap
 
 import pytest
 
+pytestmark = pytest.mark.slow  # not in make quick
+
 PRELUDE = """
 import threading, time
 import numpy as np

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from sources import KERNELS, sources
 
+pytestmark = pytest.mark.slow  # not in make quick
+
 
 def test_fuzz(tmp_path):
     compiler = os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")

@@ -19,6 +19,8 @@ from lidcam_rt.crf import CrfOptions, DenseCRF
 from lidcam_rt.errors import InputError
 from lidcam_rt.pas import PasOptions, pas, pas_reference
 
+pytestmark = pytest.mark.slow  # not in make quick
+
 
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="reads and writes MXCSR")
 def test_control_register_and_bits(tmp_path):

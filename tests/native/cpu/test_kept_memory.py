@@ -59,6 +59,7 @@ def large():
 }
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="needs /proc")  # noqa: PTH110
 @pytest.mark.parametrize("case", CASES)
 def test_memory_after_a_large_array(case):

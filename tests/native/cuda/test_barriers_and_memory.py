@@ -9,6 +9,8 @@ import builds
 import cases
 import pytest
 
+pytestmark = pytest.mark.slow  # not in make quick
+
 
 @pytest.fixture(scope="module")
 def file(tmp_path_factory):

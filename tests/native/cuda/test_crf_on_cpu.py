@@ -10,6 +10,8 @@ from lidcam_gpu import kernels
 from lidcam_rt.crf import CrfOptions, GaussianTerm
 from lidcam_rt.errors import InputError
 
+pytestmark = pytest.mark.slow  # not in make quick
+
 CODE = """
 import sys
 sys.path.insert(0, %r)

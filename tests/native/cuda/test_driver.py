@@ -14,6 +14,8 @@ from test_onnxruntime_op import python as with_onnxruntime
 from lidcam_gpu import kernels
 from lidcam_rt.errors import InputError
 
+pytestmark = pytest.mark.slow  # not in make quick
+
 COUNTED = """
 import ctypes
 names = "inits loads retains limits pools from_pool otherwise waits".split()

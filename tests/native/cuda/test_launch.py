@@ -136,6 +136,7 @@ print(*last)
     assert out == "2 1 101376 1024\n"
 
 
+@pytest.mark.slow
 @needs_kernels
 def test_clusters_share_a_map_where_the_device_has_them(folder):
     code = """

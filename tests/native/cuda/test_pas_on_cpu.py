@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from lidcam_rt.pas import PasOptions, pas, pas_reference
 from lidcam_rt.pas.options import INTERPOLATIONS, MODES, PRECISIONS, WHERES
 
+pytestmark = pytest.mark.slow  # not in make quick
+
 COMBINATIONS = list(itertools.product(MODES, PRECISIONS, WHERES, INTERPOLATIONS))
 FIXED_BYTES = 9984
 KINDS = ["plain", "huge", "largest", "denormal", "nan", "inf", "constant", "ties", "step", "zeros"]

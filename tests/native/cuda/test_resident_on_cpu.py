@@ -12,6 +12,8 @@ from lidcam_gpu.resample import columns_first, resample_tables
 from lidcam_gpu.resident import ResidentLocalizer
 from lidcam_rt.errors import BackendError, InputError
 
+pytestmark = pytest.mark.slow  # not in make quick
+
 PICTURES = """
 import sys
 sys.path[:0] = [%r, %r]

@@ -7,6 +7,8 @@ import json
 import pytest
 import resources
 
+pytestmark = pytest.mark.slow  # not in make quick
+
 
 @pytest.fixture(scope="module")
 def compiler() -> str:

@@ -19,6 +19,8 @@ from downloads import package
 
 from lidcam_rt.pas import PasOptions, pas
 
+pytestmark = pytest.mark.slow  # not in make quick
+
 KERNELS = builds.KERNELS
 
 
