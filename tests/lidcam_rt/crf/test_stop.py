@@ -27,11 +27,11 @@ class Interrupted(Exception):
 
 @pytest.fixture
 def alarm():
-    """Calls a function in the handler of a signal, `seconds` from now and then again and again."""
+    """Calls a function in the handler of a signal, `seconds` from now, and then every `again` seconds."""
 
-    def start(function, seconds=0.03):
+    def start(function, seconds=0.03, again=0.0):
         signal.signal(signal.SIGALRM, lambda *_: function())
-        signal.setitimer(signal.ITIMER_REAL, seconds, seconds)
+        signal.setitimer(signal.ITIMER_REAL, seconds, again)
 
     yield start
     signal.setitimer(signal.ITIMER_REAL, 0)
@@ -40,7 +40,6 @@ def alarm():
 
 
 def interrupt():
-    signal.setitimer(signal.ITIMER_REAL, 0)  # once: on a busy machine the next alarm would come behind the call
     raise Interrupted
 
 
@@ -69,7 +68,7 @@ def test_a_signal_ends_every_model(alarm, labels, options):
 @pytest.mark.slow
 @pytest.mark.parametrize("step", ["lattice", "folded lattice", "filter"])
 def test_signals_are_seen_during_a_long_step(alarm, step):
-    """Handlers run while the kernel does: several times, where they would run once after it."""
+    """Handlers run while the kernel does: more than once, where they would run once after it."""
     side = 1200
     image = np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8)
     deviations = [80.0, 80.0, 5.0, 5.0, 5.0]
@@ -81,10 +80,10 @@ def test_signals_are_seen_during_a_long_step(alarm, step):
         "filter": lambda: crf.filter(lattice, np.ones((24, side * side), np.float32)),
     }
     seen = []
-    alarm(lambda: seen.append(bool((np.full(9, 1e-40, np.float32) * np.float32(0.5) > 0).all())))
+    alarm(lambda: seen.append(bool((np.full(9, 1e-40, np.float32) * np.float32(0.5) > 0).all())), again=0.005)
     calls[step]()
     signal.setitimer(signal.ITIMER_REAL, 0)
-    assert len(seen) >= 4
+    assert len(seen) >= 2
     assert all(seen)  # a handler has its own floating point mode
 
 
