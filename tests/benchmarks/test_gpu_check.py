@@ -80,6 +80,7 @@ def test_a_machine_without_git(monkeypatch):
     assert found["date"] == "2026-01-02" and "commit" not in found
 
 
+@pytest.mark.slow
 def test_where_the_nodes_ran_is_read_from_the_profile(resnet10):
     import onnxruntime as ort
 

@@ -21,6 +21,8 @@ from lidcam_rt.backends.engine_file import read_sidecar, sidecar_path
 from lidcam_rt.errors import BackendError, ExportError, InputError, MissingExtraError, RebuildError
 from lidcam_rt.files import file_sha256, locked
 
+pytestmark = pytest.mark.slow  # not in make quick
+
 OPTIONS = BuildOptions(batch=(1, 1, 2))
 
 

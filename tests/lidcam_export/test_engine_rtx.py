@@ -23,6 +23,8 @@ from lidcam_rt.errors import BackendError, ExportError, InputError, RebuildError
 from lidcam_rt.files import file_sha256
 from lidcam_rt.pas import PasOptions
 
+pytestmark = pytest.mark.slow  # not in make quick
+
 trt = pytest.importorskip("tensorrt_rtx", reason="extra tensorrt-rtx is not installed")
 FOR = ("8.9",)
 
@@ -31,7 +33,6 @@ def options(**changes):
     return BuildOptions(**{"flavour": "tensorrt-rtx", "capability": FOR, **changes})
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("size", [224, 384, 512])
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_builds_for_batch_1_to_32(resnet10, tmp_path, size, precision):
@@ -114,7 +115,6 @@ def test_bodies_are_built_for_free_sizes(options_of_pas):
     assert builder.build_serialized_network(network, config) is not None
 
 
-@pytest.mark.slow
 def test_a_second_build_is_up_to_date_until_something_changes(resnet10, tmp_path):
     output = tmp_path / "m.engine"
     first = build_engine(resnet10, output, options())

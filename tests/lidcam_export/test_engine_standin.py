@@ -16,6 +16,8 @@ from lidcam_rt.artifact import read_manifest
 from lidcam_rt.backends.engine_file import read_sidecar
 from lidcam_rt.errors import BackendError, ExportError, InputError, MissingExtraError
 
+pytestmark = pytest.mark.slow  # not in make quick
+
 
 @pytest.fixture
 def gpu(monkeypatch):

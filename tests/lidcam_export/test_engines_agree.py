@@ -14,6 +14,8 @@ import lidcam_rt
 from lidcam_rt.artifact import read_manifest
 from lidcam_rt.localizer import Localizer
 
+pytestmark = pytest.mark.slow  # not in make quick
+
 EPSILON = np.finfo(np.float32).eps
 
 

@@ -13,6 +13,8 @@ from lidcam_rt.artifact import read_manifest
 from lidcam_rt.errors import ExportError
 from lidcam_rt.pas import pas_reference
 
+pytestmark = pytest.mark.slow  # not in make quick
+
 
 @pytest.fixture(scope="module")
 def model(resnet10):

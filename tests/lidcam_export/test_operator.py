@@ -266,6 +266,7 @@ def test_the_percentile_of_bytes_is_rounded_once(percentile):
     np.testing.assert_array_equal(levels.ravel(), (theta * (numerator / parts)).astype(int))
 
 
+@pytest.mark.slow
 def test_more_pixels_than_float32_counts_are_counted_exactly():
     """20,001 x 1,001 > 2^24: the rank moves from one level to the next with one pixel."""
     height, width = 20_001, 1_001

@@ -15,6 +15,8 @@ from torch import nn
 from lidcam_rt.artifact import read_manifest
 from lidcam_rt.errors import ExportError, InputError
 
+pytestmark = pytest.mark.slow  # not in make quick
+
 CODE = """
 import torch
 from torch import nn

@@ -24,6 +24,8 @@ from lidcam_rt.files import file_sha256
 from lidcam_rt.image import decode, network_input
 from lidcam_rt.pas import pas_reference
 
+pytestmark = pytest.mark.slow  # not in make quick
+
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):

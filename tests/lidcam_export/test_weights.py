@@ -21,6 +21,8 @@ from safetensors.torch import save_file
 
 from lidcam_rt.errors import InputError
 
+pytestmark = pytest.mark.slow  # not in make quick
+
 
 @pytest.fixture(scope="module")
 def state():
@@ -176,7 +178,6 @@ def touch(path):
     Path(path).touch()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("key", ["state_dict_ema", "model_ema"])
 def test_averaged_weights_are_taken_where_there_are_any(tmp_path, state, key):
     averaged = {f"module.{name}": 2 * value if "fc" in name else value for name, value in state.items()}

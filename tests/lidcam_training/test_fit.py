@@ -17,6 +17,8 @@ from safetensors.torch import load_file
 
 from lidcam_rt.errors import DataError, InputError
 
+pytestmark = pytest.mark.slow  # not in make quick
+
 
 def recipe(clutter, *more):
     return read_recipe(
@@ -57,7 +59,6 @@ def test_a_run_leaves_scores_and_a_checkpoint(tmp_path, clutter):
     assert not list((tmp_path / "r").glob(".*tmp*"))
 
 
-@pytest.mark.slow
 def test_the_same_seed_gives_the_same_weights_with_and_without_workers(tmp_path, clutter):
     for name, more in (("a", ()), ("b", ("data.workers=2",)), ("c", ("seed=1",))):
         fit(
@@ -134,7 +135,6 @@ def unbroken(tmp_path_factory, clutter):
     return run
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("moment", ["epoch", "weights", "rename", "state"])
 def test_kill_and_resume_gives_the_weights_of_an_unbroken_run(tmp_path, clutter, unbroken, moment):
     chosen = recipe(clutter, "epochs=3", "optim.ema=0.9", "method.name=adl")
@@ -158,7 +158,6 @@ def test_kill_and_resume_gives_the_weights_of_an_unbroken_run(tmp_path, clutter,
     assert (run / "metrics.csv").read_text() == (unbroken / "metrics.csv").read_text()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("moment", "left"), [("step7", [6, 7, 8, 9]), ("mid", [4, 5, 6, 7, 8, 9])])
 def test_kill_within_an_epoch_goes_on_from_its_last_saved_step(tmp_path, clutter, monkeypatch, moment, left):
     """Ten batches an epoch, saved every two steps; `mid` dies while it writes the state after batch 5 of the second."""
@@ -180,7 +179,6 @@ def test_kill_within_an_epoch_goes_on_from_its_last_saved_step(tmp_path, clutter
     assert (run / "metrics.csv").read_text() == (unbroken / "metrics.csv").read_text()
 
 
-@pytest.mark.slow
 def test_kill_at_an_unplanned_moment(tmp_path, clutter, unbroken):
     run = tmp_path / "run"
     command = [sys.executable, "-c", _KILLED, "never", str(run)]

@@ -8,8 +8,9 @@ from lidcam_training.models.state_dict import read_state_dict
 
 from lidcam_rt.errors import DataError, InputError
 
+pytestmark = pytest.mark.slow  # not in make quick
 
-@pytest.mark.slow
+
 @pytest.mark.parametrize(
     ("backbone", "stride", "channels"),
     [

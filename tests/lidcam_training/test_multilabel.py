@@ -121,6 +121,7 @@ def recipe(scenes, *more):
     return read_recipe("scenes_lite0", [f"data.source=scenes:{scenes}", "data.batch_size=8", *small, *more])
 
 
+@pytest.mark.slow
 def test_a_run_scores_every_class(tmp_path, scenes):
     fit(recipe(scenes, "optim.loss=asl", "data.sampling=balanced"), tmp_path / "r", progress=False)
     read = load_checkpoint(tmp_path / "r" / "checkpoint")

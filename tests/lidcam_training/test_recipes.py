@@ -147,6 +147,7 @@ def fast(clutter, *more):
     return read_recipe("clutter_fashion", overrides)
 
 
+@pytest.mark.slow
 def test_bf16_trains_and_stops_early_and_stays_stopped(tmp_path, clutter):
     chosen = fast(clutter, "precision=bf16-mixed", "epochs=9", "patience=1", "optim.lr=1e-9", "deterministic=true")
     fit(chosen, tmp_path / "r", progress=False)
@@ -158,6 +159,7 @@ def test_bf16_trains_and_stops_early_and_stays_stopped(tmp_path, clutter):
     assert (tmp_path / "r" / "checkpoint" / "model.safetensors").stat().st_mtime_ns == stamp
 
 
+@pytest.mark.slow
 def test_the_bar_tells_the_time_left(tmp_path, clutter, monkeypatch, capsys):
     seen = []
     metrics = TimeLeft.get_metrics

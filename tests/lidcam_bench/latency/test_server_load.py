@@ -121,6 +121,7 @@ def test_a_server_holds_its_bound_below_its_throughput_and_not_above(run):
         assert outcome.latency_ns[-50:].mean() == pytest.approx(grown, rel=0.5)
 
 
+@pytest.mark.slow
 def test_latency_below_the_throughput_is_that_of_a_single_line(run):
     """Pollaczek and Khinchine, for one worker and the same time for all: the mean wait is rho s / 2 (1 - rho)."""
     for load in (0.2, 0.5, 0.8):

@@ -15,6 +15,8 @@ import pytest
 from lidcam_gpu import kernels
 from lidcam_rt.errors import BackendError, InputError
 
+pytestmark = pytest.mark.slow  # not in make quick
+
 needs_kernels = pytest.mark.skipif(not kernels.compiled(), reason="this build has no CUDA kernels (no nvcc)")
 
 PRELUDE = """
@@ -136,7 +138,6 @@ print(*last)
     assert out == "2 1 101376 1024\n"
 
 
-@pytest.mark.slow
 @needs_kernels
 def test_clusters_share_a_map_where_the_device_has_them(folder):
     code = """

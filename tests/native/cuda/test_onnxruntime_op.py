@@ -14,6 +14,8 @@ import pytest
 from lidcam_gpu import kernels
 from lidcam_rt.pas.library import ops_library
 
+pytestmark = pytest.mark.slow  # not in make quick
+
 PRELUDE = """
 import sys
 import numpy as np, onnxruntime
