@@ -42,7 +42,7 @@ def table(name: str, report: dict[str, Any]) -> list[str]:
             share = f"{row[ratio]:.2f} | {low:.2f} to {high:.2f}"
             out.append(f"| {peer} | {row['median_ms']:.1f} | {spread} | {share} | {stages} |")
         return [*out, ""]
-    if all("exponent" in entry for entry in first.values()):
+    if all(isinstance(entry, dict) and "exponent" in entry for entry in first.values()):
         out = [*head, "| time grows with | peer | exponent | median ms by size |", "|---|---|---|---|"]
         for title, peers in rows.items():
             for peer, row in peers.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -237,7 +238,10 @@ class Models:
         thread = threading.Thread(target=old.retire, name="lidcam-retire")
         thread.start()
         self._retiring = [entry for entry in self._retiring if entry.is_alive()] + [thread]
-        _log.info("model loaded", extra={"fields": {"model": spec.name, "version": spec.version, "sha256": new.digest}})
+        _log.info(
+            "model loaded",
+            extra={"fields": {"model": spec.name, "version": spec.version, "sha256": new.digest, "pid": os.getpid()}},
+        )
         return "loaded"
 
     def close(self) -> None:

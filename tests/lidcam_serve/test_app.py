@@ -13,8 +13,8 @@ import cv2
 import httpx
 import numpy as np
 import pytest
-from conftest import png
 from PIL import Image
+from servers import png
 
 from lidcam_serve.app import build_app
 from lidcam_serve.openapi import document

@@ -10,8 +10,8 @@ import artifacts
 import chromium
 import numpy as np
 import pytest
-from conftest import Server, png
 from PIL import Image
+from servers import Server, png
 
 from lidcam_rt.boxes import largest_box
 from lidcam_rt.interop import coco_rle

@@ -15,7 +15,7 @@ import artifacts
 import httpx
 import numpy as np
 import pytest
-from conftest import PATIENCE, png
+from servers import PATIENCE, png
 
 import lidcam_rt
 
@@ -218,6 +218,54 @@ def test_reload_under_load_loses_nothing(serve, model, tmp_path):
     assert server.end() == 0
 
 
+def test_reload_reaches_every_worker(serve, model, tmp_path):
+    path = tmp_path / "model.onnx"
+    shutil.copy(model, path)
+    other = artifacts.build(tmp_path / "other.onnx", top_k=2, theta=0.6)
+    with lidcam_rt.load(other) as opened:
+        expected = opened(png()).threshold
+    server = serve(f"m={path}", "--workers", "2")
+    before = post(server.url, png()).json()["threshold"]
+    other.replace(path)
+    seen = len(server.lines)
+    told = httpx.post(f"{server.url}/v2/repository/models/m/load", timeout=PATIENCE)
+    assert told.json() == {"m:1": "loaded"}
+    first = server.wait(lambda entry: entry["event"] == "model loaded", seen)
+    server.wait(lambda entry: entry["event"] == "model loaded" and entry["pid"] != first["pid"], seen)
+    answers = {post(server.url, png()).json()["threshold"] for _ in range(12)}
+    assert answers == {expected} != {before}
+
+
+def test_a_head_that_does_not_end_is_cut(monkeypatch):
+    """Also after an answered request on the same connection."""
+    import asyncio
+
+    import uvicorn
+
+    from lidcam_serve import process
+
+    monkeypatch.setattr(process, "_HEAD_SECONDS", 0.2)
+
+    async def app(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+        await send({"type": "http.response.body", "body": b"ok"})
+
+    async def run():
+        config = uvicorn.Config(app, http=process._Protocol, lifespan="off", log_config=None, timeout_keep_alive=1)
+        server, listening = process._Server(config), process.listen("127.0.0.1", 0)
+        task = asyncio.create_task(server.serve([listening]))
+        for start in (b"", b"GET / HTT", b"GET / HTTP/1.1\r\nHost: x\r\n\r\nGET / HT"):
+            reader, writer = await asyncio.open_connection(*listening.getsockname())
+            writer.write(start)
+            told = await asyncio.wait_for(reader.read(), PATIENCE)  # until it is closed
+            assert told.endswith(b"ok") if b"Host" in start else not told
+            writer.close()
+        server.should_exit = True
+        await task
+
+    asyncio.run(run())
+
+
 def test_a_killed_worker_is_started_again_and_metrics_are_of_all(serve, model):
     server = serve(model, "--workers", "2")
     data = png()
@@ -267,7 +315,7 @@ def test_what_cannot_be_served_is_said_at_once(tmp_path, model):
     import subprocess
     import sys
 
-    from conftest import ROOT
+    from servers import ROOT
 
     def status(*arguments: str) -> tuple[int, str]:
         code = "import sys; from lidcam_cli.main import main; main(['serve', *sys.argv[1:]])"

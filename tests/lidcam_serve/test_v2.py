@@ -7,7 +7,7 @@ import json
 import hypothesis.extra.numpy as arrays
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lidcam_serve.errors import BadRequest
@@ -36,6 +36,7 @@ def test_raw_tensors_come_back(made):
     assert Tensor("x", array).datatype == datatype
 
 
+@settings(max_examples=40)
 @given(tensors, st.booleans())
 def test_tritonclients_requests_are_read(made, binary):
     datatype, array = made
