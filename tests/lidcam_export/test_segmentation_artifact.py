@@ -225,3 +225,39 @@ def test_the_verbs(checkpoint, artifact, photos, tmp_path):
     result = run("export", checkpoint, "-o", again)
     assert result.exit_code == 0 and "task segmentation" in result.output, (result.output, result.exception)
     shutil.rmtree(tmp_path / "l")
+
+
+def test_it_is_measured(artifact, photos, tmp_path):
+    pytest.importorskip("mlperf_loadgen")
+    images, labels = tmp_path / "d" / "images", tmp_path / "d" / "labelmaps"
+    images.mkdir(parents=True)
+    labels.mkdir()
+    (tmp_path / "d" / "classes.txt").write_text("\n".join(CLASSES))
+    with lidcam_rt.load(artifact) as segment:
+        for name, photo in zip("abc", photos, strict=True):
+            small = resized(photo, (120, 80))
+            Image.fromarray(small).save(images / f"{name}.png")
+            Image.fromarray(segment(small).labels).save(labels / f"{name}.png")
+    quick = ("--duration", "0.05", "--no-floor")
+    scenarios = ("--scenario", "single-stream,offline,server", "--qps", "200", "--bound", "60000")
+    result = run(
+        "bench", artifact, "--images", images, "--data", tmp_path / "d", "--engine", "onnxruntime,openvino",
+        "--cold-starts", "1", *scenarios, *quick, "-o", tmp_path / "o",
+    )  # fmt: skip
+    assert result.exit_code in (0, 8), (result.output, result.exception)
+    runs = json.loads((tmp_path / "o" / "results.json").read_text())["runs"]
+    assert [entry["variant"]["pipeline"] for entry in runs] == ["track1"] * 2 and not any(e["error"] for e in runs)
+    for entry in runs:
+        names = [scenario["scenario"] for scenario in entry["scenarios"]]
+        assert names[:2] == ["single-stream", "offline"] and set(names[2:]) == {"server"}
+        stages = entry["scenarios"][0]["stages"]
+        assert {"decode", "preprocess", "network", "maps", "compose"} <= {stage["name"] for stage in stages}
+        assert "no activation map" in entry["split"]["reason"] and entry["work"]["gigaflop"] > 0
+        assert entry["cold_start"]["first_call_ms"] > 0
+    # The label maps of the first are the truth, and the reference of the second.
+    assert runs[0]["accuracy"]["scores"]["miou"] == pytest.approx(1)
+    assert runs[1]["accuracy"]["agreement"]["flipped_percent"] < 0.1
+    result = run("bench", artifact, "--images", images, "--scope", "inference", "--batch", "1,2", "--cold-starts", "0",
+                 "--scenario", "offline", *quick, "-o", tmp_path / "p")  # fmt: skip
+    assert result.exit_code in (0, 8), (result.output, result.exception)
+    assert not any(entry["error"] for entry in json.loads((tmp_path / "p" / "results.json").read_text())["runs"])

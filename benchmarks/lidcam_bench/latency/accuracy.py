@@ -15,13 +15,16 @@ from lidcam_bench.data import ImageSet, Record, open_data
 from lidcam_bench.evaluation.compare import compare
 from lidcam_bench.evaluation.options import PREDICTED, EvalOptions
 from lidcam_bench.evaluation.runner import evaluate
+from lidcam_bench.evaluation.segmentation import evaluate_segmenter
 from lidcam_bench.latency.facts import Accuracy
 from lidcam_bench.latency.job import AccuracyJob
 from lidcam_bench.latency.target import Target, open_target
 from lidcam_bench.metrics.registry import METRICS
 from lidcam_rt.crf import Refine
+from lidcam_rt.errors import InputError
 from lidcam_rt.localizer import Localizer
 from lidcam_rt.results import Localization
+from lidcam_rt.segmentation import Segmenter
 from lidcam_rt.segmenter import SegmentOptions
 
 __all__ = ["has_truth", "measure_accuracy"]
@@ -34,7 +37,7 @@ def has_truth(data: ImageSet) -> bool:
     return any(record.labels or record.boxes or record.mask is not None for record in data.records)
 
 
-def measure_accuracy(localizer: Localizer, target: Target, job: AccuracyJob) -> Accuracy:
+def measure_accuracy(localizer: Localizer | Segmenter, target: Target, job: AccuracyJob) -> Accuracy:
     """Score an open target.
 
     Args:
@@ -44,7 +47,7 @@ def measure_accuracy(localizer: Localizer, target: Target, job: AccuracyJob) -> 
 
     Raises:
         DataError: the data cannot be read or do not fit the pictures.
-        InputError: the reference has other classes.
+        InputError: the reference has other classes, or one of the two is a segmentation network.
     """
     scores: dict[str, float] = {}
     data: ImageSet | None = None
@@ -58,7 +61,15 @@ def measure_accuracy(localizer: Localizer, target: Target, job: AccuracyJob) -> 
         records = records[: job.limit]
         images = len(records)
         with open_target(job.reference) as reference:
-            agreement = _agreement(reference, localizer, target.refine, records)
+            if isinstance(localizer, Segmenter) and isinstance(reference, Segmenter):
+                agreement = _label_agreement(reference, localizer, target.refine, records)
+            elif isinstance(localizer, Segmenter) or isinstance(reference, Segmenter):
+                raise InputError(
+                    f"{target.key} and {job.reference.key}: a segmentation network and a classifier give nothing to "
+                    "compare: leave out --reference, or give one of the same kind"
+                )
+            else:
+                agreement = _agreement(reference, localizer, target.refine, records)
     reason = "" if scores or agreement else "there are no labels, masks or boxes, and no reference"
     return Accuracy(
         data="" if data is None else data.name,
@@ -70,9 +81,13 @@ def measure_accuracy(localizer: Localizer, target: Target, job: AccuracyJob) -> 
     )
 
 
-def _scores(localizer: Localizer, target: Target, data: ImageSet, limit: int | None) -> dict[str, float]:
+def _scores(
+    localizer: Localizer | Segmenter, target: Target, data: ImageSet, limit: int | None
+) -> dict[str, float]:
     """The headline numbers of `lidcam eval`, by the names of the metrics, and the mean IoU of the masks as `miou`."""
-    track1 = target.pipeline == "track1"
+    track1 = target.pipeline == "track1" or isinstance(localizer, Segmenter)
+    if isinstance(localizer, Segmenter) and not any(record.mask for record in data.records[:limit]):
+        return {}
     options = EvalOptions(
         metrics=("track1",) if track1 else ("track3", "wsol"),
         replicates=0,
@@ -81,7 +96,10 @@ def _scores(localizer: Localizer, target: Target, data: ImageSet, limit: int | N
         refine=None if track1 else target.refine,
     )
     with tempfile.TemporaryDirectory(prefix="lidcam-accuracy-") as folder:
-        results = evaluate(localizer, data, folder, options)
+        if isinstance(localizer, Segmenter):
+            results = evaluate_segmenter(localizer, data, folder, options)
+        else:
+            results = evaluate(localizer, data, folder, options)
         with (Path(folder) / "images.csv").open(newline="", encoding="utf-8", errors="surrogateescape") as file:
             ious = [float(row["mask_iou"]) for row in csv.DictReader(file) if row.get("mask_iou")]
     out: dict[str, float] = {}
@@ -117,3 +135,16 @@ def _agreement(
 ) -> dict[str, float]:
     total = compare(_Runner(reference, refine), _Runner(localizer, refine), records).total
     return {name: float(value) for name in _AGREEMENT if (value := total.get(name)) is not None}
+
+
+def _label_agreement(
+    reference: Segmenter, segmenter: Segmenter, refine: str | None, records: Sequence[Record]
+) -> dict[str, float]:
+    """The share of pixels whose label differs."""
+    pixels = flipped = 0
+    for record in records:
+        one, other = (
+            entry(record.image, keep_image=False, refine=Refine.of(refine)).labels for entry in (reference, segmenter)
+        )
+        pixels, flipped = pixels + one.size, flipped + int((one != other).sum())
+    return {"flipped_percent": 100 * flipped / pixels} if pixels else {}

@@ -27,6 +27,7 @@ from lidcam_bench.latency.tasks import Tasks
 from lidcam_rt.backends.base import unobserved
 from lidcam_rt.files import file_sha256
 from lidcam_rt.localizer import Localizer
+from lidcam_rt.segmentation import Segmenter
 
 __all__ = ["measure"]
 
@@ -90,7 +91,7 @@ def measure(job: Job, progress: Callable[[str], None] = lambda text: None) -> Ru
         )
 
 
-def describe(target: Target, localizer: Localizer) -> Variant:
+def describe(target: Target, localizer: Localizer | Segmenter) -> Variant:
     """The variant of an open target."""
     spec = localizer.manifest.input
     return Variant(
@@ -105,7 +106,7 @@ def describe(target: Target, localizer: Localizer) -> Variant:
         threads=target.threads,
         batch=target.batch,
         refine=target.refine,
-        pipeline=target.pipeline,
+        pipeline="track1" if isinstance(localizer, Segmenter) else target.pipeline,
     )
 
 
@@ -166,7 +167,7 @@ def _complete(result: ScenarioResult, split: Split, pictures: int) -> ScenarioRe
     return result.model_copy(update={"findings": diagnose_scenario(result, pictures)})
 
 
-def _profile(job: Job, localizer: Localizer, tasks: Tasks) -> tuple[Split, Work]:
+def _profile(job: Job, localizer: Localizer | Segmenter, tasks: Tasks) -> tuple[Split, Work]:
     """How a call of the network divides, and the operations of one picture."""
     path = job.target.path
     if path.suffix.lower() != ".onnx":
@@ -183,6 +184,8 @@ def _profile(job: Job, localizer: Localizer, tasks: Tasks) -> tuple[Split, Work]
         work = Work(gigaflop=count_operations(profile_nodes(path, [single], options=counting_options())) / 1e9)
     except Exception as error:  # ONNX Runtime's errors have no common class
         work = Work(reason=f"its operations could not be counted ({str(error).strip().splitlines()[0][:160]})")
+    if isinstance(localizer, Segmenter):
+        return Split(reason="a segmentation network has no activation map and no PaS"), work
     if not localizer.backend.name.startswith("onnxruntime"):
         return Split(reason=f"{localizer.backend.name} gives no profile of its nodes"), work
     from lidcam_rt.backends.onnxruntime import session_options

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lidcam_bench.latency.facts import Fact
-from lidcam_cli.loading import load_localizer
 from lidcam_rt.errors import InputError, MissingExtraError
+from lidcam_rt.loading import load
 from lidcam_rt.localizer import Localizer
+from lidcam_rt.segmentation import Segmenter
 
 __all__ = ["PYTORCH", "Target", "open_target"]
 
@@ -70,8 +71,8 @@ def _runner(path: Path) -> EntryPoint | None:
     return next((entry for entry in entry_points(group="lidcam.runners") if entry.name == kind), None)
 
 
-def open_target(target: Target) -> Localizer:
-    """Open a target.
+def open_target(target: Target) -> Localizer | Segmenter:
+    """Open a target: a classifier, or a segmentation network.
 
     Raises:
         InputError: engine, precision or threads do not go with the file.
@@ -84,7 +85,7 @@ def open_target(target: Target) -> Localizer:
                 f"{target.path.name}: {target.engine} runs checkpoints; give the artifact's checkpoint folder as a "
                 "target besides"
             )
-        return load_localizer(
+        return load(
             target.path,
             backend=target.engine,
             device=target.device,

@@ -10,6 +10,7 @@ from lidcam_bench.latency.target import Scope, Target
 from lidcam_rt.crf import Refine
 from lidcam_rt.localizer import Localizer
 from lidcam_rt.pipeline import Pipeline
+from lidcam_rt.segmentation import SEGMENT_OUTPUTS, Segmenter
 from lidcam_rt.segmenter import CamSegmenter, SegmentOptions
 
 __all__ = ["SCOPES", "Tasks"]
@@ -35,7 +36,7 @@ class Tasks:
         scope: what a query covers.
     """
 
-    localizer: Localizer
+    localizer: Localizer | Segmenter
     target: Target
     pictures: Sequence[bytes]
     scope: Scope
@@ -47,13 +48,13 @@ class Tasks:
     def concurrent(self) -> tuple[Task, int]:
         """For several threads at once, and how many."""
         pipeline, threads = self.localizer.pipeline.for_streams()
-        if self.target.pipeline == "track1" and self.scope == "end-to-end":
-            return self.task(), threads  # a CamSegmenter owns its Localizer
+        if self._gives_label_maps and self.scope == "end-to-end":
+            return self.task(), threads  # a segmenter of either kind has its own pipeline
         return self._task(pipeline), threads
 
     def stream(self) -> Callable[[Sequence[int]], Iterable[object]] | None:
-        """All pictures through `Localizer.stream`; None where nothing streams."""
-        if self.scope != "end-to-end" or self.target.pipeline != "track3":
+        """All pictures through `stream` of a Localizer or Segmenter; None where nothing streams."""
+        if self.scope != "end-to-end" or (self._gives_label_maps and not isinstance(self.localizer, Segmenter)):
             return None
 
         def run(places: Sequence[int]) -> Iterable[object]:
@@ -64,13 +65,21 @@ class Tasks:
 
         return run
 
+    @property
+    def _gives_label_maps(self) -> bool:
+        return self.target.pipeline == "track1" or isinstance(self.localizer, Segmenter)
+
     def _task(self, pipeline: Pipeline) -> Task:
-        refine = Refine.of(self.target.refine)
+        opened, refine = self.localizer, Refine.of(self.target.refine)
         if self.scope == "inference":
             prepared = [pipeline.prepare(picture, keep_image=False) for picture in self.pictures]
+            if isinstance(opened, Segmenter):
+                return lambda places: pipeline.run([prepared[i] for i in places], outputs=SEGMENT_OUTPUTS)
             return lambda places: pipeline.run([prepared[i] for i in places])
+        if isinstance(opened, Segmenter):
+            return lambda places: opened.batch([self.pictures[i] for i in places], keep_image=False, refine=refine)
         if self.target.pipeline == "track1":
-            segmenter = CamSegmenter(self.localizer, SegmentOptions(refine=self.target.refine))
+            segmenter = CamSegmenter(opened, SegmentOptions(refine=self.target.refine))
             return lambda places: [segmenter(self.pictures[i], keep_image=False) for i in places]
         wanted = pipeline.wanted()
 

@@ -181,7 +181,7 @@ def _patch(colour: str, label: str, hatch: str | None = None) -> Any:
 
 def _throughput(runs: Sequence[Run], labels: Mapping[str, str], colours: Mapping[str, str]) -> str | None:
     figure, axes = _figure(4.0)
-    count = 0
+    count = latencies = 0
     for run in runs:
         colour = colours[run.variant.key]
         points = sorted(
@@ -191,6 +191,7 @@ def _throughput(runs: Sequence[Run], labels: Mapping[str, str], colours: Mapping
         )
         offline = run.scenario("offline")
         count += len(points) + (offline is not None)
+        latencies += len(points)
         servers = [point for point in points if point[2] == "server"]
         axes.plot([p[0] for p in servers], [p[1] for p in servers], color=colour, lw=1, alpha=0.6)
         for x, y, scenario, valid in points:
@@ -198,7 +199,7 @@ def _throughput(runs: Sequence[Run], labels: Mapping[str, str], colours: Mapping
             axes.plot([x], [y], marker, color=colour, ms=7, mfc=colour if valid else "white")
         if offline is not None:
             axes.axvline(offline.images_per_second, color=colour, lw=1, ls="--", alpha=0.7)
-    if count < 2:
+    if count < 2 or not latencies:
         return None
     axes.set(xlabel="pictures per second", ylabel="p99 latency, ms", yscale="log")
     axes.set_xlim(left=0)

@@ -159,6 +159,16 @@ def test_warnings_come_first_and_once(tmp_path):
     ]
 
 
+def test_throughput_alone_is_reported(tmp_path):
+    """Two targets in the offline scenario: no latency is there to be drawn."""
+    runs = [
+        run.model_copy(update={"scenarios": tuple(e for e in run.scenarios if e.scenario == "offline")})
+        for run in several(tmp_path)[0].runs[:2]
+    ]
+    _, page = write_bench_reports(tmp_path, made.results(*runs))
+    assert "p99 latency (log scale)" not in page.read_text(encoding="utf-8")
+
+
 def test_what_is_not_known_says_why():
     run = made.run(made.samples(n=50), memory=None, cold_start=None, warm_up_ms=(), work=Work(reason="an engine"),
                    split=Split(reason="no profile"), accuracy=Accuracy(reason="there are no labels"))  # fmt: skip
