@@ -21,8 +21,10 @@ def folder(tmp_path, model):
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="no curl")
 def test_the_commands(folder):
-    (block,) = (block for block in snippets.blocks("docs/serving.md") if block.language == "sh")
-    block.run(folder)
+    for block in snippets.blocks("docs/serving.md"):
+        if block.language == "sh":
+            block.run(folder)
+    assert (folder / "repository" / "model" / "config.pbtxt").exists()
     assert json.loads((folder / "result.json").read_text())["class_name"] == "red"
     assert "unrefined" in json.loads((folder / "refined.json").read_text())
     assert Image.open(io.BytesIO((folder / "overlay.png").read_bytes())).size == (160, 96)
