@@ -193,6 +193,21 @@ def test_of_two_builders_one_builds(resnet10, tmp_path, cache, killed):
     assert not entry.fault and file_sha256(entry.path) == entry.spec.engine_sha256
 
 
+def test_clear_removes_what_a_killed_builder_left_and_nothing_that_is_being_written(cache):
+    cache.open()
+    left, written = (cache.folder / f".{digit * 64}.engine{end}.part" for digit, end in (("a", ""), ("b", ".json")))
+    other = cache.folder / "notes.txt"
+    for path in (left, written, other):
+        path.write_text("x")
+    with locked(cache.lock("b" * 64)):
+        assert cache.clear() == ([], [])
+        assert {path.name for path in cache.folder.iterdir()} == {
+            written.name, other.name, cache.lock("b" * 64).name
+        }  # fmt: skip
+    cache.clear()
+    assert [path.name for path in cache.folder.iterdir()] == [other.name]
+
+
 def test_a_cache_of_another_user_is_refused(resnet10, cache, trt, monkeypatch):
     build_engine(resnet10, options=OPTIONS, cache=cache, trt=trt)
     assert cache.folder.stat().st_mode & 0o777 == 0o700

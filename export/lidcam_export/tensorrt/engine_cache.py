@@ -22,6 +22,8 @@ from lidcam_rt.files import locked, make_folder
 
 __all__ = ["CachedEngine", "EngineCache"]
 
+#: Of an engine or sidecar, and hidden while it is written.
+_PART = re.compile(rf"\.([0-9a-f]{{64}}){re.escape(ENGINE_SUFFIX)}(?:\.json)?\.part")
 _NAME = re.compile(rf"([0-9a-f]{{64}}){re.escape(ENGINE_SUFFIX)}(?:\.json)?")
 _SHORTEST = 4  # digits of a key that name an engine
 
@@ -150,7 +152,7 @@ class EngineCache:
         """Remove engines.
 
         Args:
-            keys: beginnings of keys, four digits or more; none: all engines.
+            keys: beginnings of keys, four digits or more; none: all engines, and what killed builders left
 
         Returns:
             What was removed, and the keys of those that are being built or removed elsewhere, which stay.
@@ -174,7 +176,15 @@ class EngineCache:
                 for path in (sidecar_path(entry.path), entry.path):  # an engine without a sidecar is never loaded
                     _remove(path)
                 removed.append(entry)
+        if not keys and self.folder.is_dir():
+            self._remove_parts()
         return removed, busy
+
+    def _remove_parts(self) -> None:
+        for path in list(self.folder.iterdir()):
+            if (match := _PART.fullmatch(path.name)) is not None:
+                with contextlib.suppress(OutputError), locked(self.lock(match[1])):  # else it is being written
+                    _remove(path)
 
 
 def _one(entries: Sequence[CachedEngine], key: str) -> CachedEngine:
