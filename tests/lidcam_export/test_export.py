@@ -19,6 +19,8 @@ from lidcam_export.graph.padding import SamePadConv2d
 from lidcam_export.options import ExportOptions
 from lidcam_export.sources.network import Request
 from lidcam_export.sources.source import load_source
+from lidcam_training.checkpoint import CheckpointMeta, save_checkpoint
+from lidcam_training.models import ClassifierSpec, build_classifier
 from skimage import data
 
 import lidcam_rt
@@ -69,6 +71,26 @@ def test_the_lite0_graph_equals_pytorch_in_every_batch_and_size(lite0, shape):
     want = pas_reference(got[2], shape[1:])
     assert got[1][0, 0] == 7
     assert (got[4].astype(bool) != want.mask).mean() <= 1e-3 and np.abs(got[3].astype(int) - want.map).max() <= 1
+
+
+def test_the_scale_of_the_logits_is_in_the_artifact(tmp_path):
+    torch.manual_seed(0)
+    spec = ClassifierSpec("lidcam_seresnet_small", 4, logit_scale=0.3)
+    model = build_classifier(spec).eval()
+    torch.nn.init.normal_(model.head.bias)
+    save_checkpoint(model, CheckpointMeta(spec, ("a", "b", "c", "d"), (64, 64)), tmp_path / "c")
+    manifest, _ = export_artifact(str(tmp_path / "c"), tmp_path / "m.onnx", ExportOptions())
+    image = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
+    logits, cam = ort.InferenceSession(tmp_path / "m.onnx").run(
+        ["logits", "cam"], {"image": image, "labels": np.full((2, 1), 2, np.int64)}
+    )
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (manifest.input.mean, manifest.input.std))
+    pixels = (torch.from_numpy(image).permute(0, 3, 1, 2).float() - mean) / std
+    with torch.no_grad():
+        features = model.forward_features(pixels)
+        np.testing.assert_allclose(logits, 0.3 * model.head(model.pool(features)), rtol=1e-3, atol=1e-5)
+        maps = torch.einsum("nchw,c->nhw", features, 0.3 * model.head.weight[2].clamp(min=0))
+    np.testing.assert_allclose(cam[:, 0], maps, rtol=1e-3, atol=1e-5)
 
 
 def test_lite0_knows_the_photos(lite0):

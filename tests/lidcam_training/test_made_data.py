@@ -7,6 +7,7 @@ import pytest
 from lidcam_bench.data import open_data
 from lidcam_training.data.clutter import make_clutter_fashion
 from lidcam_training.data.composite import paste
+from lidcam_training.data.crest import CREST_CLASSES, MARKS, make_crest, mark_shape
 from lidcam_training.data.sources import background_photos, fashion_mnist, installed_folder, read_idx
 from lidcam_training.data.stamps import make_stamps
 from PIL import Image
@@ -128,3 +129,51 @@ def test_plain_folders_train_with_splits_labels_and_class_names(tmp_path):
         shutil.copytree(root, tmp_path / "s" / split)
     root = tmp_path / "s"
     assert [images.name for images in opened()] == ["s/train", "s/val"]
+
+
+def test_a_crest_is_a_garment_with_its_mark_inside(tmp_path, sources):
+    made = tmp_path / "crest"
+    make_crest(made, train=60, val=4, test=4, size=64, source=sources[0], backgrounds=sources[1])
+    seen = set()
+    images = open_data(f"crest:{made}", "train")
+    assert images.class_names == CREST_CLASSES
+    for record in images:
+        picture = np.asarray(Image.open(record.image)).astype(int)
+        garment = record.truth().object_mask() == 1
+        mark = np.asarray(Image.open(made / "train" / "marks" / record.image.name)) == 255
+        assert mark.any() and not (mark & ~garment).any()
+        colours = np.unique(picture[mark], axis=0)
+        assert len(colours) == 1
+        assert abs(colours.mean() - picture[garment & ~mark].mean()) > 50  # 70 to the garment under the mark, too
+        kind = MARKS[record.labels[0] % len(MARKS)]
+        rows, columns = np.nonzero(mark.any(1))[0], np.nonzero(mark.any(0))[0]
+        side = columns[-1] - columns[0] + 1
+        expected = mark_shape(kind, side)
+        part = mark[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+        assert np.array_equal(part, expected[: len(part)]) and not expected[len(part) :].any()
+        seen.add(record.labels[0])
+    assert len(seen) > 5
+
+
+def test_crests_are_the_same_for_a_seed_and_share_no_photo(tmp_path, sources):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for index in range(10):
+        Image.fromarray(np.full((64, 64, 3), 10 * index, np.uint8)).save(photos / f"{index}.png")
+    for name in ("a", "b"):
+        make_crest(tmp_path / name, train=20, val=10, test=10, size=48, source=sources[0], backgrounds=photos)
+    files = sorted(str(p.relative_to(tmp_path / "a")) for p in (tmp_path / "a").rglob("*") if p.is_file())
+    assert len(files) == 3 * 40 + 4
+    assert filecmp.cmpfiles(tmp_path / "a", tmp_path / "b", files, shallow=False)[0] == files
+    used = {}
+    for split in ("train", "val", "test"):
+        used[split] = set()
+        for record in open_data(f"crest:{tmp_path / 'a'}", split):
+            used[split] |= set(np.unique(np.asarray(Image.open(record.image))[record.truth().object_mask() == 0]))
+    assert not used["train"] & used["test"] and not used["train"] & used["val"] and not used["val"] & used["test"]
+
+
+def test_more_crests_than_garments(tmp_path, sources):
+    with pytest.raises(DataError, match="100000 pictures were asked for, the garments are enough for"):
+        make_crest(tmp_path / "d", train=100_000, source=sources[0], backgrounds=sources[1], size=32)
+    assert not (tmp_path / "d").exists()

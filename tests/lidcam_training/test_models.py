@@ -1,3 +1,4 @@
+from dataclasses import replace
 
 import pytest
 import torch
@@ -130,3 +131,26 @@ def test_packaged_lite0_weights_classify_as_the_package_does():
     x = (torch.from_numpy(coffee.transpose(2, 0, 1).copy())[None].float() - 127) / 128
     with torch.no_grad():
         assert model(x).argmax().item() == 967  # espresso
+
+
+@pytest.mark.parametrize("head", ["linear", "conv"])
+def test_the_scale_of_the_logits_is_in_logits_weights_and_bias(head):
+    spec = ClassifierSpec(backbone="lidcam_seresnet_small", num_classes=4, head=head)
+    torch.manual_seed(0)
+    plain = build_classifier(spec).eval()
+    scaled = build_classifier(replace(spec, logit_scale=0.25)).eval()
+    torch.nn.init.normal_(plain.head.bias)
+    scaled.load_state_dict(plain.state_dict())
+    x = torch.randn(2, 3, 64, 64)
+    assert torch.allclose(scaled(x), plain(x) * 0.25, rtol=1e-6)
+    assert torch.equal(scaled.head_weight, plain.head_weight * 0.25)
+    pooled = scaled.pool(scaled.forward_features(x))
+    assert torch.allclose(pooled @ scaled.head_weight.T + scaled.head_bias, scaled(x), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "change", [{"logit_scale": 0.0}, {"logit_scale": float("nan")}, {"logit_scale": 0.5, "branches": 2}]
+)
+def test_scales_that_are_refused(change):
+    with pytest.raises(InputError, match="logit_scale"):
+        ClassifierSpec(backbone="lidcam_seresnet_small", **change)

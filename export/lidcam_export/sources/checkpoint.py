@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
 from lidcam_training.checkpoint import load_checkpoint
 
 from lidcam_export.sources.network import LoadedNetwork, Request, Settings
@@ -28,7 +27,7 @@ def load(path: str, request: Request) -> LoadedNetwork:
         raise ExportError("a checkpoint keeps the stride it was trained with: leave --stride out")
     checkpoint = load_checkpoint(Path(path))
     model, meta = checkpoint.model, checkpoint.meta
-    bias = torch.zeros(meta.classifier.num_classes) if model.head.bias is None else model.head.bias.detach()
+    weight, bias = model.head_weight.detach(), model.head_bias.detach()
     return LoadedNetwork(
         model,
         SourceSpec(name=Path(path).name, weights="model.safetensors", weights_sha256=checkpoint.weights_sha256),
@@ -45,5 +44,5 @@ def load(path: str, request: Request) -> LoadedNetwork:
             theta=meta.theta,
         ),
         class_names=tuple(meta.class_names),
-        structure=Structure(model.forward_features, model.head_weight.detach(), bias, "neck", "head"),
+        structure=Structure(model.forward_features, weight, bias, "neck", "head"),
     )

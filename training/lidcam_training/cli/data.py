@@ -21,6 +21,7 @@ class Made(StrEnum):
     """Data sets that can be made."""
 
     clutter_fashion = "clutter-fashion"
+    crest = "crest"
     stamps = "stamps"
     scenes = "scenes"
     scenes_stamps = "scenes-stamps"
@@ -28,7 +29,9 @@ class Made(StrEnum):
 
 @app.command()
 def make(
-    name: Annotated[Made, typer.Argument(metavar="NAME", help="clutter-fashion, stamps, scenes or scenes-stamps.")],
+    name: Annotated[
+        Made, typer.Argument(metavar="NAME", help="clutter-fashion, crest, stamps, scenes or scenes-stamps.")
+    ],
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="New or empty folder.")],
     seed: Annotated[int, typer.Option(metavar="SEED", help="The same seed gives the same files.")] = 0,
     train: Annotated[int | None, typer.Option(min=1, metavar="COUNT", help="Pictures for training.")] = None,
@@ -44,17 +47,20 @@ def make(
 ) -> None:
     """Make a data set from packages or your own photos.
 
-    It has image labels for training and exact masks for scores: one object per picture (clutter-fashion, stamps), or
-    one to four of several classes with label maps (scenes, scenes-stamps).
+    It has image labels for training and exact masks for scores: one object per picture (clutter-fashion,
+    stamps; crest, whose class a small mark decides), or one to four of several classes with label maps (scenes,
+    scenes-stamps).
     """
     from lidcam_cli.console import say
     from lidcam_training.data.clutter import make_clutter_fashion
+    from lidcam_training.data.crest import make_crest
     from lidcam_training.data.scenes import make_scenes, make_stamp_scenes
     from lidcam_training.data.stamps import make_stamps
 
     given = {key: value for key, value in (("train", train), ("val", val), ("test", test), ("size", size)) if value}
     makers = {
         Made.clutter_fashion: make_clutter_fashion,
+        Made.crest: make_crest,
         Made.stamps: make_stamps,
         Made.scenes: make_scenes,
         Made.scenes_stamps: make_stamp_scenes,

@@ -13,7 +13,7 @@ from scipy.ndimage import binary_fill_holes
 from lidcam_training.data.composite import Composite, paste, photo_crop, write_composites
 from lidcam_training.data.sources import background_photos, fashion_mnist, split_photos
 
-__all__ = ["FASHION_CLASSES", "make_clutter_fashion"]
+__all__ = ["FASHION_CLASSES", "make_clutter_fashion", "tinted_garment"]
 
 FASHION_CLASSES = (
     "t-shirt",
@@ -29,7 +29,7 @@ FASHION_CLASSES = (
 )
 
 
-def _garment(
+def tinted_garment(
     picture: npt.NDArray[np.uint8], size: int, rng: np.random.Generator
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
     """A garment in one random tint at `size` pixels: uint8 [s, s, 3] and its exact mask."""
@@ -52,7 +52,7 @@ def _composites(
 ) -> Iterator[Composite]:
     for picture, label in zip(garments, labels, strict=True):
         background = photo_crop(photos[int(rng.integers(len(photos)))], size, rng)
-        colour, mask = _garment(picture, int(rng.integers(size * 3 // 8, size * 11 // 16 + 1)), rng)
+        colour, mask = tinted_garment(picture, int(rng.integers(size * 3 // 8, size * 11 // 16 + 1)), rng)
         yield paste(background, colour, mask, int(label), rng)
 
 

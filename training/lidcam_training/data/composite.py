@@ -56,12 +56,15 @@ def paste(
     colour: npt.NDArray[np.uint8],
     mask: npt.NDArray[np.bool_],
     label: int,
-    rng: np.random.Generator,
+    place: np.random.Generator | tuple[int, int],
 ) -> Composite:
-    """Paste an object at a random place, wholly inside; the mask is exactly the changed region."""
+    """Paste an object at a place, or at a random one, wholly inside; the mask is exactly the changed region."""
     height, width = mask.shape
-    y = int(rng.integers(0, background.shape[0] - height + 1))
-    x = int(rng.integers(0, background.shape[1] - width + 1))
+    if isinstance(place, tuple):
+        y, x = place
+    else:
+        y = int(place.integers(0, background.shape[0] - height + 1))
+        x = int(place.integers(0, background.shape[1] - width + 1))
     image = background.copy()
     image[y : y + height, x : x + width][mask] = colour[mask]
     whole = np.zeros(background.shape[:2], bool)

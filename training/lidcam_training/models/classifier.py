@@ -68,7 +68,7 @@ class Classifier(nn.Module):
         """F [N, C, h, w] to logits [N, K], with signed weights and bias."""
         pooled: Tensor = features.mean(dim=(2, 3)) if self.pool is None else self.pool(features)
         logits: Tensor = self.head(pooled[:, :, None, None] if isinstance(self.head, nn.Conv2d) else pooled)
-        return logits.flatten(1)
+        return logits.flatten(1) * self.spec.logit_scale
 
     def forward(self, x: Tensor) -> Tensor:
         """Float [N, 3, H, W], normalised, to logits [N, K]."""
@@ -76,8 +76,14 @@ class Classifier(nn.Module):
 
     @property
     def head_weight(self) -> Tensor:
-        """The weights w [K, C] that form the maps."""
-        return self.head.weight.flatten(1)
+        """The weights w [K, C] that form the maps, with the scale of the logits in them."""
+        return self.head.weight.flatten(1) * self.spec.logit_scale
+
+    @property
+    def head_bias(self) -> Tensor:
+        """The bias b [K], with the scale of the logits in it."""
+        bias = self.head.bias
+        return torch.zeros(self.spec.num_classes) if bias is None else bias * self.spec.logit_scale
 
 
 def activation_maps(features: Tensor, weight: Tensor, labels: Tensor, *, nwc: bool) -> Tensor:

@@ -21,6 +21,8 @@ class ModelOptions:
         pooling: `gap` (mean) or `tap` (thresholded average pooling).
         tap_threshold: share of a channel's maximum, for tap.
         head: `linear` or `conv` (1x1); the same function, the names of the weights differ.
+        logit_scale: what the head's output is multiplied by: logits and maps have it, and so has the artifact. The
+            mean over the active pixels (tap) is a few times the mean over all (gap); about 0.3 makes up for it.
         stride: pixels per cell of the map, reached by removing the last stage's stride; None leaves the
             backbone's.
         conv_channels: a 3x3 convolution + ReLU of so many channels before pooling (1024 for VGG16 in the
@@ -35,6 +37,7 @@ class ModelOptions:
     pooling: Literal["gap", "tap"] = "tap"
     tap_threshold: float = 0.05
     head: Literal["linear", "conv"] = "linear"
+    logit_scale: float = 1.0
     stride: int | None = None
     conv_channels: int | None = None
     pretrained: bool = False
@@ -49,6 +52,8 @@ class ModelOptions:
             raise InputError(f"num_classes {self.num_classes}: a classifier needs at least 1 class")
         if not 0.0 <= self.tap_threshold <= 1.0:
             raise InputError(f"tap_threshold {self.tap_threshold} is a share of the channel's maximum: give 0 to 1")
+        if not 1e-3 <= self.logit_scale <= 1e3:
+            raise InputError(f"logit_scale {self.logit_scale}: give 0.001 to 1000")
         if self.stride is not None and not 1 <= self.stride <= 64:
             raise InputError(f"stride {self.stride}: give 1 to 64 pixels per cell of the map")
         if self.conv_channels is not None and not 1 <= self.conv_channels <= 16384:
@@ -77,5 +82,7 @@ class ClassifierSpec(ModelOptions):
             raise InputError(f"branches {self.branches}: a classifier has 1, or 2 for ACoL")
         if not 0 <= self.rounds <= 15:
             raise InputError(f"rounds {self.rounds}: give 0 to 15 classifiers after the first")
+        if self.logit_scale != 1.0 and (self.branches == 2 or self.rounds):
+            raise InputError(f"logit_scale {self.logit_scale} is for one classifier: leave it out with ACoL and AE")
         if not 0.0 <= self.erase <= 1.0:
             raise InputError(f"erase {self.erase} is a share of the map's maximum: give 0 to 1")
