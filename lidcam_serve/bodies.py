@@ -47,30 +47,22 @@ class Bodies:
         declared = int(length) if length and length.isascii() and length.isdigit() and len(length) < 19 else None
         if declared is not None and declared > self.limit:
             raise self._too_large()
-        # What is declared is reserved at once; a body in chunks is counted as it comes.
-        reserved = declared or 0
-        if self.held + reserved > self.total:
-            raise Busy(1)
-        self.held += reserved
         out = bytearray()
         try:
             async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
                 async for part in stream:
                     out += part
+                    self.held += len(part)  # what came, not what was declared: that costs a client nothing
                     if len(out) > self.limit:
                         raise self._too_large()
-                    if len(out) > reserved:
-                        self.held += len(out) - reserved
-                        reserved = len(out)
-                        if self.held > self.total:
-                            raise Busy(1)
+                    if self.held > self.total:
+                        raise Busy(1)
         except TimeoutError:
-            self.held -= reserved
+            self.held -= len(out)
             raise SlowBody("the body did not arrive in time") from None
         except BaseException:
-            self.held -= reserved
+            self.held -= len(out)
             raise
-        self.held -= reserved - len(out)
         return bytes(out)
 
     def release(self, size: int) -> None:

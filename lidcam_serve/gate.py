@@ -97,7 +97,8 @@ class Gate:
                 if told.status >= 500 and not isinstance(error, RequestError):
                     log_error(error, {"request_id": rid})
                 if not status and not isinstance(error, ClientGone):
-                    await body.drain(2 * self._max_body)
+                    if told.status != 408:  # that client had its time
+                        await body.drain(2 * self._max_body)
                     await _refuse(answer, told, rid)
                 status = status or told.status
             seconds = time.monotonic() - start

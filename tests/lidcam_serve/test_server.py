@@ -10,6 +10,7 @@ import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import artifacts
 import httpx
@@ -135,7 +136,7 @@ def test_a_body_that_does_not_come_is_408_and_blocks_nobody(serve, model):
     server = serve(model, "--deadline", "0.5")
     slow = [connect(server) for _ in range(50)]
     for client in slow:
-        client.sendall(b"POST /v1/localize HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nx")
+        client.sendall(b"POST /v1/localize HTTP/1.1\r\nHost: x\r\nContent-Length: 30000000\r\n\r\nx")
     assert post(server.url, png()).status_code == 200
     assert all(b" 408 " in client.recv(4096) for client in slow)
     for client in slow:
@@ -286,6 +287,22 @@ def test_a_killed_worker_is_started_again_and_metrics_are_of_all(serve, model):
     (total,) = [line for line in lines if line.startswith('lidcam_requests_total{route="/v1/localize",status="200"}')]
     assert float(total.split()[-1]) == 12
     assert server.end() == 0
+
+
+def test_workers_end_with_a_killed_supervisor(serve, model):
+    server = serve(model, "--workers", "2")
+    server.process.kill()
+
+    def alive(pid: int) -> bool:
+        try:
+            return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        except OSError:
+            return False
+
+    end = time.monotonic() + PATIENCE
+    while any(map(alive, server.pids)):
+        assert time.monotonic() < end
+        time.sleep(0.02)
 
 
 def test_several_models_and_versions(serve, model, tmp_path):
