@@ -198,7 +198,7 @@ const draw = ({ item, view, width, height, mask, box, result }) => {
   over.getContext("2d").putImageData(layer, 0, 0);
   context.drawImage(over, 0, 0);
   if ($("show-box").checked && box) {
-    const line = Math.max(2, Math.min(canvas.width, canvas.height) / 130);
+    const line = Math.max(2, Math.min(canvas.width, canvas.height) / 180);
     for (const [colour, wide] of [["#000", line + 2], ["#28e678", line]]) {
       context.strokeStyle = colour;
       context.lineWidth = wide;
