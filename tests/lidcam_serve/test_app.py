@@ -254,6 +254,49 @@ def test_a_deadline_is_504_and_what_was_waiting_is_dropped(model, monkeypatch):
         assert 'lidcam_errors_total{kind="deadline"} 6.0' in text and "lidcam_dropped_total" in text
 
 
+def test_what_a_client_left_behind_never_reaches_the_network(model, monkeypatch):
+    with hosting(model, deadline=50) as service:
+        gate = Gate(service, monkeypatch)
+        batcher = service.models.all()[0].batcher
+        app, data = build_app(service), png()
+
+        async def leave(client):
+            busy = [asyncio.create_task(client.post("/v1/localize", content=data)) for _ in range(batcher.parallel)]
+            for _ in busy:
+                await asyncio.to_thread(gate.began.acquire, timeout=60)
+            gone, sent = asyncio.Event(), []
+            messages = iter([{"type": "http.request", "body": data, "more_body": False}])
+
+            async def receive():
+                if (message := next(messages, None)) is not None:
+                    return message
+                await gone.wait()
+                return {"type": "http.disconnect"}
+
+            async def send(message):
+                sent.append(message)
+
+            scope = {
+                "type": "http", "http_version": "1.1", "method": "POST", "path": "/v1/localize", "raw_path": b"",
+                "query_string": b"", "headers": [], "scheme": "http", "server": ("x", 80), "root_path": "",
+            }  # fmt: skip
+            leaving = asyncio.create_task(app(scope, receive, send))
+            while not batcher.waiting:
+                await asyncio.sleep(0.001)
+            gone.set()
+            await leaving
+            gate.go.release(100)
+            answers = await asyncio.gather(*busy)
+            return answers, sent
+
+        answers, sent = together(service, leave)
+        assert [answer.status_code for answer in answers] == [200] * batcher.parallel and not sent
+        while batcher.waiting:
+            threading.Event().wait(0.001)
+        assert gate.runs == batcher.parallel
+        assert 'lidcam_errors_total{kind="client_gone"} 1.0' in call(service, "GET", "/metrics").text
+
+
 def test_a_token(model):
     with hosting(model, token="correct horse") as service:
         for headers in ({}, {"authorization": "Bearer wrong"}, {"authorization": "Basic correct horse"}):

@@ -177,6 +177,14 @@ def test_sigterm_loses_no_accepted_request(serve, model, localizer, workers):
     assert len(logged) == len(answers)  # what the server answered has arrived
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_ctrl_c_ends_it_as_asked(serve, model, workers):
+    server = serve(model, "--workers", workers)
+    assert post(server.url, png()).status_code == 200
+    assert server.end(signal.SIGINT) == 0
+    assert not [entry for entry in server.lines if "Traceback" in entry.get("text", "")]
+
+
 def test_reload_under_load_loses_nothing(serve, model, tmp_path):
     """The models before and after differ in theta, so that each answer tells which one made it."""
     path = tmp_path / "model.onnx"
