@@ -71,6 +71,10 @@ class Gate:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        with self._metrics.under_way.track_inprogress():
+            await self._pass(scope, receive, send)
+
+    async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
         start, status = time.monotonic(), 0
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         rid = request_id(headers.get("x-request-id"))

@@ -26,6 +26,12 @@ class Metrics:
             "lidcam_requests", "Requests by address and status.", ["route", "status"], registry=registry
         )
         self.errors = Counter("lidcam_errors", "Requests that were not answered, by kind.", ["kind"], registry=registry)
+        self.under_way = Gauge(
+            "lidcam_requests_under_way",
+            "HTTP requests that are not answered yet.",
+            multiprocess_mode="livesum",
+            registry=registry,
+        )
         self.request_seconds = Histogram(
             "lidcam_request_seconds",
             "From a request's head to its answer.",

@@ -297,6 +297,20 @@ def test_what_a_client_left_behind_never_reaches_the_network(model, monkeypatch)
         assert 'lidcam_errors_total{kind="client_gone"} 1.0' in call(service, "GET", "/metrics").text
 
 
+def test_a_model_that_a_request_holds_is_not_closed_by_a_reload(model, tmp_path):
+    path = artifacts.build(tmp_path / "m.onnx", theta=0.6)
+    with hosting(path) as service:
+        models = service.models
+        with models.lent("tiny") as old:
+            path.write_bytes(model.read_bytes())
+            assert models.reload() == {"tiny:1": "loaded"} and models.get("tiny") is not old
+            (retiring,) = models._retiring
+            retiring.join(0.3)  # it has nothing to wait for but this request
+            assert not old.batcher._closed and not old.loaded.closed
+        retiring.join(60)
+        assert old.loaded.closed
+
+
 def test_a_token(model):
     with hosting(model, token="correct horse") as service:
         for headers in ({}, {"authorization": "Bearer wrong"}, {"authorization": "Basic correct horse"}):

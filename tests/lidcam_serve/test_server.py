@@ -178,6 +178,23 @@ def test_sigterm_loses_no_accepted_request(serve, model, localizer, workers):
 
 
 @pytest.mark.parametrize("workers", [1, 2])
+def test_what_is_under_way_at_sigterm_is_answered(serve, model, localizer, workers):
+    """Six slow requests (a CRF on large pictures) that the server has, and nobody has an answer to yet."""
+    server = serve(model, "--workers", workers, "--deadline", "60")
+    data = png(size=(700, 500), box=(100, 100, 400, 300))
+    with ThreadPoolExecutor(6) as pool:
+        answers = [pool.submit(post, server.url, data, refine="psa@original") for _ in range(6)]
+        end = time.monotonic() + PATIENCE
+        while "lidcam_requests_under_way 7.0" not in httpx.get(f"{server.url}/metrics", timeout=PATIENCE).text:
+            assert time.monotonic() < end and not any(answer.done() for answer in answers)
+        assert server.end() == 0
+        assert [answer.result().status_code for answer in answers] == [200] * 6
+        assert {tuple(answer.result().json()["box"]) for answer in answers} == {
+            localizer(data, refine="psa@original").box
+        }
+
+
+@pytest.mark.parametrize("workers", [1, 2])
 def test_ctrl_c_ends_it_as_asked(serve, model, workers):
     server = serve(model, "--workers", workers)
     assert post(server.url, png()).status_code == 200
