@@ -181,7 +181,7 @@ def test_sigterm_loses_no_accepted_request(serve, model, localizer, workers):
 def test_what_is_under_way_at_sigterm_is_answered(serve, model, localizer, workers):
     """Six slow requests (a CRF on large pictures) that the server has, and nobody has an answer to yet."""
     server = serve(model, "--workers", workers, "--deadline", "60")
-    data = png(size=(700, 500), box=(100, 100, 400, 300))
+    data = png(size=(1000, 700), box=(100, 100, 600, 500))
     with ThreadPoolExecutor(6) as pool:
         answers = [pool.submit(post, server.url, data, refine="psa@original") for _ in range(6)]
         end = time.monotonic() + PATIENCE
