@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lidcam_rt.errors import DataError
-from lidcam_rt.files import LOCK_NAME
+from lidcam_rt.files import LOCK_NAME, open_file, read_file
 from lidcam_rt.image.formats import image_suffixes
 
 __all__ = ["FolderPictures", "find_pictures"]
@@ -113,7 +113,7 @@ def _look_into(place: str, found: FolderPictures, links: list[str], own: set[str
 
 def _recorded(folder: Path) -> Iterator[str]:
     """Files that `lidcam localize` wrote into this very folder."""
-    with contextlib.suppress(OSError), (folder / "results.jsonl").open("rb") as file:
+    with contextlib.suppress(OSError), open_file(folder / "results.jsonl") as file:
         for line in file:
             with contextlib.suppress(ValueError, RecursionError, AttributeError, TypeError):
                 yield from json.loads(line).get("files", {}).values()
@@ -124,6 +124,6 @@ def _was_saved(place: str, name: str) -> bool:
     for end, sidecar in _SAVED.items():
         if name.endswith(end):
             with contextlib.suppress(OSError, ValueError, RecursionError, AttributeError, TypeError):
-                about = json.loads(Path(place, name.removesuffix(end) + sidecar).read_bytes())
+                about = json.loads(read_file(Path(place, name.removesuffix(end) + sidecar)))
                 return name in (about.get("file"), *about.get("files", {}).values())
     return False

@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Any
 
 from lidcam_rt.errors import OutputError
-from lidcam_rt.files import output_folder, write_atomically
+from lidcam_rt.files import open_file, output_folder, read_file, write_atomically
 
 __all__ = ["RunFolder", "differences"]
 
@@ -65,7 +65,7 @@ class RunFolder:
     def _check_identity(self) -> None:
         path = self.folder / _RUN
         try:
-            before = json.loads(path.read_bytes())
+            before = json.loads(read_file(path))
         except FileNotFoundError:
             if (self.folder / _RECORDS).exists() or (self.folder / _RESULTS).exists():
                 raise OutputError(
@@ -89,7 +89,7 @@ class RunFolder:
     def _cut(self, complete_lines: int | None) -> int:
         """Cut the records after so many complete lines (None: after the last); how many there are now."""
         length = count = 0
-        with (self.folder / _RECORDS).open("rb") as file:
+        with open_file(self.folder / _RECORDS) as file:
             for line in file:
                 if count == complete_lines or not line.endswith(b"\n"):
                     break
@@ -100,7 +100,7 @@ class RunFolder:
 
     def records(self) -> Iterator[dict[str, Any]]:
         """The records in the order they were added, read one at a time. Damaged lines are left out."""
-        with (self.folder / _RECORDS).open("rb") as file:
+        with open_file(self.folder / _RECORDS) as file:
             for line in file:
                 with contextlib.suppress(ValueError, RecursionError):
                     record = json.loads(line)

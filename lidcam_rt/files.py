@@ -7,11 +7,14 @@ the next writer of the same file, or the next run in the same folder, removes th
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
+import io
 import os
 import re
 import secrets
 import shutil
+import stat
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -23,7 +26,9 @@ __all__ = [
     "former",
     "locked",
     "make_folder",
+    "open_file",
     "output_folder",
+    "read_file",
     "replacing",
     "safe_name",
     "write_atomically",
@@ -320,9 +325,35 @@ def make_folder(folder: Path) -> None:
         ) from None
 
 
+def open_file(path: str | os.PathLike[str]) -> io.BufferedReader:
+    """Open a file to read bytes from it.
+
+    Raises:
+        OSError: it is missing, a folder, or no file that ends: a pipe that nobody writes to, a device.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_NONBLOCK", 0))
+    mode = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(descriptor)
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
+        raise OSError(errno.EINVAL, "is no regular file", os.fspath(path))
+    return os.fdopen(descriptor, "rb")
+
+
+def read_file(path: str | os.PathLike[str]) -> bytes:
+    """The content of a file.
+
+    Raises:
+        OSError: as `open_file`.
+    """
+    with open_file(path) as file:
+        return file.read()
+
+
 def file_sha256(path: str | os.PathLike[str]) -> str:
     """SHA-256 of a file as 64 hexadecimal digits."""
-    with Path(path).open("rb") as file:
+    with open_file(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

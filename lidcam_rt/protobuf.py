@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from lidcam_rt.errors import ArtifactError
+from lidcam_rt.files import open_file
 
 __all__ = ["ModelHeader", "metadata_props", "model_header"]
 
@@ -67,10 +68,10 @@ def model_header(path: str | os.PathLike[str]) -> ModelHeader:
     """
     name = Path(path)
     try:
-        size = name.stat().st_size
-        if size == 0:
-            raise ArtifactError(f"{path}: the file is empty. Copy or export it again")
-        with name.open("rb") as file:
+        with open_file(name) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size == 0:
+                raise ArtifactError(f"{path}: the file is empty. Copy or export it again")
             return _read_model(file, size)
     except IsADirectoryError:
         raise ArtifactError(f"{path}: is a folder, an .onnx file is needed") from None

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from lidcam_rt.artifact import Manifest, first_fault, json_object
 from lidcam_rt.errors import ArtifactError, RebuildError
-from lidcam_rt.files import file_sha256
+from lidcam_rt.files import file_sha256, open_file
 
 __all__ = ["ENGINE_SUFFIX", "EngineSpec", "Profile", "TensorSpec", "check_engine", "engine_manifest", "read_sidecar",
            "sidecar_path"]  # fmt: skip
@@ -125,7 +125,7 @@ def read_sidecar(engine: str | os.PathLike[str]) -> EngineSpec:
     path = sidecar_path(engine)
     again = "build the engine again: lidcam build MODEL.onnx -o " + Path(engine).name
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             text = file.read(_MAX_SIDECAR + 1)
         if len(text) > _MAX_SIDECAR:
             raise ValueError(f"over {_MAX_SIDECAR >> 20} MiB")

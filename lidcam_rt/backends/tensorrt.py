@@ -22,6 +22,7 @@ from lidcam_rt.backends.base import Opener, StageHook, Stop, parse_device, unobs
 from lidcam_rt.backends.cuda_runtime import CudaRuntime, open_runtime
 from lidcam_rt.backends.engine_file import ENGINE_SUFFIX, EngineSpec, check_engine, read_sidecar
 from lidcam_rt.errors import BackendError, InputError, MissingExtraError, RebuildError
+from lidcam_rt.files import read_file
 
 __all__ = ["TensorRTBackend", "open_backend"]
 
@@ -213,7 +214,7 @@ class TensorRTBackend:
 def _load(trt: Any, path: Path, spec: EngineSpec) -> tuple[Any, Any, Any]:
     logger = trt.Logger(trt.Logger.WARNING)
     runtime = trt.Runtime(logger)
-    engine = runtime.deserialize_cuda_engine(path.read_bytes())
+    engine = runtime.deserialize_cuda_engine(read_file(path))
     if engine is None:
         raise RebuildError(
             f"{path}: {spec.flavour} {spec.version} refuses it (its log says why): build it again on this machine: "

@@ -18,7 +18,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from lidcam_rt.artifact import first_fault, json_object
 from lidcam_rt.errors import DataError, InputError
-from lidcam_rt.files import file_sha256, former, replacing
+from lidcam_rt.files import file_sha256, former, read_file, replacing
 from lidcam_rt.version import __version__
 from lidcam_training.models import Classifier, ClassifierSpec, build_classifier
 from lidcam_training.tensor_file import save_tensors
@@ -179,7 +179,7 @@ def _read_meta(file: Path, path: str | Path) -> tuple[CheckpointMeta, str]:
     """The values of checkpoint.json, and the SHA-256 that the weights must have."""
     mend = "Train again or take a copy"
     try:
-        record = json_object(file.read_bytes())
+        record = json_object(read_file(file))
         if (version := record.pop("format", None)) != _VERSION:
             if type(version) is int and version > _VERSION:
                 raise DataError(f"{path}: written by lidcam_rt {record.get('version')!r:.40}: pip install -U lidcam-rt")

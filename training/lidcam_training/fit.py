@@ -23,7 +23,7 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from lidcam_rt.artifact import json_object
 from lidcam_rt.errors import DataError, InputError, LidcamError, OutputError
-from lidcam_rt.files import output_folder, write_atomically
+from lidcam_rt.files import output_folder, read_file, write_atomically
 from lidcam_training.checkpoint import load_checkpoint
 from lidcam_training.data.loader import Pictures, make_loader
 from lidcam_training.module import ClassifierModule
@@ -137,7 +137,7 @@ def _read_about(path: Path) -> dict[str, Any]:
         DataError: it is damaged.
     """
     try:
-        about = json_object(path.read_bytes())
+        about = json_object(read_file(path))
         if not (isinstance(about.get("recipe"), dict) and isinstance(about.get("data_fingerprint"), str)):
             raise ValueError("without a recipe and a fingerprint of the data")
     except (OSError, ValueError) as error:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from lidcam_rt.errors import InputError
+from lidcam_rt.files import read_file
 from lidcam_training.methods import METHODS, MethodOptions
 from lidcam_training.models import ClassifierSpec, ModelOptions
 from lidcam_training.segmentation.spec import NetworkOptions
@@ -300,7 +301,7 @@ def _values(path: str | Path) -> dict[str, Any]:
             raise InputError(f"recipe {path} is not there: give a YAML file, or one of {names}")
         file = shipped
     try:
-        values = yaml.safe_load(file.read_text()) or {}
+        values = yaml.safe_load(read_file(file).decode()) or {}
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"recipe {path} is not YAML: {error}") from error
     if not isinstance(values, dict):

@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from lidcam_rt.errors import DataError
+from lidcam_rt.files import read_file
 
 __all__ = ["inside", "read_class_names", "read_json", "read_lines", "read_text"]
 
@@ -19,7 +20,7 @@ def read_text(file: Path) -> str:
         DataError: it cannot be read, or is in another encoding.
     """
     try:
-        return file.read_text(encoding="utf-8-sig")
+        return read_file(file).decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as error:
         raise DataError(f"{file} is not text in UTF-8 ({error.reason}, byte {error.start}): save it as UTF-8") from None
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path

@@ -6,6 +6,7 @@ from pathlib import Path
 from xml.etree import ElementTree  # nosec B405 - entities are refused, see read_boxes
 
 from lidcam_rt.errors import DataError
+from lidcam_rt.files import read_file
 from lidcam_rt.results import Box
 
 __all__ = ["read_boxes"]
@@ -25,7 +26,7 @@ def read_boxes(file: Path, *, first_pixel: int) -> list[tuple[str, Box]]:
         DataError: not XML, or an object without a name or a box.
     """
     try:
-        content = file.read_bytes()
+        content = read_file(file)
         if b"<!ENTITY" in content:  # expat's own limit stays for those that other encodings hide
             raise ValueError("it declares entities, which annotations do not need")
         root = ElementTree.fromstring(content)  # nosec B314 - as above

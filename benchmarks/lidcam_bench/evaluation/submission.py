@@ -17,7 +17,7 @@ from PIL import Image
 from lidcam_rt.crf import CrfOptions, Refine
 from lidcam_rt.drawing import encode
 from lidcam_rt.errors import DataError, InputError
-from lidcam_rt.files import replacing
+from lidcam_rt.files import open_file, replacing
 from lidcam_rt.image import upright_size
 from lidcam_rt.localizer import Localizer
 from lidcam_rt.results import Failure
@@ -114,6 +114,7 @@ def check_submission(path: Path, images: Sequence[Path], *, track: int, classes:
     wanted = _by_stem(images)
     faults: list[str] = []
     try:
+        open_file(path).close()  # a pipe or a device is none
         archive = zipfile.ZipFile(path)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file. Write it with --model, or check the path") from None

@@ -26,7 +26,7 @@ from lidcam_bench.latency.facts import (
 )
 from lidcam_bench.latency.statistics import Samples, Summary
 from lidcam_rt.errors import InputError
-from lidcam_rt.files import make_folder, write_atomically
+from lidcam_rt.files import make_folder, read_file, write_atomically
 
 __all__ = ["SCHEMA_VERSION", "Results", "Run", "Scenario", "ScenarioResult", "Stage", "Variant", "load_results",
            "load_samples", "save_results", "save_samples"]  # fmt: skip
@@ -213,7 +213,7 @@ def load_results(path: Path) -> Results:
         InputError: it is missing, of a newer schema, or not of `lidcam bench`.
     """
     try:
-        raw = json.loads(path.read_bytes())
+        raw = json.loads(read_file(path))
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error}). Check the path") from None
     except (ValueError, RecursionError):

@@ -48,7 +48,7 @@ def _scored(
     from lidcam_cli.loading import load_localizer
     from lidcam_export.ablation.stages import AblationRow, ablate_artifacts, blob_row, run_maps
     from lidcam_rt.artifact import json_object
-    from lidcam_rt.files import write_atomically
+    from lidcam_rt.files import read_file, write_atomically
 
     identity = {
         "version": lidcam_rt.__version__,
@@ -60,7 +60,7 @@ def _scored(
     }
     file = output / "rows" / f"{checkpoint.weights_sha256[:12]}.json"
     try:
-        earlier = json_object(file.read_bytes())
+        earlier = json_object(read_file(file))
         if earlier.get("identity") == identity:
             for row in (earlier["blob"], *earlier["rows"]):
                 AblationRow(**row)

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from lidcam_rt.errors import DataError
+from lidcam_rt.files import read_file
 
 __all__ = ["background_photos", "fashion_mnist", "installed_folder", "read_idx", "split_photos"]
 
@@ -62,7 +63,7 @@ def read_idx(path: Path) -> npt.NDArray[np.uint8]:
         DataError: missing or damaged.
     """
     try:
-        raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        raw = gzip.decompress(read_file(path)) if path.suffix == ".gz" else read_file(path)
     except (OSError, EOFError) as error:
         raise DataError(f"{path} cannot be read: {error}") from error
     if len(raw) < 4 or raw[:3] != b"\x00\x00\x08":

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lidcam_rt.errors import DataError
-from lidcam_rt.files import file_sha256, former, replacing
+from lidcam_rt.files import file_sha256, former, read_file, replacing
 from lidcam_rt.version import __version__
 from lidcam_training.segmentation.network import SegmentationNetwork, build_network
 from lidcam_training.segmentation.spec import NetworkSpec
@@ -86,7 +86,7 @@ def save_segmentation(network: SegmentationNetwork, meta: SegmentationMeta, fold
 def is_segmentation(path: Path) -> bool:
     """Whether a folder is the checkpoint of a segmentation network."""
     try:
-        record = json.loads((_place(path) / "checkpoint.json").read_text())
+        record = json.loads(read_file(_place(path) / "checkpoint.json"))
     except (OSError, ValueError):
         return False
     return isinstance(record, dict) and record.get("task") == _TASK
@@ -111,7 +111,7 @@ def load_segmentation(path: Path) -> SegmentationCheckpoint:
             "model.safetensors, as `lidcam train` writes it (RUN/checkpoint)"
         )
     try:
-        record = json.loads((folder / "checkpoint.json").read_text())
+        record = json.loads(read_file(folder / "checkpoint.json"))
         if record.pop("format") > 1:
             raise DataError(f"{path}: written by lidcam_rt {record.get('version')}: pip install -U lidcam-rt")
         digest = record.pop("weights_sha256")
