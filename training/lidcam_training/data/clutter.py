@@ -11,7 +11,7 @@ from PIL import Image
 from scipy.ndimage import binary_fill_holes
 
 from lidcam_training.data.composite import Composite, paste, photo_crop, write_composites
-from lidcam_training.data.sources import background_photos, fashion_mnist, split_photos
+from lidcam_training.data.sources import background_photos, fashion_split, split_photos
 
 __all__ = ["FASHION_CLASSES", "make_clutter_fashion", "tinted_garment"]
 
@@ -83,9 +83,7 @@ def make_clutter_fashion(
     splits = {}
     for number, (split, count) in enumerate({"train": train, "val": val, "test": test}.items()):
         rng = np.random.default_rng((seed, number))
-        garments, labels = fashion_mnist("train" if split == "train" else "test", source)
-        half = len(labels) // 2
-        part = {"train": (0, len(labels)), "val": (0, half), "test": (half, len(labels))}[split]
-        chosen = part[0] + rng.permutation(part[1] - part[0])[:count]
+        garments, labels = fashion_split(split, source)
+        chosen = rng.permutation(len(labels))[:count]
         splits[split] = _composites(garments[chosen], labels[chosen], places[split], rng, size)
     write_composites(folder, "clutter-fashion", FASHION_CLASSES, seed, splits)

@@ -13,7 +13,7 @@ from PIL import Image
 from lidcam_rt.errors import DataError
 from lidcam_training.data.clutter import FASHION_CLASSES, tinted_garment
 from lidcam_training.data.composite import paste, photo_crop, write_set
-from lidcam_training.data.sources import background_photos, fashion_mnist, split_photos
+from lidcam_training.data.sources import background_photos, fashion_split, split_photos
 
 __all__ = ["CREST_CLASSES", "MARKS", "make_crest", "mark_shape"]
 
@@ -131,11 +131,8 @@ def make_crest(
     splits = {}
     for number, (split, count) in enumerate({"train": train, "val": val, "test": test}.items()):
         rng = np.random.default_rng((seed, number))
-        garments, labels = fashion_mnist("train" if split == "train" else "test", source)
-        half = len(labels) // 2
-        part = {"train": (0, len(labels)), "val": (0, half), "test": (half, len(labels))}[split]
-        usable = part[0] + np.flatnonzero(np.isin(labels[slice(*part)], wanted))
-        chosen = rng.permutation(usable)
+        garments, labels = fashion_split(split, source)
+        chosen = rng.permutation(np.flatnonzero(np.isin(labels, wanted)))
         groups = np.array([wanted.index(int(label)) for label in labels[chosen]], np.intp)
         splits[split] = _crests(garments[chosen], groups, places[split], count, rng, size)
 

@@ -14,7 +14,7 @@ from scipy.ndimage import binary_dilation, binary_fill_holes
 from lidcam_training.data.clutter import FASHION_CLASSES
 from lidcam_training.data.composite import photo_crop, write_set
 from lidcam_training.data.label_png import label_png
-from lidcam_training.data.sources import background_photos, fashion_mnist, installed_folder, split_photos
+from lidcam_training.data.sources import background_photos, fashion_split, installed_folder, split_photos
 from lidcam_training.data.stamps import STAMP_CLASSES, cut_out, stamp_files
 
 __all__ = ["Scene", "compose_scene", "make_scenes", "make_stamp_scenes"]
@@ -190,10 +190,8 @@ def make_scenes(
     photos = split_photos(background_photos(backgrounds))
     splits = {}
     for number, (split, count) in enumerate({"train": train, "val": val, "test": test}.items()):
-        pictures, labels = fashion_mnist("train" if split == "train" else "test", source)
-        half = len(labels) // 2
-        part = {"train": slice(None), "val": slice(half), "test": slice(half, None)}[split]
-        splits[split] = _scenes(_garments(pictures[part], labels[part]), photos[split], count, (seed, number), size)
+        garments = _garments(*fashion_split(split, source))
+        splits[split] = _scenes(garments, photos[split], count, (seed, number), size)
     _write(folder, "scenes", FASHION_CLASSES, seed, splits)
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 from lidcam_rt.errors import DataError
 from lidcam_rt.files import read_file
 
-__all__ = ["background_photos", "fashion_mnist", "installed_folder", "read_idx", "split_photos"]
+__all__ = ["background_photos", "fashion_mnist", "fashion_split", "installed_folder", "read_idx", "split_photos"]
 
 #: photographs among scikit-image's files (the rest are drawings, microscopy or grey)
 _PHOTOS = (
@@ -112,6 +112,21 @@ def fashion_mnist(
             )
         arrays.append(read_idx(found[0]))
     return arrays[0], arrays[1]
+
+
+def fashion_split(
+    split: str, source: Path | None = None
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+    """Garments of a split that share none: the 60,000 for training (`train`), the halves of the others (`val`, `test`).
+
+    Args:
+        split: train, val or test.
+        source: as for `fashion_mnist`, which says what is returned.
+    """
+    garments, labels = fashion_mnist("train" if split == "train" else "test", source)
+    half = len(labels) // 2
+    part = {"train": slice(None), "val": slice(half), "test": slice(half, None)}[split]
+    return garments[part], labels[part]
 
 
 def background_photos(folder: Path | None = None, limit: int = 640) -> list[npt.NDArray[np.uint8]]:
