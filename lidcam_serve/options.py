@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from lidcam_rt.errors import InputError
+from lidcam_rt.files import read_file
 from lidcam_rt.image import MAX_PIXELS
 
 __all__ = ["ModelSpec", "ServeOptions", "read_token", "specs"]
@@ -125,7 +126,7 @@ def read_token(path: str | os.PathLike[str] | None) -> str | None:
     if path is None:
         return os.environ.get("LIDCAM_TOKEN") or None
     try:
-        token = Path(path).read_text(encoding="ascii").strip()
+        token = read_file(path).decode("ascii").strip()
     except (OSError, ValueError) as error:
         raise InputError(
             f"{path}: no token can be read ({error}). Give a file with the token as its only line"

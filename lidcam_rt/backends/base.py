@@ -16,8 +16,10 @@ import numpy.typing as npt
 from lidcam_rt.artifact import Manifest
 from lidcam_rt.errors import InputError
 
-__all__ = ["Backend", "Opener", "StageHook", "Stop", "check_threads", "engine_text", "parse_device", "unobserved",
-           "usable_cores"]  # fmt: skip
+__all__ = ["MAX_THREADS", "Backend", "Opener", "StageHook", "Stop", "check_threads", "engine_text", "parse_device",
+           "unobserved", "usable_cores"]  # fmt: skip
+
+MAX_THREADS = 1024  # more is a slip, and may take a machine down
 
 _NOTHING = nullcontext()
 
@@ -149,8 +151,8 @@ def engine_text(backend: Backend) -> str:
 
 def check_threads(threads: int) -> None:
     """Raise InputError unless it is a number of threads; 0 leaves it to the engine."""
-    if isinstance(threads, bool) or not isinstance(threads, int) or not 0 <= threads <= 1024:
-        raise InputError(f"threads must be 0 (automatic) to 1024, got {threads!r}")
+    if isinstance(threads, bool) or not isinstance(threads, int) or not 0 <= threads <= MAX_THREADS:
+        raise InputError(f"threads must be 0 (automatic) to {MAX_THREADS}, got {threads!r}")
 
 
 def usable_cores() -> int:

@@ -189,3 +189,9 @@ def test_torchrun_with_two_processes_is_one_run(tmp_path, clutter):
     with pytest.raises(InputError, match="torchrun started 3 processes"), pytest.MonkeyPatch.context() as patch:
         patch.setenv("WORLD_SIZE", "3")
         fit(fast(clutter), tmp_path / "s", progress=False)
+
+
+@pytest.mark.parametrize("workers", [-1, 99_999])
+def test_more_processes_than_a_machine_takes(workers):
+    with pytest.raises(InputError, match=r"data\.workers is .*: give 0 to 256 processes"):
+        read_recipe("clutter_fashion", [f"data.workers={workers}"])

@@ -183,6 +183,8 @@ class BaseRecipe:
         for key, value in positive.items():
             if value < 1:
                 raise InputError(f"recipe: {key} is {value}: it must be at least 1")
+        if not 0 <= self.data.workers <= 256:
+            raise InputError(f"recipe: data.workers is {self.data.workers}: give 0 to 256 processes")
         if self.data.crop is not None and not 1 <= self.data.crop <= self.data.size:
             raise InputError(f"recipe: data.crop {self.data.crop} must be 1 to data.size ({self.data.size})")
         if self.save_steps < 0:

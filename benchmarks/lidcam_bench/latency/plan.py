@@ -15,6 +15,7 @@ from lidcam_bench.latency.loadgen import MIN_QUERIES
 from lidcam_bench.latency.results import Scenario
 from lidcam_bench.latency.target import PYTORCH, PipelineName, Scope, Target
 from lidcam_rt.backends import BACKENDS
+from lidcam_rt.backends.base import MAX_THREADS
 from lidcam_rt.crf import Refine
 from lidcam_rt.errors import InputError
 
@@ -82,13 +83,14 @@ class BenchOptions:
         for name, values, choices in known:
             if not values or any(value not in choices for value in values):
                 raise InputError(f"{name} must be of {', '.join(choices)}, got {', '.join(values) or 'nothing'}")
-        for name, numbers, low in (
-            ("batch", self.batches, 1),
-            ("threads", self.threads, 0),
-            ("cold starts", (self.cold_starts,), 0),
+        for name, numbers, low, high in (
+            ("batch", self.batches, 1, 4096),
+            ("threads", self.threads, 0, MAX_THREADS),
+            ("cold starts", (self.cold_starts,), 0, 1000),
         ):
-            if not numbers or any(number < low for number in numbers):
-                raise InputError(f"{name} must be at least {low}, got {', '.join(map(str, numbers)) or 'nothing'}")
+            if not numbers or any(not low <= number <= high for number in numbers):
+                given = ", ".join(map(str, numbers)) or "nothing"
+                raise InputError(f"{name} must be {low} to {high}, got {given}")
         for name, durations in (
             ("duration", (self.seconds,)),
             ("longest duration", (self.max_seconds,)),
