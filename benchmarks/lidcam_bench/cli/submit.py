@@ -23,7 +23,10 @@ def submit(
     track: Annotated[int, typer.Option(metavar="3|1", help="3: 8-bit maps. 1: 8-bit class indices.")] = 3,
     classes: Annotated[
         int | None,
-        typer.Option(metavar="COUNT", help="Track 1: classes with the background. [default: the model's, or 201]"),
+        typer.Option(
+            min=2, max=256, metavar="COUNT",
+            help="Track 1: classes with the background. [default: the model's, or 201]",
+        ),
     ] = None,
     score: Score = 0.5,
     background: Background = "mask",
@@ -67,8 +70,8 @@ def submit(
                 batch_size=batch_size,
                 progress=lambda done, total: bar.update(task, completed=done, total=total),
             )
-            classes = classes or len(localizer.class_names) + 1
-    faults = check_submission(output, files, track=track, classes=classes or 201)
+            classes = min(len(localizer.class_names) + 1, 256) if classes is None else classes
+    faults = check_submission(output, files, track=track, classes=201 if classes is None else classes)
     if faults:
         shown = "\n".join(f"  {fault}" for fault in faults[:_SHOWN])
         more = f"\n  and {len(faults) - _SHOWN} more" if len(faults) > _SHOWN else ""

@@ -105,12 +105,14 @@ def check_submission(path: Path, images: Sequence[Path], *, track: int, classes:
         path: the .zip.
         images: the pictures it is for.
         track: 1 or 3.
-        classes: number of Track 1 classes with the background.
+        classes: number of Track 1 classes with the background, 2 to 256.
 
     Raises:
-        InputError: another track, no picture, or not a zip file.
+        InputError: another track or number of classes, no picture, or not a zip file.
     """
     _check_track(track)
+    if not 2 <= classes <= 256:
+        raise InputError(f"classes must be 2 to 256, the background among them, got {classes}")
     wanted = _by_stem(images)
     faults: list[str] = []
     try:

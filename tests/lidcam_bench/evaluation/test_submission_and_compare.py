@@ -265,6 +265,12 @@ def test_exit_status_and_messages(model, folder, tmp_path):
     assert wrong.returncode == 2 and "class index" in wrong.stderr
 
 
+@pytest.mark.parametrize("classes", [-5, 0, 1, 257])
+def test_numbers_of_classes_that_no_label_map_has(tmp_path, classes):
+    with pytest.raises(InputError, match=f"classes must be 2 to 256, the background among them, got {classes}"):
+        check_submission(tmp_path / "s.zip", [tmp_path / "a.png"], track=1, classes=classes)
+
+
 def test_a_checkpoint_without_torch_says_what_to_install(model, folder, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)  # as where it is not installed
     monkeypatch.delitem(sys.modules, "lidcam_export.torch_runner", raising=False)
