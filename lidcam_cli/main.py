@@ -43,7 +43,7 @@ def main(argv: list[str] | None = None) -> None:
             sys.stdout.flush()
     except OSError as error:
         status = status_of(error)
-    if status == 130 or _call_left_running():
+    if argv is None and (status == 130 or _call_left_running()):  # the process is the command's own
         _exit_at_once(status)
     sys.exit(status)
 

@@ -137,6 +137,19 @@ def test_interrupted_twice_while_a_thread_is_in_a_kernel(folder):
     assert done.stderr.startswith("error interrupted") and len(done.stderr.splitlines()) == 1
 
 
+def test_a_program_that_calls_the_command_goes_on(tmp_path):
+    """Only where the process is the command's own does it end at once."""
+    code = (
+        "from lidcam_cli import main as command\n"
+        "def interrupt(arguments): raise KeyboardInterrupt\n"
+        "command._check_address_space = interrupt\n"
+        "try: command.main(['doctor'])\n"
+        "except SystemExit as end: print('goes on after', end.code)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0 and done.stdout == "goes on after 130\n"
+
+
 @pytest.mark.parametrize("megabytes", [50, 150, 400, 700, 1100, 1500])
 def test_little_address_space(folder, megabytes):
     limited = f"ulimit -v {megabytes * 1024}; {LIDCAM} localize model.onnx red.png -o out --device cpu"
