@@ -33,6 +33,7 @@ class _Worker:
     process: subprocess.Popen[bytes] | None = None
     started: float = 0.0
     ready: threading.Event = field(default_factory=threading.Event)
+    told: bool = False  # to end
 
 
 def supervise(options: ServeOptions, http: socket.socket) -> None:
@@ -59,7 +60,7 @@ def supervise(options: ServeOptions, http: socket.socket) -> None:
             _watch(workers, options, http, grpc_port, environment, ending)
         finally:
             http.close()  # nobody would accept what still comes
-            _send(workers, signal.SIGTERM)
+            _send([worker for worker in workers if not worker.told], signal.SIGTERM)  # a second one would cut it short
             _wait(workers, options.deadline + _GRACE)
             for number, handler in before.items():
                 signal.signal(number, handler)
@@ -92,7 +93,7 @@ def _start(
         start_new_session=True,  # Ctrl-C comes through the supervisor alone
     )
     worker.started = time.monotonic()
-    worker.ready = threading.Event()
+    worker.ready, worker.told = threading.Event(), False
     assert worker.process.stdin is not None
     try:
         worker.process.stdin.write(options.to_json().encode() + b"\n")
@@ -146,6 +147,7 @@ def _send(workers: list[_Worker], number: int) -> None:
             and worker.process.poll() is None
             and (worker.ready.is_set() or number != signal.SIGHUP)
         ):
+            worker.told |= number == signal.SIGTERM
             worker.process.send_signal(number)
 
 

@@ -371,3 +371,10 @@ def test_what_cannot_be_served_is_said_at_once(tmp_path, model):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         code, text = status(str(model), "--port", str(taken.getsockname()[1]))
     assert code == 6 and "cannot listen" in text
+
+
+def test_a_worker_is_told_to_end_once(serve, model):
+    """A second SIGTERM means to end at once, and loses what is under way."""
+    server = serve(model, "--workers", 2)
+    assert server.end() == 0
+    assert [entry.get("event") for entry in server.lines].count("draining") == 2
