@@ -20,6 +20,7 @@ import numpy.typing as npt
 from lidcam_rt.artifact import Manifest
 from lidcam_rt.backends.base import Opener, StageHook, Stop, check_threads, unobserved, usable_cores
 from lidcam_rt.backends.outputs import OutputCheck
+from lidcam_rt.backends.signal_stack import keep_signal_stack
 from lidcam_rt.errors import ArtifactError, BackendError, InputError, MissingExtraError
 from lidcam_rt.pas import pas
 
@@ -59,7 +60,8 @@ class OpenVinoBackend:
         }
         try:
             core = ov.Core()
-            self._compiled = core.compile_model(model, "CPU", options)
+            with keep_signal_stack():
+                self._compiled = core.compile_model(model, "CPU", options)
             abilities = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
             hint = self._compiled.get_property("INFERENCE_PRECISION_HINT")
         except Exception as error:
@@ -98,8 +100,8 @@ class OpenVinoBackend:
         with self._lock:
             request = self._idle.pop() if self._idle else None
         try:
-            request = request or compiled.create_infer_request()
-            with self._stage("graph"):
+            with self._stage("graph"), keep_signal_stack():
+                request = request or compiled.create_infer_request()
                 request.infer(feed, share_inputs=True)
             needed = {*outputs, "cam"} - set(_PAS) if set(outputs) & set(_PAS) else set(outputs)
             values = {name: np.array(request.get_tensor(name).data) for name in needed}
@@ -131,8 +133,9 @@ class OpenVinoBackend:
 
     def close(self) -> None:
         """Free the network."""
-        self._compiled = self._model = self._streams = None
-        self._idle = []
+        with keep_signal_stack():
+            self._compiled = self._model = self._streams = None
+            self._idle = []
 
 
 def _described(port: Any) -> dict[str, Any]:

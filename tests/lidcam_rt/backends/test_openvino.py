@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
@@ -163,3 +164,38 @@ def test_a_failing_run_is_a_backend_error(model):
         with pytest.raises(BackendError, match="openvino failed on a batch of 1"):
             localizer.backend.run(np.zeros((1, 7, 7, 3), np.uint8), np.full((1, 2), -1), ("logits",))
         assert localizer(PICTURES[0]).class_name == "red"
+
+
+SIGNALS = """
+import ctypes, os, signal, sys
+import numpy as np
+import lidcam_rt
+
+class Stack(ctypes.Structure):
+    _fields_ = (("start", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t))
+
+def stack():
+    found = Stack()
+    assert ctypes.CDLL(None).sigaltstack(None, ctypes.byref(found)) == 0
+    return found.start, found.flags, found.size
+
+before, seen = stack(), []
+signal.signal(signal.SIGUSR1, lambda *_: seen.append(1))
+picture = np.zeros((60, 80, 3), np.uint8)
+for threads in (0, 1, 2):
+    with lidcam_rt.load(sys.argv[1], backend="openvino", threads=threads) as localizer:
+        localizer(picture)
+        assert stack() == before, "a call"
+        list(localizer.stream([picture] * 3))
+        assert stack() == before, "a stream"
+    assert stack() == before, "closing"
+    os.kill(os.getpid(), signal.SIGUSR1)
+print(len(seen))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the stack for signals is that of Linux")
+def test_signals_are_handled_on_the_stack_they_had(model):
+    """OpenVINO left one of its own on the calling thread: the next Ctrl-C was a segmentation fault."""
+    done = subprocess.run([sys.executable, "-c", SIGNALS, str(model)], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0 and done.stdout.strip() == "3", done.stderr

@@ -1,0 +1,40 @@
+"""The stack on which a thread handles signals."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+__all__ = ["keep_signal_stack"]
+
+
+class _Stack(ctypes.Structure):  # stack_t, sigaltstack(2)
+    _fields_ = (("start", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t))
+
+
+@functools.cache
+def _sigaltstack() -> Callable[..., int] | None:
+    try:
+        found: Any = ctypes.CDLL(None).sigaltstack
+    except (AttributeError, OSError, TypeError):  # no such thing on this system
+        return None
+    return found  # type: ignore[no-any-return]
+
+
+@contextlib.contextmanager
+def keep_signal_stack() -> Iterator[None]:
+    """Give this thread the stack for signals back that it had before.
+
+    OpenVINO 2026.4 leaves one of its own on the thread that compiles and frees its memory later: the next Ctrl-C is a
+    segmentation fault then.
+    """
+    call, before = _sigaltstack(), _Stack()
+    known = call is not None and call(None, ctypes.byref(before)) == 0
+    try:
+        yield
+    finally:
+        if known and call is not None:
+            call(ctypes.byref(before), None)
