@@ -28,8 +28,8 @@ def _sigaltstack() -> Callable[..., int] | None:
 def keep_signal_stack() -> Iterator[None]:
     """Give this thread the stack for signals back that it had before.
 
-    OpenVINO 2026.4 leaves one of its own on the thread that compiles and frees its memory later: the next Ctrl-C is a
-    segmentation fault then.
+    OpenVINO 2026.4 leaves one of its own on the thread that compiles. After a stream the system could not put the next
+    signal on it, and a Ctrl-C was a segmentation fault (on a Xeon with AMX).
     """
     call, before = _sigaltstack(), _Stack()
     known = call is not None and call(None, ctypes.byref(before)) == 0
