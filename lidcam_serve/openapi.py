@@ -27,6 +27,14 @@ _BOX = {
     "description": "x0, y0, x1, y1 in pixels of the upright picture; x1 and y1 are one past the last pixel. null: the "
     "mask is empty.",
 }
+#: What every answer about a picture begins with.
+_HEAD: dict[str, Any] = {
+    "model": {"type": "string"},
+    "version": {"type": "string"},
+    "request_id": {"type": "string"},
+    "width": {"type": "integer"},
+    "height": {"type": "integer"},
+}
 _RLE = {
     "type": "object",
     "description": "A mask as COCO's compressed run lengths.",
@@ -185,11 +193,7 @@ def _localization() -> dict[str, Any]:
     return {
         "type": "object",
         "properties": {
-            "model": {"type": "string"},
-            "version": {"type": "string"},
-            "request_id": {"type": "string"},
-            "width": {"type": "integer"},
-            "height": {"type": "integer"},
+            **_HEAD,
             **one,
             "topk": {"type": "array", "items": _CLASS, "description": "The best classes, best first."},
             "others": {"type": "array", "items": {"type": "object", "properties": one}},
@@ -206,11 +210,7 @@ def _segmentation() -> dict[str, Any]:
     return {
         "type": "object",
         "properties": {
-            "model": {"type": "string"},
-            "version": {"type": "string"},
-            "request_id": {"type": "string"},
-            "width": {"type": "integer"},
-            "height": {"type": "integer"},
+            **_HEAD,
             "classes": {"type": "array", "items": {"type": "object", "properties": entry}},
             "labels_png": {"type": "string", "description": "With map=1: the label map, a grey PNG in base64."},
         },
