@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 from lidcam_rt.artifact import Manifest
 from lidcam_rt.errors import InputError, OutputError
+from lidcam_rt.files import replacing
 from lidcam_rt.image import MAX_PIXELS
 from lidcam_rt.loading import load
 from lidcam_serve.options import ModelSpec
@@ -86,17 +86,8 @@ def write_repository(model: Path, output: Path, options: RepositoryOptions) -> l
         _check_engine(options.engine, model)
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise OutputError(f"{output}: is there already. Choose another folder, or remove it")
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}-") as scratch:
-            made = Path(scratch) / "repository"
-            _write(made, model, name, manifest, outputs, options)
-            made.chmod(0o755)
-            if output.exists():
-                output.rmdir()
-            made.rename(output)
-    except OSError as error:
-        raise OutputError(f"{output}: cannot be written ({error.strerror or error}). Choose another folder") from None
+    with replacing(output) as made:
+        _write(made, model, name, manifest, outputs, options)
     return sorted(path for path in output.rglob("*") if path.is_file())
 
 

@@ -151,7 +151,8 @@ def run_job(job: Job, progress: Callable[[str], None] = lambda step: None) -> Ru
 
 def _attend(command: Sequence[str], errors: IO[bytes], progress: Callable[[str], None]) -> int:
     """Run a command, pass its lines on, and leave nothing running behind; its exit status."""
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True) as process:
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=errors, text=True) as process:
         try:
             assert process.stdout is not None
             for line in process.stdout:

@@ -2,7 +2,8 @@
 
     python -m lidcam_bench.latency.worker JOB.json RUN.json
 
-Progress goes to standard output, a line each; everything else to standard error.
+Progress goes to standard output, a line each; everything else to standard error. The end of standard input ends this
+process too: nobody is left to read what it measures.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import threading
 import traceback
 from pathlib import Path
 
@@ -39,5 +41,17 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
+def _end_with_parent() -> None:
+    """End this process at the end of standard input."""
+
+    def follow() -> None:
+        while os.read(0, 4096):
+            pass
+        os._exit(1)
+
+    threading.Thread(target=follow, name="lidcam-parent", daemon=True).start()
+
+
 if __name__ == "__main__":
+    _end_with_parent()
     sys.exit(main())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -112,6 +113,22 @@ def test_interrupting_leaves_no_process(tmp_path):
     with (tmp_path / "errors").open("wb") as errors, pytest.raises(KeyboardInterrupt):
         module._attend([sys.executable, "-c", script], errors, interrupt)  # waits for the process: it must be dead
     assert seen == ["here"]
+
+
+def test_a_killed_command_leaves_no_measuring_process(model, plain, tmp_path):
+    """Both hold the pipe of errors: its end is the end of both."""
+    (tmp_path / "job.json").write_text(job(model, plain, tmp_path, seconds=600.0, max_seconds=600.0).model_dump_json())
+    script = (
+        "import sys; from lidcam_bench.latency import bench; "
+        "bench._attend([sys.executable, '-m', 'lidcam_bench.latency.worker', *sys.argv[1:]], sys.stderr, "
+        "lambda line: print(line, flush=True))"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path / "job.json"), str(tmp_path / "run.json")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout.readline()
+        process.kill()
+        process.communicate(timeout=120)
+    assert not (tmp_path / "run.json").exists()
 
 
 def test_the_run_goes_on_after_a_variant_that_fails(model, plain, tmp_path):
