@@ -8,7 +8,7 @@ SOURCES := pyproject.toml $(shell find kernels -name CMakeLists.txt -o -name '*.
 WORKERS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); [ $$n -le 4 ] || n=4; echo $$n)
 PYTEST := python -m pytest -q -p no:cacheprovider -n $(WORKERS)
 # Tests of what must work where torch is not installed; all others run in the full environment.
-TORCHLESS := $(addprefix tests/,lidcam_rt lidcam_cli lidcam_crf lidcam_bench lidcam_serve docs/test_guides_without_torch.py)
+TORCHLESS := $(addprefix tests/,lidcam_rt lidcam_cli lidcam_crf lidcam_bench lidcam_scale lidcam_serve docs/test_guides_without_torch.py)
 
 # Of those, what has tests that skip without torch: these run in both.
 BOTH := tests/lidcam_rt/image/test_sources.py tests/lidcam_bench/latency/test_floor.py
@@ -59,14 +59,14 @@ lint: .venv/.test-ready
 # The package is installed already: this adds what its other extras need.
 .venv/.test-ready: .venv/.demo-ready
 	@echo "== adding what training, evaluation and the tests need (once)"
-	.venv/bin/$(PIP) 'lidcam-rt[train,eval,bench,serve,dev,crf-oracle,tensorrt-rtx,openvino]'
+	.venv/bin/$(PIP) 'lidcam-rt[train,eval,bench,scale,serve,dev,crf-oracle,tensorrt-rtx,openvino]'
 	@touch $@
 
 .venv-runtime/.ready: $(SOURCES)
 	@echo "== setting up .venv-runtime: the runtime without torch (once)"
 	$(PYTHON) -m venv .venv-runtime
 	@tools/fetch_ort_headers.sh || echo "the operator library for ONNX Runtime may be left out"
-	.venv-runtime/bin/$(PIP) -e '.[eval,bench,serve,crf-oracle,dev]' 'onnx>=1.21'
+	.venv-runtime/bin/$(PIP) -e '.[eval,bench,scale,serve,crf-oracle,dev]' 'onnx>=1.21'
 	@touch $@
 
 clean:

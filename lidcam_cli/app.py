@@ -26,6 +26,7 @@ EXTRA_MODULES: dict[str, tuple[str, ...]] = {
     "eval": ("matplotlib", "jinja2", "pycocotools"),
     "heif": ("pillow_heif",),
     "openvino": ("openvino",),
+    "scale": ("pyarrow", "fsspec"),
     "serve": ("starlette", "uvicorn", "prometheus_client", "grpc", "python_multipart"),
     "tensorrt": ("tensorrt",),
     "tensorrt-rtx": ("tensorrt_rtx",),

@@ -14,16 +14,20 @@ __all__ = [
     "Data",
     "Deadline",
     "Device",
+    "Gpus",
     "JsonFlag",
     "Limit",
     "Model",
     "OutputFolder",
     "Precision",
+    "Processes",
     "Quiet",
+    "Ray",
     "RefinePreset",
     "Score",
     "Split",
     "Verbose",
+    "Workers",
 ]
 
 Model = Annotated[
@@ -73,6 +77,18 @@ Deadline = Annotated[
     float | None,
     typer.Option(metavar="SECONDS", help="Give up if the network takes longer for its first batch: it may never end."),
 ]
+Processes = Annotated[
+    int | None,
+    typer.Option(min=0, metavar="COUNT", help="Processes of this machine; 0: none besides this one."),
+]
+Ray = Annotated[
+    str | None,
+    typer.Option(metavar="ADDRESS", help="Run on Ray: local, auto (a cluster that is running) or its address."),
+]
+Workers = Annotated[
+    int | None, typer.Option(min=1, metavar="COUNT", help="With --ray: actors. [default: one per core, or per GPU]")
+]
+Gpus = Annotated[float, typer.Option(min=0, metavar="COUNT", help="With --ray: GPUs of each actor, also parts of one.")]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 #: Options of every verb: `lidcam_cli.app` adds them.

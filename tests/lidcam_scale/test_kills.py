@@ -1,0 +1,87 @@
+"""`lidcam scale` under kill -9: of the command, of its processes, half-way, and on."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from scale_photos import make_photos
+from scale_tables import is_alive, plain_run, rows_of
+
+from lidcam_scale.listing import list_pictures
+
+LIDCAM = [sys.executable, "-c", "from lidcam_cli.main import main; main()"]
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory) -> Path:
+    """500 made pictures, a tenth of which cannot be read."""
+    return make_photos(tmp_path_factory.mktemp("many") / "photos", 500)
+
+
+def start(model, photos, out, *options) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [*LIDCAM, "scale", str(model), str(photos), "-o", str(out), "--quiet", *options], stderr=subprocess.DEVNULL
+    )
+
+
+def finished(out: Path) -> int:
+    return len(list(out.glob("part-*.parquet"))) if out.exists() else 0
+
+
+def children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def until_parts(process: subprocess.Popen[bytes], out: Path, count: int) -> None:
+    while finished(out) < count:
+        assert process.poll() is None, "it was over before it could be killed"
+        time.sleep(0.01)
+
+
+@pytest.mark.slow
+@pytest.mark.hostile
+def test_killed_half_way_twice_and_resumed(model, many, tmp_path):
+    out, options = tmp_path / "out", ("--processes", "2", "--shard-size", "8")
+    for share in (5, 30):
+        command = start(model, many, out, *options)
+        until_parts(command, out, share)
+        workers = children(command.pid)
+        command.kill()
+        command.wait()
+        while any(is_alive(pid) for pid in workers):
+            time.sleep(0.05)
+        assert not (out / "_SUCCESS").exists()
+    kept = {path.name: path.stat().st_mtime_ns for path in out.glob("part-*.parquet")}
+    assert start(model, many, out, *options).wait() == 8  # some pictures cannot be read
+    assert {name: (out / name).stat().st_mtime_ns for name in kept} == kept, "a part was made twice"
+    assert rows_of(out) == plain_run(model, list_pictures([str(many)]))
+    hidden = {path.name for path in out.iterdir() if path.name.startswith(".")}
+    assert hidden == {".lidcam.lock"} and (out / "_SUCCESS").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.hostile
+def test_killed_workers_are_replaced(model, many, tmp_path):
+    out = tmp_path / "out"
+    command = start(model, many, out, "--processes", "2", "--shard-size", "8")
+    until_parts(command, out, 4)
+    victim, *_ = children(command.pid)
+    os.kill(victim, signal.SIGKILL)
+    assert command.wait() == 8
+    assert rows_of(out) == plain_run(model, list_pictures([str(many)]))
+
+
+@pytest.mark.slow
+def test_two_commands_at_once_in_one_folder(model, many, tmp_path):
+    out = tmp_path / "out"
+    first = start(model, many, out, "--processes", "1", "--shard-size", "8")
+    until_parts(first, out, 1)
+    assert start(model, many, out, "--processes", "1", "--shard-size", "8").wait() == 6
+    assert first.wait() == 8
+    assert len(rows_of(out)) == 501
