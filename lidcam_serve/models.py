@@ -21,6 +21,7 @@ from lidcam_rt.localizer import Localizer
 from lidcam_rt.pipeline import OUTPUTS, Pipeline
 from lidcam_rt.segmentation import SEGMENT_OUTPUTS, Segmenter
 from lidcam_serve.batching import Batcher
+from lidcam_serve.described import describe_manifest
 from lidcam_serve.errors import NotFound
 from lidcam_serve.metrics import Metrics, ModelMetrics
 from lidcam_serve.options import ModelSpec, ServeOptions
@@ -258,22 +259,9 @@ class Models:
             {
                 "name": model.spec.name,
                 "version": model.spec.version,
-                "task": model.manifest.task,
-                "classes": list(model.manifest.class_names),
-                "top_k": model.manifest.top_k,
-                "labels": model.manifest.labels_input,
+                **describe_manifest(model.manifest),
                 "input": [model.manifest.input.height, model.manifest.input.width],
-                "pas": None if model.segments else _pas(model.manifest),
-                "weights_license": model.manifest.weights_license,
                 "sha256": model.digest,
             }
             for model in self.all()
         ]
-
-
-def _pas(manifest: Manifest) -> dict[str, Any]:
-    pas = manifest.pas
-    return {
-        "percentile": pas.percentile, "theta": pas.theta, "mode": pas.mode, "precision": pas.precision,
-        "where": pas.where,
-    }  # fmt: skip

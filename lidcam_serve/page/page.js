@@ -1,41 +1,33 @@
-// The page of `lidcam serve`: pictures in, class, box, mask and map out; PaS is recomputed here when a slider moves.
+// The page of `lidcam serve` and `lidcam web`: pictures in, class, box, mask and map out; PaS is recomputed here when a
+// slider moves. Where results come from is up to the source that `start` is given:
+//   promise           what becomes of the pictures, one sentence
+//   crf, docs         whether it refines with a dense CRF; the address of its documentation, or null
+//   engines           names of engines to choose from, the one in use first; it may change
+//   token             set to what a user gives after an error whose `login` is true
+//   open(say)         {models, default, refine}: what /v1/models says
+//   localize(file, {model, refine, engine, classId, say})   what /v1/localize says, with `before` and `after` the CRF:
+//                     {map, histogram, threshold, box}, the map as bytes at the picture's size; `after` may be null
 
-import { cocoRle, largestBox, level, maskOf } from "/static/pas.js";
+import { cocoRle, largestBox, level, maskOf } from "./pas.js";
 
 const $ = (id) => document.getElementById(id);
 const [MIN_SIDE, MAX_SIDE] = [820, 1280]; // of the canvas, pixels
 const items = []; // {file, url, bitmap, results, classId, failed}
+let source = null;
 let models = [];
 let chosen = -1;
-let token = "";
 let sequence = 0;
 
-// Talking to the server
+// Talking to the source
 
 const say = (text, bad = false) => {
   $("status").textContent = text;
   $("status").classList.toggle("bad", bad);
 };
 
-const ask = async (url, options = {}) => {
-  const headers = { ...options.headers, ...(token && { Authorization: `Bearer ${token}` }) };
-  for (;;) {
-    const answer = await fetch(url, { ...options, headers });
-    if (answer.status === 429) {
-      say("The server is busy; trying again.");
-      await new Promise((done) => setTimeout(done, 1000 * (Number(answer.headers.get("Retry-After")) || 1)));
-      continue;
-    }
-    if (answer.status === 401) $("login").hidden = false;
-    const told = await answer.json();
-    if (!answer.ok) throw new Error(told.error);
-    return told;
-  }
-};
-
-const start = async () => {
+const open = async () => {
   try {
-    const told = await ask("/v1/models");
+    const told = await source.open(say);
     models = told.models.filter((model) => model.task !== "segmentation");
     $("login").hidden = true;
     $("model").replaceChildren(
@@ -45,48 +37,38 @@ const start = async () => {
       if (![...$("refine").options].some((option) => option.value === told.refine)) $("refine").add(new Option(told.refine));
       $("refine").value = told.refine;
     }
+    listEngines();
     exported();
     say(models.length ? "" : "This server has no classifier to localize with.", !models.length);
   } catch (error) {
+    if (error.login) $("login").hidden = false;
     say(error.message, true);
   }
 };
 
-const model = () => models[Number($("model").value)];
-
-// The grey values of a PNG in base64.
-const greyOf = async (png) => {
-  const bytes = Uint8Array.from(atob(png), (c) => c.charCodeAt(0));
-  const bitmap = await createImageBitmap(new Blob([bytes], { type: "image/png" }), {
-    colorSpaceConversion: "none",
-    premultiplyAlpha: "none",
-  });
-  const canvas = new OffscreenCanvas(bitmap.width, bitmap.height);
-  const context = canvas.getContext("2d", { willReadFrequently: true });
-  context.drawImage(bitmap, 0, 0);
-  const pixels = context.getImageData(0, 0, bitmap.width, bitmap.height).data;
-  const grey = new Uint8Array(pixels.length / 4);
-  for (let i = 0; i < grey.length; i++) grey[i] = pixels[4 * i];
-  return grey;
+const listEngines = () => {
+  const shown = [...$("engine").options].map((option) => option.value);
+  if (shown.join() !== source.engines.join()) $("engine").replaceChildren(...source.engines.map((name) => new Option(name)));
+  $("engines").hidden = source.engines.length < 2;
 };
 
-const key = (classId) => `${$("model").value}/${$("refine").value}/${classId ?? "best"}`;
+const model = () => models[Number($("model").value)];
 
-// The result of a picture for a class (null: the predicted one), from the server or from before.
+const settings = () => [$("model").value, $("engine").value, $("refine").value];
+
+const key = (classId, at = settings()) => [...at, classId ?? "best"].join("/");
+
+// The result of a picture for a class (null: the predicted one), from the source or from before.
 const localize = async (item, classId) => {
   const known = item.results.get(key(classId));
   if (known) return known;
-  const name = key(classId);
-  const query = new URLSearchParams({ model: model().name, version: model().version, map: 1, refine: $("refine").value });
-  if (classId !== null) query.set("labels", classId);
-  const result = await ask(`/v1/localize?${query}`, { method: "POST", body: item.file, headers: { "Content-Type": "application/octet-stream" } });
-  const plain = result.unrefined ?? result;
-  result.before = { map: await greyOf(plain.map.png), histogram: plain.map.histogram, threshold: plain.threshold, box: plain.box };
-  result.after = result.unrefined
-    ? { map: await greyOf(result.map.png), threshold: result.threshold, box: result.box }
-    : null;
-  item.results.set(name, result);
-  if (classId === null) item.results.set(key(result.class_id), result);
+  const at = settings();
+  const [, engine, refine] = at;
+  const result = await source.localize(item.file, { model: model(), refine, engine, classId, say });
+  listEngines();
+  if (!source.engines.includes(engine)) at[1] = $("engine").value; // another one took over
+  item.results.set(key(classId, at), result);
+  if (classId === null) item.results.set(key(result.class_id, at), result);
   return result;
 };
 
@@ -128,6 +110,7 @@ const show = () => {
   const count = mask.reduce((a, b) => a + b, 0);
   $("pixels").textContent = `${count} pixels, ${((100 * count) / mask.length).toFixed(1)} %`;
   $("threshold").textContent = `${Math.round(threshold * 10) / 10} of 255`;
+  $("ran").textContent = result.engine;
   $("percentile-value").textContent = Number($("percentile").value);
   $("theta-value").textContent = Number($("theta").value).toFixed(2);
   $("sides").hidden = !result.after;
@@ -352,14 +335,14 @@ $("model").onchange = () => {
   exported();
   select(chosen);
 };
-$("refine").onchange = () => select(chosen);
+for (const id of ["refine", "engine"]) $(id).onchange = () => select(chosen);
 $("save-mask").onclick = saveMask;
 $("save-json").onclick = () => saveJson(resultOf(), ".json");
 $("save-coco").onclick = () => saveJson(cocoOf(), "_coco.json");
 $("login").onsubmit = (event) => {
   event.preventDefault();
-  token = $("token").value;
-  start();
+  source.token = $("token").value;
+  open();
 };
 addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches("select, input:not([type=checkbox])")) return;
@@ -375,4 +358,11 @@ addEventListener("keydown", (event) => {
   else if (/^[1-5]$/.test(event.key)) $("topk").querySelectorAll("button")[event.key - 1]?.click();
 });
 
-start();
+export const start = (given) => {
+  source = given;
+  $("promise").textContent = source.promise;
+  $("crf").hidden = !source.crf;
+  $("docs").hidden = !source.docs;
+  if (source.docs) $("docs").href = source.docs;
+  return open();
+};
