@@ -65,6 +65,28 @@ def lite0(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def ort_web(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The archive of onnxruntime-web, from LIDCAM_ORT_WEB or the npm registry."""
+    from lidcam_rt.errors import BackendError
+    from lidcam_serve.web import package
+
+    if given := os.environ.get("LIDCAM_ORT_WEB"):
+        return Path(given)
+
+    def make(folder: Path) -> None:
+        try:
+            package.from_npm(package.WASM_FILES, folder)
+        except BackendError as error:
+            (folder / "reason").write_text(str(error))
+
+    folder = _once_per_run(tmp_path_factory, "ort_web", make)
+    if (folder / "reason").exists():
+        pytest.skip((folder / "reason").read_text())
+    (archive,) = folder.glob("*.tgz")
+    return archive
+
+
+@pytest.fixture(scope="session")
 def library() -> Path:
     """The operator library for ONNX Runtime."""
     from lidcam_rt.pas import ops_library

@@ -27,6 +27,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import artifacts
 import made_sources
 
+#: The archive of onnxruntime-web; without it `lidcam web` is left out.
+ORT_WEB = os.environ.get("LIDCAM_ORT_WEB", "")
 LIDCAM = [sys.executable, "-c", "from lidcam_cli.main import main; main()"]
 
 
@@ -93,6 +95,7 @@ VERBS = (
     Verb("export-triton", lambda i, o: ["export-triton", f"{i}/model.onnx", "-o", f"{o}/models"], ("starlette",), True),
     Verb("bench", lambda i, o: [*_bench(i), "-o", f"{o}/run"], ("mlperf_loadgen", "torch"), measures=True),
     Verb("ablate", lambda i, o: ["ablate", f"{i}/gap", f"{i}/tap", *_scored(i), "-o", f"{o}/run"], ("torch",)),
+    *((Verb("web", lambda i, o: ["web", f"{i}/model.onnx", "-o", f"{o}/site", "--ort", ORT_WEB]),) if ORT_WEB else ()),
 )
 
 

@@ -48,28 +48,51 @@ class Page:
         self._number = 0
         self.console: list[str] = []
         self.requests: list[str] = []
+        #: Sessions of the workers that run, and of theirs.
+        self.workers: list[str] = []
         for domain in ("Page", "Runtime", "Network", "DOM", "Log"):
             self.send(f"{domain}.enable")
+        self._attach_workers()
 
-    def send(self, method: str, **parameters):
+    def _post(self, method: str, session: str | None = None, **parameters) -> int:
         self._number += 1
-        self._socket.send(json.dumps({"id": self._number, "method": method, "params": parameters}))
+        message = {"id": self._number, "method": method, "params": parameters}
+        self._socket.send(json.dumps(message | ({"sessionId": session} if session else {})))
+        return self._number
+
+    def _attach_workers(self, session: str | None = None) -> None:
+        self._post("Target.setAutoAttach", session, autoAttach=True, waitForDebuggerOnStart=True, flatten=True)
+
+    def send(self, method: str, session: str | None = None, **parameters):
+        number = self._post(method, session, **parameters)
         while True:
             message = json.loads(self._socket.recv(PATIENCE))
-            if message.get("id") == self._number:
+            if message.get("id") == number:
                 assert "error" not in message, message
                 return message["result"]
-            told = message.get("params", {})
-            if message["method"] == "Runtime.exceptionThrown":
-                self.console.append(str(told["exceptionDetails"]))
-            elif message["method"] == "Log.entryAdded" and told["entry"]["level"] == "error":
-                self.console.append(str(told["entry"]))
-            elif message["method"] == "Network.requestWillBeSent":
-                self.requests.append(told["request"]["url"])
+            if "method" in message:
+                self._note(message["method"], message["params"])
 
-    def run(self, code: str):
-        """The value of an expression; of a promise what it gives."""
-        answer = self.send("Runtime.evaluate", expression=code, awaitPromise=True, returnByValue=True)
+    def _note(self, method: str, told) -> None:
+        if method == "Runtime.exceptionThrown":
+            self.console.append(str(told["exceptionDetails"]))
+        elif method == "Log.entryAdded" and told["entry"]["level"] == "error":
+            self.console.append(str(told["entry"]))
+        elif method == "Network.requestWillBeSent":
+            self.requests.append(told["request"]["url"])
+        elif method == "Target.attachedToTarget":  # it waits until its requests are watched
+            session = told["sessionId"]
+            self.workers.append(session)
+            for domain in ("Network", "Runtime"):
+                self._post(f"{domain}.enable", session)
+            self._attach_workers(session)
+            self._post("Runtime.runIfWaitingForDebugger", session)
+        elif method == "Target.detachedFromTarget":
+            self.workers.remove(told["sessionId"])
+
+    def run(self, code: str, session: str | None = None):
+        """The value of an expression; of a promise what it gives. With a session in that worker."""
+        answer = self.send("Runtime.evaluate", session, expression=code, awaitPromise=True, returnByValue=True)
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
 

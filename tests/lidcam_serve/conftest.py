@@ -33,3 +33,11 @@ def server(model):
     running = Server(model, "--max-body", "2000000", "--max-pixels", "1000000", "--max-batch", "4")
     yield running
     assert running.end() == 0
+
+
+@pytest.fixture(scope="session")
+def model_manifest(model):
+    """The manifest of the tiny artifact."""
+    from lidcam_rt.artifact import read_manifest
+
+    return read_manifest(model)

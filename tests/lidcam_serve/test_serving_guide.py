@@ -1,4 +1,4 @@
-"""Runs the blocks of docs/serving.md."""
+"""Runs the blocks of docs/serving.md and docs/web.md."""
 
 from __future__ import annotations
 
@@ -35,3 +35,13 @@ def test_the_commands(folder):
 def test_the_client(folder):
     pytest.importorskip("tritonclient.http", reason="tritonclient is not installed")
     assert "b'red'" in snippets.joined("docs/serving.md").run(folder)
+
+
+@pytest.mark.skipif(shutil.which("npm") is None, reason="no npm")
+def test_the_site(folder, ort_web):
+    (folder / "onnxruntime-web-1.30.0.tgz").symlink_to(ort_web)
+    for block in snippets.blocks("docs/web.md"):
+        block.run(folder)
+    webgpu = "static/ort/ort.webgpu.min.mjs"
+    assert (folder / "site" / webgpu).exists() and not (folder / "small" / webgpu).exists()
+    assert (folder / "site" / "model.onnx").read_bytes() == (folder / "model.onnx").read_bytes()
