@@ -189,9 +189,23 @@ def _maps(manifest: dict[str, Any]) -> list[tuple[str, str]]:
          f"stride {cam['stride']}, negative weights {'clamped (NWC)' if cam['nwc'] else 'kept'}, {pooling}"),
         ("PaS", f"percentile {pas['percentile']:g}, theta {pas['theta']:g}, {pas['mode']}, {pas['precision']}, "
          f"{pas['where']}, {pas['interpolation']}"),
+        *_tuned(manifest),
         ("maps per picture", str(manifest["top_k"])),
         ("labels input", "yes" if manifest["labels_input"] else "no"),
     ]  # fmt: skip
+
+
+def _tuned(manifest: dict[str, Any]) -> list[tuple[str, str]]:
+    """The rows of what `lidcam tune` chose."""
+    rows = []
+    if defaults := manifest["defaults"]:
+        scales = ", ".join(f"{scale:g}" for scale in defaults["scales"])
+        rows.append(("views", f"scales {scales}{', each mirrored too' if defaults['flip'] else ''}"))
+        rows.append(("CRF", defaults["refine"] or "none"))
+    if tuned := manifest["tuning"]:
+        rows.append(("tuned", f"{tuned['metric']} on {tuned['pictures']} pictures, {tuned['before']:.4f} before, "
+                     f"{tuned['after']:.4f} after"))  # fmt: skip
+    return rows
 
 
 def _weights(source: dict[str, Any]) -> str:

@@ -73,6 +73,7 @@ def localize(
     """
     import itertools
     import json
+    from dataclasses import asdict
 
     from lidcam_cli.console import note, print_error, progress, say
     from lidcam_cli.gallery import gallery
@@ -81,7 +82,7 @@ def localize(
     from lidcam_cli.sources import find_images
     from lidcam_rt import __version__
     from lidcam_rt.backends import manifest_of
-    from lidcam_rt.crf import Refine
+    from lidcam_rt.defaults import refinement, views
     from lidcam_rt.errors import InputError
     from lidcam_rt.files import file_sha256
     from lidcam_rt.loading import load
@@ -89,10 +90,10 @@ def localize(
     from lidcam_rt.segmentation import Segmenter
     from lidcam_rt.segmenter import Segmentation
 
-    how = Refine.of(refine)
     if html and not overlay:
         raise InputError("--html shows the overlays: leave out --no-overlay")
     manifest = manifest_of(model)
+    how, averaged = refinement(manifest, refine), views(manifest, augment)
     wanted = class_ids(labels, manifest.class_names) if labels else None
     found = find_images(images)
     paths = found.paths
@@ -104,7 +105,7 @@ def localize(
         "map": save_map,
         "max_pixels": max_pixels,
         "crf": None if how is None else how.to_dict(),
-        **({} if augment is None else {"augment": augment}),
+        **({} if averaged is None else {"augment": augment or asdict(averaged)}),
         **({} if strict else {"strict": False}),
         **({} if wanted is None else {"labels": [manifest.class_names[i] for i in wanted]}),
     }
@@ -130,7 +131,7 @@ def localize(
                 "precision": localizer.backend.precision,
             }
             shared: dict[str, Any] = {
-                "batch_size": batch_size, "keep_image": overlay, "refine": how, "augment": augment,
+                "batch_size": batch_size, "keep_image": overlay, "refine": how or "none", "augment": averaged or "none",
             }  # fmt: skip
             stream: Any
             if isinstance(localizer, Segmenter):

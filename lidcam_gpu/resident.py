@@ -20,6 +20,7 @@ from lidcam_gpu.pictures import PictureInput
 from lidcam_rt.artifact import Manifest, read_manifest
 from lidcam_rt.backends.cuda_runtime import CudaRuntime, open_runtime
 from lidcam_rt.crf.localization import Refine, energy_table
+from lidcam_rt.defaults import refinement, views
 from lidcam_rt.errors import BackendError, InputError
 from lidcam_rt.results import Box
 
@@ -92,7 +93,12 @@ class ResidentLocalizer:
                 f"{path}: a resident localizer needs uint8 input, the resize policy stretch and top_k 1, the artifact "
                 f"has {spec.dtype}, {spec.resize} and {self.manifest.top_k}: export it so, or use lidcam_rt.load"
             )
-        self.refine = Refine.of(refine)
+        self.refine = refinement(self.manifest, refine)
+        if views(self.manifest, None) is not None:
+            raise InputError(
+                f"{path}: its calls average several views of a picture (`lidcam tune`), a resident localizer runs one: "
+                "tune the artifact with --no-views, or use lidcam_rt.load"
+            )
         if self.refine is not None and self.refine.size != "network":
             raise InputError("a resident localizer refines at the network's size: leave out @original")
         if isinstance(max_batch, bool) or not isinstance(max_batch, int) or not 1 <= max_batch <= 4096:

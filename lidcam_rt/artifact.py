@@ -21,12 +21,14 @@ __all__ = [
     "DIGEST_KEY",
     "MANIFEST_KEY",
     "CamSpec",
+    "DefaultsSpec",
     "InputSpec",
     "Manifest",
     "NodeCounts",
     "PrecisionSpec",
     "SegmentationSpec",
     "SourceSpec",
+    "TuningSpec",
     "read_manifest",
 ]
 
@@ -168,6 +170,40 @@ class PrecisionSpec(_Spec):
     agreement: dict[str, float] | None = None
 
 
+class DefaultsSpec(_Spec):
+    """What a call of the Localizer does where its arguments do not say otherwise (`lidcam tune`; schema 3).
+
+    Attributes:
+        scales: of the network's input size: the views whose maps are averaged; (1,): one view.
+        flip: whether each view is mirrored too.
+        refine: preset of the dense CRF, with or without `@SIZE`; None: no CRF.
+    """
+
+    scales: tuple[Annotated[float, Field(ge=0.1, le=8)], ...] = Field(default=(1.0,), min_length=1, max_length=16)
+    flip: bool = False
+    refine: Annotated[str, Field(pattern=r"^(psa|irn|deeplab|example)(-fast)?(@(network|original))?$")] | None = None
+
+
+class TuningSpec(_Spec):
+    """What `lidcam tune` chose the settings on.
+
+    Attributes:
+        made_of: SHA-256 of the artifact before.
+        metric: what was to rise: `mask-iou`, `pxap` or `box`.
+        data_sha256: fingerprint of the pictures that the settings were chosen on.
+        pictures: how many.
+        before: the metric on them with the settings before.
+        after: the metric on them with these settings.
+    """
+
+    made_of: _Sha256
+    metric: Literal["mask-iou", "pxap", "box"]
+    data_sha256: _Sha256
+    pictures: int = Field(ge=1)
+    before: float
+    after: float
+
+
 class Manifest(_Spec):
     """All that a runtime must know about an artifact.
 
@@ -189,6 +225,8 @@ class Manifest(_Spec):
         opset: opset of the default domain.
         nodes: how many nodes the graph has, or None.
         precision: how the network's precision was lowered; None: it is float32.
+        defaults: views and CRF of a call that does not name them; None: one view, no CRF (schema 3).
+        tuning: what `lidcam tune` chose pas, NWC and defaults on, or None (schema 3).
     """
 
     schema_version: int = Field(default=1, ge=1)
@@ -206,6 +244,8 @@ class Manifest(_Spec):
     opset: int = Field(ge=17)
     nodes: NodeCounts | None = None
     precision: PrecisionSpec | None = None
+    defaults: DefaultsSpec | None = None
+    tuning: TuningSpec | None = None
 
     @property
     def arithmetic(self) -> str:
@@ -227,6 +267,12 @@ class Manifest(_Spec):
             raise ValueError("task segmentation needs schema 2, no labels input, and resize stretch")
         if segments and len(self.class_names) > 254:
             raise ValueError("a label map has 8 bits: 254 classes at most")
+        return self
+
+    @model_validator(mode="after")
+    def _defaults_fit(self) -> Manifest:
+        if (self.defaults or self.tuning) and (self.schema_version < 3 or self.task == "segmentation"):
+            raise ValueError("defaults and tuning need schema 3 and a task with activation maps")
         return self
 
     def to_metadata(self) -> dict[str, str]:

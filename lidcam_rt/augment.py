@@ -41,16 +41,18 @@ class Augment:
 
     @classmethod
     def of(cls, value: Augment | str | None) -> Augment | None:
-        """What a user gave for `augment=`: None, `flip`, `ms-flip`, or an `Augment`.
+        """What a user gave for `augment=`: None or `none`, `flip`, `ms-flip`, or an `Augment`.
 
         Raises:
             InputError: something else.
         """
         if value is None or isinstance(value, Augment):
             return value
+        if value == "none":
+            return None
         named = {"flip": cls(flip=True), "ms-flip": cls((0.5, 1.0, 1.5, 2.0), flip=True)}
         if value not in named:
-            raise InputError(f"augment must be flip, ms-flip, an Augment or None, got {value!r}")
+            raise InputError(f"augment must be flip, ms-flip, none, an Augment or None, got {value!r}")
         return named[value]
 
     def inputs(self, picture: RgbImage, spec: InputSpec, multiple: int = 1) -> list[npt.NDArray[Any]]:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Generator, Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from lidcam_rt.defaults import refinement, views
 from lidcam_rt.errors import InputError
 from lidcam_rt.image import ImageSource, describe
 from lidcam_rt.loaded import Loaded
@@ -48,19 +49,21 @@ class Localizer(Loaded):
             refine: refine map, mask and box by the picture with a dense CRF: a preset (psa, irn, deeplab, example),
                 which works at the network's size, a preset at the picture's size (`psa@original`), CrfOptions, or
                 `lidcam_rt.crf.Refine`. Foreground and background tie at the PaS threshold
-                (`lidcam_rt.crf.foreground_probability`).
+                (`lidcam_rt.crf.foreground_probability`). None: as the artifact says (`lidcam tune`; else no CRF);
+                `none`: no CRF.
             augment: average the maps of several views: `flip`, `ms-flip` (scales 0.5, 1, 1.5, 2, each also
                 mirrored), or a `lidcam_rt.augment.Augment`. Costs as many runs of the network; other scales need free
-                height and width.
+                height and width. None: as the artifact says (`lidcam tune`; else one view); `none`: one view.
 
         Raises:
             ImageError: the picture cannot be read.
             InputError: labels, top_k or refine are out of range, or the localizer is closed.
             BackendError: the engine failed.
         """
-        pipeline, how = self.pipeline, _refine(refine)
+        pipeline = self.pipeline
+        how, averaged = refinement(self.manifest, refine), views(self.manifest, augment)
         wanted = pipeline.wanted(labels, top_k)
-        prepared = pipeline.prepare(image, keep_image=keep_image, refine=how, augment=_augment(augment))
+        prepared = pipeline.prepare(image, keep_image=keep_image, refine=how, augment=averaged)
         return pipeline.localize([prepared], [wanted], how)[0]
 
     def batch(
@@ -93,7 +96,8 @@ class Localizer(Loaded):
             InputError: as in a call, or labels does not have one entry per picture.
             BackendError: the engine failed.
         """
-        pipeline, how, views = self.pipeline, _refine(refine), _augment(augment)
+        pipeline = self.pipeline
+        how, averaged = refinement(self.manifest, refine), views(self.manifest, augment)
         sources = listed(images)
         if labels is not None and len(labels) != len(sources):
             raise InputError(f"labels must have one entry per picture: {len(labels)} for {len(sources)} pictures")
@@ -101,7 +105,7 @@ class Localizer(Loaded):
         prepared = []
         for number, source in enumerate(sources):
             try:
-                prepared.append(pipeline.prepare(source, keep_image=keep_image, refine=how, augment=views))
+                prepared.append(pipeline.prepare(source, keep_image=keep_image, refine=how, augment=averaged))
             except InputError as error:
                 raise type(error)(f"images[{number}]: {error}") from error
         return pipeline.localize(prepared, wanted, how) if prepared else []
@@ -146,7 +150,7 @@ class Localizer(Loaded):
         from lidcam_rt.stream import check_stream, run_stream
 
         check_stream(images, batch_size, ahead, workers)
-        pipeline, how = self.pipeline, _refine(refine)
+        pipeline, how = self.pipeline, refinement(self.manifest, refine)
         pipeline.wanted(None, top_k)
         if batch_size is None:
             batch_size = 1 if self.device == "cpu" else 8
@@ -158,26 +162,10 @@ class Localizer(Loaded):
             top_k=top_k,
             keep_image=keep_image,
             refine=how,
-            augment=_augment(augment),
+            augment=views(self.manifest, augment),
             ahead=ahead,
             workers=workers,
         )
-
-
-def _refine(value: Refine | CrfOptions | str | None) -> Refine | None:
-    if value is None:
-        return None  # nothing of the CRF is imported
-    from lidcam_rt.crf.localization import Refine
-
-    return Refine.of(value)
-
-
-def _augment(value: Augment | str | None) -> Augment | None:
-    if value is None:
-        return None
-    from lidcam_rt.augment import Augment
-
-    return Augment.of(value)
 
 
 def listed(images: Iterable[ImageSource]) -> list[ImageSource]:

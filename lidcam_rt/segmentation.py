@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from lidcam_rt.defaults import refinement, views
 from lidcam_rt.image import ImageSource
 from lidcam_rt.loaded import Loaded
-from lidcam_rt.localizer import _augment, _refine, listed
+from lidcam_rt.localizer import listed
 from lidcam_rt.pipeline import Outputs, Prepared
 from lidcam_rt.results import ClassScore, Failure
 from lidcam_rt.segmenter import Segmentation
@@ -77,9 +78,10 @@ class Segmenter(Loaded):
             InputError: as in a call.
             BackendError: the engine failed.
         """
-        pipeline, how, views = self.pipeline, _refine(refine), _augment(augment)
+        pipeline = self.pipeline
+        how, averaged = refinement(self.manifest, refine), views(self.manifest, augment)
         prepared = [
-            pipeline.prepare(image, keep_image=keep_image, refine=how, augment=views) for image in listed(images)
+            pipeline.prepare(image, keep_image=keep_image, refine=how, augment=averaged) for image in listed(images)
         ]
         if not prepared:
             return []
@@ -118,8 +120,8 @@ class Segmenter(Loaded):
             batch_size=batch_size or (1 if self.device == "cpu" else 8),
             top_k=None,
             keep_image=keep_image,
-            refine=_refine(refine),
-            augment=_augment(augment),
+            refine=refinement(self.manifest, refine),
+            augment=views(self.manifest, augment),
             ahead=ahead,
             workers=workers,
             finish_row=self.finish,

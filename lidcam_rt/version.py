@@ -3,4 +3,4 @@
 __version__ = "0.1.0"
 
 #: Version of the manifest's schema. A reader accepts its own and older ones, and refuses newer ones.
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from lidcam_rt import defaults
+from lidcam_rt.artifact import Manifest
 from lidcam_rt.backends.base import Stop
 from lidcam_rt.crf import Refine
 from lidcam_rt.crf.stop import stoppable
@@ -115,15 +117,15 @@ def class_ids(text: str, names: Sequence[str]) -> tuple[int, ...] | None:
     return tuple(ids)
 
 
-def refinement(ask: str, default: str | None) -> Refine | None:
-    """The CRF of a request.
+def refinement(ask: str, default: str | None, manifest: Manifest | None = None) -> Refine | None:
+    """The CRF of a request: as it asks, else the server's, else that of the artifact's manifest, if given.
 
     Raises:
         Unprocessable: no such preset.
     """
-    name = ask or default or "none"
+    name = ask or default or None
     try:
-        return None if name == "none" else Refine.of(name)
+        return Refine.of(name) if manifest is None else defaults.refinement(manifest, name)
     except InputError as error:
         raise Unprocessable(str(error)) from None
 
@@ -156,7 +158,7 @@ def localize_job(
     if model.segments:
         raise Unprocessable(f"{model.spec.name} is a segmentation network: POST /v1/segment")
     form = _form(ask, accept, _LOCALIZE_FORMS)
-    how = refinement(ask.refine, refine)
+    how = refinement(ask.refine, refine, model.manifest)
     wanted = model.pipeline.wanted(class_ids(ask.labels, model.manifest.class_names), ask.top_k)
     stop = Stop()
 
@@ -171,7 +173,8 @@ def localize_job(
             return Answer(_png(result.map), "image/png")
         return Answer(_json({**head, **_localization(result, ask, outputs["map8"][row])}), "application/json")
 
-    prepare = partial(model.pipeline.prepare, keep_image=form == "overlay", refine=how)
+    views = defaults.views(model.manifest, None)
+    prepare = partial(model.pipeline.prepare, keep_image=form == "overlay", refine=how, augment=views)
     return Job(lambda: (prepare(data),), (wanted,), OUTPUTS, finish, deadline, stop=stop)
 
 

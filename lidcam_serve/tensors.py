@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from lidcam_rt.backends.base import Stop
 from lidcam_rt.crf.stop import stoppable
+from lidcam_rt.defaults import views
 from lidcam_rt.pipeline import OUTPUTS, Outputs, Prepared
 from lidcam_rt.results import Localization
 from lidcam_rt.segmentation import SEGMENT_OUTPUTS, Segmenter
@@ -245,7 +246,8 @@ def _pictures_job(
     for name in names:
         if name not in known:
             raise BadRequest(f"unknown output {name[:64]!r}: the outputs are {', '.join(known)}")
-    how = refinement(str(request.parameters.get("refine", "")), refine)
+    how = refinement(str(request.parameters.get("refine", "")), refine, model.manifest)
+    averaged = views(model.manifest, None)
     files = [bytes(entry) for entry in request.inputs["picture"].data]
     top_k = request.parameters.get("top_k", 1)
     if labels is None:
@@ -267,7 +269,7 @@ def _pictures_job(
         return [Tensor(name, _column(name, found)) for name in names]
 
     def prepare() -> list[Prepared]:
-        return [model.pipeline.prepare(data, keep_image=False, refine=how) for data in files]
+        return [model.pipeline.prepare(data, keep_image=False, refine=how, augment=averaged) for data in files]
 
     return Job(prepare, wanted, SEGMENT_OUTPUTS if model.segments else OUTPUTS, finish, deadline, stop=stop)
 

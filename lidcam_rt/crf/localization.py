@@ -90,7 +90,7 @@ class Refine:
 
     @classmethod
     def of(cls, value: Refine | CrfOptions | str | None) -> Refine | None:
-        """What a user gave for `refine=`: None, a preset with or without `@SIZE`, `CrfOptions`, or a `Refine`.
+        """What a user gave for `refine=`: None or `none`, a preset with or without `@SIZE`, `CrfOptions` or `Refine`.
 
         Raises:
             InputError: no such preset or size, or something else.
@@ -99,9 +99,11 @@ class Refine:
             return value
         if isinstance(value, CrfOptions):
             return cls(value)
+        if value == "none":
+            return None
         if not isinstance(value, str):
             raise InputError(
-                f"refine must be a preset such as psa or psa@original, CrfOptions, Refine or None, got "
+                f"refine must be a preset such as psa or psa@original, none, CrfOptions, Refine or None, got "
                 f"{type(value).__name__}"
             )
         name, at, size = value.partition("@")

@@ -102,7 +102,7 @@ class PicturesModel:
         return answers
 
     def _answer(self, request: Any) -> dict[str, Any]:
-        from lidcam_rt.crf import Refine
+        from lidcam_rt.defaults import refinement, views
 
         pipeline = self._pipeline
         pictures = self._triton.get_input_tensor_by_name(request, "picture").as_numpy()
@@ -110,8 +110,9 @@ class PicturesModel:
         if pictures.size != 1:
             raise InputError(f"one picture per request, got {pictures.size}: Triton makes the batches")
         ids = None if labels is None else [int(value) for value in labels.as_numpy().ravel() if value >= 0] or None
-        wanted, how = pipeline.wanted(ids, None), Refine.of(self._refine)
-        prepared = pipeline.prepare(bytes(pictures.ravel()[0]), keep_image=False, refine=how)
+        wanted, how = pipeline.wanted(ids, None), refinement(pipeline.manifest, self._refine)
+        data, averaged = bytes(pictures.ravel()[0]), views(pipeline.manifest, None)
+        prepared = pipeline.prepare(data, keep_image=False, refine=how, augment=averaged)
         result = pipeline.localize([prepared], [wanted], how)[0]
         found = (result, *result.others)
         return {

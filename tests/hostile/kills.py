@@ -86,6 +86,7 @@ VERBS = (
     Verb("submit", lambda i, o: ["submit", f"{i}/set/images", "--model", f"{i}/model.onnx", "-o", f"{o}/track3.zip"]),
     Verb("data make", lambda i, o: ["data", "make", "clutter-fashion", f"{o}/set", *_garments(i)], ("torch",), True),
     Verb("data make scenes", lambda i, o: ["data", "make", "scenes", f"{o}/set", *_garments(i)], ("torch",), True),
+    Verb("tune", lambda i, o: ["tune", f"{i}/node.onnx", "--data", f"{i}/set", "-o", f"{o}/tuned.onnx"], ("torch",)),
     Verb("train", lambda i, o: ["train", "clutter_fashion", *_short(i, o)], ("torch",)),
     Verb("export", lambda i, o: ["export", f"{i}/checkpoint", "-o", f"{o}/model.onnx"], ("torch",)),
     Verb("compare", lambda i, o: ["compare", *(f"{i}/model.onnx",) * 2, "--data", f"{i}/set", "-o", f"{o}/c.json"]),
@@ -131,6 +132,7 @@ def run(verb: Verb, inputs: Path, out: Path, *, kill_after: float | None = None)
 def prepare(folder: Path) -> None:
     """Inputs for all verbs."""
     artifacts.build(folder / "model.onnx", top_k=2)
+    artifacts.build(folder / "node.onnx", top_k=2, pas_node=True, theta=0.9)
     artifacts.data_set(folder / "set", 24, noise=40)
     garments, photos = made_sources.make(folder)
     if importlib.util.find_spec("torch"):

@@ -75,7 +75,9 @@ def evaluate(
         replicates=replicates,
         limit=limit,
         batch_size=batch_size,
-        segment=SegmentOptions(score=score, background=background, refine=refine),  # type: ignore[arg-type]
+        segment=SegmentOptions(
+            score=score, background=background, refine=None if refine == "none" else refine,  # type: ignore[arg-type]
+        ),
         refine=refine,
         augment=augment,
     )

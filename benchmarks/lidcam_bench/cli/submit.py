@@ -65,7 +65,9 @@ def submit(
                 files,
                 output,
                 track=track,
-                segment=SegmentOptions(score=score, background=background, refine=refine),  # type: ignore[arg-type]
+                segment=SegmentOptions(
+                    score=score, background=background, refine=None if refine == "none" else refine,  # type: ignore[arg-type]
+                ),
                 refine=refine,
                 batch_size=batch_size,
                 progress=lambda done, total: bar.update(task, completed=done, total=total),

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import unicodedata
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from lidcam_bench.metrics.registry import GROUPS
+from lidcam_rt.artifact import Manifest
 from lidcam_rt.augment import Augment
 from lidcam_rt.crf import CrfOptions, Refine
+from lidcam_rt.defaults import refinement, views
 from lidcam_rt.errors import InputError
 from lidcam_rt.segmenter import SegmentOptions
 
@@ -33,8 +35,8 @@ class EvalOptions:
         save_every: smallest number of pictures between two saved states (fewer saves where they take over 5% of the
             time).
         segment: how label maps are made, for track1 (with a CRF of their own).
-        refine: how maps, masks and boxes are refined, as in a call of the Localizer; None: not at all.
-        augment: views whose maps or logits are averaged, as in a call; None: one view.
+        refine: how maps, masks and boxes are refined, as in a call of the Localizer.
+        augment: views whose maps or logits are averaged, as in a call.
     """
 
     metrics: tuple[str, ...] = ("track3", "wsol")
@@ -57,6 +59,11 @@ class EvalOptions:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InputError(f"{name} must be at least 1, got {value}")
+
+    def resolved(self, manifest: Manifest) -> EvalOptions:
+        """These options with the artifact's own views and CRF where none are named."""
+        refine, augment = refinement(manifest, self.refine), views(manifest, self.augment)
+        return replace(self, refine=refine or "none", augment=augment or "none")
 
     def to_dict(self) -> dict[str, Any]:
         """All that results depend on, as plain values; `crf` and `crf_size` say how maps are refined."""

@@ -73,7 +73,7 @@ def evaluate(
         OutputError: the folder cannot be written, another process is writing into it, or it holds a run of another
             model, data set or options.
     """
-    options = options or EvalOptions()
+    options = (options or EvalOptions()).resolved(localizer.manifest)
     run = _Run(localizer, data, options)
     with RunFolder(Path(out), {"run": "eval", **run.identity}) as folder:
         saved = SavedSums(folder)

@@ -79,7 +79,7 @@ def write_submission(
             top_k=localizer.manifest.top_k if segmenter else 1,
             keep_image=segmenter is not None and segmenter.options.refine is not None,
             batch_size=batch_size,
-            refine=refine if track == 3 else None,
+            refine=refine if track == 3 else "none",
         )
     with closing(stream), replacing(out) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
         for done, (path, result) in enumerate(zip(images, stream, strict=True), start=1):

@@ -21,6 +21,7 @@ from lidcam_bench.latency.job import AccuracyJob
 from lidcam_bench.latency.target import Target, open_target
 from lidcam_bench.metrics.registry import METRICS
 from lidcam_rt.crf import Refine
+from lidcam_rt.defaults import views
 from lidcam_rt.errors import InputError
 from lidcam_rt.localizer import Localizer
 from lidcam_rt.results import Localization
@@ -93,7 +94,7 @@ def _scores(
         replicates=0,
         limit=limit,
         segment=SegmentOptions(refine=target.refine),
-        refine=None if track1 else target.refine,
+        refine="none" if track1 else target.refine or "none",
     )
     with tempfile.TemporaryDirectory(prefix="lidcam-accuracy-") as folder:
         if isinstance(localizer, Segmenter):
@@ -121,10 +122,11 @@ class _Runner:
     def __init__(self, localizer: Localizer, refine: str | None) -> None:
         self._pipeline = localizer.pipeline
         self._refine = Refine.of(refine)
+        self._views = views(localizer.manifest, None)
         self.class_names = localizer.class_names
 
     def __call__(self, image: Path) -> tuple[Localization, npt.NDArray[Any], npt.NDArray[Any] | None]:
-        prepared = self._pipeline.prepare(image, keep_image=False, refine=self._refine)
+        prepared = self._pipeline.prepare(image, keep_image=False, refine=self._refine, augment=self._views)
         outputs = self._pipeline.run([prepared])
         result = self._pipeline.finish(prepared, outputs, refine=self._refine)
         return result, np.asarray(outputs["logits"][0]), None

@@ -94,7 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         localizer = load(target["path"], **{option: target[name] for name, option in names.items()})
     marks.append(time.monotonic_ns())
     for _ in range(2):
-        localizer(picture, keep_image=False, refine=target["refine"])
+        localizer(picture, keep_image=False, refine=target["refine"] or "none")
         marks.append(time.monotonic_ns())
     print(json.dumps(marks))
 

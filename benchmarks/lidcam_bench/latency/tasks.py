@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from lidcam_bench.latency.system import Task
 from lidcam_bench.latency.target import Scope, Target
 from lidcam_rt.crf import Refine
+from lidcam_rt.defaults import views
 from lidcam_rt.localizer import Localizer
 from lidcam_rt.pipeline import Pipeline
 from lidcam_rt.segmentation import SEGMENT_OUTPUTS, Segmenter
@@ -60,7 +62,7 @@ class Tasks:
         def run(places: Sequence[int]) -> Iterable[object]:
             pictures = (self.pictures[i] for i in places)
             return self.localizer.stream(
-                pictures, batch_size=self.target.batch, keep_image=False, refine=self.target.refine
+                pictures, batch_size=self.target.batch, keep_image=False, refine=self.target.refine or "none"
             )
 
         return run
@@ -71,6 +73,7 @@ class Tasks:
 
     def _task(self, pipeline: Pipeline) -> Task:
         opened, refine = self.localizer, Refine.of(self.target.refine)
+        averaged = views(opened.manifest, None)
         if self.scope == "inference":
             prepared = [pipeline.prepare(picture, keep_image=False) for picture in self.pictures]
             if isinstance(opened, Segmenter):
@@ -84,7 +87,8 @@ class Tasks:
         wanted = pipeline.wanted()
 
         def localize(places: Sequence[int]) -> object:
-            entries = [pipeline.prepare(self.pictures[i], keep_image=False, refine=refine) for i in places]
+            how: Any = {"keep_image": False, "refine": refine, "augment": averaged}
+            entries = [pipeline.prepare(self.pictures[i], **how) for i in places]
             return pipeline.localize(entries, [wanted] * len(entries), refine)
 
         return localize
