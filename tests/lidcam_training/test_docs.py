@@ -23,7 +23,8 @@ def test_the_script_of_a_minute(tmp_path, sources, monkeypatch):
         assert result.exit_code == 0, f"{line}\n{result.output}\n{result.exception}"
     assert len(json.loads(Path("found/results.json").read_text())["results"]) == 2
     assert Path("scores/report.html").stat().st_size > 1000
-    assert len(json.loads(Path("analysis/analysis.json").read_text())) == 4
+    analysis = json.loads(Path("analysis/analysis.json").read_text())
+    assert len(analysis["pictures"]) == 4 and len(analysis["advice"]) == 4
     rows = json.loads(Path("ablation/ablation.json").read_text())["summary"]
     assert [row["stage"] for row in rows] == ["blob", "CAM +TAP", "CAM +TAP +NWC", "CAM +TAP +NWC +PaS"]
 

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from lidcam_training.advice import Advice
+    from lidcam_training.phenomena import Phenomena
 
 __all__ = ["analyze"]
 
@@ -23,13 +31,16 @@ def analyze(
     ] = None,
     limit: Annotated[int, typer.Option(min=1, metavar="COUNT", help="Use the first COUNT pictures only.")] = 20,
 ) -> None:
-    """Draw the phenomena P1 to P3 of the talk.
+    """Measure the phenomena P1 to P3 of the talk, and advise.
 
-    These are the activation area, the signs of the weights, and the sorted values of the map.
+    P1: the active area of channels against their weights. P2: the signs of
+    the weights, and where their maps lie. P3: the sorted values of the map.
+    Draws each picture and all together, and ends in what to switch on for
+    this data: TAP, NWC, PaS, CRF. Masks make the advice firmer.
     """
+    import dataclasses
     import json
 
-    import numpy as np
     import torch
     from lidcam_bench.data import MaskFile, MaskForm, Record
     from lidcam_bench.data.mask_forms import common_form
@@ -38,10 +49,11 @@ def analyze(
     from lidcam_cli.folders import find_pictures
     from lidcam_rt.errors import DataError, ImageError
     from lidcam_rt.files import output_folder, write_atomically
+    from lidcam_training.advice import advise, summarize
     from lidcam_training.checkpoint import load_checkpoint
     from lidcam_training.data.loader import read_picture
-    from lidcam_training.phenomena import measure_phenomena
-    from lidcam_training.plots import draw_phenomena
+    from lidcam_training.phenomena import crf_gain, measure_phenomena
+    from lidcam_training.plots import draw_phenomena, draw_summary
 
     read = load_checkpoint(checkpoint)
     files: list[Path] = []
@@ -60,7 +72,9 @@ def analyze(
     places = {file: masks / f"{file.stem}.png" for file in files[:limit]} if masks else {}
     mask_files = {file: path for file, path in places.items() if path.exists()}
     form = common_form(list(mask_files.values())) if mask_files else MaskForm.GREY
-    rows = []
+    rows: list[dict[str, Any]] = []
+    measured: list[Phenomena] = []
+    gains: list[float] = []
     with output_folder(output):
         for file in files[:limit]:
             picture = read_picture(Record(file), meta.size[0], meta.interpolation)
@@ -76,17 +90,50 @@ def analyze(
                 read.model, tensor, label, mask=mask, percentile=meta.percentile, theta=meta.theta
             )
             write_atomically(output / f"{file.stem}.png", draw_phenomena(phenomena, picture, meta.class_names[label]))
+            measured.append(phenomena)
+            if mask is not None:
+                gains.append(crf_gain(phenomena, picture, mask, percentile=meta.percentile, theta=meta.theta))
             rows.append(
                 {
                     "image": str(file),
                     "class": meta.class_names[label],
-                    "area_pooled_correlation": float(np.corrcoef(phenomena.area, phenomena.pooled)[0, 1]),
+                    "area_spread": _number(phenomena.area_spread),
+                    "area_weight_correlation": _number(phenomena.area_weight_correlation),
                     "negative_weights": float((phenomena.weight < 0).mean()),
-                    "positive_ioa": phenomena.positive_ioa,
-                    "negative_ioa": phenomena.negative_ioa,
+                    "positive_ioa": _number(phenomena.positive_ioa),
+                    "negative_ioa": _number(phenomena.negative_ioa),
+                    "object_share": _number(phenomena.object_share),
+                    "peak": _number(phenomena.peak),
                     "percentile_threshold": phenomena.percentile_threshold,
                     "maximum_threshold": phenomena.maximum_threshold,
                 }
             )
-        write_atomically(output / "analysis.json", json.dumps(rows, indent=1).encode())
+        if not measured:
+            raise DataError(f"none of the {len(files[:limit])} pictures can be read")
+        summary = summarize(measured, "gap" if read.model.pool is None else "tap", gains)
+        advice = advise(summary)
+        write_atomically(output / "phenomena.png", draw_summary(measured, summary))
+        content = {
+            "pictures": rows,
+            "summary": summary.to_dict(),
+            "advice": [dataclasses.asdict(entry) for entry in advice],
+        }
+        write_atomically(output / "analysis.json", json.dumps(content, indent=1, allow_nan=False).encode() + b"\n")
+    say(_table(advice))
     say(f"{len(rows)} pictures: {output}")
+
+
+def _number(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _table(advice: Sequence[Advice]) -> Table:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("component", width=9)
+    table.add_column("switch", width=6)
+    table.add_column("because", width=61)
+    for entry in advice:
+        table.add_row(entry.component, entry.verdict, entry.reason)
+    return table
