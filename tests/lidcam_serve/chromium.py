@@ -23,14 +23,19 @@ def binary() -> str:
 
 
 class Page:
-    """One tab."""
+    """One tab.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        folder: for the browser's profile.
+        flags: of the browser's command line.
+    """
+
+    def __init__(self, folder: Path, *flags: str) -> None:
         client = pytest.importorskip("websockets.sync.client", reason="websockets is not installed")
         self.folder = folder
         self.process = subprocess.Popen(
             [
-                binary(), "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
+                binary(), "--headless=new", "--no-sandbox", *(flags or ("--disable-gpu",)), "--disable-dev-shm-usage",
                 "--no-first-run",
                 "--remote-debugging-port=0", f"--user-data-dir={folder / 'profile'}", "about:blank",
             ],

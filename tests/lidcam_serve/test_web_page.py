@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import os
 import re
 import threading
 from functools import partial
@@ -20,6 +21,10 @@ from servers import png
 import lidcam_rt
 from lidcam_rt.image import read_image
 from lidcam_serve.web.site import SiteOptions, write_site
+
+PHOTOS = Path(
+    os.environ.get("LIDCAM_IMAGENET_SAMPLE", Path(__file__).parents[3] / "shared" / "data" / "imagenet-sample")
+)
 
 
 class Site:
@@ -109,6 +114,13 @@ def shows(page, expected) -> None:
     assert page.text("threshold") == f"{round(expected.threshold, 1):g} of 255"
 
 
+def iou(a, b) -> float:
+    """Of two boxes (x0, y0, x1, y1)."""
+    width, height = (max(0, min(a[i + 2], b[i + 2]) - max(a[i], b[i])) for i in (0, 1))
+    areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (a, b)]
+    return width * height / (sum(areas) - width * height)
+
+
 def test_pictures_give_the_runtimes_results_and_nothing_is_sent(page, site, pictures, localizer):
     page.choose(*pictures)
     for path in pictures:
@@ -152,6 +164,18 @@ def test_other_artifacts(tab, tmp_path, ort_web, pictures, options):
                 shows(tab, localizer(picture))
                 tab.key("ArrowRight")
         assert not tab.console
+    finally:
+        running.close()
+
+
+def test_a_site_below_another_folder(tab, folder, pictures, localizer):
+    running = Site(folder.parent)
+    running.url += f"{folder.name}/"
+    try:
+        open_page(tab, running)
+        tab.choose(pictures[0])
+        shows(tab, localizer(pictures[0]))
+        assert all(url.startswith((running.url, "blob:", "data:")) for url in tab.requests), tab.requests
     finally:
         running.close()
 
@@ -203,6 +227,56 @@ def test_where_webgpu_does_not_start_webassembly_takes_over(tab, site, pictures,
         shows(tab, localizer(pictures[2]))
     finally:
         tab.send("Page.removeScriptToEvaluateOnNewDocument", identifier=script)
+
+
+@pytest.mark.slow
+def test_webgpu_in_software_is_there_to_choose(tmp_path, site, pictures, localizer):
+    """SwiftShader stands in for a GPU."""
+    flags = ("--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader", "--enable-features=Vulkan")
+    page = chromium.Page(tmp_path, *flags)
+    try:
+        open_page(page, site)
+        engines = page.run("[...document.getElementById('engine').options].map((o) => o.value)")
+        if "webgpu" not in engines:
+            pytest.skip("this chromium has no WebGPU in software")
+        assert engines == ["wasm", "webgpu"]
+        page.choose(pictures[1])
+        shows(page, localizer(pictures[1]))
+        assert "on wasm" in page.text("ran")
+        page.run(
+            "(() => { const s = document.getElementById('engine'); s.value = 'webgpu';"
+            " s.dispatchEvent(new Event('change')) })()"
+        )
+        page.wait("document.getElementById('ran').textContent.includes('on webgpu')")
+        shows(page, localizer(pictures[1]))
+        assert not page.console
+    finally:
+        page.close()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not PHOTOS.is_dir(), reason="no photos: set LIDCAM_IMAGENET_SAMPLE to their folder")
+def test_photos_have_the_runtimes_boxes(tab, tmp_path, ort_web, lite0):
+    """Lite0 on 20 photos. The networks round differently, so a few pixels of a mask may differ."""
+    paths = sorted(PHOTOS.glob("*.jpg"))[::25][:20]
+    write_site(lite0, tmp_path / "site", SiteOptions(ort=ort_web, webgpu=False))
+    running = Site(tmp_path / "site")
+    try:
+        with lidcam_rt.load(lite0) as localizer:
+            open_page(tab, running)
+            tab.choose(*paths)
+            for path in paths:
+                expected = localizer(path)
+                tab.wait(f"document.getElementById('stage').getAttribute('aria-label').startsWith('{path.name}')")
+                assert tab.text("class") == expected.class_name
+                box = [int(n) for n in re.findall(r"\d+", tab.text("box"))]
+                assert iou(box, expected.box) >= 0.99
+                pixels = int(tab.text("pixels").split()[0])
+                assert abs(pixels - np.count_nonzero(expected.mask)) <= 1e-3 * expected.mask.size
+                tab.key("ArrowRight")
+        assert not tab.console
+    finally:
+        running.close()
 
 
 def test_a_bad_file_is_said_and_the_next_one_works(page, pictures, localizer, tmp_path):

@@ -17,7 +17,8 @@ const browser = {
     if (!answer.ok) throw new Error(`model.json is not there (status ${answer.status})`);
     this.model = (await answer.json()).model;
     this.engines = ["wasm"];
-    if (this.model.webgpu && (await navigator.gpu?.requestAdapter().catch(() => null))) this.engines.unshift("webgpu");
+    const adapter = this.model.webgpu ? await navigator.gpu?.requestAdapter().catch(() => null) : null;
+    if (adapter) this.engines[adapter.info?.isFallbackAdapter ? "push" : "unshift"]("webgpu"); // in software it is slow
     return { models: [this.model], default: this.model.name, refine: null };
   },
 

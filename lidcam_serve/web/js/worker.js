@@ -14,15 +14,19 @@ const open = async (asked, engine, base) => {
   const library = engine === "webgpu" ? "ort.webgpu.min.mjs" : "ort.wasm.min.mjs";
   ort = await import(new URL(`static/ort/${library}`, base));
   ort.env.wasm.numThreads = crossOriginIsolated ? Math.min(4, navigator.hardwareConcurrency) : 1;
-  ort.env.logLevel = "error";
   const file = await fetch(new URL(model.file, base));
   if (!file.ok) throw new Error(`${model.file} is not there (status ${file.status})`);
   const bytes = new Uint8Array(await file.arrayBuffer());
-  session = await ort.InferenceSession.create(bytes, { executionProviders: [engine] });
+  session = await ort.InferenceSession.create(bytes, { executionProviders: [engine], logSeverityLevel: 3 });
   const threads = ort.env.wasm.numThreads;
   const on = engine === "webgpu" ? "webgpu" : `wasm, ${threads} thread${threads > 1 ? "s" : ""}`;
   name = `onnxruntime-web ${ort.env.versions.web} on ${on}, ${model.precision}`;
-  if (engine === "webgpu") await run(new (model.input.dtype === "uint8" ? Uint8Array : Float32Array)(3 * model.input.height * model.input.width), null);
+  if (engine === "webgpu") await run(blank(), null); // what does not work shows here, before the page relies on it
+};
+
+const blank = () => {
+  const { height, width, dtype } = model.input;
+  return new (dtype === "uint8" ? Uint8Array : Float32Array)(3 * height * width);
 };
 
 const run = async (pixels, classId) => {
