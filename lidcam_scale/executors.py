@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -38,7 +38,7 @@ class Raised:
 class Executor(Protocol):
     """Runs tasks somewhere."""
 
-    def run(self, function: Callable[[_Task], Any], tasks: Sequence[_Task]) -> Iterator[tuple[int, Any]]:
+    def run(self, function: Callable[[_Task], Any], tasks: Sequence[_Task]) -> Generator[tuple[int, Any], None, None]:
         """Run a function on each task.
 
         Args:
@@ -56,7 +56,7 @@ class Executor(Protocol):
 class InProcess:
     """One task after the other in this process."""
 
-    def run(self, function: Callable[[_Task], Any], tasks: Sequence[_Task]) -> Iterator[tuple[int, Any]]:
+    def run(self, function: Callable[[_Task], Any], tasks: Sequence[_Task]) -> Generator[tuple[int, Any], None, None]:
         """See `Executor.run`."""
         for place, task in enumerate(tasks):
             yield place, function(task)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any, TypeVar
 
 from lidcam_rt.backends.base import usable_cores
@@ -16,6 +17,7 @@ __all__ = ["RayActors", "start_ray"]
 _Task = TypeVar("_Task")
 #: Object store of a Ray of our own: no picture goes through it.
 _STORE_BYTES = 80 << 20
+_PATIENCE = 10.0
 
 
 def start_ray(address: str, *, cores: int | None = None) -> bool:
@@ -42,6 +44,8 @@ def start_ray(address: str, *, cores: int | None = None) -> bool:
     more: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     if address == "local":
         more |= {"num_cpus": cores or usable_cores(), "include_dashboard": False, "object_store_memory": _STORE_BYTES}
+    else:
+        _knock(os.environ.get("RAY_ADDRESS", address) if address == "auto" else address)
     try:
         ray.init(address=address, **more)
     except Exception as error:  # ConnectionError, RuntimeError, ValueError, by what is wrong
@@ -49,6 +53,19 @@ def start_ray(address: str, *, cores: int | None = None) -> bool:
             f"Ray at {address}: cannot be reached ({error}). Start it with `ray start --head`, or use --ray local"
         ) from None
     return True
+
+
+def _knock(address: str) -> None:
+    """Ray itself waits for minutes, and prints, where nobody answers."""
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if not host or not port.isdecimal():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_PATIENCE).close()
+    except (OSError, OverflowError) as error:
+        raise BackendError(
+            f"Ray at {address}: cannot be reached ({error}). Start it with `ray start --head`, or use --ray local"
+        ) from None
 
 
 class RayActors:
@@ -65,7 +82,7 @@ class RayActors:
             raise InputError(f"workers must be at least 1, got {workers}")
         self.address, self.workers, self.num_gpus = address, workers, num_gpus
 
-    def run(self, function: Callable[[_Task], Any], tasks: Sequence[_Task]) -> Iterator[tuple[int, Any]]:
+    def run(self, function: Callable[[_Task], Any], tasks: Sequence[_Task]) -> Generator[tuple[int, Any], None, None]:
         """See `Executor.run`."""
         ours = start_ray(self.address, cores=self.workers)
         import ray
@@ -76,7 +93,7 @@ class RayActors:
             if ours:
                 ray.shutdown()
 
-    def _run(self, function: Callable[[_Task], Any], tasks: Sequence[_Task]) -> Iterator[tuple[int, Any]]:
+    def _run(self, function: Callable[[_Task], Any], tasks: Sequence[_Task]) -> Generator[tuple[int, Any], None, None]:
         import ray
 
         actor_class = ray.remote(_Actor).options(num_cpus=0 if self.num_gpus else 1, num_gpus=self.num_gpus)

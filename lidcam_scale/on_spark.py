@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import asdict
 from typing import Any, TypeVar
 
@@ -64,8 +64,10 @@ class SparkTasks:
     def __init__(self, master: str = "local[*]") -> None:
         self.master = master
 
-    def run(self, function: Callable[[_Task], Any], tasks: Sequence[_Task]) -> Iterator[tuple[int, Any]]:
+    def run(self, function: Callable[[_Task], Any], tasks: Sequence[_Task]) -> Generator[tuple[int, Any], None, None]:
         """See `Executor.run`. Results come when all tasks have ended."""
+        if not tasks:  # Spark makes no frame of no rows
+            return
         start_spark(self.master)
         from pyspark.sql import SparkSession
 

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from queue import SimpleQueue
@@ -52,7 +52,7 @@ class Processes:
             raise InputError(f"processes must be at least 1, got {count}")
         self.count = count
 
-    def run(self, function: Callable[[_Task], Any], tasks: Sequence[_Task]) -> Iterator[tuple[int, Any]]:
+    def run(self, function: Callable[[_Task], Any], tasks: Sequence[_Task]) -> Generator[tuple[int, Any], None, None]:
         """See `Executor.run`."""
         queue = _Queue(deque(range(len(tasks))))
         workers: list[_Worker] = []

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable
+from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -147,25 +148,15 @@ class _Work:
             return
         self._store.remove(_DONE)
         lost: list[Shard] = []
-        for place, facts in executor.run(localize_shard, todo):
-            if isinstance(facts, Died):
-                lost.append(todo[place])
-            else:
-                self._add(todo[place].number, facts)
+        with closing(executor.run(localize_shard, todo)) as results:
+            for place, facts in results:
+                if isinstance(facts, Died):
+                    lost.append(todo[place])
+                else:
+                    self._add(todo[place].number, facts)
         if not lost:
             return
-        alone = [(shard.job, name) for shard in lost for name in shard.pictures]
-        rows: dict[str, dict[str, Any]] = {}
-        died = 0
-        for place, row in executor.run(localize_alone, alone):
-            name = alone[place][1]
-            died += isinstance(row, Died)
-            if died == len(rows) + 1 == _HOPELESS:
-                raise BackendError(
-                    f"processes die whatever picture they are given, {name} the last: too little memory, or an engine "
-                    "that does not run there. Try `lidcam localize` on one of the machines"
-                )
-            rows[name] = lost_row(name) if isinstance(row, Died) else row
+        rows = _one_by_one(executor, [(shard.job, name) for shard in lost for name in shard.pictures])
         for shard in lost:
             self._add(shard.number, write_part(shard, [rows[name] for name in shard.pictures]))
 
@@ -188,6 +179,27 @@ class _Work:
         if _DONE not in there or self._store.read(_DONE) != data:
             self._store.write(_DONE, data)
         return Summary(self._store.url, self._pictures, failed, self._resumed, errors)
+
+
+def _one_by_one(executor: Executor, alone: list[tuple[Job, str]]) -> dict[str, dict[str, Any]]:
+    """The rows of pictures of which some end their processes.
+
+    Raises:
+        BackendError: processes die whatever the picture.
+    """
+    rows: dict[str, dict[str, Any]] = {}
+    died = 0
+    with closing(executor.run(localize_alone, alone)) as results:
+        for place, row in results:
+            name = alone[place][1]
+            died += isinstance(row, Died)
+            rows[name] = lost_row(name) if isinstance(row, Died) else row
+            if died == len(rows) == _HOPELESS:
+                raise BackendError(
+                    f"processes die whatever picture they are given, {name} the last: too little memory, or an engine "
+                    "that does not run there. Try `lidcam localize` on one of the machines"
+                )
+    return rows
 
 
 def _digest(model: str) -> str:

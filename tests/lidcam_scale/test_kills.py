@@ -10,18 +10,11 @@ import time
 from pathlib import Path
 
 import pytest
-from scale_photos import make_photos
 from scale_tables import is_alive, plain_run, rows_of
 
 from lidcam_scale.listing import list_pictures
 
 LIDCAM = [sys.executable, "-c", "from lidcam_cli.main import main; main()"]
-
-
-@pytest.fixture(scope="module")
-def many(tmp_path_factory) -> Path:
-    """500 made pictures, a tenth of which cannot be read."""
-    return make_photos(tmp_path_factory.mktemp("many") / "photos", 500)
 
 
 def start(model, photos, out, *options) -> subprocess.Popen[bytes]:
