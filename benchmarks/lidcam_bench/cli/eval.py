@@ -14,13 +14,17 @@ from lidcam_cli.options import (
     Data,
     Deadline,
     Device,
+    Gpus,
     Limit,
     Model,
     OutputFolder,
     Precision,
+    Processes,
+    Ray,
     RefinePreset,
     Score,
     Split,
+    Workers,
 )
 
 __all__ = ["evaluate"]
@@ -51,6 +55,10 @@ def evaluate(
     ] = None,
     deadline: Deadline = None,
     cases: Annotated[int, typer.Option(min=0, metavar="COUNT", help="Best and worst pictures in the report.")] = 6,
+    processes: Processes = None,
+    ray: Ray = None,
+    workers: Workers = None,
+    num_gpus: Gpus = 0.0,
 ) -> None:
     """Score an artifact on a data set.
 
@@ -64,6 +72,7 @@ def evaluate(
     from lidcam_bench.report.html import write_report
     from lidcam_bench.report.plots import curve_plots
     from lidcam_cli.console import progress
+    from lidcam_rt.errors import InputError
     from lidcam_rt.files import write_atomically
     from lidcam_rt.loading import load
     from lidcam_rt.segmentation import Segmenter
@@ -81,6 +90,11 @@ def evaluate(
         refine=refine,
         augment=augment,
     )
+    executor = None
+    if processes is not None or ray is not None or workers is not None or num_gpus:
+        from lidcam_scale.choose import executor_of
+
+        executor = executor_of(processes=processes, ray=ray, workers=workers, num_gpus=num_gpus)
     images = open_data(data, split)
     with load(model, backend=backend, device=device, precision=precision, deadline=deadline) as localizer:
         with progress() as bar:
@@ -90,9 +104,11 @@ def evaluate(
                 bar.update(task, completed=done, total=total)
 
             if isinstance(localizer, Segmenter):
+                if executor is not None:
+                    raise InputError(f"{model} is a segmentation network: leave --processes and --ray out")
                 results = evaluate_segmenter(localizer, images, output, options, progress=advance)
             else:
-                results = run(localizer, images, output, options, progress=advance)
+                results = run(localizer, images, output, options, executor=executor, progress=advance)
         plots = curve_plots(results)
         for name, png in plots.items():
             write_atomically(output / f"{name}.png", png)

@@ -48,6 +48,11 @@ class MetricSet:
         for name, metric in self.metrics.items():
             metric.restore({k.split("/", 1)[1]: v for k, v in arrays.items() if k.split("/", 1)[0] == name})
 
+    def merge(self, other: MetricSet) -> None:
+        """Add the images of another set of the same metrics; exact."""
+        for name, metric in self.metrics.items():
+            metric.merge(other.metrics[name])
+
     def to_dict(self) -> dict[str, Any]:
         """The metrics that counted a picture, with what they mean."""
         return {

@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 from types import NoneType
@@ -20,17 +20,19 @@ from lidcam_bench.evaluation.baseline import blob
 from lidcam_bench.evaluation.metric_set import MetricSet, differences
 from lidcam_bench.evaluation.notes import notes, some
 from lidcam_bench.evaluation.options import BASELINE, KNOWN, NO_CLASS, PREDICTED, EvalOptions, class_map
+from lidcam_bench.evaluation.parts import Part, localizer_of, parts_of
 from lidcam_bench.evaluation.state import SavedSums
 from lidcam_bench.evaluation.truth import require_object, require_truth
 from lidcam_bench.metrics.sample import Answer, Sample
 from lidcam_cli.runs import RunFolder
-from lidcam_rt.errors import DataError, InputError, OutputError
+from lidcam_rt.errors import BackendError, DataError, InputError, OutputError
 from lidcam_rt.files import file_sha256
 from lidcam_rt.localizer import Localizer
 from lidcam_rt.results import Failure, Localization
 from lidcam_rt.segmenter import CamSegmenter
 from lidcam_rt.text import encode_text
 from lidcam_rt.version import __version__
+from lidcam_scale.executors import Died, Executor
 
 __all__ = ["evaluate"]
 
@@ -50,6 +52,7 @@ def evaluate(
     out: str | os.PathLike[str],
     options: EvalOptions | None = None,
     *,
+    executor: Executor | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
     """Score an artifact on a data set.
@@ -63,6 +66,8 @@ def evaluate(
         data: of `open_data`.
         out: folder, made if it does not exist.
         options: metrics, bootstrap, CRF.
+        executor: workers (`lidcam_scale.executors`) that count parts of the data set; None: this process. The results
+            are the same to the bit, and a run may go on with another executor than it began with.
         progress: called with (done, all).
 
     Returns:
@@ -84,10 +89,12 @@ def evaluate(
         size = options.batch_size or (1 if localizer.device == "cpu" else 8)
         if progress:
             progress(done, len(records))
-        with ExitStack() as stack:
-            for record, results in run.localize(records[done:], size, stack):
-                folder.add(run.score(record, *results))
-                done += 1
+        counted = run.count(records[done:], size) if executor is None else run.share(records[done:], size, executor)
+        with closing(counted):
+            for rows in counted:
+                for row in rows:
+                    folder.add(row)
+                done += len(rows)
                 if progress:
                     progress(done, len(records))
                 due = done - saved.done >= options.save_every and done % size == 0 and saved.save_is_due
@@ -97,7 +104,9 @@ def evaluate(
 
 
 class _Run:
-    def __init__(self, localizer: Localizer, data: ImageSet, options: EvalOptions) -> None:
+    """`part`: the records are a part of a data set, which was checked as a whole."""
+
+    def __init__(self, localizer: Localizer, data: ImageSet, options: EvalOptions, *, part: bool = False) -> None:
         self.localizer, self.data, self.options = localizer, data, options
         self.classes = class_map(localizer.class_names, data.class_names)
         if options.gt_known and self.classes is None:
@@ -107,7 +116,8 @@ class _Run:
             )
         if options.gt_known and not localizer.manifest.labels_input:
             raise InputError("--gt-known needs an artifact that takes labels: export it with the labels input")
-        require_truth(data, options, self.classes)
+        if not part:
+            require_truth(data, options, self.classes)
         self.segmenter = None
         if "track1" in options.metrics:
             if self.classes is None:
@@ -119,11 +129,12 @@ class _Run:
         names = [PREDICTED, *([KNOWN] if options.gt_known else []), BASELINE]
         labels = min(len(data.class_names) + 1, 255)
         self.rows = {name: MetricSet(options.metrics, options.replicates, labels) for name in names}
+        self._labels = labels
         self.identity = {
             "version": __version__,
             "model": _digest(localizer.path),
             "backend": localizer.pipeline.engine,
-            "data": data.fingerprint(),
+            "data": None if part else data.fingerprint(),
             "options": options.to_dict(),
         }
 
@@ -134,9 +145,47 @@ class _Run:
         """Take up what `arrays` gave; empty: a new run."""
         if not arrays:
             return
-        for index, row in enumerate(self.rows.values()):
-            prefix = f"{index}|"
-            row.restore({k[len(prefix) :]: v for k, v in arrays.items() if k.startswith(prefix)})
+        _restore(self.rows, arrays)
+
+    def merge(self, arrays: dict[str, npt.NDArray[Any]]) -> None:
+        """Add what `arrays` gave in another process; exact."""
+        groups, replicates = self.options.metrics, self.options.replicates
+        others = {name: MetricSet(groups, replicates, self._labels) for name in self.rows}
+        _restore(others, arrays)
+        for name, row in self.rows.items():
+            row.merge(others[name])
+
+    def count(self, records: Sequence[Record], batch_size: int) -> Generator[list[dict[str, Any]], None, None]:
+        """Count records here; yields the numbers of one picture after the other, once they are counted."""
+        with ExitStack() as stack:
+            for record, results in self.localize(records, batch_size, stack):
+                yield [self.score(record, *results)]
+
+    def share(
+        self, records: Sequence[Record], batch_size: int, executor: Executor
+    ) -> Generator[list[dict[str, Any]], None, None]:
+        """Let workers count records; yields the numbers of one part after the other, in the order of the records.
+
+        Raises:
+            BackendError: a worker died twice at one part.
+        """
+        parts = parts_of(self.localizer, self.data, self.options, records, batch_size)
+        waiting: dict[int, Any] = {}
+        following = 0
+        with closing(executor.run(count_part, parts)) as results:
+            for place, result in results:
+                if isinstance(result, Died):
+                    raise BackendError(
+                        f"a worker died twice while it counted {len(parts[place].records)} pictures from "
+                        f"{parts[place].records[0].image} on. Run the same command again without workers: it goes on "
+                        "there"
+                    )
+                waiting[place] = result
+                while following in waiting:  # in order, so that what is saved is the beginning of the data set
+                    done = waiting.pop(following)
+                    self.merge(done["arrays"])
+                    following += 1
+                    yield done["rows"]
 
     def true_classes(self, record: Record) -> list[int]:
         """The model's ids of a picture's labels, as far as it has them."""
@@ -283,6 +332,19 @@ class _Run:
         folder.write("images.csv", encode_text(table.getvalue()))
         folder.write("results.json", content.encode())
         return results
+
+
+def _restore(rows: dict[str, MetricSet], arrays: dict[str, npt.NDArray[Any]]) -> None:
+    for index, row in enumerate(rows.values()):
+        prefix = f"{index}|"
+        row.restore({k[len(prefix) :]: v for k, v in arrays.items() if k.startswith(prefix)})
+
+
+def count_part(part: Part) -> dict[str, Any]:
+    """In a worker: the numbers of a part's pictures, and their sums as `_Run.arrays` gives them."""
+    run = _Run(localizer_of(part), part.data(), part.options, part=True)
+    rows = [row for counted in run.count(part.records, part.batch_size) for row in counted]
+    return {"rows": rows, "arrays": run.arrays()}
 
 
 def _digest(path: Path | None) -> str | None:
