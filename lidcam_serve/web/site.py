@@ -12,17 +12,17 @@ from lidcam_rt.artifact import Manifest, read_manifest
 from lidcam_rt.errors import ArtifactError, InputError, OutputError
 from lidcam_rt.files import read_file, replacing, safe_name
 from lidcam_rt.image import MAX_PIXELS
-from lidcam_rt.loading import load
 from lidcam_serve.described import describe_manifest
 from lidcam_serve.options import ModelSpec
 from lidcam_serve.web import package, texts
+from lidcam_serve.web.check import expected
 
 __all__ = ["SiteOptions", "write_site"]
 
 _HERE = Path(__file__).parent
 #: The page's own files, which `lidcam serve` serves too, and those that take the server's place.
 _PAGE = tuple(_HERE.parent / "page" / name for name in ("page.css", "page.js", "pas.js"))
-_BROWSER = tuple(_HERE / "js" / f"{name}.js" for name in ("browser", "worker", "picture", "resize", "result"))
+_BROWSER = tuple(_HERE / "js" / f"{name}.js" for name in ("browser", "worker", "check", "picture", "resize", "result"))
 _MODEL = "model.json"
 _KEY = "lidcam_site"
 
@@ -63,6 +63,7 @@ def write_site(model: Path, output: Path, options: SiteOptions) -> dict[str, int
     """
     name = ModelSpec.of(f"{options.name or safe_name(model.stem)}={model}").name
     manifest = _checked(model)
+    outputs = expected(str(model))
     with replacing(output) as made:
         _refuse_foreign(output)
         made.mkdir()
@@ -84,7 +85,7 @@ def write_site(model: Path, output: Path, options: SiteOptions) -> dict[str, int
         files["index.html"] = _index().encode()
         files[f"{name}.onnx"] = artifact
         files["README.md"] = texts.README.replace("@NAME@", name).replace("@MODEL@", f"{name}.onnx").encode()
-        about = _about(name, manifest, artifact, webgpu, options.max_pixels)
+        about = _about(name, manifest, artifact, webgpu, options.max_pixels) | {"expected": outputs}
         listed = {_KEY: 1, "model": about, "files": sorted((*files, _MODEL))}
         files[_MODEL] = (json.dumps(listed, indent=1) + "\n").encode()
         for path, data in files.items():
@@ -94,7 +95,7 @@ def write_site(model: Path, output: Path, options: SiteOptions) -> dict[str, int
 
 
 def _checked(model: Path) -> Manifest:
-    """The manifest of an artifact that ONNX Runtime opens."""
+    """The manifest of an artifact of a classifier."""
     if model.suffix != ".onnx":
         raise ArtifactError(f"{model}: is not an .onnx file. Give the artifact that the engine was built from")
     manifest = read_manifest(model)
@@ -103,8 +104,7 @@ def _checked(model: Path) -> Manifest:
             f"{model} is a segmentation network, and the page shows the maps of classifiers. Serve it with "
             "`lidcam serve` (POST /v1/segment), or give a classifier"
         )
-    with load(model, backend="onnxruntime", device="cpu"):
-        return manifest
+    return manifest
 
 
 def _refuse_foreign(output: Path) -> None:

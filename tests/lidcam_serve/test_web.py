@@ -16,13 +16,14 @@ import time
 from pathlib import Path
 
 import artifacts
+import numpy as np
 import onnx
 import pytest
 
 from lidcam_rt.artifact import Manifest
 from lidcam_rt.errors import ArtifactError, BackendError, InputError, OutputError
 from lidcam_rt.files import file_sha256
-from lidcam_serve.web import package
+from lidcam_serve.web import check, package
 from lidcam_serve.web.site import SiteOptions, write_site
 
 ALL = package.WASM_FILES + package.WEBGPU_FILES
@@ -65,7 +66,7 @@ def archive(ort: Path, path: Path) -> Path:
 
 
 @pytest.mark.parametrize("form", ["folder", "archive", "npm"])
-def test_the_folder(tmp_path, model, ort, fake_npm, form):
+def test_the_folder(tmp_path, model, localizer, ort, fake_npm, form):
     fake_npm()
     given = {"folder": ort, "archive": archive(ort, tmp_path / "ort.tgz"), "npm": None}[form]
     files = write_site(model, tmp_path / "out" / "site", SiteOptions(ort=given))
@@ -77,6 +78,9 @@ def test_the_folder(tmp_path, model, ort, fake_npm, form):
     assert told["files"] == sorted(files)
     assert told["model"]["sha256"] == hashlib.sha256(model.read_bytes()).hexdigest()
     assert told["model"]["classes"] == list(artifacts.CLASSES)
+    outputs = localizer.pipeline.run([localizer.pipeline.prepare(check.pattern(64, 64))])
+    assert np.allclose(told["model"]["expected"]["logits"], outputs["logits"][0], atol=1e-3)
+    assert told["model"]["expected"]["threshold"] == outputs["threshold"][0, 0]
     assert "MIT" in written["static/ort/LICENSE"].decode() and "@" not in written["README.md"].decode()
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["site"]
     if form == "npm":

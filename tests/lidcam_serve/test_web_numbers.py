@@ -17,6 +17,7 @@ from lidcam_rt.image import network_input, placement, to_original_size
 from lidcam_rt.interop import coco_rle
 from lidcam_rt.pas import PasOptions, pas
 from lidcam_rt.pipeline import Pipeline
+from lidcam_serve.web import check
 
 PILLOW_13 = int(PIL.__version__.split(".")[0]) >= 13
 SIDES = st.integers(1, 70)
@@ -117,6 +118,28 @@ def test_thresholds_are_those_of_pas(node, seed, percentile, theta, spread):
     level = node.call("pas.js", "level", histogram.tolist(), percentile, theta)
     assert level == result.threshold.item()
     assert np.array_equal(node.call("pas.js", "maskOf", result.map.ravel(), level), result.mask.ravel().view(np.uint8))
+
+
+@given(size=st.tuples(SIDES, SIDES))
+@example((3, 16384))
+def test_the_pattern_is_the_same_in_both_languages(node, size):
+    assert np.array_equal(node.call("check.js", "pattern", *size)["rgb"], check.pattern(*size).ravel())
+
+
+@given(seed=SEEDS, count=st.integers(2, 40), scale=st.floats(0.1, 100))
+def test_an_engine_that_computes_something_else_is_noticed(node, seed, count, scale):
+    rng = np.random.default_rng(seed)
+    logits = scale * rng.normal(size=count)
+    expected, spread = {"logits": logits.tolist(), "threshold": 80}, max(float(np.ptp(logits)), 1e-3)
+
+    def agrees(change, threshold=80.0) -> bool:
+        return node.call("check.js", "agrees", {"logits": logits + change, "threshold": threshold}, expected)
+
+    wrong = np.zeros(count)
+    wrong[rng.integers(count)] = 0.03 * spread
+    assert agrees(0.01 * spread * rng.uniform(-1, 1, count)) and agrees(0, 82)
+    assert not agrees(wrong) and not agrees(0, 90) and not agrees(np.full(count, np.nan))
+    assert not node.call("check.js", "agrees", {"logits": logits[:-1].tolist(), "threshold": 80}, expected)
 
 
 @settings(max_examples=100)

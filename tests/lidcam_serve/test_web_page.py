@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 import os
 import re
+import shutil
 import threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -230,7 +232,7 @@ def test_where_webgpu_does_not_start_webassembly_takes_over(tab, site, pictures,
 
 
 @pytest.mark.slow
-def test_webgpu_in_software_is_there_to_choose(tmp_path, site, pictures, localizer):
+def test_webgpu_in_software_is_there_to_choose(tmp_path, folder, site, pictures, localizer):
     """SwiftShader stands in for a GPU."""
     flags = ("--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader", "--enable-features=Vulkan")
     page = chromium.Page(tmp_path, *flags)
@@ -249,6 +251,19 @@ def test_webgpu_in_software_is_there_to_choose(tmp_path, site, pictures, localiz
         )
         page.wait("document.getElementById('ran').textContent.includes('on webgpu')")
         shows(page, localizer(pictures[1]))
+        shutil.copytree(folder, tmp_path / "site")
+        about = json.loads((tmp_path / "site" / "model.json").read_text())
+        about["model"]["expected"]["threshold"] += 10  # as if WebGPU computed something else
+        (tmp_path / "site" / "model.json").write_text(json.dumps(about))
+        other = Site(tmp_path / "site")
+        try:
+            open_page(page, other)
+            page.run("document.getElementById('engine').value = 'webgpu'")
+            page.choose(pictures[1])
+            shows(page, localizer(pictures[1]))
+            assert "on wasm" in page.text("ran") and page.run("document.getElementById('engines').hidden")
+        finally:
+            other.close()
         assert not page.console
     finally:
         page.close()
@@ -289,8 +304,6 @@ def test_a_bad_file_is_said_and_the_next_one_works(page, pictures, localizer, tm
 
 
 def test_a_model_that_is_missing_is_said(tab, folder, tmp_path, pictures):
-    import shutil
-
     shutil.copytree(folder, tmp_path / "site")
     (tmp_path / "site" / "tiny.onnx").unlink()
     running = Site(tmp_path / "site")

@@ -1,6 +1,7 @@
 // Runs the artifact in a thread beside the page. Messages in: {model, engine, base} once, then {number, file, classId};
 // out: {ready} with the engine's name, {number, result}, or {number, error}.
 
+import { agrees, pattern } from "./check.js";
 import { decode, networkInput } from "./picture.js";
 import { finish } from "./result.js";
 
@@ -21,12 +22,10 @@ const open = async (asked, engine, base) => {
   const threads = ort.env.wasm.numThreads;
   const on = engine === "webgpu" ? "webgpu" : `wasm, ${threads} thread${threads > 1 ? "s" : ""}`;
   name = `onnxruntime-web ${ort.env.versions.web} on ${on}, ${model.precision}`;
-  if (engine === "webgpu") await run(blank(), null); // what does not work shows here, before the page relies on it
-};
-
-const blank = () => {
-  const { height, width, dtype } = model.input;
-  return new (dtype === "uint8" ? Uint8Array : Float32Array)(3 * height * width);
+  if (engine === "webgpu") {
+    const outputs = await run(networkInput(pattern(model.input.height, model.input.width), model.input), null);
+    if (!agrees(outputs, model.expected)) throw new Error("WebGPU computes something else than expected here");
+  }
 };
 
 const run = async (pixels, classId) => {
