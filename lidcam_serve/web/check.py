@@ -1,4 +1,4 @@
-"""What the artifact gives for a generated picture: a browser's graphics processor has to give nearly the same (check.js)."""
+"""What the artifact gives for a generated picture: WebGPU in a browser has to give nearly the same (check.js)."""
 
 from __future__ import annotations
 

@@ -329,10 +329,18 @@ def saved(image: Image.Image, form: str, **options) -> bytes:
     return out.getvalue()
 
 
-def turned(orientation: int) -> bytes:
+def turned(orientation: int, form: str = "jpeg") -> bytes:
     exif = Image.Exif()
     exif[0x0112] = orientation
-    return saved(photo(), "jpeg", quality=90, exif=exif)
+    return saved(photo(), form, exif=exif)
+
+
+def swapped_profile() -> bytes:
+    """A colour profile in which red and green have changed places."""
+    from PIL import ImageCms
+
+    data = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    return data.replace(b"rXYZ", b"xXYZ", 1).replace(b"gXYZ", b"rXYZ", 1).replace(b"xXYZ", b"gXYZ", 1)
 
 
 def with_alpha() -> Image.Image:
@@ -349,11 +357,14 @@ PICTURES = {
     "lossless webp": (saved(photo(), "webp", lossless=True), 0),
     "gif": (saved(photo(), "gif"), 0),
     "bmp": (saved(photo(), "bmp"), 0),
+    "png with a profile": (saved(photo(), "png", icc_profile=swapped_profile()), 0),
+    "jpeg with a profile": (saved(photo(), "jpeg", icc_profile=swapped_profile()), 1),
     "transparent png": (saved(with_alpha(), "png"), 1),
     "jpeg 4:4:4": (saved(photo(), "jpeg", quality=95, subsampling=0), 1),
     "jpeg 4:2:0": (saved(photo(), "jpeg", quality=80), 1),
     "progressive jpeg": (saved(photo(), "jpeg", quality=80, progressive=True), 1),
     "grey jpeg": (saved(photo().convert("L"), "jpeg"), 1),
+    "orientation 6, png": (turned(6, "png"), 0),
     **{f"orientation {n}": (turned(n), 1) for n in range(2, 9)},
 }
 
