@@ -10,6 +10,7 @@ from lidcam_export.ablation import stages as ablation
 from lidcam_export.ablation.report import steps, summarize, table
 from lidcam_export.ablation.stages import AblationRow, Maps, ablate_artifacts, blob_row, choose_threshold, run_maps
 from PIL import Image
+from scipy import stats
 from typer.testing import CliRunner
 
 import lidcam_rt
@@ -109,7 +110,17 @@ def test_mean_spread_and_paired_steps():
     assert (found["NWC"]["runs"], found["NWC"]["iou"]) == (3, pytest.approx(0.05))
     assert found["NWC"]["iou_spread"] == pytest.approx(0, abs=1e-12)  # of the pairs, not of the seeds
     assert (found["TAP"]["runs"], found["TAP"]["iou"]) == (1, pytest.approx(0.05))
-    assert "| NWC | 3 | +0.050 ± 0.000 |" in table(steps(runs), "step")
+    assert "| NWC | 3 | +0.050 [+0.050, +0.050] |" in table(steps(runs), "step")
+    assert "| TAP | 1 | +0.050 |" in table(steps(runs), "step")
+    assert "| CAM | 3 | 0.300 ± 0.100 |" in table(summarize(runs))
+
+
+def test_a_step_s_interval_is_that_of_the_paired_t_test():
+    before, after = np.array([0.31, 0.35, 0.28, 0.40, 0.33]), np.array([0.36, 0.37, 0.36, 0.41, 0.40])
+    runs = [[_row("CAM", s, a), _row("CAM +NWC", s, b)] for s, (a, b) in enumerate(zip(before, after, strict=True))]
+    (step,) = steps(runs)
+    wanted = stats.ttest_rel(after, before).confidence_interval(0.95)
+    assert step["iou_interval"] == pytest.approx([wanted.low, wanted.high])
 
 
 @pytest.mark.slow
@@ -164,6 +175,7 @@ def test_command(tmp_path):
     for arguments, words in (
         (["ablate", str(tmp_path / "other"), "--data", data, "--no-crf", "-o", str(out)], "other classes"),
         ([*command, "--choose", "test"], "chosen on other pictures"),
+        (["ablate", str(tmp_path / "c"), str(tmp_path / "other"), *command[2:]], "both have pooling tap and seed 0"),
     ):
         result = CliRunner().invoke(app, arguments)
         assert result.exit_code == 2

@@ -40,6 +40,17 @@ def _with_spread(values: Sequence[float | None]) -> tuple[float | None, float | 
     return float(np.mean(kept)), float(np.std(kept, ddof=1)) if len(kept) > 1 else None
 
 
+def _interval(values: Sequence[float | None]) -> list[float] | None:
+    """95% interval of the mean of paired differences, Student's t; None for fewer than two."""
+    from scipy import stats
+
+    kept = [value for value in values if value is not None]
+    if len(kept) < 2:
+        return None
+    half = float(stats.t.ppf(0.975, len(kept) - 1)) * float(stats.sem(kept))
+    return [float(np.mean(kept)) - half, float(np.mean(kept)) + half]
+
+
 def summarize(runs: Sequence[Sequence[AblationRow]]) -> list[dict[str, Any]]:
     """Mean and sample standard deviation over checkpoints, stage by stage, in order of appearance."""
     out = []
@@ -53,7 +64,7 @@ def summarize(runs: Sequence[Sequence[AblationRow]]) -> list[dict[str, Any]]:
 
 
 def steps(runs: Sequence[Sequence[AblationRow]]) -> list[dict[str, Any]]:
-    """What each step changes: differences of checkpoints of the same seed, their mean and spread."""
+    """What each step changes, by checkpoints of the same seed: mean, spread and 95% interval of the mean difference."""
     by_stage: dict[str, dict[int, AblationRow]] = {}
     for row in (row for rows in runs for row in rows):
         by_stage.setdefault(row.stage, {})[row.seed] = row
@@ -65,22 +76,28 @@ def steps(runs: Sequence[Sequence[AblationRow]]) -> list[dict[str, Any]]:
         entry: dict[str, Any] = {"step": name, "from": before, "to": after, "runs": len(seeds)}
         for key, _, _ in COLUMNS:
             pairs = [(getattr(by_stage[after][s], key), getattr(by_stage[before][s], key)) for s in seeds]
-            entry[key], entry[f"{key}_spread"] = _with_spread([a - b for a, b in pairs])
+            changes = [None if a is None or b is None else a - b for a, b in pairs]
+            entry[key], entry[f"{key}_spread"] = _with_spread(changes)
+            entry[f"{key}_interval"] = _interval(changes)
         out.append(entry)
     return out
 
 
 def table(rows: Sequence[dict[str, Any]], first: str = "stage") -> str:
-    """Rows of `summarize` (first="stage") or of `steps` (first="step") as a Markdown table."""
+    """Rows of `summarize` (first="stage", with ± spread) or of `steps` (first="step", with intervals), in Markdown."""
     lines = [f"| {first} | runs | " + " | ".join(name for _, name, _ in COLUMNS) + " |"]
     lines.append("|---" * (len(COLUMNS) + 2) + "|")
     sign = "+" if first == "step" else ""
     for row in rows:
         cells = [str(row[first]), str(row["runs"])]
         for key, _, digits in COLUMNS:
-            value, spread = row[key], row[f"{key}_spread"]
+            value, spread, interval = row[key], row[f"{key}_spread"], row.get(f"{key}_interval")
             text = "" if value is None else f"{value:{sign}.{digits}f}"
-            cells.append(text if spread is None else f"{text} ± {spread:.{digits}f}")
+            if interval is not None:
+                text += f" [{interval[0]:{sign}.{digits}f}, {interval[1]:{sign}.{digits}f}]"
+            elif spread is not None:
+                text += f" ± {spread:.{digits}f}"
+            cells.append(text)
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 

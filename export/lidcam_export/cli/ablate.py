@@ -100,7 +100,8 @@ def ablate(
     """Score the steps of the talk: CAM, +TAP, +NWC, +PaS, +CRF.
 
     The checkpoints are exported and run by the runtime, beside a blob. With several seeds the table gives mean and
-    spread. The same command again resumes a run that was stopped.
+    spread, and of each step the difference between runs of the same seed with its 95% interval. The same command again
+    resumes a run that was stopped.
     """
     import dataclasses
     import json
@@ -119,10 +120,18 @@ def ablate(
         raise InputError(f"--choose and --score are both {score}: thresholds must be chosen on other pictures")
     splits = [open_data(data, split) for split in (choose, score)]
     accuracy: dict[str, list[float]] = {}
+    opened: dict[tuple[str, int], Checkpoint] = {}
+    for checkpoint in (load_checkpoint(path) for path in checkpoints):
+        key = checkpoint.pooling, int(checkpoint.meta.recipe.get("seed", 0))
+        if key in opened:
+            raise InputError(
+                f"{opened[key].path} and {checkpoint.path}: both have pooling {key[0]} and seed {key[1]}, their rows "
+                f"could not be told apart. Ablate them in two calls, into two folders"
+            )
+        opened[key] = checkpoint
     with output_folder(output), output_folder(output / "rows"):
         records = []
-        for checkpoint in sorted((load_checkpoint(path) for path in checkpoints), key=lambda c: c.pooling):
-            seed = int(checkpoint.meta.recipe.get("seed", 0))
+        for (_, seed), checkpoint in sorted(opened.items(), key=lambda item: item[0][0]):
             records.append(_scored(checkpoint, splits, output, seed=seed, crf=crf))
             accuracy.setdefault(checkpoint.pooling, []).append(records[-1]["accuracy"])
             say(f"{checkpoint.path}: accuracy {records[-1]['accuracy']:.3f}")
