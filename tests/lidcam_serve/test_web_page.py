@@ -251,6 +251,15 @@ def test_webgpu_in_software_is_there_to_choose(tmp_path, folder, site, pictures,
         )
         page.wait("document.getElementById('ran').textContent.includes('on webgpu')")
         shows(page, localizer(pictures[1]))
+        code = (
+            f"import('{site.url}static/ort/ort.webgpu.min.mjs').then(({{InferenceSession}}) => {{"
+            " InferenceSession.prototype.run = async () => { throw new Error('the device was lost') } })"
+        )
+        for worker in list(page.workers):
+            page.run(code, worker)
+        page.choose(pictures[2])
+        shows(page, localizer(pictures[2]))
+        assert "on wasm" in page.text("ran") and page.run("document.getElementById('engines').hidden")
         shutil.copytree(folder, tmp_path / "site")
         about = json.loads((tmp_path / "site" / "model.json").read_text())
         about["model"]["expected"]["threshold"] += 10  # as if WebGPU computed something else

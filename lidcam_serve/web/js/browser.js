@@ -2,7 +2,7 @@
 
 import { start } from "./page.js";
 
-const PATIENCE = 60000; // milliseconds that WebGPU may take to start, before WebAssembly takes over
+const PATIENCE = 60000; // milliseconds that WebGPU, once loaded, may take to start before WebAssembly takes over
 
 const browser = {
   promise: "They stay in this browser.",
@@ -31,14 +31,15 @@ const browser = {
     const { running } = this;
     try {
       await running.ready;
+      return await running.ask(file, classId);
     } catch (error) {
+      if (!error.engine) throw error; // the picture's
       if (running === this.running) this.running = null;
       running.worker.terminate();
       if (engine === "wasm") throw error;
       this.engines = this.engines.filter((name) => name !== engine);
       return this.localize(file, { engine: "wasm", classId, say });
     }
-    return running.ask(file, classId);
   },
 };
 
@@ -49,21 +50,24 @@ const run = (model, engine) => {
   const script = URL.createObjectURL(new Blob([`import ${JSON.stringify(module)};`], { type: "text/javascript" }));
   const worker = new Worker(script, { type: "module" });
   const waiting = new Map();
-  const ready = new Promise((resolve, reject) => {
-    waiting.set(undefined, { resolve, reject });
-    if (engine === "webgpu") setTimeout(() => reject(new Error("WebGPU did not start")), PATIENCE);
-  });
+  const ready = new Promise((resolve, reject) => waiting.set(undefined, { resolve, reject }));
   const running = { engine, ready, worker, failed: false };
+  const told = (text, ofEngine) => Object.assign(new Error(text), { engine: ofEngine });
   const fail = (text) => {
     running.failed = true;
-    for (const { reject } of waiting.values()) reject(new Error(text));
+    for (const { reject } of waiting.values()) reject(told(text, true));
     waiting.clear();
   };
-  worker.onmessage = ({ data: { number, result, error } }) => {
+  worker.onmessage = ({ data: { number, result, error, engine: ofEngine, loaded } }) => {
+    if (loaded) {
+      const { reject } = waiting.get(undefined);
+      setTimeout(() => reject(told("WebGPU did not start", true)), PATIENCE);
+      return;
+    }
     const asked = waiting.get(number);
     waiting.delete(number);
     if (error === undefined) asked?.resolve(result);
-    else asked?.reject(new Error(error));
+    else asked?.reject(told(error, ofEngine));
   };
   worker.onerror = (event) => fail(event.message || "the thread that runs the model could not be started");
   worker.postMessage({ model, engine, base: document.baseURI });

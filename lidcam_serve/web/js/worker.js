@@ -1,5 +1,6 @@
 // Runs the artifact in a thread beside the page. Messages in: {model, engine, base} once, then {number, file, classId};
-// out: {ready} with the engine's name, {number, result}, or {number, error}.
+// out: {loaded} when all is downloaded, {ready} with the engine's name, {number, result}, or {number, error, engine}:
+// what is wrong, and whether it is the engine that failed and not the picture.
 
 import { agrees, pattern } from "./check.js";
 import { decode, networkInput } from "./picture.js";
@@ -18,6 +19,11 @@ const open = async (asked, engine, base) => {
   const file = await fetch(new URL(model.file, base));
   if (!file.ok) throw new Error(`${model.file} is not there (status ${file.status})`);
   const bytes = new Uint8Array(await file.arrayBuffer());
+  if (engine === "webgpu") {
+    const binary = await fetch(new URL("static/ort/ort-wasm-simd-threaded.asyncify.wasm", base));
+    ort.env.wasm.wasmBinary = await binary.arrayBuffer();
+    postMessage({ loaded: true });
+  }
   session = await ort.InferenceSession.create(bytes, { executionProviders: [engine], logSeverityLevel: 3 });
   const threads = ort.env.wasm.numThreads;
   const on = engine === "webgpu" ? "webgpu" : `wasm, ${threads} thread${threads > 1 ? "s" : ""}`;
@@ -46,13 +52,17 @@ const run = async (pixels, classId) => {
   };
 };
 
+const ofTheEngine = (error) => {
+  throw Object.assign(new Error(error?.message ?? String(error)), { engine: true });
+};
+
 const localize = async (file, classId) => {
   const times = [performance.now()];
   const picture = await decode(file, model.max_pixels);
   times.push(performance.now());
   const pixels = networkInput(picture, model.input);
   times.push(performance.now());
-  const outputs = await run(pixels, classId);
+  const outputs = await run(pixels, classId).catch(ofTheEngine);
   times.push(performance.now());
   const result = { ...finish(outputs, picture, model), engine: name };
   times.push(performance.now());
@@ -69,13 +79,13 @@ onmessage = ({ data: { number, file, classId, ...opening } }) =>
   next(async () => {
     try {
       if (number === undefined) {
-        await open(opening.model, opening.engine, opening.base);
+        await open(opening.model, opening.engine, opening.base).catch(ofTheEngine);
         postMessage({ ready: name });
       } else {
         const result = await localize(file, classId);
         postMessage({ number, result }, [result.before.map.buffer]);
       }
     } catch (error) {
-      postMessage({ number, error: String(error?.message ?? error) });
+      postMessage({ number, error: error.message, engine: Boolean(error.engine) });
     }
   });
