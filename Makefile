@@ -13,7 +13,7 @@ TORCHLESS := $(addprefix tests/,lidcam_rt lidcam_cli lidcam_crf lidcam_bench lid
 # Of those, what has tests that skip without torch: these run in both.
 BOTH := tests/lidcam_rt/image/test_sources.py tests/lidcam_bench/latency/test_floor.py
 
-.PHONY: demo test quick bench lint track1 fuzz clean
+.PHONY: demo test quick bench lint track1 scale fuzz clean
 demo: .venv/.demo-ready
 	.venv/bin/python tools/demo.py out/demo
 
@@ -34,6 +34,11 @@ fuzz: .venv/.test-ready
 	.venv/bin/python tests/hostile/fuzz.py --inputs 1000000 --seconds 3600 --seed $$$$ --findings out/findings
 	.venv/bin/python tests/hostile/kills.py --kills 20
 	.venv/bin/python tests/native/cpu/libfuzzer.py 1000000 $$$$ out/corpus || test $$? -eq 2
+
+# Ray and Spark (0.5 GB; CI does without) and their tests: some minutes.
+scale: .venv/.test-ready
+	.venv/bin/$(PIP) 'lidcam-rt[ray,spark]'
+	.venv/bin/python -m pytest -q -p no:cacheprovider tests/lidcam_scale tests/lidcam_bench/evaluation/test_share.py
 
 # The suites that need no data set, one after the other on a quiet machine (an hour), and the page of results.
 # NAME tells the machine in the names of the files: make bench NAME=2core_epyc

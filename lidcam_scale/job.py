@@ -34,7 +34,7 @@ class Job:
         augment: views, as in a call of the localizer.
         max_pixels: as for `lidcam_rt.load`.
         strict: as for `lidcam_rt.load`.
-        threads: of a call of the network on the CPU, in each worker. The rows do not depend on it.
+        threads: of a call of the network on the CPU, in each worker. Not part of a run's identity.
         sha256: of the model's file; a worker refuses another one. Empty: not checked.
     """
 

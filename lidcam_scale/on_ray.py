@@ -43,6 +43,7 @@ def start_ray(address: str, *, cores: int | None = None) -> bool:
         return False
     more: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     if address == "local":
+        os.environ.setdefault("RAY_raylet_start_wait_time_s", "120")  # 30 were not enough on a busy machine
         more |= {"num_cpus": cores or usable_cores(), "include_dashboard": False, "object_store_memory": _STORE_BYTES}
     else:
         _knock(os.environ.get("RAY_ADDRESS", address) if address == "auto" else address)

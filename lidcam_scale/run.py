@@ -120,12 +120,13 @@ class _Work:
     ) -> None:
         self._store, self._shards, self._pictures, self._progress = store, shards, pictures, progress
         self._facts: dict[int, dict[str, Any]] = {}
-        self._resumed = 0
+        self._rows = self._resumed = 0
 
     def _add(self, number: int, facts: dict[str, Any]) -> None:
         self._facts[number] = facts
+        self._rows += facts["rows"]
         if self._progress:
-            self._progress(sum(entry["rows"] for entry in self._facts.values()), self._pictures)
+            self._progress(self._rows, self._pictures)
 
     def find_done(self) -> None:
         """Read the parts that are there."""
@@ -139,7 +140,7 @@ class _Work:
                     facts = None
                 if facts is not None:
                     self._add(shard.number, facts)
-        self._resumed = sum(entry["rows"] for entry in self._facts.values())
+        self._resumed = self._rows
 
     def do(self, executor: Executor) -> None:
         """Do the shards that are left; pictures at which processes die get a row that says so."""
