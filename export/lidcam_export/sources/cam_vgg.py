@@ -13,8 +13,8 @@ from lidcam_export.sources.network import LoadedNetwork, Request, source_spec
 
 __all__ = ["load"]
 
-#: Prefixes of the released code's keys, and ours.
-_RELEASED = {"features.": "backbone.features.", "conv6.": "neck.0.", "fc.": "head."}
+#: Prefixes of our keys, and those of checkpoints of others.
+_COMMON = {"backbone.features.": "features.", "neck.0.": "conv6.", "head.": "fc."}
 
 
 def load(name: str, request: Request) -> LoadedNetwork:
@@ -39,14 +39,18 @@ def load(name: str, request: Request) -> LoadedNetwork:
 
 
 def _our_names(state: dict[str, Tensor], wanted: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A state dict with the released code's keys under ours; others stay as they are."""
-    released = {
-        key.replace(ours, theirs, 1): key
-        for key in wanted
-        for theirs, ours in _RELEASED.items()
-        if key.startswith(ours)
-    }
-    bare = fit_names(state, dict.fromkeys(released, next(iter(wanted.values()))))
-    if not any(key in released for key in bare):
-        return bare
-    return {released.get(key, key): value for key, value in bare.items()}
+    """A state dict of others under our names; names that are not theirs stay as they are."""
+    # In the released code all convolutions are in main_layers: the added one follows the last one and its ReLU.
+    last = max(int(key.split(".")[2]) for key in wanted if key.startswith("backbone.features."))
+    released = {"backbone.features.": "main_layers.", "neck.0.": f"main_layers.{last + 2}.", "head.": "fc."}
+    for prefixes in (_COMMON, released):
+        ours = {
+            key.replace(own, theirs, 1): key
+            for key in wanted
+            for own, theirs in prefixes.items()
+            if key.startswith(own)
+        }
+        bare = fit_names(state, dict.fromkeys(ours, next(iter(wanted.values()))))
+        if sum(key in ours for key in bare) > len(ours) / 2:
+            return {ours.get(key, key): value for key, value in bare.items()}
+    return fit_names(state, wanted)
