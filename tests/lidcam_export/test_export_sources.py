@@ -38,7 +38,7 @@ def test_every_kind_has_a_loader_and_its_names_are_those_of_the_package():
         ("torchvision:resnett18", "near it: .*resnet18"),
         ("tim:resnet50", r"Did you mean timm:NAME\?"),
         ("resnet50", r"Did you mean timm:resnet50 or torchvision:resnet50\?"),
-        ("zoo:efficientnet_lite1", "near it: efficientnet_lite0"),
+        ("zoo:efficientnet_lite3", "near it: efficientnet_lite0, efficientnet_lite1, efficientnet_lite2"),
         ("cam:vgg12", "vgg11, vgg13, vgg16, vgg19"),
         ("runs/nothing", "no such checkpoint folder or weights file"),
         ("model.pt", "no such checkpoint folder or weights file"),

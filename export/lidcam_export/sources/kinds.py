@@ -59,7 +59,9 @@ KINDS = {
     ),
     "python": Kind("lidcam_export.sources.python", "python:PACKAGE.MODULE:FUNCTION"),
     "zoo": Kind(
-        "lidcam_export.sources.zoo", "zoo:efficientnet_lite0", lambda: frozenset({"efficientnet_lite0"})
+        "lidcam_export.sources.zoo",
+        "zoo:efficientnet_lite0",
+        lambda: frozenset({"efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2"}),
     ),
 }
 _FORMS = (
