@@ -9,7 +9,7 @@ import PIL
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from node import Node
+from page_node import Node
 
 from lidcam_rt.artifact import InputSpec
 from lidcam_rt.boxes import largest_box
