@@ -18,6 +18,7 @@ _Task = TypeVar("_Task")
 #: Object store of a Ray of our own: no picture goes through it.
 _STORE_BYTES = 80 << 20
 _PATIENCE = 10.0
+_STARTS = 3
 
 
 def start_ray(address: str, *, cores: int | None = None) -> bool:
@@ -43,16 +44,22 @@ def start_ray(address: str, *, cores: int | None = None) -> bool:
         return False
     more: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     if address == "local":
-        os.environ.setdefault("RAY_raylet_start_wait_time_s", "120")  # 30 were not enough on a busy machine
         more |= {"num_cpus": cores or usable_cores(), "include_dashboard": False, "object_store_memory": _STORE_BYTES}
     else:
         _knock(os.environ.get("RAY_ADDRESS", address) if address == "auto" else address)
-    try:
-        ray.init(address=address, **more)
-    except Exception as error:  # ConnectionError, RuntimeError, ValueError, by what is wrong
-        raise BackendError(
-            f"Ray at {address}: cannot be reached ({error}). Start it with `ray start --head`, or use --ray local"
-        ) from None
+    attempts = _STARTS if address == "local" else 1
+    for attempt in range(1, attempts + 1):
+        try:
+            ray.init(address=address, **more)
+            break
+        except Exception as error:  # ConnectionError, RuntimeError, ValueError, by what is wrong
+            ray.shutdown()
+            # Ray gives its own processes 30 seconds, which a busy machine may not keep to.
+            if attempt == attempts or "timed out during startup" not in str(error):
+                raise BackendError(
+                    f"Ray at {address}: cannot be reached ({error}). Start it with `ray start --head`, or use "
+                    "--ray local"
+                ) from None
     return True
 
 

@@ -113,3 +113,26 @@ def test_an_address_where_nobody_is(monkeypatch, address):
     monkeypatch.setenv("RAY_ADDRESS", address)
     with pytest.raises(BackendError, match="cannot be reached"):
         start_ray("auto")
+
+
+@pytest.mark.parametrize("failures", [2, 9])
+def test_a_ray_that_starts_too_slowly_is_started_again(monkeypatch, failures):
+    ray = pytest.importorskip("ray", reason="extra ray is not installed")
+    from lidcam_scale.on_ray import start_ray
+
+    calls = []
+
+    def init(**options):
+        calls.append(options["address"])
+        if len(calls) <= failures:
+            raise Exception("The current node timed out during startup.")
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    if failures == 2:
+        assert start_ray("local") and len(calls) == 3
+        return
+    with pytest.raises(BackendError, match="timed out during startup"):
+        start_ray("local")
+    assert len(calls) == 3
