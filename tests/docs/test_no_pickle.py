@@ -4,7 +4,7 @@ import ast
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-PLACES = ("lidcam_rt", "benchmarks", "training", "export", "tools", "tests")
+PLACES = (*sorted(path.name for path in ROOT.glob("lidcam_*")), "benchmarks", "training", "export", "tools", "tests")
 
 #: Modules whose files run code when they are read.
 MODULES = {"pickle", "_pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve", "jsonpickle"}
