@@ -71,6 +71,10 @@ def _bench(inputs: Path) -> list[str]:
     return ["bench", f"{inputs}/model.onnx", "--images", f"{inputs}/few", *short]
 
 
+def _scale(inputs: Path) -> list[str]:
+    return ["scale", f"{inputs}/model.onnx", f"{inputs}/set/images", "--processes", "2", "--shard-size", "4"]
+
+
 def _quantize(inputs: Path) -> list[str]:
     calibration = ["--calibration", f"{inputs}/set/images", "--pictures", "8", "--float-worst", "2"]
     return ["quantize", f"{inputs}/network.onnx", *calibration]
@@ -91,6 +95,7 @@ VERBS = (
     Verb("export", lambda i, o: ["export", f"{i}/checkpoint", "-o", f"{o}/model.onnx"], ("torch",)),
     Verb("compare", lambda i, o: ["compare", *(f"{i}/model.onnx",) * 2, "--data", f"{i}/set", "-o", f"{o}/c.json"]),
     Verb("analyze", lambda i, o: ["analyze", f"{i}/checkpoint", "--images", f"{i}/few", "-o", f"{o}/run"], ("torch",)),
+    Verb("scale", lambda i, o: [*_scale(i), "-o", f"{o}/run"], ("pyarrow",), measures=True),
     Verb("quantize", lambda i, o: [*_quantize(i), "-o", f"{o}/int8.onnx"], ("torch",)),
     Verb("build", lambda i, o: [*_build(i), "-o", f"{o}/rtx.engine"], ("torch", "tensorrt_rtx"), measures=True),
     Verb("export-triton", lambda i, o: ["export-triton", f"{i}/model.onnx", "-o", f"{o}/models"], ("starlette",), True),
