@@ -47,6 +47,6 @@ def executor_of(
         return SparkTasks(spark)
     if processes == 0:
         return InProcess()
-    from lidcam_scale.processes import Processes
+    from lidcam_scale.processes import MAX_PROCESSES, Processes
 
-    return Processes(usable_cores() if processes is None else processes)
+    return Processes(min(usable_cores(), MAX_PROCESSES) if processes is None else processes)

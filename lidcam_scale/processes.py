@@ -40,16 +40,23 @@ class _Queue:
     begun: dict[int, int] = field(default_factory=dict)
 
 
+#: More is a slip, and may take a machine down: each loads the network.
+MAX_PROCESSES = 1024
+
+
 class Processes:
     """Runs tasks in processes that are started anew (nothing is forked, the caller's main module is not run again).
 
     Args:
-        count: of processes.
+        count: of processes, 1 to 1024.
+
+    Raises:
+        InputError: another count.
     """
 
     def __init__(self, count: int) -> None:
-        if count < 1:
-            raise InputError(f"processes must be at least 1, got {count}")
+        if not 1 <= count <= MAX_PROCESSES:
+            raise InputError(f"processes must be 1 to {MAX_PROCESSES}, got {count}")
         self.count = count
 
     def run(self, function: Callable[[_Task], Any], tasks: Sequence[_Task]) -> Generator[tuple[int, Any], None, None]:

@@ -71,6 +71,9 @@ def test_what_is_asked_for():
         executor_of(processes=1, ray="local")
     with pytest.raises(InputError, match="for --ray"):
         executor_of(processes=1, num_gpus=0.5)
+    for count in (-1, 1025, 100_000):  # a slip that would take the machine down
+        with pytest.raises(InputError, match="processes must be 1 to 1024"):
+            executor_of(processes=count)
 
 
 @pytest.mark.parametrize(("option", "module"), [("ray", "ray"), ("spark", "pyspark")])
