@@ -94,8 +94,10 @@ def write_part(shard: Shard, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
 def check_part(shard: Shard, data: bytes) -> dict[str, Any] | None:
     """The facts of a part that was written before; None where it is not whole, or not this shard's."""
     try:
-        # Page checksums: a flipped bit is seen too.
-        table = pq.read_table(io.BytesIO(data), page_checksum_verification=True)
+        # Page checksums: a flipped bit is seen too. No threads of Arrow's: where the process ends right after they were
+        # started, they end it with SIGABRT (pyarrow 26, once in a hundred).
+        with pq.ParquetFile(io.BytesIO(data), pre_buffer=False, page_checksum_verification=True) as file:
+            table = file.read(use_threads=False)
     except Exception:  # of a damaged file pyarrow raises nearly anything
         return None
     try:
