@@ -295,7 +295,20 @@ def test_a_head_that_does_not_end_is_cut(monkeypatch):
 def test_a_killed_worker_is_started_again_and_metrics_are_of_all(serve, model):
     server = serve(model, "--workers", "2")
     data = png()
+
+    def counted(number: int) -> None:
+        """Wait until so many answers are counted: a request is counted after its answer was sent."""
+        start, end = 'lidcam_requests_total{route="/v1/localize",status="200"}', time.monotonic() + PATIENCE
+        while True:
+            lines = httpx.get(f"{server.url}/metrics", timeout=PATIENCE).text.splitlines()
+            totals = [float(line.split()[-1]) for line in lines if line.startswith(start)]
+            if totals == [number]:
+                return
+            assert time.monotonic() < end and sum(totals) <= number, totals
+            time.sleep(0.01)
+
     assert [post(server.url, data).status_code for _ in range(6)] == [200] * 6
+    counted(6)
     before = len(server.lines)
     os.kill(server.pids[0], signal.SIGKILL)
     server.wait(lambda entry: entry["event"] == "worker died" and entry["pid"] == server.pids[0], before)
@@ -308,9 +321,7 @@ def test_a_killed_worker_is_started_again_and_metrics_are_of_all(serve, model):
     assert answers == [200] * 6
     again = server.wait(lambda entry: entry["event"] == "ready" and entry["pid"] not in server.pids, before)
     assert again["port"] == server.port
-    lines = httpx.get(f"{server.url}/metrics", timeout=PATIENCE).text.splitlines()
-    (total,) = [line for line in lines if line.startswith('lidcam_requests_total{route="/v1/localize",status="200"}')]
-    assert float(total.split()[-1]) == 12
+    counted(12)
     assert server.end() == 0
 
 
