@@ -15,7 +15,7 @@ import artifacts
 from PIL import Image
 
 ROOT = Path(__file__).parents[2]
-PATIENCE = 60  # seconds after which a state that does not come is a failure
+PATIENCE = 300  # seconds after which a state that does not come is a failure; beside busy loops a start takes 20 to 60
 
 
 def png(colour: str = "red", **options) -> bytes:
