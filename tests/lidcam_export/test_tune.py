@@ -17,8 +17,8 @@ from lidcam_export.tuning import run
 from lidcam_export.tuning.maps import MapSource
 from lidcam_export.tuning.rewrite import both_maps, find_map_head, with_pas, with_weights
 from lidcam_export.tuning.run import tune_artifact
-from lidcam_export.tuning.scores import Scores, difference_interval
-from lidcam_export.tuning.search import Search
+from lidcam_export.tuning.scores import Part, Scores, difference_interval
+from lidcam_export.tuning.search import Grid, Search
 from lidcam_export.tuning.settings import Settings, TuneOptions
 from PIL import Image
 from typer.testing import CliRunner
@@ -364,6 +364,49 @@ def test_intervals_are_those_of_paired_differences():
     assert high == pytest.approx(gain.mean() + 1.96 * error, abs=error / 2)
 
 
+class _Known:
+    """Numbers of pictures that an earlier run made."""
+
+    def __init__(self, rows):
+        self.rows = rows
+
+    def get(self, what, index):
+        return self.rows[what][index]
+
+    def put(self, what, index, row):
+        raise AssertionError("nothing is left to make")
+
+
+def _chosen(rows, own, options):
+    count = len(rows["grid"])
+    grid = Grid((True,), (Augment(), Augment(flip=True)), (98.0,), (0.35,))
+    part = Part(ImageSet("s", ("a",), ()), (0,) * count)
+    return Search(None, part, grid, options, _Known(rows)).choose(own)
+
+
+@pytest.mark.parametrize(
+    ("gains", "taken"),
+    [([0.02] * 20, True), ([0.3, -0.25] * 10, False), ([-0.02] * 20, False), ([0.0] * 20, False)],
+    ids=["in every picture", "on the mean alone", "a loss", "the same"],
+)
+def test_views_and_crf_are_taken_where_they_are_better_beyond_chance(gains, taken):
+    """What costs time must be better than what is cheaper, and by more than its mean."""
+    own, base = Settings(True, 98.0, 0.35), 0.5
+    grid = [{"0|1": {"iou": [[base]]}, "1|1": {"iou": [[base + gain]]}} for gain in gains]
+    chosen = _chosen({"grid": grid}, own, TuneOptions(crf=False))
+    assert chosen.views == (Augment(flip=True) if taken else Augment())
+
+    def scored(iou):
+        return {"iou": iou, "hit": False, "counts": np.zeros((2, 256), int).tolist()}
+
+    same = [{"0|1": {"iou": [[base]]}, "1|1": {"iou": [[base]]}} for _ in gains]
+    crf = [
+        {"plain": scored(base), "psa|0.35": scored(base + gain), "irn|0.35": scored(0.1), "deeplab|0.35": scored(0.1)}
+        for gain in gains
+    ]
+    assert _chosen({"grid": same, "crf": crf}, own, TuneOptions()).refine == ("psa" if taken else None)
+
+
 def test_command(bad, data, tmp_path):
     app = build_app("tune")
     folders = [str(images.records[0].image.parents[1]) for images in data]
@@ -371,7 +414,7 @@ def test_command(bad, data, tmp_path):
     result = CliRunner().invoke(app, [*command, "--no-views", "--no-crf"], env={"COLUMNS": "80"})
     assert result.exit_code == 0, result.output
     assert all(len(line) <= 80 for line in result.output.splitlines() if "/" not in line)
-    for words in ("theta", "mask IoU *", "95% interval", "chosen on", "held out", "difference"):
+    for words in ("theta", "mask IoU *", "95% interval", "chosen on", "held out", "difference", "too few"):
         assert words in result.output
     shown = CliRunner().invoke(build_app("inspect"), ["inspect", str(tmp_path / "t.onnx")])
     assert "mask-iou on 12 pictures" in " ".join(shown.output.split())

@@ -165,6 +165,32 @@ def test_command(tmp_path):
         for name in ("phenomena.png", "0.png"):
             with Image.open(tmp_path / "out" / name) as drawn:
                 assert drawn.width > 1000
+    assert "over 3 pictures, which is too few" in " ".join(result.output.split())
+
+    def refused(*more):
+        result = CliRunner().invoke(build_app("analyze"), ["analyze", str(tmp_path / "c"), *map(str, more)])
+        assert result.exit_code == 2, result.output
+        return " ".join(result.output.split())
+
+    # One figure would take the place of another, and one mask would be the truth of two pictures.
+    (tmp_path / "more").mkdir()
+    Image.new("RGB", (32, 32)).save(tmp_path / "more" / "0.bmp")
+    Image.new("RGB", (32, 32)).save(tmp_path / "more" / "phenomena.png")
+    twice = ("--images", tmp_path / "0.png", "--images", tmp_path / "more" / "0.bmp", "-o", tmp_path / "twice")
+    assert "would both be 0.png" in refused(*twice)
+    summary = ("--images", tmp_path / "more" / "phenomena.png", "-o", tmp_path / "twice")
+    assert "would both be phenomena.png" in refused(*summary)
+    inside = ["analyze", str(tmp_path / "c"), "--images", str(tmp_path), "--masks", str(tmp_path / "masks")]
+    (tmp_path / "more" / "0.bmp").rename(tmp_path / "more" / "3.bmp")
+    (tmp_path / "more" / "phenomena.png").rename(tmp_path / "more" / "4.png")
+    result = CliRunner().invoke(build_app("analyze"), [*inside, "--limit", "100", "-o", str(tmp_path / "inside")])
+    assert result.exit_code == 0, result.output
+    assert "have no mask" in " ".join(result.output.split())
+    analysed = json.loads((tmp_path / "inside" / "analysis.json").read_text())["pictures"]
+    assert not [row for row in analysed if "masks" in row["image"]]  # the masks are no pictures of their own
+    none = ("--images", tmp_path / "0.png", "--masks", tmp_path / "more", "-o", tmp_path / "twice")
+    assert "has a mask for none of the 1 pictures; 0.png is looked for" in refused(*none)
+    assert not (tmp_path / "twice").exists()
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"no picture")
     result = CliRunner().invoke(

@@ -12,6 +12,7 @@ from typing import Any
 
 import onnx
 from lidcam_bench.data import ImageSet
+from lidcam_bench.evaluation.notes import FEW
 
 from lidcam_cli.loading import load_localizer
 from lidcam_cli.runs import RunFolder
@@ -192,6 +193,12 @@ def tune_artifact(
                 if chosen != own:
                     again = _scores(f"report after {_name(chosen)}", tuned_file, parts["report"], memory, tick)
                 held_out = _compare(report_on, report, again)
+            for part in filter(None, (compared, held_out)):
+                if part.pictures < FEW:
+                    notes.append(
+                        f"The intervals of {part.name} are over {part.pictures} pictures, which is too few: below "
+                        f"{FEW} they are mostly too narrow, and so is the evidence for views and CRF."
+                    )
             result = Tuned(own, chosen, options.metric, compared, held_out, tuple(notes))
             spec = TuningSpec(
                 made_of=identity["model"],

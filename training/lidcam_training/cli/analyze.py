@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = ["analyze"]
 
+_SUMMARY = "phenomena"
+
 
 def analyze(
     checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="Folder that `lidcam train` wrote.")],
@@ -44,10 +46,11 @@ def analyze(
     import torch
     from lidcam_bench.data import MaskFile, MaskForm, Record
     from lidcam_bench.data.mask_forms import common_form
+    from lidcam_bench.evaluation.notes import FEW
 
     from lidcam_cli.console import note, say
     from lidcam_cli.folders import find_pictures
-    from lidcam_rt.errors import DataError, ImageError
+    from lidcam_rt.errors import DataError, ImageError, InputError
     from lidcam_rt.files import output_folder, write_atomically
     from lidcam_training.advice import advise, summarize
     from lidcam_training.checkpoint import load_checkpoint
@@ -59,24 +62,35 @@ def analyze(
     files: list[Path] = []
     for place in images:
         if place.is_dir():
-            files += map(Path, find_pictures(place).paths)
+            found = map(Path, find_pictures(place).paths)
+            files += [file for file in found if masks is None or masks.resolve() not in file.resolve().parents]
         elif place.is_file():
             files.append(place)
         else:
             raise ImageError(f"{place} does not exist")
     if not files:
         raise DataError(f"no picture in {', '.join(map(str, images))}")
+    files = files[:limit]
+    names = {_SUMMARY: output / f"{_SUMMARY}.png"}
+    for file in files:
+        if (other := names.setdefault(file.stem.lower(), file)) is not file:
+            raise InputError(f"{file} and {other} would both be {file.stem}.png: names must differ")
     meta = read.meta
     mean = torch.tensor(meta.mean).view(1, 3, 1, 1)
     std = torch.tensor(meta.std).view(1, 3, 1, 1)
-    places = {file: masks / f"{file.stem}.png" for file in files[:limit]} if masks else {}
+    places = {file: masks / f"{file.stem}.png" for file in files} if masks else {}
     mask_files = {file: path for file, path in places.items() if path.exists()}
+    if masks and not mask_files:
+        wanted = places[files[0]].name
+        raise DataError(f"{masks}: has a mask for none of the {len(files)} pictures; {wanted} is looked for")
+    if lacking := [file for file in places if file not in mask_files]:
+        note(f"{len(lacking)} of {len(files)} pictures have no mask, the first is {lacking[0]}")
     form = common_form(list(mask_files.values())) if mask_files else MaskForm.GREY
     rows: list[dict[str, Any]] = []
     measured: list[Phenomena] = []
     gains: list[float] = []
     with output_folder(output):
-        for file in files[:limit]:
+        for file in files:
             picture = read_picture(Record(file), meta.size[0], meta.interpolation)
             if picture is None:
                 note(f"skipped, unreadable: {file}")
@@ -109,10 +123,10 @@ def analyze(
                 }
             )
         if not measured:
-            raise DataError(f"none of the {len(files[:limit])} pictures can be read")
+            raise DataError(f"none of the {len(files)} pictures can be read")
         summary = summarize(measured, "gap" if read.model.pool is None else "tap", gains)
         advice = advise(summary)
-        write_atomically(output / "phenomena.png", draw_summary(measured, summary))
+        write_atomically(output / f"{_SUMMARY}.png", draw_summary(measured, summary))
         content = {
             "pictures": rows,
             "summary": summary.to_dict(),
@@ -120,6 +134,8 @@ def analyze(
         }
         write_atomically(output / "analysis.json", json.dumps(content, indent=1, allow_nan=False).encode() + b"\n")
     say(_table(advice))
+    if len(rows) < FEW:
+        note(f"The intervals are over {len(rows)} pictures, which is too few: below {FEW} they are mostly too narrow")
     say(f"{len(rows)} pictures: {output}")
 
 
