@@ -5,7 +5,8 @@ import pytest
 pytest.importorskip("starlette", reason="extra serve is not installed")
 pytest.importorskip("grpc", reason="extra serve is not installed")
 
-from servers import PATIENCE, Server
+import artifacts
+from servers import PATIENCE, Server, png
 
 
 @pytest.fixture
@@ -33,6 +34,17 @@ def server(model):
     running = Server(model, "--max-body", "2000000", "--max-pixels", "1000000", "--max-batch", "4")
     yield running
     assert running.end() == 0
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """Files of pictures, one of each class of the tiny artifact, with the object at another place."""
+    folder = tmp_path_factory.mktemp("pictures")
+    paths = []
+    for i, colour in enumerate(artifacts.CLASSES):
+        paths.append(folder / f"{colour}.png")
+        paths[-1].write_bytes(png(colour, box=(10 * i, 5, 10 * i + 60, 50)))
+    return paths
 
 
 @pytest.fixture(scope="session")

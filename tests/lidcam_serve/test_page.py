@@ -31,16 +31,6 @@ def site(model):
     assert running.end() == 0
 
 
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("pictures")
-    paths = []
-    for i, colour in enumerate(artifacts.CLASSES):
-        paths.append(folder / f"{colour}.png")
-        paths[-1].write_bytes(png(colour, box=(10 * i, 5, 10 * i + 60, 50)))
-    return paths
-
-
 @pytest.fixture
 def page(tab, site):
     tab.console.clear()

@@ -18,7 +18,6 @@ import chromium
 import numpy as np
 import pytest
 from PIL import Image
-from servers import png
 
 import lidcam_rt
 from lidcam_rt.image import read_image
@@ -96,16 +95,6 @@ def open_page(tab, site) -> None:
     tab.go("about:blank")
     tab.go(site.url)
     tab.wait("document.getElementById('model').options.length > 0")
-
-
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("pictures")
-    paths = []
-    for i, colour in enumerate(artifacts.CLASSES):
-        paths.append(folder / f"{colour}.png")
-        paths[-1].write_bytes(png(colour, box=(10 * i, 5, 10 * i + 60, 50)))
-    return paths
 
 
 def shows(page, expected) -> None:
