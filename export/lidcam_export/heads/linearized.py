@@ -106,7 +106,7 @@ def _convolution_backward(
 ) -> tuple[Tensor, None, None]:
     """The gradient of a convolution by its input, as a transposed convolution, which ONNX has."""
     if transposed or mask[1] or mask[2]:
-        raise NotImplementedError("gradients of transposed convolutions and of weights")
+        raise NotImplementedError("it has a transposed convolution, whose gradient is not written to ONNX")
     reached = [
         (grad.shape[i + 2] - 1) * stride[i] - 2 * padding[i] + dilation[i] * (weight.shape[i + 2] - 1) + 1
         for i in range(len(stride))
