@@ -10,13 +10,14 @@ from typing import Any
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, JSONResponse, Response
-from starlette.routing import Route, Router
+from starlette.routing import Route as AnyRoute
+from starlette.routing import Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from lidcam_rt.version import __version__
 from lidcam_serve.asks import Answer, Ask, localize_job, segment_job
 from lidcam_serve.bodies import picture_and_fields
-from lidcam_serve.errors import BadRequest, ClientGone, NotFound, RequestError, UnsupportedMedia
+from lidcam_serve.errors import BadRequest, ClientGone, NotFound, RequestError, UnsupportedMedia, WrongMethod
 from lidcam_serve.gate import Gate
 from lidcam_serve.metrics import CONTENT_TYPE
 from lidcam_serve.openapi import document
@@ -29,6 +30,16 @@ __all__ = ["EXTENSIONS", "build_app"]
 EXTENSIONS = ("binary_tensor_data", "model_repository")
 _PAGE = Path(__file__).parent / "page"
 _FILES = {path.name: path for path in _PAGE.iterdir() if path.suffix in (".js", ".css", ".svg")}
+
+
+class Route(AnyRoute):
+    """Refuses other methods as everything else is refused: with JSON."""
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
+        if self.methods and scope["method"] not in self.methods:
+            raise WrongMethod(", ".join(sorted(self.methods)))
+        await super().handle(scope, receive, send)
 
 
 def build_app(service: Service) -> ASGIApp:
@@ -124,13 +135,14 @@ class _Api:
     async def _picture(self, request: Request, make: Callable[..., Any]) -> Response:
         service, state = self._service, request.scope["state"]
         deadline = service.deadline(state["start"])
-        query = Ask.of(dict(request.query_params))
+        given = request.query_params.multi_items()
+        query = Ask.of(given)
         with service.models.lent(query.model or service.models.default, query.version) as early:
             early.batcher.check_room()  # before a byte of the body is read
         body = await self._body(request, deadline)
         try:
             data, fields = picture_and_fields(body, request.headers.get("content-type", ""))
-            ask = Ask.of({**request.query_params, **fields})
+            ask = Ask.of([*given, *fields])
             with service.models.lent(ask.model or service.models.default, ask.version) as model:
                 head = {
                     "model": model.spec.name, "version": model.spec.version, "request_id": state["request_id"],
@@ -146,7 +158,7 @@ class _Api:
         return Response(answer.body, media_type=answer.media_type)
 
     async def _body(self, request: Request, deadline: float) -> bytes:
-        if request.headers.get("content-encoding", "identity") != "identity":
+        if request.headers.get("content-encoding", "").strip().lower() not in ("", "identity"):
             raise UnsupportedMedia("compressed bodies are not read")
 
         async def stream() -> Any:

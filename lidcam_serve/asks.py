@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any
@@ -25,7 +25,7 @@ from lidcam_rt.results import Localization
 from lidcam_rt.segmentation import SEGMENT_OUTPUTS, Segmenter
 from lidcam_rt.segmenter import CamSegmenter, Segmentation, SegmentOptions
 from lidcam_serve.batching import Job
-from lidcam_serve.errors import Unprocessable
+from lidcam_serve.errors import Unprocessable, without_advice
 from lidcam_serve.models import Model
 
 __all__ = ["Answer", "Ask", "class_ids", "localize_job", "segment_job"]
@@ -67,15 +67,17 @@ class Ask:
     form: str = ""
 
     @classmethod
-    def of(cls, given: Mapping[str, str]) -> Ask:
+    def of(cls, given: Iterable[tuple[str, str]]) -> Ask:
         """From names and texts.
 
         Raises:
-            Unprocessable: a name is not known, or a value is not of its kind.
+            Unprocessable: a name is not known or comes twice, or a value is not of its kind.
         """
         known = {entry.name: entry.type for entry in fields(cls)}
         values: dict[str, Any] = {}
-        for name, text in given.items():
+        for name, text in given:
+            if name in values:
+                raise Unprocessable(f"{name} is given twice{': one, with commas' if name == 'labels' else ''}")
             if name not in known:
                 raise Unprocessable(f"unknown option {name[:64]!r}: the options are {', '.join(known)}")
             if len(text) > 4096:
@@ -127,14 +129,32 @@ def refinement(ask: str, default: str | None, manifest: Manifest | None = None) 
     try:
         return Refine.of(name) if manifest is None else defaults.refinement(manifest, name)
     except InputError as error:
-        raise Unprocessable(str(error)) from None
+        raise Unprocessable(without_advice(str(error))) from None
 
 
 def _form(ask: Ask, accept: str, forms: Sequence[str]) -> str:
-    form = ask.form or ("overlay" if "image/png" in accept else "json")
+    preferred = _quality(accept, "image/png") > _quality(accept, "application/json")
+    form = ask.form or ("overlay" if preferred else "json")
     if form not in forms:
         raise Unprocessable(f"form must be one of {', '.join(forms)}, got {form[:64]!r}")
     return form
+
+
+def _quality(accept: str, kind: str) -> float:
+    """How much a client wants a media type, 0 to 1, by its header Accept (RFC 9110, section 12.5.1)."""
+    ranges = ("*/*", kind.partition("/")[0] + "/*", kind)
+    best = (-1, 0.0)  # the most specific range counts, and its quality
+    for entry in accept.lower().split(","):
+        name, *parameters = (part.strip() for part in entry.split(";"))
+        if name not in ranges:
+            continue
+        given = [text[2:] for text in parameters if text.startswith("q=")]
+        try:
+            quality = min(1.0, max(0.0, float(given[0]))) if given else 1.0
+        except ValueError:
+            quality = 0.0
+        best = max(best, (ranges.index(name), quality))
+    return best[1]
 
 
 def localize_job(
@@ -211,6 +231,8 @@ def segment_job(
 ) -> Job:
     """The job of a request for a label map; arguments and errors as for `localize_job`."""
     form = _form(ask, accept, _SEGMENT_FORMS)
+    if ask.top_k != 1:
+        raise Unprocessable("top_k is an option of /v1/localize: a label map has the classes that are there")
     how = refinement(ask.refine, refine)
     labels = class_ids(ask.labels, model.manifest.class_names)
     pipeline, loaded, stop = model.pipeline, model.loaded, Stop()

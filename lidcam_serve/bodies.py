@@ -78,8 +78,9 @@ class _Form:
     """Collects the parts of a multipart body."""
 
     picture: bytes | None = None
-    fields: dict[str, str] = field(default_factory=dict)
+    fields: list[tuple[str, str]] = field(default_factory=list)
     parts: int = 0
+    ended: bool = False
     headers: dict[bytes, bytes] = field(default_factory=dict)
     name: bytes = b""
     value: bytes = b""
@@ -90,6 +91,9 @@ class _Form:
         if self.parts > _MAX_PARTS:
             raise BadRequest(f"a form has at most {_MAX_PARTS} parts")
         self.headers, self.data = {}, bytearray()
+
+    def close(self) -> None:
+        self.ended = True
 
     def header_end(self) -> None:
         self.headers[self.name.lower()] = self.value
@@ -106,12 +110,12 @@ class _Form:
         if len(self.data) > _MAX_FIELD or not name:
             raise BadRequest("a form's field has a name and at most 4096 bytes")
         try:
-            self.fields[name] = self.data.decode("utf-8")
+            self.fields.append((name, self.data.decode("utf-8")))
         except UnicodeDecodeError:
             raise BadRequest("a form's field is not UTF-8") from None
 
 
-def picture_and_fields(body: bytes, content_type: str) -> tuple[bytes, dict[str, str]]:
+def picture_and_fields(body: bytes, content_type: str) -> tuple[bytes, list[tuple[str, str]]]:
     """The picture of a body and the options beside it.
 
     Args:
@@ -141,6 +145,7 @@ def picture_and_fields(body: bytes, content_type: str) -> tuple[bytes, dict[str,
                 "on_header_field": lambda data, start, end: add("name", data, start, end),
                 "on_header_value": lambda data, start, end: add("value", data, start, end),
                 "on_header_end": form.header_end,
+                "on_end": form.close,
             },
         )
         try:
@@ -148,9 +153,11 @@ def picture_and_fields(body: bytes, content_type: str) -> tuple[bytes, dict[str,
             parser.finalize()
         except FormParserError:
             raise BadRequest("the form is damaged") from None
+        if not form.ended:
+            raise BadRequest("the form is cut: its last boundary is missing")
         if form.picture is None:
             raise BadRequest("the form has no picture: send it as a file")
         return form.picture, form.fields
     if kind in (b"", b"application/octet-stream", b"application/x-www-form-urlencoded") or kind.startswith(b"image/"):
-        return body, {}  # the last but one is what curl --data-binary says
+        return body, []  # the last but one is what curl --data-binary says
     raise UnsupportedMedia("send the picture itself (image/*, application/octet-stream) or as multipart/form-data")

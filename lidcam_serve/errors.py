@@ -19,7 +19,9 @@ __all__ = [
     "Unauthorized",
     "Unprocessable",
     "UnsupportedMedia",
+    "WrongMethod",
     "as_request_error",
+    "without_advice",
 ]
 
 
@@ -61,6 +63,20 @@ class NotFound(RequestError):
     """There is no such model or address."""
 
     status, kind, grpc = 404, "not_found", "NOT_FOUND"
+
+
+class WrongMethod(RequestError):
+    """The address has other methods.
+
+    Args:
+        allowed: those.
+    """
+
+    status, kind, grpc = 405, "wrong_method", "UNIMPLEMENTED"
+
+    def __init__(self, allowed: str) -> None:
+        super().__init__(f"this address takes {allowed}")
+        self.allowed = allowed
 
 
 class SlowBody(RequestError):
@@ -117,7 +133,16 @@ class DeadlinePassed(RequestError):
 
 
 #: Advice for those who run the runtime themselves; a client can follow none of it.
-_ADVICE = re.compile(r"(, or raise the limit|, or take what can be read of it|, which needs pillow-heif): .*", re.S)
+_ADVICE = re.compile(
+    r"((, or raise the limit|, or take what can be read of it|, which needs pillow-heif): |; export it with "
+    r"|, or give CrfOptions).*",
+    re.S,
+)
+
+
+def without_advice(text: str) -> str:
+    """A message of the runtime as a client can use it."""
+    return _ADVICE.sub("", text)
 
 
 def as_request_error(error: BaseException) -> RequestError:
@@ -126,9 +151,9 @@ def as_request_error(error: BaseException) -> RequestError:
         return error
     if isinstance(error, ImageError):
         text = re.sub(r"^<\d+ bytes>", "the picture", str(error))
-        return Unprocessable(_ADVICE.sub("", text))
+        return Unprocessable(without_advice(text))
     if isinstance(error, InputError):
-        return Unprocessable(_ADVICE.sub("", str(error)))
+        return Unprocessable(without_advice(str(error)))
     if isinstance(error, BackendError):
         return RequestError("the engine failed on this request; the server's log says why")
     return RequestError("an error of the server; its log says which")

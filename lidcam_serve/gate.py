@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lidcam_rt.errors import LidcamError
 from lidcam_serve import tracing
-from lidcam_serve.errors import ClientGone, Forbidden, RequestError, Unauthorized, as_request_error
+from lidcam_serve.errors import ClientGone, Forbidden, RequestError, Unauthorized, WrongMethod, as_request_error
 from lidcam_serve.logs import request_id
 from lidcam_serve.metrics import Metrics
 
@@ -119,10 +119,18 @@ class Gate:
 
     def _check(self, scope: Scope, headers: Mapping[str, str]) -> None:
         origin = headers.get("origin")
-        if origin and scope["method"] != "GET" and urlsplit(origin).netloc != headers.get("host"):
+        if origin and scope["method"] != "GET" and _place(origin) != headers.get("host"):
             raise Forbidden("requests from the pages of other sites are refused")
         if scope["path"] not in _OPEN and not scope["path"].startswith("/static/"):
             check_token(self._token, headers.get("authorization", ""))
+
+
+def _place(origin: str) -> str | None:
+    """Host and port of an origin; None where it is none."""
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:
+        return None
 
 
 class _Body:
@@ -165,6 +173,8 @@ async def _refuse(send: Send, error: RequestError, rid: str) -> None:
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
     if error.retry_after is not None:
         headers.append((b"retry-after", str(error.retry_after).encode()))
+    if isinstance(error, WrongMethod):
+        headers.append((b"allow", error.allowed.encode()))
     if error.status == 401:
         headers.append((b"www-authenticate", b"Bearer"))
     if error.status in (408, 413):

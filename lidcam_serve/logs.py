@@ -33,13 +33,18 @@ class JsonLines(logging.Formatter):
 
 
 def configure(*, quiet: bool) -> None:
-    """Log as JSON; with `quiet` errors only."""
+    """Log as JSON, what libraries have to say too; with `quiet` errors only."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines())
+    logging.captureWarnings(True)
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(logging.ERROR if quiet else logging.WARNING)
     for name, level in (
         ("lidcam_serve", logging.INFO),
         ("lidcam_rt", logging.WARNING),
         ("uvicorn.error", logging.ERROR),
+        ("python_multipart", logging.ERROR),  # it warns of each damaged form, which its sender is told
     ):
         logger = logging.getLogger(name)
         logger.handlers[:] = [handler]

@@ -12,6 +12,7 @@ _ERRORS = {
     "400": "The request does not follow the protocol.",
     "401": "A bearer token is needed.",
     "404": "No such model or version.",
+    "405": "The address has other methods; the header Allow names them.",
     "408": "The body did not arrive in time.",
     "413": "The body is over the limit.",
     "415": "A type or coding of body that is not read.",
@@ -78,6 +79,7 @@ def document() -> dict[str, Any]:
                 "Segmentation",
                 ("json", "overlay", "labels"),
                 "By default JSON; with `Accept: image/png` the overlay. A classifier's label map is made of its maps.",
+                "top_k",
             )
         },
         "/v1/models": {"get": _plain("The models, their classes and the server's limits")},
@@ -129,7 +131,7 @@ def _plain(summary: str, *names: str) -> dict[str, Any]:
     return out
 
 
-def _picture(summary: str, schema: str, forms: tuple[str, ...], form: str) -> dict[str, Any]:
+def _picture(summary: str, schema: str, forms: tuple[str, ...], form: str, *left_out: str) -> dict[str, Any]:
     options: list[tuple[str, dict[str, Any], str]] = [
         ("model", {"type": "string"}, "Name of a model; by default the server's first."),
         ("version", {"type": "string"}, "By default the newest."),
@@ -144,6 +146,7 @@ def _picture(summary: str, schema: str, forms: tuple[str, ...], form: str) -> di
         ("map", {"type": "boolean"}, "The map as a PNG."),
         ("form", {"type": "string", "enum": list(forms)}, form),
     ]
+    options = [entry for entry in options if entry[0] not in left_out]
     binary = {"schema": {"type": "string", "format": "binary"}}
     form_schema = {
         "type": "object",
