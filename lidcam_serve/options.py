@@ -9,11 +9,14 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from lidcam_rt.errors import InputError
+from lidcam_rt.errors import InputError, OutputError
 from lidcam_rt.files import read_file
 from lidcam_rt.image import MAX_PIXELS
 
-__all__ = ["ModelSpec", "ServeOptions", "read_token", "specs"]
+__all__ = ["PICTURES", "ModelSpec", "ServeOptions", "at", "grpc_cannot_listen", "read_token", "specs"]
+
+#: What the name of a model that takes pictures ends with.
+PICTURES = "_pictures"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _VERSION = re.compile(r"[0-9]{1,9}")
@@ -44,13 +47,12 @@ class ModelSpec:
         if not equals:
             head, path = Path(text).stem, text
         name, _, version = head.partition(":")
-        spec = cls(name, version or "1", path)
-        if not _NAME.fullmatch(name) or not _VERSION.fullmatch(spec.version) or not path:
+        if not _NAME.fullmatch(name) or not _VERSION.fullmatch(version or "1") or not path:
             raise InputError(
                 f"{text}: a model is PATH, NAME=PATH or NAME:VERSION=PATH, the name of letters, digits, dots, dashes "
                 "and underscores, the version a whole number"
             )
-        return spec
+        return cls(name, str(int(version or "1")), path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +104,9 @@ class ServeOptions:
         if len(set(names)) < len(names):
             twice = next(entry for entry in names if names.count(entry) > 1)
             raise InputError(f"two models are {twice[0]} version {twice[1]}: give NAME:VERSION=PATH for one of them")
+        for name, _ in names:
+            if name.endswith(PICTURES) and name.removesuffix(PICTURES) in dict(names):
+                raise InputError(f"{name} is also what takes pictures for {name.removesuffix(PICTURES)}: rename one")
         if self.token is not None and not (len(self.token) >= 8 and self.token.isascii() and self.token.isprintable()):
             raise InputError("the token must have at least 8 printable ASCII characters")
 
@@ -115,6 +120,16 @@ class ServeOptions:
         raw = json.loads(text)
         raw["models"] = tuple(ModelSpec(**entry) for entry in raw["models"])
         return cls(**{**raw, "devices": tuple(raw["devices"])})
+
+
+def at(host: str, port: int) -> str:
+    """An address as URLs have it."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def grpc_cannot_listen(address: str, reason: str = "it is taken, or not this machine's") -> OutputError:
+    """The error of a port of gRPC that cannot be had."""
+    return OutputError(f"{address}: gRPC cannot listen there ({reason}). Choose another --grpc-port")
 
 
 def read_token(path: str | os.PathLike[str] | None) -> str | None:

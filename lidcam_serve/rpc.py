@@ -18,12 +18,15 @@ from lidcam_serve.errors import BadRequest, RequestError, as_request_error
 from lidcam_serve.gate import check_token, log_error
 from lidcam_serve.logs import request_id
 from lidcam_serve.messages import MESSAGES, SERVICE
+from lidcam_serve.options import grpc_cannot_listen
 from lidcam_serve.service import Service
 from lidcam_serve.tensors import (
     DTYPES,
     InferRequest,
     Tensor,
     as_array,
+    by_name,
+    check_output,
     describe_model,
     element_count,
     infer_job,
@@ -50,7 +53,7 @@ async def start(service: Service, address: str) -> tuple[grpc.aio.Server, int]:
         address: HOST:PORT. Processes that are given the same one share it.
 
     Raises:
-        OSError: nothing can listen there.
+        OutputError: nothing can listen there.
     """
     limit = service.options.max_body
     server = grpc.aio.server(
@@ -58,6 +61,7 @@ async def start(service: Service, address: str) -> tuple[grpc.aio.Server, int]:
             ("grpc.max_receive_message_length", limit),
             ("grpc.max_send_message_length", -1),
             ("grpc.so_reuseport", 1 if service.options.workers > 1 else 0),
+            ("grpc.compression_enabled_algorithms_bitset", 1),  # none: a small message is not a large one unpacked
         ],
         maximum_concurrent_rpcs=service.options.queue + 32,
     )
@@ -75,7 +79,7 @@ async def start(service: Service, address: str) -> tuple[grpc.aio.Server, int]:
     try:
         port = server.add_insecure_port(address)
     except RuntimeError as error:
-        raise OSError(f"gRPC cannot listen on {address}") from error
+        raise grpc_cannot_listen(address) from error
     await server.start()
     return server, port
 
@@ -186,7 +190,7 @@ def _request(request: Any) -> InferRequest:
     raw = list(request.raw_input_contents)
     if raw and len(raw) != len(request.inputs):
         raise BadRequest(f"{len(request.inputs)} inputs and {len(raw)} raw contents")
-    inputs = {}
+    inputs = []
     for i, entry in enumerate(request.inputs):
         name, shape = entry.name, list(entry.shape)
         if raw:
@@ -202,11 +206,12 @@ def _request(request: Any) -> InferRequest:
                 data = as_array(name, "BYTES", shape, packed)
             else:
                 data = _typed(name, entry.datatype, values).reshape(shape)
-        inputs[name] = Tensor(name, data)
+        inputs.append(Tensor(name, data))
     parameters = {
         k: getattr(v, v.WhichOneof("parameter_choice") or "bool_param") for k, v in request.parameters.items()
     }
-    return InferRequest(inputs, [entry.name for entry in request.outputs], parameters)
+    outputs = [check_output(entry.name, entry.parameters) for entry in request.outputs]
+    return InferRequest(by_name(inputs), outputs, parameters)
 
 
 def _typed(name: str, datatype: str, values: Any) -> Any:

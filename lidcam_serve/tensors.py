@@ -8,7 +8,8 @@ Source: https://kserve.github.io/website, "Open Inference Protocol (V2)", with T
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -26,16 +27,28 @@ from lidcam_serve.asks import refinement
 from lidcam_serve.batching import Job
 from lidcam_serve.errors import BadRequest, Unprocessable
 from lidcam_serve.models import Model, Models
+from lidcam_serve.options import PICTURES
 
-__all__ = ["PICTURES", "InferRequest", "Tensor", "as_array", "describe_model", "infer_job", "split_name"]
+__all__ = [
+    "InferRequest",
+    "Tensor",
+    "as_array",
+    "by_name",
+    "check_output",
+    "describe_model",
+    "infer_job",
+    "split_name",
+]
 
-#: What the name of a model that takes pictures ends with.
-PICTURES = "_pictures"
 DTYPES: dict[str, str] = {
     "BOOL": "?", "UINT8": "u1", "UINT16": "<u2", "UINT32": "<u4", "UINT64": "<u8", "INT8": "i1", "INT16": "<i2",
     "INT32": "<i4", "INT64": "<i8", "FP16": "<f2", "FP32": "<f4", "FP64": "<f8",
 }  # fmt: skip
 _NAMES = {np.dtype(code): name for name, code in DTYPES.items()}
+#: Parameters of a request; tritonclient may send the first three of any model.
+_PARAMETERS = ("binary_data_output", "priority", "timeout", "refine", "top_k")
+#: What Triton does for an output on request and this server does not: an answer without it would be taken for one with.
+_NOT_DONE = ("classification", "shared_memory_region", "shared_memory_byte_size", "shared_memory_offset")
 _MAX_ROWS = 64
 _MAX_AREA = 16  # times the size that the artifact was exported for
 
@@ -71,6 +84,32 @@ class InferRequest:
     inputs: Mapping[str, Tensor]
     outputs: Sequence[str] = ()
     parameters: Mapping[str, Any] = field(default_factory=dict)
+
+
+def by_name(tensors: Iterable[Tensor]) -> dict[str, Tensor]:
+    """Inputs by name.
+
+    Raises:
+        BadRequest: a name comes twice.
+    """
+    out: dict[str, Tensor] = {}
+    for tensor in tensors:
+        if tensor.name in out:
+            raise BadRequest(f"input {tensor.name[:64]!r} is given twice")
+        out[tensor.name] = tensor
+    return out
+
+
+def check_output(name: str, parameters: Iterable[str]) -> str:
+    """The name of an output that is asked for.
+
+    Raises:
+        BadRequest: it is asked for in a form that is not given.
+    """
+    for key in parameters:
+        if key in _NOT_DONE:
+            raise BadRequest(f"output {name[:64]!r}: there is no {key} here; leave it out")
+    return name
 
 
 def as_array(name: str, datatype: str, shape: Sequence[int], data: bytes | memoryview) -> npt.NDArray[Any]:
@@ -180,6 +219,12 @@ def infer_job(model: Model, pictures: bool, request: InferRequest, *, refine: st
         Unprocessable: a parameter is refused.
         InputError: a label is out of range.
     """
+    for name in request.parameters:
+        if name not in _PARAMETERS:
+            raise BadRequest(f"unknown parameter {name[:64]!r}: the parameters are {', '.join(_PARAMETERS)}")
+    if len(set(request.outputs)) < len(request.outputs):
+        raise BadRequest("an output is asked for twice")
+    deadline = min(deadline, _timeout(request.parameters.get("timeout")))
     known = {entry["name"]: entry for entry in describe_model(model, pictures, ())["inputs"]}
     for name, tensor in request.inputs.items():
         if name not in known:
@@ -211,6 +256,15 @@ def infer_job(model: Model, pictures: bool, request: InferRequest, *, refine: st
     return _graph_job(model, request, labels, deadline)
 
 
+def _timeout(microseconds: Any) -> float:
+    """`time.monotonic()` when a client that gives a timeout waits no more."""
+    if microseconds is None:
+        return math.inf
+    if isinstance(microseconds, bool) or not isinstance(microseconds, int) or microseconds < 1:
+        raise BadRequest("timeout must be a whole number of microseconds")
+    return time.monotonic() + min(microseconds, 1 << 60) / 1e6
+
+
 def _graph_job(model: Model, request: InferRequest, labels: npt.NDArray[Any] | None, deadline: float) -> Job:
     image, spec = request.inputs["image"].data, model.manifest.input
     height, width = image.shape[1:3] if spec.layout == "NHWC" else image.shape[2:]
@@ -225,10 +279,15 @@ def _graph_job(model: Model, request: InferRequest, labels: npt.NDArray[Any] | N
     wanted = [(-1,) * k] * len(image) if labels is None else [_label_row(model, row) for row in labels]
     prepared = tuple(Prepared(None, (width, height), None, row, False) for row in image)
 
+    def prepare() -> tuple[Prepared, ...]:
+        if image.dtype.kind == "f" and not np.isfinite(image).all():
+            raise Unprocessable("input image: not all of its values are finite")
+        return prepared
+
     def finish(_: Sequence[Prepared], outputs: Outputs, row: int) -> list[Tensor]:
         return [Tensor(name, outputs[name][row : row + len(prepared)]) for name in names]
 
-    return Job(lambda: prepared, wanted, names, finish, deadline)
+    return Job(prepare, wanted, names, finish, deadline)
 
 
 def _label_row(model: Model, row: npt.NDArray[Any]) -> tuple[int, ...]:
@@ -250,6 +309,8 @@ def _pictures_job(
     averaged = views(model.manifest, None)
     files = [bytes(entry) for entry in request.inputs["picture"].data]
     top_k = request.parameters.get("top_k", 1)
+    if "top_k" in request.parameters and (model.segments or labels is not None):
+        raise Unprocessable("top_k is for predicted classes: leave it out with labels, and of a segmentation network")
     if labels is None:
         wanted = [(-1,) if model.segments else model.pipeline.wanted(None, top_k)] * len(files)
     else:
@@ -269,7 +330,13 @@ def _pictures_job(
         return [Tensor(name, _column(name, found)) for name in names]
 
     def prepare() -> list[Prepared]:
-        return [model.pipeline.prepare(data, keep_image=False, refine=how, augment=averaged) for data in files]
+        prepared: list[Prepared] = []
+        for data in files:
+            prepared.append(model.pipeline.prepare(data, keep_image=False, refine=how, augment=averaged))
+            limit = model.pipeline.max_pixels
+            if sum(entry.size[0] * entry.size[1] for entry in prepared) > limit:
+                raise Unprocessable(f"the pictures of a request have over {limit:,} pixels together: send several")
+        return prepared
 
     return Job(prepare, wanted, SEGMENT_OUTPUTS if model.segments else OUTPUTS, finish, deadline, stop=stop)
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from lidcam_rt.artifact import json_object
 from lidcam_serve.errors import BadRequest
-from lidcam_serve.tensors import DTYPES, InferRequest, Tensor, as_array, element_count, raw_bytes
+from lidcam_serve.tensors import DTYPES, InferRequest, Tensor, as_array, by_name, check_output, element_count, raw_bytes
 
 __all__ = ["HEADER", "decode", "encode"]
 
@@ -33,14 +33,15 @@ def decode(body: bytes, header_length: str | None) -> tuple[InferRequest, dict[s
     """
     length = len(body)
     if header_length is not None:
-        if not (header_length.isascii() and header_length.isdigit() and int(header_length[:12]) <= len(body)):
+        plain = header_length.isascii() and header_length.isdigit() and len(header_length) <= 12
+        if not plain or int(header_length) > len(body):
             raise BadRequest(f"{HEADER} must be the length of the JSON in bytes")
         length = int(header_length)
     try:
         head = json_object(body[:length])
     except ValueError as error:
         raise BadRequest(f"the body is {error}") from None
-    raw, inputs = memoryview(body)[length:], {}
+    raw, inputs = memoryview(body)[length:], []
     for entry in _objects(head.get("inputs"), "inputs"):
         name, datatype, shape = entry.get("name"), entry.get("datatype"), entry.get("shape")
         if not isinstance(name, str) or not isinstance(datatype, str) or not isinstance(shape, list):
@@ -49,16 +50,17 @@ def decode(body: bytes, header_length: str | None) -> tuple[InferRequest, dict[s
         if size is not None:
             if isinstance(size, bool) or not isinstance(size, int) or not 0 <= size <= len(raw):
                 raise BadRequest(f"input {name}: its binary_data_size is not in the body")
-            inputs[name] = Tensor(name, as_array(name, datatype, shape, raw[:size]))
+            inputs.append(Tensor(name, as_array(name, datatype, shape, raw[:size])))
             raw = raw[size:]
         else:
-            inputs[name] = Tensor(name, _from_json(name, datatype, shape, entry.get("data")))
+            inputs.append(Tensor(name, _from_json(name, datatype, shape, entry.get("data"))))
     if len(raw):
         raise BadRequest(f"{len(raw)} bytes are left over after the inputs")
-    outputs = [entry.get("name") for entry in _objects(head.get("outputs", []), "outputs")]
-    if not all(isinstance(name, str) for name in outputs):
+    asked = _objects(head.get("outputs", []), "outputs")
+    if not all(isinstance(entry.get("name"), str) for entry in asked):
         raise BadRequest("each output has a name")
-    return InferRequest(inputs, [str(name) for name in outputs], _parameters(head)), head
+    outputs = [check_output(entry["name"], _parameters(entry)) for entry in asked]
+    return InferRequest(by_name(inputs), outputs, _parameters(head)), head
 
 
 def encode(name: str, version: str, tensors: Sequence[Tensor], head: Mapping[str, Any]) -> tuple[bytes, int | None]:
@@ -110,7 +112,7 @@ def _from_json(name: str, datatype: str, shape: list[Any], data: Any) -> npt.NDA
     """A tensor from nested or flat lists; elements of BYTES are base64."""
     count = element_count(name, shape)
     if not isinstance(data, list):
-        raise BadRequest(f"input {name}: has neither data nor a binary_data_size")
+        raise BadRequest(f"input {name}: has neither data nor a binary_data_size (shared memory is not read)")
     try:
         if datatype == "BYTES":
             files = [base64.b64decode(text, validate=True) for text in np.array(data, object).ravel()]
@@ -124,6 +126,7 @@ def _from_json(name: str, datatype: str, shape: list[Any], data: Any) -> npt.NDA
             raise BadRequest(f"input {name}: its data are not of datatype {datatype}")
         if flat.size != count:
             raise BadRequest(f"input {name}: {shape} has {count} elements, got {flat.size}")
-        return np.array(flat.tolist(), exact).reshape(shape)
-    except (ValueError, TypeError, OverflowError, RecursionError, binascii.Error):
+        with np.errstate(over="raise"):  # 1e39 is no float32
+            return np.array(flat.tolist(), exact).reshape(shape)
+    except (ValueError, TypeError, ArithmeticError, RecursionError, binascii.Error):
         raise BadRequest(f"input {name}: its data are not {datatype} {shape}") from None
