@@ -76,7 +76,7 @@ def serve(
     from lidcam_cli.console import note
     from lidcam_rt.crf import Refine
     from lidcam_rt.errors import OutputError
-    from lidcam_serve.options import ServeOptions, read_token, specs
+    from lidcam_serve.options import ServeOptions, at, read_token, specs
     from lidcam_serve.process import listen, run
 
     Refine.of(refine)
@@ -104,13 +104,13 @@ def serve(
         http = listen(host, port)
     except OSError as error:
         raise OutputError(
-            f"{host}:{port}: cannot listen there ({error.strerror or error}). Choose another --port"
+            f"{at(host, port)}: cannot listen there ({error.strerror or error}). Choose another --port"
         ) from None
     if host not in ("127.0.0.1", "::1", "localhost") and options.token is None:
         note(
             "every machine that reaches this address may use the server: set --token-file to ask for a token", "yellow"
         )
-    note(f"http://{host}:{http.getsockname()[1]}/ as soon as the models are loaded; Ctrl-C ends")
+    note(f"http://{at(host, http.getsockname()[1])}/ as soon as the models are loaded; Ctrl-C ends")
     if options.workers == 1:
         run(options, devices[0], http, grpc_port, supervised=False)
     else:

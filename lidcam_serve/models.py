@@ -14,7 +14,7 @@ import numpy as np
 
 from lidcam_rt.artifact import Manifest
 from lidcam_rt.backends.base import usable_cores
-from lidcam_rt.errors import LidcamError
+from lidcam_rt.errors import ArtifactError
 from lidcam_rt.files import file_sha256
 from lidcam_rt.loading import load
 from lidcam_rt.localizer import Localizer
@@ -49,7 +49,12 @@ class Model:
         self, spec: ModelSpec, options: ServeOptions, device: str, pool: ThreadPoolExecutor, metrics: Metrics
     ) -> None:
         self.spec = spec
-        self.digest = file_sha256(spec.path)
+        try:
+            self.digest = file_sha256(spec.path)  # before it is loaded: a file that changes meanwhile is loaded again
+        except OSError as error:
+            raise ArtifactError(
+                f"{spec.path}: cannot be read ({error.strerror or error}). Make it with `lidcam export`"
+            ) from None
         self.loaded: Localizer | Segmenter = load(
             spec.path,
             backend=options.backend,
@@ -231,8 +236,9 @@ class Models:
             if file_sha256(spec.path) == old.digest:
                 return "unchanged"
             new = self._open(spec)
-        except (LidcamError, OSError) as error:
-            _log.error("reload failed", extra={"fields": {"model": spec.name, "reason": str(error)}})
+        except Exception as error:  # whatever a broken file brings up: the old model goes on
+            reason = f"{type(error).__name__}: {error}"
+            _log.error("reload failed", extra={"fields": {"model": spec.name, "reason": reason}})
             return "failed"
         with self._lock:
             self._models[spec.name, spec.version] = new

@@ -18,7 +18,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from lidcam_serve import logs
 from lidcam_serve.app import build_app
-from lidcam_serve.options import ServeOptions
+from lidcam_serve.options import ServeOptions, at
 from lidcam_serve.service import Service
 
 __all__ = ["listen", "main", "run"]
@@ -117,14 +117,18 @@ async def _serve(service: Service, http: socket.socket, grpc_port: int | None) -
     )  # fmt: skip
     server, calls, port = _Server(config), None, None
     if grpc_port is not None:
+        os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its core writes lines of its own into the log
         from lidcam_serve.rpc import start
 
-        host = f"[{options.host}]" if ":" in options.host else options.host
-        calls, port = await start(service, f"{host}:{grpc_port}")
+        calls, port = await start(service, at(options.host, grpc_port))
+
+    ends: list[Any] = []
 
     def drain() -> None:
         if service.draining:  # asked for twice
             server.force_exit = True
+            if calls is not None:
+                ends.append(loop.create_task(calls.stop(0)))
         service.draining = server.should_exit = True
         _log.info("draining")
 
@@ -142,7 +146,7 @@ async def _serve(service: Service, http: socket.socket, grpc_port: int | None) -
         sys.stdout.flush()
     while not (server.should_exit or task.done()):
         await asyncio.sleep(0.05)
-    ends: list[Any] = [task]
+    ends.append(task)
     if calls is not None:
         ends.append(calls.stop(options.deadline + 5))
     await asyncio.gather(*ends)

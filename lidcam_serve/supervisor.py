@@ -18,7 +18,7 @@ from typing import Any
 
 from lidcam_rt.errors import BackendError
 from lidcam_serve import logs
-from lidcam_serve.options import ServeOptions
+from lidcam_serve.options import ServeOptions, at, grpc_cannot_listen
 
 __all__ = ["supervise"]
 
@@ -41,6 +41,7 @@ def supervise(options: ServeOptions, http: socket.socket) -> None:
 
     Raises:
         BackendError: the workers end before they are ready.
+        OutputError: gRPC cannot listen.
     """
     logs.configure(quiet=options.quiet)
     ending, signals = threading.Event(), (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -75,7 +76,11 @@ def _reserved(options: ServeOptions) -> Iterator[int | None]:
     family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as held:
         held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        held.bind((options.host, options.grpc_port))
+        try:
+            held.bind((options.host, options.grpc_port))
+        except OSError as error:
+            address = at(options.host, options.grpc_port)
+            raise grpc_cannot_listen(address, error.strerror or str(error)) from None
         yield int(held.getsockname()[1])
 
 
