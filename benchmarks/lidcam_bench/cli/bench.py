@@ -104,16 +104,18 @@ def run(
     after the other. --refine takes several presets with commas, `none` among them. How to read and to trust the
     numbers: docs/benchmarking.md.
 
-    Exit status: 0, or 8 where some combinations could not be run (the report says why). A scenario that is INVALID is
+    After Ctrl-C the folder has the combinations that were done. Exit status: 0, or 8 where some combinations could not
+    be run or scored (the report says why). A scenario that is INVALID is
     a result: the report says so.
     """
     from lidcam_bench.latency.bench import run_bench
     from lidcam_bench.latency.plan import BenchOptions, plan_jobs, plan_targets
-    from lidcam_bench.latency.results import save_results
+    from lidcam_bench.latency.results import sample_files, save_results
     from lidcam_bench.report.bench_html import write_bench_reports
-    from lidcam_cli.console import progress
+    from lidcam_cli.console import note, progress
     from lidcam_cli.sources import find_images
     from lidcam_rt.files import output_folder
+    from lidcam_rt.text import plain
 
     options = BenchOptions(
         scenarios=_names(scenario),  # type: ignore[arg-type]  # checked by the class
@@ -136,21 +138,40 @@ def run(
     planned = plan_targets(targets, options)
     pictures = [Path(name) for name in find_images([str(images)]).paths][:max_images]
     scored = _accuracy(planned, pictures, images, data, split, reference, max_images) if accuracy else None
+    kept: list[Any] = []
+
+    def keep(so_far: Any) -> None:
+        save_results(output / "results.json", so_far)
+        kept[:] = [so_far]
+
     with output_folder(output):
+        former = sample_files(output / "results.json")
         jobs = plan_jobs(planned, options, pictures, output / "samples", scored)
         with progress("variants") as bar:
             task = bar.add_task("bench", total=len(jobs))
-            results = run_bench(
-                jobs,
-                options,
-                command=_command(),
-                progress=lambda done, target, step: bar.update(task, completed=done, description=f"{target}: {step}"),
-            )
+            try:
+                results = run_bench(
+                    jobs,
+                    options,
+                    command=_command(),
+                    progress=lambda done, target, step: bar.update(
+                        task, completed=done, description=plain(f"{target}: {step}")
+                    ),
+                    keep=keep,
+                )
+            except KeyboardInterrupt:
+                if kept:
+                    write_bench_reports(output, kept[0])
+                    done = f"{len(kept[0].runs)} of {len(jobs)} variants"
+                    note(f"{output}: has {done}; the same command measures all of them anew")
+                raise
             bar.update(task, completed=len(jobs))
         save_results(output / "results.json", results)
+        for name in former - sample_files(output / "results.json"):
+            (output / name).unlink(missing_ok=True)
         _, page = write_bench_reports(output, results)
     _print(results, page)
-    if any(entry.error is not None for entry in results.runs):
+    if any(entry.error or (entry.accuracy and entry.accuracy.error) for entry in results.runs):
         raise typer.Exit(SOME_FAILED)
 
 
@@ -215,7 +236,9 @@ def _accuracy(
     from lidcam_rt.errors import DataError
 
     labelled = data
-    if labelled is None:
+    if labelled is not None:
+        open_data(labelled, split)  # data that cannot be read are told of before anything is measured
+    else:
         try:
             labelled = str(images) if has_truth(open_data(str(images), split)) else None
         except DataError:  # a plain folder of pictures
@@ -233,10 +256,11 @@ def _accuracy(
 
 def _command() -> str:
     """The command, without the folders of this machine."""
+    import re
     import shlex
     import sys
 
-    words = [Path(word).name if word.startswith("/") else word for word in sys.argv[1:]]
+    words = [re.sub(r"^(-o|--[\w-]+=|)/(?:.*/)?", r"\1", word) for word in sys.argv[1:]]
     return shlex.join(["lidcam", *words])
 
 
@@ -289,3 +313,5 @@ def _print_comparison(found: Any) -> None:
             style = "red" if change.state == "beyond" else "yellow"
             text = f"{change.state}: {change.where}: {change.name} {change.before:.4g} to {change.after:.4g}"
             say(f"{text}. {change.text}", style=style, wrap=True)
+    for text in found.unheld:
+        say(f"undecided: {text}", style="yellow", wrap=True)

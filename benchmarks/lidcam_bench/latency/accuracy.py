@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy.typing as npt
 
 from lidcam_bench.data import ImageSet, Record, open_data
 from lidcam_bench.evaluation.compare import compare
-from lidcam_bench.evaluation.options import PREDICTED, EvalOptions
+from lidcam_bench.evaluation.options import NO_CLASS, PREDICTED, EvalOptions, class_map
 from lidcam_bench.evaluation.runner import evaluate
 from lidcam_bench.evaluation.segmentation import evaluate_segmenter
 from lidcam_bench.latency.facts import Accuracy
@@ -51,10 +52,13 @@ def measure_accuracy(localizer: Localizer | Segmenter, target: Target, job: Accu
         InputError: the reference has other classes, or one of the two is a segmentation network.
     """
     scores: dict[str, float] = {}
+    notes: tuple[str, ...] = ()
+    warning = ""
     data: ImageSet | None = None
     if job.data is not None:
         data = open_data(job.data, job.split)
-        scores = _scores(localizer, target, data, job.limit)
+        scores, notes = _scores(localizer, target, data, job.limit)
+        warning = _misfit(localizer, data)
     agreement: dict[str, float] = {}
     images = len(list(data.records)[: job.limit]) if data is not None else 0
     if job.reference is not None:
@@ -79,16 +83,30 @@ def measure_accuracy(localizer: Localizer | Segmenter, target: Target, job: Accu
         reference=None if job.reference is None else job.reference.key,
         agreement=agreement,
         reason=reason,
+        notes=notes,
+        warning=warning,
     )
+
+
+def _misfit(localizer: Localizer | Segmenter, data: ImageSet) -> str:
+    """What is wrong between the classes of the model and of the data, or nothing."""
+    classes = class_map(localizer.class_names, data.class_names)
+    if classes is None:
+        return "the model's classes are not those of the data: nothing about classification is scored"
+    missing = sum(number == NO_CLASS for number in classes)
+    return f"{missing} of the data's {len(classes)} classes are missing from the model" if missing else ""
 
 
 def _scores(
     localizer: Localizer | Segmenter, target: Target, data: ImageSet, limit: int | None
-) -> dict[str, float]:
-    """The headline numbers of `lidcam eval`, by the names of the metrics, and the mean IoU of the masks as `miou`."""
+) -> tuple[dict[str, float], tuple[str, ...]]:
+    """The headline numbers of `lidcam eval`, by the names of the metrics, the mean IoU of the masks as `miou`; notes.
+
+    A score that is no number, for there was nothing to count, is left out.
+    """
     track1 = target.pipeline == "track1" or isinstance(localizer, Segmenter)
     if isinstance(localizer, Segmenter) and not any(record.mask for record in data.records[:limit]):
-        return {}
+        return {}, ()
     options = EvalOptions(
         metrics=("track1",) if track1 else ("track3", "wsol"),
         replicates=0,
@@ -107,13 +125,13 @@ def _scores(
     for name, entry in results["rows"][PREDICTED].items():
         for score in (METRICS[name].headline, *METRICS[name].glance):
             value = entry["scores"].get(score)
-            if value is not None:
+            if value is not None and math.isfinite(value):
                 out[name if score == METRICS[name].headline and name != "localization" else score] = float(value)
     if track1 and "track1" in out:
         out["miou"] = out.pop("track1") / 100
     elif ious:
         out["miou"] = sum(ious) / len(ious)
-    return out
+    return out, tuple(results["notes"])
 
 
 class _Runner:
@@ -136,7 +154,10 @@ def _agreement(
     reference: Localizer, localizer: Localizer, refine: str | None, records: Sequence[Record]
 ) -> dict[str, float]:
     total = compare(_Runner(reference, refine), _Runner(localizer, refine), records).total
-    return {name: float(value) for name in _AGREEMENT if (value := total.get(name)) is not None}
+    return {
+        name: float(value) for name in _AGREEMENT
+        if (value := total.get(name)) is not None and math.isfinite(value)
+    }  # fmt: skip
 
 
 def _label_agreement(

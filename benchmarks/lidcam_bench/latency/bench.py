@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import hashlib
 import json
 import os
 import subprocess
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from lidcam_bench.latency.diagnosis import diagnose_machine
-from lidcam_bench.latency.facts import Floor
+from lidcam_bench.latency.facts import Finding, Floor
 from lidcam_bench.latency.floor import best_of, measure_floor
 from lidcam_bench.latency.job import Job
 from lidcam_bench.latency.machine import describe_machine
@@ -24,6 +25,7 @@ from lidcam_bench.latency.work import against_floor
 from lidcam_rt.backends.base import usable_cores
 from lidcam_rt.errors import LidcamError
 from lidcam_rt.image import read_image
+from lidcam_rt.text import plain
 from lidcam_rt.version import __version__
 
 __all__ = ["describe_images", "run_bench", "run_job"]
@@ -38,6 +40,7 @@ def run_bench(
     *,
     command: str,
     progress: Progress = lambda number, target, step: None,
+    keep: Callable[[Results], None] = lambda results: None,
     run: Callable[[Job, Callable[[str], None]], Run] | None = None,
     measure: Callable[..., Floor] = measure_floor,
 ) -> Results:
@@ -48,6 +51,7 @@ def run_bench(
         options: that they were planned with.
         command: for the report.
         progress: told what is being done.
+        keep: given what there is so far after each job but the last: a run may be interrupted.
         run: measures one job; None: in a process of its own. For tests.
         measure: measures the floor; for tests.
 
@@ -55,15 +59,38 @@ def run_bench(
         LidcamError: every job failed: the error of the first.
         ImageError: a picture cannot be read.
     """
-    images = describe_images(jobs[0].images)
+    images, machine = describe_images(jobs[0].images), describe_machine()
     gpu = options.device.startswith("cuda") or any(job.target.path.suffix == ".engine" for job in jobs)
     threads = sorted({job.target.threads or usable_cores() for job in jobs})
-    before = after = None
+    before: Floor | None = None
+    after: Floor | None = None
     if options.floor:
         progress(0, "the machine", "floor")
         before = measure(threads, gpu=gpu, seconds=options.floor_seconds)
+    floor = before or Floor(missing={"all": "not asked for"})
     runs: list[Run] = []
     errors: list[LidcamError] = []
+
+    def results() -> Results:
+        return _printable(
+            Results(
+                package_version=__version__,
+                command=command,
+                date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+                scope=SCOPES[options.scope],
+                images=images,
+                machine=machine,
+                floor=floor,
+                floor_again=after,
+                runs=tuple(_with_work(entry, best_of(floor, after)) for entry in runs),
+                findings=(
+                    *_incomplete(len(runs), len(jobs)),
+                    *_too_many_threads(runs, machine.cores),
+                    *diagnose_machine(floor, after),
+                ),
+            )
+        )
+
     for number, job in enumerate(jobs):
         try:
             result = (run or run_job)(job, lambda step, n=number, j=job: progress(n, j.target.key, step))  # type: ignore[misc]
@@ -71,24 +98,41 @@ def run_bench(
             errors.append(error)
             result = Run(variant=_asked(job), error=str(error))
         runs.append(result)
+        if len(errors) < len(runs) < len(jobs):
+            keep(results())
     if len(errors) == len(jobs):
         raise errors[0]
     if options.floor:
         progress(len(jobs), "the machine", "floor")
         after = measure(threads, gpu=gpu, seconds=options.floor_seconds)
-    floor = before or Floor(missing={"all": "not asked for"})
-    return Results(
-        package_version=__version__,
-        command=command,
-        date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        scope=SCOPES[options.scope],
-        images=images,
-        machine=describe_machine(),
-        floor=floor,
-        floor_again=after,
-        runs=tuple(_with_work(entry, best_of(floor, after)) for entry in runs),
-        findings=diagnose_machine(floor, after),
-    )
+    return results()
+
+
+def _incomplete(done: int, jobs: int) -> list[Finding]:
+    if done == jobs:
+        return []
+    return [Finding(kind="incomplete", level="warning", text=f"{done} of {jobs} variants were measured, then it ended")]
+
+
+def _too_many_threads(runs: Sequence[Run], cores: int) -> list[Finding]:
+    most = max((run.variant.threads for run in runs if run.error is None), default=0)
+    if most <= cores:
+        return []
+    text = f"{most} threads on {cores} {'core' if cores == 1 else 'cores'}: they wait for each other"
+    return [Finding(kind="more threads than cores", level="warning", text=text)]
+
+
+def _printable(results: Results) -> Results:
+    """The same with every text printable: reports are UTF-8, names of files need not be."""
+
+    def shown(value: Any) -> Any:
+        if isinstance(value, str):
+            return plain(value)
+        if isinstance(value, dict):
+            return {shown(key): shown(entry) for key, entry in value.items()}
+        return [shown(entry) for entry in value] if isinstance(value, (list, tuple)) else value
+
+    return Results.model_validate(shown(results.model_dump()))
 
 
 def _with_work(run: Run, floor: Floor) -> Run:
@@ -112,7 +156,7 @@ def _asked(job: Job) -> Variant:
     target = job.target
     return Variant(
         key=target.key,
-        target=target.label or target.path.name,
+        target=target.name,
         engine=target.engine,
         device=target.device,
         precision=target.precision,
@@ -132,7 +176,7 @@ def run_job(job: Job, progress: Callable[[str], None] = lambda step: None) -> Ru
     """
     with tempfile.TemporaryDirectory(prefix="lidcam-bench-") as folder:
         given, answer = Path(folder) / "job.json", Path(folder) / "run.json"
-        given.write_text(job.model_dump_json(), encoding="utf-8")
+        given.write_text(json.dumps(job.model_dump(mode="json")), encoding="utf-8")  # names may be no UTF-8
         command = [sys.executable, "-m", "lidcam_bench.latency.worker", str(given), str(answer)]
         with (Path(folder) / "stderr").open("w+b") as errors:
             status = _attend(command, errors, progress)
@@ -164,16 +208,18 @@ def _attend(command: Sequence[str], errors: IO[bytes], progress: Callable[[str],
 
 
 def describe_images(paths: Sequence[Path]) -> dict[str, Any]:
-    """Number, sizes and bytes of the pictures; each is decoded once, so that a damaged one is found beforehand.
+    """Number, sizes, bytes and SHA-256 of the pictures; each is decoded once: a damaged one is found beforehand.
 
     Raises:
         ImageError: one cannot be read.
     """
-    sizes, lengths = [], []
+    sizes, lengths, digest = [], [], hashlib.sha256()
     for path in paths:
         picture = read_image(path)
         sizes.append((picture.shape[1], picture.shape[0]))
-        lengths.append(path.stat().st_size)
+        content = path.read_bytes()
+        lengths.append(len(content))
+        digest.update(hashlib.sha256(content).digest())
     middle = len(paths) // 2
     widths, heights, lengths = (
         sorted(width for width, _ in sizes), sorted(height for _, height in sizes), sorted(lengths),
@@ -181,6 +227,7 @@ def describe_images(paths: Sequence[Path]) -> dict[str, Any]:
     return {
         "folder": paths[0].resolve().parent.name,
         "count": len(paths),
+        "sha256": digest.hexdigest(),
         "width": [widths[0], widths[middle], widths[-1]],
         "height": [heights[0], heights[middle], heights[-1]],
         "bytes": [lengths[0], lengths[middle], lengths[-1]],

@@ -36,6 +36,11 @@ class StageChange:
     share_percent: float
 
     @property
+    def percent(self) -> str:
+        """The change in words."""
+        return _percent(self.ratio) if self.before_ms else "it was not there before"
+
+    @property
     def slower(self) -> bool:
         """Whether it certainly became slower."""
         return self.ratio.low > 1
@@ -138,7 +143,7 @@ def blame_text(
             speed = f" (its matrix rate is {100 * (floor_ratio - 1):+.1f}%)"
         return f"all stages became slower by about the same ratio, {_percent(culprit.ratio)}: the machine{speed}"
     text = (
-        f"{culprit.name} went from {culprit.before_ms:.3g} to {culprit.after_ms:.3g} ms ({_percent(culprit.ratio)}), "
+        f"{culprit.name} went from {culprit.before_ms:.3g} to {culprit.after_ms:.3g} ms ({culprit.percent}), "
         f"{min(culprit.share_percent, 100):.0f}% of the change"
     )
     if culprit.name == "network":

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+
 from lidcam_bench.latency.blame import StageChange, blame_text, stage_changes
 from lidcam_bench.latency.results import Results, Run, ScenarioResult, load_results, load_samples
-from lidcam_bench.latency.statistics import PERCENTILES, Ratio, Samples, ratio_of
+from lidcam_bench.latency.statistics import PERCENTILES, Percentile, Ratio, Samples, ratio_of
 from lidcam_rt.errors import InputError
 
 __all__ = ["Bound", "Change", "Comparison", "compare_results", "parse_bound"]
@@ -48,8 +51,8 @@ def parse_bound(text: str) -> Bound:
     Raises:
         InputError: it is something else.
     """
-    match = re.fullmatch(r"([A-Za-z][\w.@+ /-]*):(\d+(?:\.\d+)?(?:e-?\d+)?)(%?)(?: ?ms)?", text.strip())
-    if match is None:
+    match = re.fullmatch(r"([A-Za-z][\w.@+ /-]*):(\d+(?:\.\d+)?(?:e-?\d+)?)(%| ?ms)?", text.strip())
+    if match is None or not math.isfinite(float(match[2])):
         raise InputError(f"a bound is NAME:NUMBER%, as p99:5%, or NAME:NUMBER, as miou:0.005; got {text!r}")
     relative = match[3] == "%"
     return Bound(match[1].strip(), float(match[2]) / (100 if relative else 1), relative)
@@ -94,16 +97,19 @@ class Comparison:
         changes: every quantity.
         stages: how the stages changed, by variant and scenario.
         notes: what could not be compared, and what makes the comparison doubtful.
+        unheld: bounds that could not be held somewhere, for the second file lacks what the first has: a variant that
+            could not be run any more, a scenario, a score.
     """
 
     changes: tuple[Change, ...]
     stages: dict[str, tuple[StageChange, ...]]
     notes: tuple[str, ...]
+    unheld: tuple[str, ...] = ()
 
     @property
     def state(self) -> State:
-        """The worst state of a bound."""
-        states = {change.state for change in self.changes}
+        """The worst state of a bound; one that could not be held is undecided."""
+        states = {change.state for change in self.changes} | ({"undecided"} if self.unheld else set())
         return "beyond" if "beyond" in states else "undecided" if "undecided" in states else "within"
 
 
@@ -118,8 +124,13 @@ def compare_results(before: Path, after: Path, bounds: Sequence[Bound] = ()) -> 
         bounds: how much worse quantities may become.
 
     Raises:
-        InputError: a file cannot be read, nothing is common to both, or a bound names a quantity that neither has.
+        InputError: a file or its samples cannot be read, nothing is common to both, or a bound names a quantity that
+            is not in both, or one that has a bound already.
     """
+    names = [bound.name for bound in bounds]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise InputError(f"{twice} has two bounds; give one")
     a, b = load_results(before), load_results(after)
     pairs, notes = _pairs(a, b)
     notes += _doubts(a, b)
@@ -135,13 +146,38 @@ def compare_results(before: Path, after: Path, bounds: Sequence[Bound] = ()) -> 
                 continue
             where = f"{one.variant.key}, {first.key}"
             samples = (_samples(before, first), _samples(after, second))
+            for name, rows in zip(("first", "second"), samples, strict=True):
+                if not rows:
+                    notes.append(f"{where}: the raw samples of the {name} file are missing: nothing is said of stages")
             stages[where] = stage_changes(*samples)
             changes += _of_scenario(where, (first, second), samples, bounds, (one, two), ratio)
     known = {change.name for change in changes}
-    for bound in bounds:
-        if bound.name not in known:
-            raise InputError(f"nothing called {bound.name} is in both files; there are {', '.join(sorted(known))}")
-    return Comparison(tuple(changes), stages, tuple(notes))
+    for asked in bounds:
+        if asked.name not in known:
+            raise InputError(f"nothing called {asked.name} is in both files; there are {', '.join(sorted(known))}")
+    held = {(change.where, change.name) for change in changes}
+    unheld = [
+        f"{where}: {name} is in the first file only, so that {bound} is not held" for where, name in _quantities(a)
+        if (bound := _bound(name, bounds)) is not None and (where, name) not in held
+    ]  # fmt: skip
+    return Comparison(tuple(changes), stages, tuple(notes), tuple(unheld))
+
+
+def _quantities(results: Results) -> list[tuple[str, str]]:
+    """What a bound may be held on: where, and name."""
+    out: list[tuple[str, str]] = []
+    for run in results.runs:
+        key, accuracy = run.variant.key, run.accuracy
+        has = {"cold_start": run.cold_start is not None, "memory": run.memory is not None and bool(run.memory.peak)}
+        names = [name for name, there in has.items() if there]
+        names += [*accuracy.scores, *accuracy.agreement] if accuracy is not None else []
+        out += [(key, name) for name in names]
+        for entry in run.scenarios:
+            names = ["throughput", *(["energy"] if entry.energy.joule_per_image else [])]
+            if entry.latency is not None:
+                names += [*_LATENCIES, *(stage.name for stage in entry.stages if "/" not in stage.name)]
+            out += [(f"{key}, {entry.key}", name) for name in names]
+    return out
 
 
 def _pairs(a: Results, b: Results) -> tuple[list[tuple[Run, Run]], list[str]]:
@@ -168,7 +204,7 @@ def _doubts(a: Results, b: Results) -> list[str]:
         out.append(f"different machines: {a.machine.name}; and {b.machine.name}")
     if a.scope != b.scope:
         out.append("different scopes: the times do not cover the same steps")
-    if a.images != b.images:
+    if _pictures(a) != _pictures(b):
         out.append("different pictures")
     for name, results in (("first", a), ("second", b)):
         kinds = {finding.kind for run in results.runs for entry in run.scenarios for finding in entry.findings
@@ -176,6 +212,11 @@ def _doubts(a: Results, b: Results) -> list[str]:
         if kinds:
             out.append(f"the {name} file was measured under warnings: {', '.join(sorted(kinds))}")
     return out
+
+
+def _pictures(results: Results) -> object:
+    """What tells pictures from others: their contents, not the name of the folder."""
+    return results.images.get("sha256") or results.images
 
 
 def _floor_ratio(a: Results, b: Results) -> float | None:
@@ -190,7 +231,19 @@ def _floor_ratio(a: Results, b: Results) -> float | None:
 def _samples(results: Path, entry: ScenarioResult) -> dict[str, Samples]:
     if entry.samples is None or not (results.parent / entry.samples).exists():
         return {}
-    return load_samples(results.parent / entry.samples)
+    arrays = load_samples(results.parent / entry.samples)
+    latency = arrays["latency"]
+    if entry.latency is None:
+        same = len(latency) == entry.images
+    else:
+        extremes = (int(latency.min()) / 1e6, int(latency.max()) / 1e6)
+        same = (len(latency), *extremes) == (entry.latency.n, entry.latency.min_ms, entry.latency.max_ms)
+    if not same:
+        raise InputError(
+            f"{results.parent / entry.samples}: these raw samples are of another measurement than {results.name}. "
+            "Measure again, or bring the file that belongs to it"
+        )
+    return arrays
 
 
 def _bound(name: str, bounds: Sequence[Bound]) -> Bound | None:
@@ -204,20 +257,23 @@ def _change(
     bounds: Sequence[Bound],
     *,
     ratio: Ratio | None = None,
+    settled: bool = True,
     enough: bool = True,
     more_is_worse: bool = True,
     why: str = "",
 ) -> Change:
-    """A change and its state; without `enough` samples a bound can be kept, and not be said to be broken."""
+    """A change and its state; not `settled`, or without `enough` samples, a bound is not said to be broken."""
     before, after = values
     bound = _bound(name, bounds)
     worse = (after - before) * (1 if more_is_worse else -1)
     state: State = "within"
     if bound is not None and worse > bound.limit * (abs(before) if bound.relative else 1):
-        state = "undecided" if not enough or (ratio is not None and not ratio.decided) else "beyond"
+        state = "beyond" if enough and settled and (ratio is None or ratio.decided) else "undecided"
     text = ""
     if state == "undecided" and not enough:
         text = f"there are too few samples to bound the {name}: measure longer"
+    elif state == "undecided" and ratio is None:
+        text = "the intervals of both meet, and there are no raw samples to tell more: measure longer"
     elif state == "undecided" and ratio is not None:
         low, high = 100 * (ratio.low - 1), 100 * (ratio.high - 1)
         text = f"the samples do not settle it (95% interval {low:+.1f}% to {high:+.1f}%): measure longer"
@@ -257,6 +313,7 @@ def _of_scenario(
     splits = (runs[0].split, runs[1].split)
     out = [
         _change(where, "throughput", (one.images_per_second, two.images_per_second), bounds, more_is_worse=False,
+                ratio=_throughput_ratio(one, two, samples),
                 why=blame_text(stage_changes(*samples), splits, floor_ratio))
     ]  # fmt: skip
     if one.latency is not None and two.latency is not None:
@@ -265,13 +322,39 @@ def _of_scenario(
             ratio = ratio_of(samples[0]["latency"], samples[1]["latency"], p) if all(samples) else None
             why = blame_text(stage_changes(*samples, percentile=p), splits, floor_ratio) if _bound(name, bounds) else ""
             values, enough = (pair[0].ms, pair[1].ms), all(entry.resolved for entry in pair)
-            out.append(_change(where, name, values, bounds, ratio=ratio, enough=enough, why=why))
+            settled = ratio is not None or not _meet(*pair)
+            out.append(_change(where, name, values, bounds, ratio=ratio, settled=settled, enough=enough, why=why))
     if one.energy.joule_per_image and two.energy.joule_per_image:
         out.append(_change(where, "energy", (one.energy.joule_per_image, two.energy.joule_per_image), bounds))
     if one.latency is not None:
         out += [
-            _change(where, entry.name, (entry.before_ms, entry.after_ms), bounds, ratio=entry.ratio,
-                    why=f"the stage became slower by {100 * (entry.ratio.value - 1):.1f}%")
+            _change(where, entry.name, (entry.before_ms, entry.after_ms), bounds,
+                    ratio=entry.ratio if entry.before_ms else None,
+                    why=f"the stage became slower by {100 * (entry.ratio.value - 1):.1f}%" if entry.before_ms
+                    else "the first file has no such stage")
             for entry in stage_changes(*samples)
         ]  # fmt: skip
     return out
+
+
+def _meet(one: Percentile, two: Percentile) -> bool:
+    """Whether the intervals of two percentiles have a point in common; those that are not bounded do."""
+    if one.low_ms is None or one.high_ms is None or two.low_ms is None or two.high_ms is None:
+        return True
+    return one.low_ms <= two.high_ms and two.low_ms <= one.high_ms
+
+
+def _throughput_ratio(
+    one: ScenarioResult, two: ScenarioResult, samples: tuple[Mapping[str, Samples], Mapping[str, Samples]]
+) -> Ratio | None:
+    """The second throughput over the first, with its interval; None for a server, whose rate was asked for."""
+    if not all(samples) or one.scenario == "server" or not one.images_per_second:
+        return None
+    times = [entry["latency"] for entry in samples]
+    if one.scenario == "offline":  # from one completion to the next
+        times = [np.diff(np.sort(entry), prepend=0).astype(np.int64) for entry in times]
+    elif one.images * two.queries != two.images * one.queries:  # queries of another size
+        return None
+    spread = ratio_of(times[1], times[0], lambda x: x.mean(axis=-1))
+    value = two.images_per_second / one.images_per_second  # with the time between queries, which no sample holds
+    return Ratio(value=value, low=value * spread.low / spread.value, high=value * spread.high / spread.value)

@@ -13,9 +13,9 @@ __all__ = [
 
 
 class Fact(BaseModel):
-    """A part of a report: plain values, checked, unchangeable."""
+    """A part of a report: plain values, checked, finite, unchangeable."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Machine(Fact):
@@ -230,6 +230,9 @@ class Accuracy(Fact):
         reference: what it was held against, or None.
         agreement: with the reference, by name, for example `mask_iou_mean`, `flipped_percent`.
         reason: why there are no scores.
+        notes: what has to be known beside the scores, as in the report of `lidcam eval`.
+        warning: that classes of the data are not the model's, or nothing.
+        error: why the pass failed, or None.
     """
 
     data: str = ""
@@ -238,3 +241,6 @@ class Accuracy(Fact):
     reference: str | None = None
     agreement: dict[str, float] = Field(default_factory=dict)
     reason: str = ""
+    notes: tuple[str, ...] = ()
+    warning: str = ""
+    error: str | None = None

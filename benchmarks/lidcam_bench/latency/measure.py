@@ -14,7 +14,7 @@ from lidcam_bench.latency.accuracy import measure_accuracy
 from lidcam_bench.latency.cold_start import measure_cold_start
 from lidcam_bench.latency.cuda import device_for
 from lidcam_bench.latency.diagnosis import diagnose_scenario
-from lidcam_bench.latency.facts import Memory, Split, Work
+from lidcam_bench.latency.facts import Accuracy, Memory, Split, Work
 from lidcam_bench.latency.job import Job
 from lidcam_bench.latency.memory import peak_mb, reset_peak, resident_mb
 from lidcam_bench.latency.node_profile import count_operations, counting_options, profile_nodes, split_nodes
@@ -25,6 +25,7 @@ from lidcam_bench.latency.stages import with_split
 from lidcam_bench.latency.target import Target, open_target
 from lidcam_bench.latency.tasks import Tasks
 from lidcam_rt.backends.base import unobserved
+from lidcam_rt.errors import LidcamError
 from lidcam_rt.files import file_sha256
 from lidcam_rt.localizer import Localizer
 from lidcam_rt.segmentation import Segmenter
@@ -73,7 +74,10 @@ def measure(job: Job, progress: Callable[[str], None] = lambda text: None) -> Ru
         accuracy = None
         if job.accuracy is not None:
             progress("accuracy")
-            accuracy = measure_accuracy(localizer, target, job.accuracy)
+            try:
+                accuracy = measure_accuracy(localizer, target, job.accuracy)
+            except LidcamError as error:  # what was timed is kept
+                accuracy = Accuracy(data=job.accuracy.data or "", error=str(error))
         cold = None
         if job.cold_starts:
             progress("cold start")
@@ -96,7 +100,7 @@ def describe(target: Target, localizer: Localizer | Segmenter) -> Variant:
     spec = localizer.manifest.input
     return Variant(
         key=target.key,
-        target=target.label or target.path.name,
+        target=target.name,
         sha256=file_sha256(target.path) if target.path.is_file() else None,
         source=localizer.manifest.source.name,
         engine=localizer.backend.name,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import os
 import re
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,8 @@ from lidcam_rt.errors import InputError
 
 __all__ = ["BenchOptions", "plan_jobs", "plan_targets"]
 
+_LONGEST = 100  # characters of a variant in the name of a file
+_WEEK = 604_800.0  # seconds
 _PRECISIONS = ("auto", "fp32", "fp16", "bf16", "int8")
 
 
@@ -91,15 +93,19 @@ class BenchOptions:
             if not numbers or any(not low <= number <= high for number in numbers):
                 given = ", ".join(map(str, numbers)) or "nothing"
                 raise InputError(f"{name} must be {low} to {high}, got {given}")
-        for name, durations in (
-            ("duration", (self.seconds,)),
-            ("longest duration", (self.max_seconds,)),
-            ("load", self.loads),
-            ("qps", self.qps),
-            ("bound", () if self.bound_ms is None else (self.bound_ms,)),
+        for name, durations, most in (
+            ("duration", (self.seconds,), _WEEK),
+            ("longest duration", (self.max_seconds,), _WEEK),
+            ("load", self.loads, 100.0),
+            ("qps", self.qps, 1e5),
+            ("bound", () if self.bound_ms is None else (self.bound_ms,), 1e3 * _WEEK),
         ):
-            if any(not value > 0 for value in durations):
-                raise InputError(f"{name} must be above 0, got {', '.join(f'{value:g}' for value in durations)}")
+            if any(not 0 < value <= most for value in durations):
+                given = ", ".join(f"{value:g}" for value in durations)
+                limit = f"at most {most:g}" if all(value > 0 for value in durations) else "above 0"
+                raise InputError(f"{name} must be {limit}, got {given}")
+        if "server" in self.scenarios and not (self.loads or self.qps):
+            raise InputError("the scenario server needs a rate: give --load or --qps")
         if self.max_seconds < self.seconds:
             raise InputError(f"the longest duration {self.max_seconds:g} s is below the duration {self.seconds:g} s")
         for preset in self.refine:
@@ -122,9 +128,7 @@ def plan_targets(paths: Sequence[Path], options: BenchOptions) -> list[Target]:
         if not path.exists():
             raise InputError(f"{path}: no such file or folder. Check the path")
     out: list[Target] = []
-    names = Counter(path.name for path in paths)
-    for path in paths:
-        label = f"{path.resolve().parent.name}/{path.name}" if names[path.name] > 1 else ""
+    for path, label in _labels(paths).items():
         combinations = itertools.product(
             _engines(path, options), options.precisions, options.threads, options.batches, options.refine
         )
@@ -142,6 +146,20 @@ def plan_targets(paths: Sequence[Path], options: BenchOptions) -> list[Target]:
                     pipeline=options.pipeline,
                 )
             )
+    return out
+
+
+def _labels(paths: Sequence[Path]) -> dict[Path, str]:
+    """Each target once, with as many folders of its path as tell it from others of its name; `` where none must."""
+    # The first spelling of a path counts.
+    whole = {Path(os.path.normpath(Path.cwd() / path)): path for path in reversed(paths)}
+    out: dict[Path, str] = {}
+    for full, path in reversed(whole.items()):
+        others = [other.parts for other in whole if other.name == full.name and other != full]
+        count = 1
+        while any(other[-count:] == full.parts[-count:] for other in others):
+            count += 1
+        out[path] = "/".join(full.parts[-count:]) if count > 1 else ""
     return out
 
 
@@ -192,7 +210,7 @@ def plan_jobs(
                 bound_ms=options.bound_ms,
                 images=tuple(images),
                 samples=samples,
-                stem=f"{number:02d}_{re.sub(r'[^A-Za-z0-9.-]+', '_', target.key)}",
+                stem=f"{number:02d}_{re.sub(r'[^A-Za-z0-9.-]+', '_', target.key)[:_LONGEST]}",
                 cold_starts=options.cold_starts if start else 0,
                 accuracy=_accuracy(accuracy, target) if first else None,
             )

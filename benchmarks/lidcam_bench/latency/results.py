@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, Literal
 
 import numpy as np
@@ -29,7 +29,7 @@ from lidcam_rt.errors import InputError
 from lidcam_rt.files import make_folder, read_file, write_atomically
 
 __all__ = ["SCHEMA_VERSION", "Results", "Run", "Scenario", "ScenarioResult", "Stage", "Variant", "load_results",
-           "load_samples", "save_results", "save_samples"]  # fmt: skip
+           "load_samples", "sample_files", "save_results", "save_samples"]  # fmt: skip
 
 SCHEMA_VERSION = 1
 
@@ -176,7 +176,7 @@ class Results(Fact):
         command: that made it.
         date: ISO 8601, UTC.
         scope: what the times cover.
-        images: folder, number, and range of sizes and bytes of the pictures.
+        images: folder, number, range of sizes and bytes, and SHA-256 of the pictures.
         machine: what it ran on.
         floor: measured at the beginning.
         floor_again: measured at the end; a machine whose floor moved did not hold still.
@@ -184,7 +184,7 @@ class Results(Fact):
         findings: on all of them.
     """
 
-    schema_version: int = Field(default=SCHEMA_VERSION, ge=1)
+    schema_version: int = Field(default=SCHEMA_VERSION, ge=1, strict=True)
     package_version: str
     command: str
     date: str
@@ -233,6 +233,16 @@ def load_results(path: Path) -> Results:
         ) from None
 
 
+def sample_files(path: Path) -> set[str]:
+    """The files of raw samples in the folder `samples` that a results.json names; none where it cannot be read."""
+    try:
+        runs = load_results(path).runs
+    except InputError:
+        return set()
+    names = {entry.samples for run in runs for entry in run.scenarios if entry.samples is not None}
+    return {name for name in names if PurePath(name).parent == PurePath("samples")}
+
+
 def save_samples(path: Path, arrays: dict[str, npt.NDArray[Any]]) -> None:
     """Write raw samples as a compressed .npz; nanoseconds, a row per query, -1 where a query has no such step.
 
@@ -252,13 +262,28 @@ def save_samples(path: Path, arrays: dict[str, npt.NDArray[Any]]) -> None:
 def load_samples(path: Path) -> dict[str, Samples]:
     """Read raw samples.
 
+    Returns:
+        int64 [n] each, of one length n >= 1; `latency` among them.
+
     Raises:
-        InputError: the file is missing or damaged.
+        InputError: the file is missing or damaged, or holds something else.
     """
     try:
         with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(
-            f"{path}: raw samples cannot be read ({error}). Keep the folder `samples` beside results.json"
-        ) from None
+            arrays = {name: file[name] for name in file.files}
+    except Exception as error:  # the errors of a damaged archive have no common class
+        reason = error.strerror if isinstance(error, OSError) else None
+        raise _no_samples(path, reason or "it is damaged, or no .npz") from None
+    wrong = next((name for name, x in arrays.items() if x.dtype != np.int64 or x.ndim != 1), None)
+    if wrong is not None:
+        raise _no_samples(path, f"{wrong} is no row of nanoseconds")
+    if not len(arrays.get("latency", ())) or len({len(x) for x in arrays.values()}) != 1:
+        raise _no_samples(path, "it has no latencies, or rows that differ in length")
+    return arrays
+
+
+def _no_samples(path: Path, why: str) -> InputError:
+    return InputError(
+        f"{path}: raw samples cannot be read: {why}. Keep the folder `samples` as `lidcam bench` wrote it beside "
+        "results.json"
+    )

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 __all__ = ["PERCENTILES", "Percentile", "Ratio", "Samples", "Summary", "percentile", "ratio_of", "summarize"]
 
@@ -36,9 +36,9 @@ class Percentile(BaseModel):
         high_ms: upper end; None where no sample bounds it, that is, where there are too few.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    ms: float
+    ms: float = Field(ge=0)
     low_ms: float | None
     high_ms: float | None
 
@@ -62,7 +62,7 @@ class Summary(BaseModel):
         drift_percent: median of the last quarter over that of the first, minus 1; None below 20 samples.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     n: int
     mean_ms: float
@@ -72,6 +72,14 @@ class Summary(BaseModel):
     cv_percent: float
     iqr_percent: float
     drift_percent: float | None
+
+    @field_validator("percentiles")
+    @classmethod
+    def _all(cls, value: dict[str, Percentile]) -> dict[str, Percentile]:
+        missing = [name for p in PERCENTILES if (name := f"p{p:g}") not in value]
+        if missing:
+            raise ValueError(f"{', '.join(missing)} missing")
+        return value
 
     @property
     def median_ms(self) -> float:

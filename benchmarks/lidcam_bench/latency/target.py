@@ -13,6 +13,7 @@ from lidcam_rt.errors import InputError, MissingExtraError
 from lidcam_rt.loading import load
 from lidcam_rt.localizer import Localizer
 from lidcam_rt.segmentation import Segmenter
+from lidcam_rt.text import plain
 
 __all__ = ["PYTORCH", "Target", "open_target"]
 
@@ -49,9 +50,14 @@ class Target(Fact):
     pipeline: PipelineName = "track3"
 
     @property
+    def name(self) -> str:
+        """Of the target, on one line and of printable characters."""
+        return plain(self.label or self.path.name).replace("\n", "\\n")
+
+    @property
     def key(self) -> str:
         """What was asked for, in words: the same in another run of the same command."""
-        parts = [self.label or self.path.name]
+        parts = [self.name]
         parts += [part for part in (self.engine, self.precision, self.device) if part != "auto"]
         parts += [f"{self.threads} {'thread' if self.threads == 1 else 'threads'}"] if self.threads else []
         parts += [f"batch {self.batch}"] if self.batch != 1 else []

@@ -27,7 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
     given, answer = (Path(name) for name in (arguments or sys.argv[1:]))
     told = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # libraries that print
-    job = Job.model_validate_json(given.read_text())
+    job = Job.model_validate(json.loads(given.read_text()))
     try:
         run = measure(job, lambda text: print(text, file=told))
     except LidcamError as error:
@@ -37,7 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
         traceback.print_exc()
         answer.write_text(json.dumps({"error": f"{type(error).__name__}: {error}", "known": False}))
         return 1
-    answer.write_text(run.model_dump_json())
+    answer.write_text(json.dumps(run.model_dump(mode="json")))  # names may be no UTF-8: JSON's escapes keep them
     return 0
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import re
+import textwrap
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,6 +13,7 @@ import numpy as np
 
 from lidcam_bench.latency.results import Results, Run, ScenarioResult
 from lidcam_bench.latency.statistics import Samples, Summary
+from lidcam_rt.text import plain
 
 __all__ = ["CAPTIONS", "bench_plots", "growth_exponent", "short_labels"]
 
@@ -28,7 +31,9 @@ CAPTIONS = {
     "threads": "Median latency of a query against the threads of a call, on log scales. The exponent is the slope; -1 "
     "would be perfect scaling.",
 }
-_COLOURS = ("#1f6feb", "#d9480f", "#2b8a3e", "#9c36b5", "#c92a2a", "#0b7285", "#e67700", "#5f3dc4", "#495057")
+_COLOURS = ("#1f6feb", "#d9480f", "#2b8a3e", "#9c36b5", "#c92a2a", "#0b7285", "#e67700", "#5f3dc4", "#495057",
+            "#66a80f", "#f783ac", "#15aabf", "#862e9c", "#a61e4d", "#087f5b", "#845ef7")  # fmt: skip
+_LABEL, _LINE = 96, 34  # characters of a label, and of a line of it
 _STAGES = {
     "decode": "#74c0fc", "preprocess": "#4dabf7", "network": "#1f6feb", "maps": "#ffd43b", "crf": "#f08c00",
     "boxes": "#94d82d", "compose": "#ffa94d", "rest": "#ced4da",
@@ -44,6 +49,20 @@ def short_labels(keys: Sequence[str]) -> dict[str, str]:
         key: ", ".join(part for part in entry if part not in common) or entry[0]
         for key, entry in zip(keys, parts, strict=True)
     }
+
+
+def plot_labels(keys: Sequence[str]) -> dict[str, str]:
+    """Short labels as plots can show them: in lines, at most three; a dollar sign begins no formula."""
+    out: dict[str, str] = {}
+    for number, (key, label) in enumerate(short_labels(keys).items(), 1):
+        label = plain(label).replace("\n", "\\n")
+        if len(label) > _LABEL:
+            label = f"{label[: _LABEL // 2]}…{label[-_LABEL // 2 :]}"
+        shown = "\n".join(textwrap.wrap(label, _LINE, break_on_hyphens=False)).replace("$", r"\$")
+        # Legends leave out labels that begin with an underscore. Two that were shortened to the same get numbers.
+        shown = f"\u200b{shown}" if shown.startswith("_") else shown
+        out[key] = f"{number}: {shown}" if shown in out.values() else shown
+    return out
 
 
 def growth_exponent(x: Sequence[float], y: Sequence[float]) -> float | None:
@@ -63,10 +82,12 @@ def bench_plots(results: Results, samples: Mapping[tuple[str, str], Mapping[str,
     import matplotlib
 
     runs = [run for run in results.runs if run.error is None]
-    labels = short_labels([run.variant.key for run in runs])
+    labels = plot_labels([run.variant.key for run in runs])
     colours = {run.variant.key: _COLOURS[i % len(_COLOURS)] for i, run in enumerate(runs)}
     options: Any = {"svg.fonttype": "none", "svg.hashsalt": "lidcam", "font.size": 9.5, "font.family": "sans-serif"}
-    with matplotlib.rc_context(options):
+    with matplotlib.rc_context(options), warnings.catch_warnings():
+        # The page's own fonts draw the letters; matplotlib's only has their widths.
+        warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
         drawn = {
             "distribution": _distribution(runs, samples, labels, colours),
             "stages": _stages(runs, labels),
@@ -204,11 +225,21 @@ def _throughput(runs: Sequence[Run], labels: Mapping[str, str], colours: Mapping
     axes.set(xlabel="pictures per second", ylabel="p99 latency, ms", yscale="log")
     axes.set_xlim(left=0)
     _plain_log_axis(axes.yaxis)
-    handles = [_patch(colours[run.variant.key], labels[run.variant.key]) for run in runs]
-    axes.legend(handles=handles, frameon=False, fontsize=8.5, handlelength=1.1)
+    _legend(figure, axes, runs, labels, colours)
     marks = "circle: single stream · square: multi stream · triangle: server · dashed line: offline"
     axes.set_title(marks, fontsize=8.5, loc="left", color="#57606a")
     return _svg(figure)
+
+
+def _legend(
+    figure: Any, axes: Any, runs: Sequence[Run], labels: Mapping[str, str], colours: Mapping[str, str]
+) -> None:
+    """The variants by colour; beside the axes, so that no legend lies on a point."""
+    lines = sum(1 + labels[run.variant.key].count("\n") for run in runs)
+    figure.set_figheight(max(figure.get_figheight(), 0.6 + 0.19 * lines))
+    handles = [_patch(colours[run.variant.key], labels[run.variant.key]) for run in runs]
+    axes.legend(handles=handles, frameon=False, fontsize=8.5, handlelength=1.1, loc="upper left",
+                bbox_to_anchor=(1.0, 1.0), borderaxespad=0)  # fmt: skip
 
 
 def _plain_log_axis(axis: Any) -> None:
@@ -236,8 +267,7 @@ def _accuracy(runs: Sequence[Run], labels: Mapping[str, str], colours: Mapping[s
     figure, axes = _figure(3.6)
     for run, entry, latency in points:
         axes.plot([latency], [entry[common[0]]], "o", color=colours[run.variant.key], ms=7)
-        axes.annotate(labels[run.variant.key], (latency, entry[common[0]]), xytext=(6, 4), textcoords="offset points",
-                      fontsize=8.5)  # fmt: skip
+    _legend(figure, axes, [run for run, _, _ in points], labels, colours)
     axes.set(xlabel="median latency per picture, ms", ylabel=common[0])
     axes.margins(0.15, 0.2)
     return _svg(figure)
@@ -259,7 +289,7 @@ def _scaling(runs: Sequence[Run], axis: str) -> str | None:
     lines = {name: sorted(points) for name, points in lines.items() if len({x for x, _ in points}) > 1}
     if not lines:
         return None
-    labels = short_labels(list(lines))
+    labels = plot_labels(list(lines))
     figure, axes = _figure(3.6)
     for i, (name, points) in enumerate(lines.items()):
         steps, values = [float(point[0]) for point in points], [point[1] for point in points]

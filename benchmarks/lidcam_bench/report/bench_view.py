@@ -67,6 +67,10 @@ def _warnings(results: Results, labels: dict[str, str]) -> list[dict[str, Any]]:
         where = labels[run.variant.key]
         if run.error is not None:
             out.setdefault(f"could not be run: {run.error}", []).append(where)
+        if run.accuracy is not None and run.accuracy.error is not None:
+            out.setdefault(f"could not be scored: {run.accuracy.error}", []).append(where)
+        if run.accuracy is not None and run.accuracy.warning:
+            out.setdefault(f"accuracy: {run.accuracy.warning}", []).append(where)
         for result in run.scenarios:
             place = f"{where}, {result.key}" if len(results.runs) > 1 else result.key
             for finding in result.findings:
@@ -320,12 +324,15 @@ def _accuracy(accuracy: Accuracy | None) -> dict[str, Any] | None:
     if accuracy is None:
         return None
     about = f"{accuracy.images} pictures{f' of {accuracy.data}' if accuracy.data else ''}, in a pass of its own"
+    if accuracy.error is not None:
+        about = f"Could not be scored: {accuracy.error}"
     return {
         "about": about,
         "scores": [{"name": name, "value": number(value)} for name, value in accuracy.scores.items()],
         "reference": accuracy.reference,
         "agreement": [{"name": name, "value": f"{value:.6g}"} for name, value in accuracy.agreement.items()],
         "reason": accuracy.reason,
+        "notes": list(accuracy.notes),
     }
 
 

@@ -36,4 +36,10 @@ def render(template: str, extra: str, **context: Any) -> bytes:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    environment.filters["md"] = _in_markdown
     return encode_text(environment.get_template(template).render(**context))
+
+
+def _in_markdown(text: str) -> str:
+    """A text from data on one line of Markdown, in a cell of a table too."""
+    return " ".join(text.replace("<", "&lt;").replace("|", "\\|").splitlines())

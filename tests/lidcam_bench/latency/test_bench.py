@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -23,7 +25,7 @@ from lidcam_bench.latency.target import Target, open_target
 from PIL import Image
 
 from lidcam_cli.main import main
-from lidcam_rt.errors import ImageError, InputError, LidcamError
+from lidcam_rt.errors import DataError, ImageError, InputError, LidcamError
 
 sys.path.insert(0, str(Path(__file__).parent))
 import made
@@ -256,6 +258,138 @@ def test_targets_of_one_name_are_told_apart(model, tmp_path):
     assert keys == [f"{path.parent.name}/tiny.onnx" for path in (model, other)]
 
 
+def test_each_target_is_measured_once_under_a_name_of_its_own(model, tmp_path, monkeypatch):
+    """Results are matched by these names: two of one name would be taken for each other."""
+    paths = []
+    for folder in ("a/x", "b/x", "b/y"):
+        (tmp_path / folder).mkdir(parents=True)
+        paths.append(artifacts.build(tmp_path / folder / "tiny.onnx"))
+    alone = artifacts.build(tmp_path / "alone.onnx")
+    monkeypatch.chdir(tmp_path)
+    targets = plan_targets([Path("a/x/tiny.onnx"), *paths, alone, Path("./alone.onnx")], BenchOptions())
+    assert [target.key for target in targets] == ["a/x/tiny.onnx", "b/x/tiny.onnx", "y/tiny.onnx", "alone.onnx"]
+    assert targets[0].path == Path("a/x/tiny.onnx") and targets[3].path == alone
+
+
+def test_names_of_samples_are_short_enough_for_a_file_system(tmp_path):
+    model = artifacts.build(tmp_path / f"{'x' * 245}.onnx")
+    jobs = plan_jobs(plan_targets([model], BenchOptions(batches=(1, 8))), BenchOptions(batches=(1, 8)),
+                     [tmp_path / "a.png"], tmp_path / "samples")  # fmt: skip
+    assert len({entry.stem for entry in jobs}) == 2 and max(len(entry.stem) for entry in jobs) < 120
+
+
+def not_utf8(folder: Path, name: bytes) -> Path:
+    path = folder / os.fsdecode(name)
+    try:
+        path.mkdir()
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+    return path
+
+
+@pytest.mark.slow
+def test_names_that_are_not_utf8(model, plain, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["lidcam", "bench", str(not_utf8(tmp_path, b"pictures\xff"))])
+    images = tmp_path / os.fsdecode(b"pictures\xff")
+    for path in plain.iterdir():
+        (images / path.name).write_bytes(path.read_bytes())
+    folder = not_utf8(tmp_path, b"out\xff")
+    status = exits(model, "--images", images, "--scenario", "offline", "--duration", 0.02, "--cold-starts", 0,
+                   "--no-floor", "--no-accuracy", "-o", folder)  # fmt: skip
+    results = load_results(folder / "results.json")
+    assert status == 0 and results.images["folder"] == "pictures\\xff"
+    assert results.command == "lidcam bench 'pictures\\xff'"
+    assert str(tmp_path) not in results.command
+
+
+def test_a_target_s_name_is_printable():
+    target = Target(path=Path(os.fsdecode(b"a\xff\n\x1b[2J.onnx")))
+    assert target.key == "a\\xff\\n\\x1b[2J.onnx"
+
+
+def test_what_was_timed_is_kept_where_the_accuracy_pass_fails(model, plain, tmp_path, monkeypatch):
+    def fails(*_):
+        raise DataError("the data's class 'crane' may be any of two")
+
+    monkeypatch.setattr("lidcam_bench.latency.measure.measure_accuracy", fails)
+    found = measure(job(model, plain, tmp_path, accuracy=AccuracyJob(data="d"), profile=False))
+    assert found.scenarios[0].queries >= 64 and found.error is None
+    assert found.accuracy.error == "the data's class 'crane' may be any of two"
+
+
+def test_classes_that_are_not_the_model_s_are_told_of(model, tmp_path):
+    folder = artifacts.data_set(tmp_path / "photos", 4)
+    target = Target(path=model)
+    with open_target(target) as localizer:
+        job = AccuracyJob(data=str(folder))
+        assert measure_accuracy(localizer, target, job).warning == ""
+        for name in ("labels.csv", "classes.txt"):
+            (folder / name).write_text((folder / name).read_text().replace("red", "cat"))
+        found = measure_accuracy(localizer, target, job)
+        assert found.warning == "1 of the data's 4 classes are missing from the model"
+        for name in ("labels.csv", "classes.txt"):
+            text = (folder / name).read_text()
+            for colour in artifacts.CLASSES:
+                text = text.replace(colour, f"{colour}ish")
+            (folder / name).write_text(text)
+        found = measure_accuracy(localizer, target, job)
+    assert found.warning.startswith("the model's classes are not those of the data")
+    assert found.scores["miou"] > 0.5 and any("nothing about classification" in note for note in found.notes)
+
+
+def test_an_interrupted_run_keeps_the_variants_that_were_done(model, plain, tmp_path, monkeypatch, capsys):
+    done = []
+
+    def run(entry, progress):
+        if done:
+            raise KeyboardInterrupt
+        done.append(entry)
+        return made.run(made.samples(n=100), key=entry.target.key)
+
+    monkeypatch.setattr(module, "run_job", run)
+    folder = tmp_path / "out"
+    status = exits(model, "--images", plain, "--refine", "none,psa,psa-fast", "--no-floor", "--no-accuracy", "-o",
+                   folder)  # fmt: skip
+    results = load_results(folder / "results.json")
+    assert status == 130 and [entry.variant.key for entry in results.runs] == ["tiny.onnx"]
+    assert [finding.kind for finding in results.findings] == ["incomplete"]
+    assert "1 of 3 variants" in results.findings[0].text and "1 of 3 variants" in capsys.readouterr().err
+    assert "1 of 3 variants" in (folder / "report.html").read_text()
+
+
+def test_a_second_run_into_a_folder_leaves_no_samples_of_the_first(model, plain, tmp_path, monkeypatch):
+    folder = tmp_path / "out"
+    made.saved(folder, made.samples(n=20))
+    (folder / "notes.txt").write_text("mine")
+    (folder / "samples" / "mine.npz").write_text("mine")
+
+    def run(entry, progress):
+        made.save_samples(entry.samples / "new.npz", made.samples(n=100))
+        return made.run(made.samples(n=100), "new.npz", key=entry.target.key)
+
+    monkeypatch.setattr(module, "run_job", run)
+    assert exits(model, "--images", plain, "--no-floor", "--no-accuracy", "-o", folder) == 0
+    assert {path.name for path in (folder / "samples").iterdir()} == {"new.npz", "mine.npz"}
+    assert (folder / "notes.txt").exists()
+
+
+def test_more_threads_than_cores_are_told_of(model, plain, tmp_path):
+    found = run_bench([job(model, plain, tmp_path)], BenchOptions(floor=False), command="c",
+                      run=lambda *_: made.run(made.samples(n=100), variant=made.variant(threads=4096)))  # fmt: skip
+    assert [finding.kind for finding in found.findings] == ["more threads than cores"]
+
+
+def test_pictures_have_a_hash_of_their_contents(plain):
+    paths = sorted(plain.iterdir())
+    assert describe_images(paths)["sha256"] == describe_images(list(paths))["sha256"]
+    assert len({describe_images(chosen)["sha256"] for chosen in (paths, paths[:2], paths[2:])}) == 3
+
+
+def test_data_that_are_not_there_are_told_of_before_anything_is_measured(model, plain, tmp_path, capsys):
+    assert exits(model, "--images", plain, "--data", tmp_path / "none", "-o", tmp_path / "out") == 2
+    assert "neither a folder nor" in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
@@ -265,7 +399,11 @@ def test_targets_of_one_name_are_told_apart(model, tmp_path):
         ({"scope": "all"}, "scope must be of end-to-end"), ({"batches": (0,)}, "batch must be 1 to 4096, got 0"),
         ({"threads": (-1,)}, "threads must be 0 to 1024, got -1"),
         ({"threads": (1, 99_999)}, "threads must be 0 to 1024, got 1, 99999"),
-        ({"seconds": 0}, "duration must be above 0"),
+        ({"seconds": 0}, "duration must be above 0"), ({"seconds": math.nan}, "duration must be above 0"),
+        ({"seconds": math.inf, "max_seconds": math.inf}, "at most 604800, got inf"),
+        ({"qps": (1e30,)}, "qps must be at most 100000, got 1e"),
+        ({"loads": (math.inf,)}, "load must be at most 100, got inf"),
+        ({"scenarios": ("server",), "loads": ()}, "the scenario server needs a rate: give --load or --qps"),
         ({"loads": (0.5, -1.0)}, "load must be above 0, got 0.5, -1"), ({"bound_ms": 0.0}, "bound must be above 0"),
         ({"max_seconds": 5.0}, "is below the duration 10 s"), ({"refine": ("sharp",)}, "sharp"),
         ({"pipeline": "track1", "batches": (1, 8)}, "with --pipeline track1 the batch is 1"),

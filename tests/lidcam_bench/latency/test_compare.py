@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 import sys
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import pytest
 from lidcam_bench.latency.blame import blame, blame_text, stage_changes
 from lidcam_bench.latency.compare import Bound, compare_results, parse_bound
 from lidcam_bench.latency.facts import Floor, Split
-from lidcam_bench.latency.results import load_results, load_samples
+from lidcam_bench.latency.results import load_results, load_samples, save_samples
 
 from lidcam_rt.errors import InputError
 
@@ -163,7 +165,7 @@ def test_bounds(text, bound):
     assert parse_bound(text) == bound
 
 
-@pytest.mark.parametrize("text", ["p99", "p99:", "p99:x%", ":5%", "p99:-5%", ""])
+@pytest.mark.parametrize("text", ["p99", "p99:", "p99:x%", ":5%", "p99:-5%", "p99:1e400", "p99:nan", "p99:5% ms", ""])
 def test_bounds_that_are_none(text):
     with pytest.raises(InputError, match="a bound is NAME:NUMBER"):
         parse_bound(text)
@@ -191,6 +193,156 @@ def test_files_that_are_no_results(tmp_path):
     (tmp_path / "x.npz").write_bytes(b"PK")
     with pytest.raises(InputError, match="raw samples cannot be read"):
         load_samples(tmp_path / "x.npz")
+
+
+def edited(path, change):
+    """The same report after a change of its JSON."""
+    report = json.loads(path.read_text())
+    change(report)
+    path.write_text(json.dumps(report))
+    return path
+
+
+def percentile_of(report, name="p99"):
+    return report["runs"][0]["scenarios"][0]["latency"]["percentiles"][name]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda r: percentile_of(r).update(ms=math.nan), r"p99\.ms: Input should be a finite number"),
+        (lambda r: percentile_of(r).update(ms=math.inf), r"p99\.ms: Input should be a finite number"),
+        (lambda r: percentile_of(r).update(ms=-1.0), r"p99\.ms: Input should be greater"),
+        (lambda r: r["runs"][0]["scenarios"][0]["latency"]["percentiles"].pop("p99"), "p99 missing"),
+        (lambda r: r["runs"][0].update(accuracy={"scores": {"miou": math.nan}}), r"scores\.miou: .* finite number"),
+        (lambda r: r.update(schema_version="99"), "schema_version: Input should be a valid integer"),
+        (lambda r: r.update(schema_version=1.0), "schema_version: Input should be a valid integer"),
+    ],
+)  # fmt: skip
+def test_a_report_with_impossible_values_is_refused(tmp_path, change, message):
+    """A comparison with NaN is never beyond a bound: it must not pass as one that is kept."""
+    path = edited(made.saved(tmp_path, made.samples(n=50)), change)
+    with pytest.raises(InputError, match=message):
+        load_results(path)
+
+
+def broken_archives():
+    def cut(path):
+        path.write_bytes(path.read_bytes()[:500])
+
+    def zeros(path):
+        content = bytearray(path.read_bytes())
+        content[200:260] = bytes(60)
+        path.write_bytes(content)
+
+    def one_array(path):
+        with path.open("wb") as file:
+            np.save(file, np.arange(3))
+
+    yield from (("cut", cut), ("zeros", zeros), ("one array", one_array), ("text", lambda path: path.write_text("x")))
+    for name, arrays in (
+        ("no latency", {"whole": np.arange(3)}), ("no rows", {"latency": np.zeros(0, np.int64)}),
+        ("not a number", {"latency": np.full(3, math.nan)}), ("words", {"latency": np.array(["a"])}),
+        ("other lengths", {"latency": np.arange(3), "whole": np.arange(4)}),
+        ("a table", {"latency": np.zeros((2, 2), np.int64)}),
+    ):  # fmt: skip
+        yield name, lambda path, arrays=arrays: np.savez(path, **arrays)
+
+
+@pytest.mark.parametrize(("name", "damage"), [pytest.param(*entry, id=entry[0]) for entry in broken_archives()])
+def test_damaged_samples_are_named(tmp_path, name, damage):
+    one = made.saved(tmp_path / "a", made.samples(n=50))
+    two = made.saved(tmp_path / "b", made.samples(n=50))
+    damage(tmp_path / "b" / "samples" / "0.npz")
+    with pytest.raises(InputError, match=r"b/samples/0.npz: raw samples cannot be read: .*Keep the folder"):
+        compare_results(one, two)
+
+
+@pytest.mark.parametrize("other", [{"n": 60}, {"seed": 9}])
+def test_samples_of_another_measurement_are_refused(tmp_path, other):
+    """As after a run into the same folder that was interrupted before its report."""
+    one = made.saved(tmp_path / "a", made.samples(n=50))
+    two = made.saved(tmp_path / "b", made.samples(n=50))
+    save_samples(tmp_path / "b" / "samples" / "0.npz", made.samples(**({"n": 50} | other)))
+    with pytest.raises(InputError, match=r"are of another measurement than results\.json"):
+        compare_results(one, two)
+
+
+def test_two_bounds_of_one_quantity_are_refused(tmp_path):
+    arrays = made.samples(n=50)
+    with pytest.raises(InputError, match="p99 has two bounds"):
+        compared(tmp_path, arrays, arrays, "p99:50%", "p99:1%")
+
+
+@pytest.mark.parametrize("how", ["failed", "missing", "no score", "no scenario"])
+def test_a_bound_that_can_no_longer_be_held_is_no_success(tmp_path, how):
+    """A variant that does not run any more must not pass for one that is as fast as before."""
+    arrays = made.samples(n=400)
+    score = made.accuracy(miou=0.5)
+    runs = [made.run(arrays, key=key, accuracy=score) for key in ("m.onnx", "m.onnx, CRF psa")]
+    one = made.saved(tmp_path / "a", arrays, made=made.results(*runs))
+    less = {
+        "failed": [runs[0], runs[1].model_copy(update={"error": "no memory", "scenarios": (), "accuracy": None})],
+        "missing": runs[:1],
+        "no score": [runs[0], runs[1].model_copy(update={"accuracy": None})],
+        "no scenario": [runs[0], runs[1].model_copy(update={"scenarios": ()})],
+    }[how]
+    two = made.saved(tmp_path / "b", arrays, made=made.results(*less))
+    found = compare_results(one, two, [parse_bound("p50:5%"), parse_bound("miou:0.005")])
+    wanted = {"miou:0.005"} if how == "no score" else {"p50:5%"} if how == "no scenario" else {"p50:5%", "miou:0.005"}
+    assert found.state == "undecided"
+    assert {text.split("so that ")[1].split(" is")[0] for text in found.unheld} == wanted
+    assert all(text.startswith("m.onnx, CRF psa") for text in found.unheld)
+    assert compare_results(two, one, [parse_bound("p50:5%")]).state == "within"  # more than before is no fault
+
+
+def test_without_raw_samples_intervals_that_meet_settle_nothing(tmp_path):
+    one = made.saved(tmp_path / "a", made.samples(seed=1, n=100))
+    two = made.saved(tmp_path / "b", made.samples(seed=2, n=100, slower=dict.fromkeys(made.STAGES, 1.005)))
+    (tmp_path / "b" / "samples" / "0.npz").unlink()
+    found = compare_results(one, two, [parse_bound("p50:0.01%")])
+    assert change(found, "p50").state == "undecided" and "the intervals of both meet" in change(found, "p50").text
+    assert any("the raw samples of the second file are missing" in note for note in found.notes)
+
+
+def test_a_stage_that_was_not_there_has_no_ratio(tmp_path):
+    without = {name: ms for name, ms in made.STAGES.items() if name != "crf"}
+    found = compared(tmp_path, made.samples(without, n=400), made.samples(n=400), "crf:5%", "p50:5%")
+    crf = change(found, "crf")
+    assert (crf.state, crf.ratio, crf.percent) == ("beyond", None, None)
+    assert crf.text == "the first file has no such stage"
+    assert "ms (it was not there before)" in change(found, "p50").text
+
+
+def test_throughput_that_chance_explains_is_undecided(tmp_path):
+    noisy = [made.samples(seed=seed, n=80, cv=0.3) for seed in (1, 3)]
+    found = compared(tmp_path, *noisy, "throughput:0.001%")
+    back = compared(tmp_path, *noisy[::-1], "throughput:0.001%")
+    assert {change(entry, "throughput").state for entry in (found, back)} == {"within", "undecided"}
+
+
+def test_offline_throughput_has_an_interval(tmp_path):
+    rng = np.random.default_rng(0)
+    files = []
+    for name, factor in (("a", 1.0), ("b", 1.1)):
+        times = np.cumsum(rng.gamma(20, factor * 1e6, 500)).astype(np.int64)
+        offline = made.scenario({"latency": times}, "0.npz", kind="offline", queries=1, stages=()).model_copy(
+            update={"latency": None, "images": 500, "images_per_second": 500e9 / times[-1]}
+        )
+        run = made.run({"latency": times}, scenarios=(offline,))
+        files.append(made.saved(tmp_path / name, {"latency": times}, made=made.results(run)))
+    found = change(compare_results(*files, [parse_bound("throughput:2%")]), "throughput")
+    assert found.state == "beyond" and found.ratio.low < 1 / 1.1 < found.ratio.high
+
+
+def test_pictures_are_the_same_by_their_contents(tmp_path):
+    arrays = made.samples(n=50)
+    images = [{"folder": "a", "count": 4, "sha256": "1"}, {"folder": "b", "count": 4, "sha256": "1"},
+              {"folder": "b", "count": 4, "sha256": "2"}]  # fmt: skip
+    files = [made.saved(tmp_path / str(i), arrays, made=made.results(made.run(arrays), images=entry))
+             for i, entry in enumerate(images)]  # fmt: skip
+    assert not compare_results(files[0], files[1]).notes
+    assert "different pictures" in compare_results(files[0], files[2]).notes
 
 
 def test_results_come_back_as_they_were_saved(tmp_path):

@@ -18,7 +18,7 @@ pytest.importorskip("matplotlib")
 pytest.importorskip("jinja2")
 from lidcam_bench.latency.results import save_samples
 from lidcam_bench.report.bench_html import write_bench_reports
-from lidcam_bench.report.bench_plots import growth_exponent, short_labels
+from lidcam_bench.report.bench_plots import growth_exponent, plot_labels, short_labels
 from lidcam_bench.report.bench_view import number, view
 
 VOID = {"meta", "br", "img", "link", "input", "hr"}
@@ -190,6 +190,56 @@ def test_what_is_not_known_says_why():
 )  # fmt: skip
 def test_short_labels(keys, labels):
     assert list(short_labels(keys).values()) == labels
+
+
+def test_labels_of_plots():
+    """Whatever a file is called, a plot shows it, in lines that leave room for the plot, and tells it from others."""
+    long = "x" * 200
+    alike = [f"{'y' * 50}{middle}{'z' * 50}" for middle in "vw"]
+    keys = ["_m$1$, a", f"{long}1.onnx", *alike, "a\x1b[2J\n.onnx"]
+    labels = plot_labels(keys)
+    assert len(set(labels.values())) == len(keys) and labels["_m$1$, a"] == "\u200b_m\\$1\\$, a"
+    assert max(len(line) for label in labels.values() for line in label.split("\n")) <= 38
+    assert max(label.count("\n") for label in labels.values()) <= 3
+    assert labels[keys[-1]] == "a\\x1b[2J\\n.onnx"
+
+
+NAMES = ["_m$1$|a, b.onnx", "モデル é <b>&.onnx", f"{'x' * 200}.onnx", *(f"m{i}.onnx" for i in range(9))]
+
+
+def test_twelve_variants_with_names_of_every_kind(tmp_path, recwarn):
+    runs = []
+    for i, key in enumerate(NAMES):
+        arrays = made.samples(n=60, seed=i)
+        save_samples(tmp_path / "samples" / f"{i}.npz", arrays)
+        accuracy = made.accuracy(miou=0.5)
+        runs.append(made.run(arrays, f"{i}.npz", variant=made.variant(key, target=key), accuracy=accuracy))
+    text, page = (path.read_text(encoding="utf-8") for path in write_bench_reports(tmp_path, made.results(*runs)))
+    assert not [str(entry.message) for entry in recwarn]
+    shown = Page(page)
+    assert all(source.startswith("#") for source in shown.sources)
+    svg = page.split("<h2>Accuracy against latency</h2>")[1].split("</svg>")[0]
+    texts = re.findall(r"<text[^>]*>([^<]+)</text>", svg)
+    assert {"モデル é &lt;b&gt;&amp;.onnx", "\u200b_m$1$|a, b.onnx", "m8.onnx"} <= set(texts)
+    assert len(set(re.findall(r"fill: (#[0-9a-f]{6})", svg))) >= len(NAMES)  # a colour for each
+    rows = [line for line in text.splitlines() if line.startswith("| ") and "VALID" in line]
+    assert len(rows) == 12 and len({len(re.findall(r"(?<!\\)\|", row)) for row in rows}) == 1
+    assert "<b>" not in text
+
+
+def test_a_failed_accuracy_pass_and_wrong_classes_are_warnings():
+    arrays = made.samples(n=100)
+    other = Accuracy(images=4, scores={"miou": 0.5}, warning="2 of 4 classes are missing", notes=("few pictures",))
+    runs = [
+        made.run(arrays, key="m, a", accuracy=Accuracy(error="no such data")),
+        made.run(arrays, key="m, b", accuracy=other),
+    ]
+    shown = view(made.results(*runs))
+    assert {(row["text"], *row["places"]) for row in shown["warnings"]} >= {
+        ("could not be scored: no such data", "a"), ("accuracy: 2 of 4 classes are missing", "b"),
+    }  # fmt: skip
+    assert shown["runs"][0]["accuracy"]["about"] == "Could not be scored: no such data"
+    assert shown["runs"][1]["accuracy"]["notes"] == ["few pictures"]
 
 
 def test_growth():
