@@ -10,10 +10,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from lidcam_rt.errors import InputError, OutputError
-from lidcam_rt.files import read_file
+from lidcam_rt.files import read_file, safe_name
 from lidcam_rt.image import MAX_PIXELS
 
-__all__ = ["PICTURES", "ModelSpec", "ServeOptions", "at", "grpc_cannot_listen", "read_token", "specs"]
+__all__ = ["PICTURES", "ModelSpec", "ServeOptions", "at", "grpc_cannot_listen", "model_name", "read_token", "specs"]
 
 #: What the name of a model that takes pictures ends with.
 PICTURES = "_pictures"
@@ -120,6 +120,17 @@ class ServeOptions:
         raw = json.loads(text)
         raw["models"] = tuple(ModelSpec(**entry) for entry in raw["models"])
         return cls(**{**raw, "devices": tuple(raw["devices"])})
+
+
+def model_name(given: str, model: Path) -> str:
+    """A name for addresses and folders: the one that was given, else that of the file.
+
+    Raises:
+        InputError: the given one has other characters.
+    """
+    if given and not _NAME.fullmatch(given):
+        raise InputError(f"--name {given}: a name has letters, digits, dots, dashes and underscores, at most 128")
+    return given or safe_name(model.stem).lstrip("-")[:100] or "model"
 
 
 def at(host: str, port: int) -> str:

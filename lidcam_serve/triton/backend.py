@@ -8,6 +8,7 @@ called through Triton (business logic scripting), so that Triton batches and sch
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,11 @@ from lidcam_rt.artifact import Manifest
 from lidcam_rt.backends.base import Stop
 from lidcam_rt.errors import BackendError, InputError, LidcamError
 from lidcam_rt.pipeline import Pipeline
+from lidcam_serve.errors import as_request_error
 
 __all__ = ["PicturesModel", "TritonBackend"]
+
+_log = logging.getLogger("lidcam_serve")
 
 
 class TritonBackend:
@@ -94,7 +98,14 @@ class PicturesModel:
             try:
                 outputs = self._answer(request)
             except LidcamError as error:
-                text = str(error) if isinstance(error, InputError) else "the network failed"
+                told = isinstance(error, InputError)
+                text = str(as_request_error(error)) if told else "the network failed"
+                if not told:
+                    _log.error("the network failed: %s", error)
+                answers.append(self._triton.InferenceResponse(error=self._triton.TritonError(text)))
+            except Exception:  # the others are answered all the same
+                _log.exception("a request failed")
+                text = "an error of the server; its log says which"
                 answers.append(self._triton.InferenceResponse(error=self._triton.TritonError(text)))
             else:
                 tensors = [self._triton.Tensor(name, array) for name, array in outputs.items()]

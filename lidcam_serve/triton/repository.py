@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from lidcam_rt.artifact import Manifest
+from lidcam_rt.backends.outputs import OutputCheck
 from lidcam_rt.errors import InputError, OutputError
 from lidcam_rt.files import replacing
 from lidcam_rt.image import MAX_PIXELS
 from lidcam_rt.loading import load
-from lidcam_serve.options import ModelSpec
+from lidcam_serve.options import model_name
 from lidcam_serve.triton import texts
 
 __all__ = ["RepositoryOptions", "write_repository"]
@@ -68,22 +70,22 @@ def write_repository(model: Path, output: Path, options: RepositoryOptions) -> l
 
     Raises:
         ArtifactError: the artifact cannot be used.
-        InputError: it is a segmentation network, or the engine was built from another artifact.
+        InputError: it is a segmentation network, or the engine is not one of this artifact that Triton can run.
         OutputError: the folder is there already, or cannot be written.
     """
     from lidcam_rt.crf import Refine
     from lidcam_rt.segmentation import Segmenter
 
     Refine.of(options.refine)
-    name = ModelSpec.of(f"{options.name or model.stem}={model}").name
+    name = model_name(options.name, model)
     with load(model, device="cpu") as loaded:
         if isinstance(loaded, Segmenter):
             raise InputError(f"{model} is a segmentation network: the model of pictures localizes")
         manifest = loaded.manifest
         declared = [str(entry["name"]) for entry in loaded.backend.outputs]
-        outputs = {key: value for key, value in loaded.pipeline.check.outputs.items() if key in declared}
     if options.engine is not None:
-        _check_engine(options.engine, model)
+        manifest, declared = _check_engine(options.engine, model, options.max_batch)
+    outputs = {key: value for key, value in OutputCheck(manifest).outputs.items() if key in declared}
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise OutputError(f"{output}: is there already. Choose another folder, or remove it")
     with replacing(output) as made:
@@ -91,13 +93,33 @@ def write_repository(model: Path, output: Path, options: RepositoryOptions) -> l
     return sorted(path for path in output.rglob("*") if path.is_file())
 
 
-def _check_engine(engine: Path, model: Path) -> None:
+def _check_engine(engine: Path, model: Path, max_batch: int) -> tuple[Manifest, list[str]]:
+    """The manifest of an engine, whose size may be another than its artifact's, and the names of its outputs.
+
+    Raises:
+        InputError: it is of another artifact, Triton does not run it, or its batches are smaller.
+    """
     from lidcam_rt.backends.engine_file import read_sidecar
     from lidcam_rt.files import file_sha256
 
     spec = read_sidecar(engine)
     if spec.artifact_sha256 != file_sha256(model):
         raise InputError(f"{engine} was built from another artifact than {model}: build it again from this one")
+    if spec.flavour != "tensorrt":
+        raise InputError(f"{engine} is of TensorRT for RTX, which Triton does not run: build it with TensorRT")
+    largest = min(shapes.max[0] for shapes in spec.profile.values())
+    if largest < max_batch:
+        raise InputError(
+            f"{engine} was built for batches of up to {largest}: give --max-batch {largest}, or build it for more"
+        )
+    return spec.read_manifest(engine), [entry.name for entry in spec.outputs]
+
+
+def _dns(name: str) -> str:
+    """A name as Kubernetes takes it for a service (RFC 1035): lower case, a letter first, at most 55 characters."""
+    text = re.sub("[^a-z0-9]+", "-", name.lower()).strip("-")
+    text = text if text[:1].isalpha() else f"m-{text}"
+    return text[:55].rstrip("-")
 
 
 def _write(
@@ -117,7 +139,7 @@ def _write(
         "network": name, "refine": options.refine, "max_pixels": options.max_pixels, "metadata": manifest.to_metadata(),
     }  # fmt: skip
     (pictures / "1" / "lidcam.json").write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
-    values = {"@NAME@": name, "@DNS@": name.lower().replace("_", "-").replace(".", "-"), "@GPU@": ""}
+    values = {"@NAME@": name, "@DNS@": _dns(name), "@GPU@": ""}
     for file, text in (
         ("README.md", texts.README),
         ("kserve.yaml", texts.KSERVE),

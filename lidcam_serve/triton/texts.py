@@ -52,12 +52,12 @@ kserve.yaml and kubernetes.yaml are examples: put your image and storage in.
 KSERVE = """apiVersion: serving.kserve.io/v1beta1
 kind: InferenceService
 metadata:
-  name: @DNS@
+  name: "@DNS@"
 spec:
   predictor:
     triton:
       protocolVersion: v2
-      storageUri: pvc://models/@NAME@
+      storageUri: "pvc://models/@NAME@"
       image: registry.example/tritonserver-lidcam:latest
       resources:
         requests:
@@ -72,16 +72,16 @@ spec:
 KUBERNETES = """apiVersion: apps/v1
 kind: Deployment
 metadata:
-  name: @DNS@
+  name: "@DNS@"
 spec:
   replicas: 1
   selector:
     matchLabels:
-      app: @DNS@
+      app: "@DNS@"
   template:
     metadata:
       labels:
-        app: @DNS@
+        app: "@DNS@"
     spec:
       containers:
       - name: triton
@@ -114,15 +114,15 @@ spec:
       volumes:
       - name: models
         persistentVolumeClaim:
-          claimName: @DNS@-models
+          claimName: "@DNS@-models"
 ---
 apiVersion: v1
 kind: Service
 metadata:
-  name: @DNS@
+  name: "@DNS@"
 spec:
   selector:
-    app: @DNS@
+    app: "@DNS@"
   ports:
   - name: http
     port: 8000

@@ -10,10 +10,10 @@ from typing import Any
 
 from lidcam_rt.artifact import Manifest, read_manifest
 from lidcam_rt.errors import ArtifactError, InputError, OutputError
-from lidcam_rt.files import read_file, replacing, safe_name
+from lidcam_rt.files import read_file, replacing
 from lidcam_rt.image import MAX_PIXELS
 from lidcam_serve.described import describe_manifest
-from lidcam_serve.options import ModelSpec
+from lidcam_serve.options import model_name
 from lidcam_serve.web import package, texts
 from lidcam_serve.web.check import expected
 
@@ -61,7 +61,7 @@ def write_site(model: Path, output: Path, options: SiteOptions) -> dict[str, int
         InputError: it is a segmentation network, or `options.ort` is not the package.
         OutputError: the folder holds other files, cannot be written, or another process is writing it.
     """
-    name = ModelSpec.of(f"{options.name or safe_name(model.stem)}={model}").name
+    name = model_name(options.name, model)
     manifest = _checked(model)
     outputs = expected(str(model))
     with replacing(output) as made:

@@ -203,7 +203,7 @@ def test_what_is_refused_leaves_nothing(tmp_path, model):
         write_repository(model, taken, RepositoryOptions())
     with pytest.raises(InputError, match="absolute path"):
         write_repository(model, tmp_path / "r", RepositoryOptions(ops_library='x"'))
-    with pytest.raises(InputError, match="a model is"):
+    with pytest.raises(InputError, match="a name has letters"):
         write_repository(model, tmp_path / "r", RepositoryOptions(name="../x"))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["taken"]
 
