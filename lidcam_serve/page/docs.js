@@ -16,7 +16,7 @@ const rows = (head, entries) => {
   return table;
 };
 
-const answer = await fetch("/openapi.json");
+const answer = await fetch("openapi.json");
 const api = await answer.json();
 const place = document.getElementById("paths");
 for (const [path, methods] of Object.entries(api.paths)) {

@@ -98,7 +98,7 @@ const current = () => {
 
 const show = () => {
   $("drop").classList.toggle("empty", !items.length);
-  $("pictures").hidden = !items.length;
+  $("pictures").hidden = $("remove").hidden = !items.length;
   const state = current();
   $("work").hidden = !state;
   if (!state) return;
@@ -193,6 +193,17 @@ const draw = ({ item, view, width, height, mask, box, result }) => {
 
 // Choosing
 
+// A picture no larger than the canvas shows it: many large ones would fill the memory.
+const preview = async (file) => {
+  const full = await createImageBitmap(file);
+  const scale = MAX_SIDE / Math.max(full.width, full.height);
+  if (scale >= 1) return full;
+  const [resizeWidth, resizeHeight] = [full.width, full.height].map((side) => Math.max(1, Math.round(side * scale)));
+  const small = await createImageBitmap(full, { resizeWidth, resizeHeight, resizeQuality: "high" });
+  full.close();
+  return small;
+};
+
 const select = async (index, classId = items[index]?.classId ?? null) => {
   chosen = index;
   const item = items[index];
@@ -205,7 +216,7 @@ const select = async (index, classId = items[index]?.classId ?? null) => {
   const turn = ++sequence;
   say(`Localizing in ${item.file.name} …`);
   try {
-    item.bitmap ??= await createImageBitmap(item.file);
+    item.bitmap ??= await preview(item.file);
     await localize(item, classId);
     item.classId = classId;
     item.failed = false;
@@ -330,6 +341,7 @@ for (const id of ["percentile", "theta"]) {
 }
 for (const radio of document.querySelectorAll("[name=side]")) radio.onchange = show;
 $("reset").onclick = exported;
+$("remove").onclick = remove;
 $("model").onchange = () => {
   for (const item of items) item.classId = null;
   exported();

@@ -130,6 +130,7 @@ def _index() -> str:
     for old, new in (
         ('<meta charset="utf-8">', f'<meta charset="utf-8">\n{policy}'),
         ("static/server.js", "static/browser.js"),
+        ('aria-live="polite"></p>', f'aria-live="polite">{texts.BEFORE_SCRIPTS}</p>'),
     ):
         assert page.count(old) == 1, f"index.html has no {old}"
         page = page.replace(old, new)

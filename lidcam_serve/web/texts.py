@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-__all__ = ["POLICY", "ORT_LICENSE", "README"]
+__all__ = ["BEFORE_SCRIPTS", "POLICY", "ORT_LICENSE", "README"]
+
+#: What the page says until its scripts run, which browsers do not load from a file:// address.
+BEFORE_SCRIPTS = (
+    "Loading. If this stays: the page needs JavaScript, and a host of static files; opened as a file it cannot load "
+    "its scripts. README.md beside it says how it is served."
+)
 
 #: Content-Security-Policy: scripts, workers and requests of this site only.
 POLICY = (

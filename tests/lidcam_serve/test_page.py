@@ -210,3 +210,89 @@ def test_the_list_of_addresses(page, site):
     page.go(site + "/docs")
     page.wait("!!document.querySelector('section')")
     assert "/v1/localize" in page.run("document.body.innerText")
+
+
+def renamed(model, path, names):
+    """The tiny artifact with other names of classes."""
+    onnx = pytest.importorskip("onnx")
+    from lidcam_rt.artifact import read_manifest
+
+    manifest = read_manifest(model).model_copy(update={"class_names": names})
+    graph = onnx.load(model)
+    del graph.metadata_props[:]
+    onnx.helper.set_model_props(graph, manifest.to_metadata())
+    onnx.save(graph, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def named(model, tmp_path_factory):
+    """A server of artifacts whose classes have awkward names, taking bodies of up to 20 kB."""
+    folder = tmp_path_factory.mktemp("named")
+    digits = renamed(model, folder / "digits.onnx", ("1", "0", "3", "2"))
+    html = renamed(model, folder / "html.onnx", ("<img src=x onerror=boom()>", "a, b", "crane", "crane"))
+    running = Server(digits, html, "--queue", "100", "--max-body", "20000")
+    yield running.url
+    assert running.end() == 0
+
+
+@pytest.fixture
+def awkward(tab, named):
+    tab.console.clear()
+    tab.size(1280, 900)
+    tab.go(named + "/")
+    tab.wait("document.getElementById('model').options.length === 2")
+    yield tab
+    assert not tab.console
+
+
+@pytest.mark.parametrize("model_number", [0, 1])
+def test_names_of_classes_are_text_whatever_they_are(awkward, pictures, model_number, localizer):
+    """Numbers that are other classes' numbers, HTML, commas, and one name twice."""
+    page = awkward
+    page.run(
+        f"(() => {{ const s = document.getElementById('model'); s.value = {model_number};"
+        " s.dispatchEvent(new Event('change')) })()"
+    )
+    page.choose(pictures[0])
+    page.wait("document.querySelectorAll('#topk button').length === 4")
+    ranked = [entry.class_id for entry in localizer(pictures[0]).topk]
+    for rank, class_id in enumerate(ranked):
+        page.run(f"document.querySelectorAll('#topk button')[{rank}].click()")
+        page.wait(f"document.querySelectorAll('#topk button')[{rank}].getAttribute('aria-pressed') === 'true'")
+        assert page.text("class") == page.run(f"document.querySelectorAll('#topk span')[{rank}].textContent")
+        assert box_of(page) == (localizer(pictures[0], labels=[class_id]).box or ())
+    assert not page.run("document.querySelectorAll('main img:not(#pictures img)').length")
+
+
+def test_a_file_that_is_too_large_is_not_sent(awkward, tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (100, 100, 3), np.uint8)
+    Image.fromarray(noise).save(tmp_path / "large.png")
+    before = len(awkward.requests)
+    awkward.choose(tmp_path / "large.png")
+    awkward.wait("document.getElementById('status').textContent.includes('more than the 0.0 MB that the server takes')")
+    assert not [url for url in awkward.requests[before:] if "localize" in url]
+
+
+def test_large_pictures_are_kept_no_larger_than_they_are_shown(page, tmp_path, localizer):
+    path = tmp_path / "large.png"
+    path.write_bytes(png("green", size=(3000, 1500), box=(300, 300, 1500, 1200)))
+    page.run(
+        "(() => { const make = createImageBitmap; window.made = []; window.createImageBitmap = async (...all) => {"
+        " const bitmap = await make(...all); window.made.push(bitmap); return bitmap } })()"
+    )
+    page.choose(path)
+    shown(page, "green")
+    assert box_of(page) == localizer(path).box
+    sides = page.run("window.made.map((bitmap) => Math.max(bitmap.width, bitmap.height))")  # 0: closed
+    assert len(sides) == 3 and sorted(sides) == [0, 0, 1280]
+
+
+def test_a_picture_is_removed_without_a_keyboard(page, pictures):
+    assert page.run("document.getElementById('remove').hidden")
+    page.choose(pictures[0], pictures[1])
+    shown(page, "red")
+    page.run("document.getElementById('remove').click()")
+    shown(page, "green")
+    page.run("document.getElementById('remove').click()")
+    page.wait("document.getElementById('work').hidden && document.getElementById('remove').hidden")

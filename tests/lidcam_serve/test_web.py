@@ -98,6 +98,17 @@ def test_no_script_or_style_comes_from_elsewhere(tmp_path, model, ort):
             assert "://" not in path.read_text(), path.name
 
 
+def test_it_is_the_page_of_the_server(tmp_path, model, ort):
+    """One source of the page: the files are the server's, but for policy, source of results and first text."""
+    page, site = Path(package.__file__).parents[1] / "page", tmp_path / "site"
+    write_site(model, site, SiteOptions(ort=ort))
+    for name in ("page.js", "pas.js", "page.css"):
+        assert (site / "static" / name).read_bytes() == (page / name).read_bytes()
+    lines = [(path / "index.html").read_text().splitlines() for path in (site, page)]
+    policy, script, status = [line for line in lines[0] if line not in lines[1]]
+    assert "Content-Security-Policy" in policy and "static/browser.js" in script and 'id="status"' in status
+
+
 def test_an_earlier_site_is_replaced_whole(tmp_path, model, ort):
     site = tmp_path / "site"
     site.mkdir()  # an empty folder will do

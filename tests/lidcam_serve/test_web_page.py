@@ -171,6 +171,14 @@ def test_a_site_below_another_folder(tab, folder, pictures, localizer):
         running.close()
 
 
+def test_opened_as_a_file_it_says_why_it_does_not_work(tab, folder, site):
+    tab.go((folder / "index.html").as_uri())
+    assert "opened as a file" in tab.text("status") and not tab.run("document.getElementById('status').hidden")
+    tab.console.clear()  # the browser reports the script that it does not load
+    open_page(tab, site)
+    tab.wait("document.getElementById('status').textContent === ''")
+
+
 def test_threads_where_the_page_is_isolated(tab, folder, pictures, localizer):
     running = Site(folder, isolated=True)
     try:
@@ -385,13 +393,3 @@ def test_pixels_are_those_of_the_runtime(page, name):
     assert (height, width) == expected.shape[:2]
     got = np.frombuffer(base64.b64decode(pixels), np.uint8).reshape(expected.shape)
     assert np.abs(got.astype(int) - expected).max() <= tolerance
-
-
-def test_it_is_the_page_of_the_server(folder):
-    """One source of the page: the files are the server's, but for the line that names the source of results."""
-    page = Path(lidcam_rt.__file__).parents[1] / "lidcam_serve" / "page"
-    for name in ("page.js", "pas.js", "page.css"):
-        assert (folder / "static" / name).read_bytes() == (page / name).read_bytes()
-    lines = [(path / "index.html").read_text().splitlines() for path in (folder, page)]
-    differing = [line for line in lines[0] if line not in lines[1]]
-    assert len(differing) == 2 and "Content-Security-Policy" in differing[0] and "static/browser.js" in differing[1]
