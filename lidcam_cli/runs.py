@@ -20,6 +20,7 @@ from lidcam_rt.files import open_file, output_folder, read_file, write_atomicall
 __all__ = ["RunFolder", "differences"]
 
 _RUN, _RECORDS, _RESULTS = "run.json", "results.jsonl", "results.json"
+_OF_SCALE = "_run.json"  # whose readers take every file of the folder for Parquet
 
 
 class RunFolder:
@@ -67,7 +68,7 @@ class RunFolder:
         try:
             before = json.loads(read_file(path))
         except FileNotFoundError:
-            if (self.folder / _RECORDS).exists() or (self.folder / _RESULTS).exists():
+            if any((self.folder / name).exists() for name in (_RECORDS, _RESULTS, _OF_SCALE)):
                 raise OutputError(
                     f"{self.folder}: holds results of something else. Choose another folder"
                 ) from None

@@ -216,6 +216,9 @@ def _check_identity(store: Store, identity: dict[str, Any]) -> None:
     if _RUN not in there:
         if _DONE in there or any(name.startswith("part-") for name in there):
             raise OutputError(f"{store.url}: holds results of something else. Choose another place")
+        others = sorted(name for name in there if not name.startswith((".", "_")))
+        if others:  # readers of Parquet take a folder as a whole
+            raise OutputError(f"{store.url}: holds other files ({others[0]}). Choose another place, or an empty one")
         store.write(_RUN, json.dumps(identity, indent=1).encode() + b"\n")
     try:  # read back: on an object store another job may have been faster
         before = json.loads(store.read(_RUN))

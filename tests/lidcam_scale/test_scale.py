@@ -154,6 +154,27 @@ def test_another_run_is_refused(job, model, photos, tmp_path):
         scale(job, pictures, out)
 
 
+def test_rows_stay_apart_from_other_files(job, model, photos, tmp_path):
+    """A folder is read as a whole: a mask or a text among the parts makes it unreadable."""
+    pictures = list_pictures([str(photos)])[:4]
+    for name in ("results.jsonl", "notes.txt"):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / name).write_text("mine")
+        with pytest.raises(OutputError, match=rf"holds other files \({name}\)"):
+            scale(job, pictures, folder)
+        assert [path.name for path in folder.iterdir() if path.name != ".lidcam.lock"] == [name]
+    hidden = tmp_path / "hidden"
+    hidden.mkdir()
+    (hidden / ".DS_Store").touch()
+    scale(job, pictures, hidden)
+    assert len(rows_of(hidden)) == 4
+    from lidcam_cli.runs import RunFolder
+
+    with pytest.raises(OutputError, match="holds results of something else"), RunFolder(hidden, {"run": "localize"}):
+        pass
+
+
 def test_the_model_may_move_and_threads_may_change(job, model, photos, tmp_path):
     pictures = list_pictures([str(photos)])[:4]
     scale(job, pictures, tmp_path / "out")
