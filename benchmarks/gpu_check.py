@@ -156,6 +156,15 @@ class Check:
         device = "cpu" if self.options.rehearse else f"cuda:{self.options.index}"
         check_onnxruntime(data, self._artifact(), device=device, **quick)
 
+    def bench(self, data: dict[str, Any]) -> None:
+        """The command that a user measures with."""
+        from benchmarks.gpu.bench import check_bench
+
+        self._device()
+        quick: dict[str, Any] = {"batches": "1", "seconds": 0.1, "floor": False} if self.options.quick else {}
+        device = "cpu" if self.options.rehearse else f"cuda:{self.options.index}"
+        check_bench(data, self._artifact(), self.folder, device=device, **quick)
+
     def resident(self, data: dict[str, Any]) -> None:
         """Picture to box without leaving the GPU."""
         from benchmarks.gpu.resident import check_resident
@@ -188,6 +197,7 @@ class Check:
             "artifact": ("artifact", self.export),
             "onnxruntime": ("ONNX Runtime, CUDA provider", self.onnxruntime),
             "resident": ("picture to box on the device", self.resident),
+            "bench": ("lidcam bench", self.bench),
         }
         for flavour in ("tensorrt", "tensorrt-rtx"):
             for precision in ("fp32", "fp16"):
@@ -247,7 +257,7 @@ def choose(names: tuple[str, ...], only: str, skip: str) -> tuple[str, ...]:
 def _needs(name: str) -> tuple[str, ...]:
     if name.startswith("time-"):
         return ("device", "build", "ceilings")
-    if name.startswith(("tensorrt", "onnxruntime", "resident")):
+    if name.startswith(("tensorrt", "onnxruntime", "resident", "bench")):
         return ("device", "build", "artifact")
     return ("device", "build")
 

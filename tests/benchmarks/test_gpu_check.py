@@ -41,7 +41,7 @@ def test_without_a_gpu_every_part_says_why(tmp_path):
     written = json.loads(output.read_text())
     assert written["device"] is None and written["exit_status"] == 2 and written["packages"]["torch"]
     parts = {part["part"]: part for part in written["parts"]}
-    assert len(parts) == 17 and {part["state"] for part in parts.values()} == {"not run"}
+    assert len(parts) == 18 and {part["state"] for part in parts.values()} == {"not run"}
     assert "finds no CUDA device" in parts["device"]["reason"]
     assert all("finds no CUDA device" in p["reason"] for n, p in parts.items() if n not in ("build", "device"))
     assert str(ROOT) not in output.read_text()
@@ -109,8 +109,12 @@ def test_a_rehearsal_runs_all_that_a_cpu_can(tmp_path, resnet10, capsys):
     assert status == 2 and ran == {
         "device", "PaS kernel equals the reference", "box kernel equals the reference",
         "box kernel at picture size", "dense CRF kernel", "bandwidth and launch", "time of PaS", "time of boxes",
-        "artifact", "ONNX Runtime, CUDA provider",
+        "artifact", "ONNX Runtime, CUDA provider", "lidcam bench",
     }, capsys.readouterr().out  # fmt: skip
+    measured = parts["lidcam bench"]["data"]["variants"]["resnet10t.onnx, cpu"]
+    assert measured["device"] == "cpu" and set(measured["scenarios"]) == {"single-stream", "offline"}
+    single = measured["scenarios"]["single-stream"]
+    assert single["p50_ms"] > 0 and single["stages_ms"]["network"] > 0 and single["verdict"] == "VALID"
     row = parts["time of PaS"]["data"]["rows"][0]
     assert row["floor_us"] > 0 and row["over the floor"] > 0
     assert {"ours, graph", "ours, launched", "PyTorch kthvalue, graph", "PyTorch histc, launched"} <= set(
