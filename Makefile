@@ -40,12 +40,16 @@ scale: .venv/.test-ready
 	.venv/bin/$(PIP) 'lidcam-rt[ray,spark]'
 	.venv/bin/python -m pytest -q -p no:cacheprovider tests/lidcam_scale tests/lidcam_bench/evaluation/test_share.py
 
-# The suites that need no data set, one after the other on a quiet machine (an hour), and the page of results.
+# The suites that need no data set, one after the other on a quiet machine (over an hour), and the page of results. By
+# level: kernels (growth, PaS, CRF), a stage (CAM), Track 3 pictures (also as a stream), Track 1 pictures, serving.
 # NAME tells the machine in the names of the files: make bench NAME=2core_epyc
 NAME ?= here
+SUITES := bench_growth bench_cam bench_track3 bench_track1 bench_serve
 bench: .venv/.test-ready
-	for suite in bench_growth bench_track3 bench_cam bench_track1; do .venv/bin/python benchmarks/suites/$$suite.py --write $${suite#bench_}_$(NAME); done
+	.venv/bin/$(PIP) 'lidcam-rt[peers]'
 	LIDCAM_BENCH_OUT=benchmarks/results/pas_$(NAME).json .venv/bin/python -m pytest -q -p no:cacheprovider benchmarks/suites/bench_pas.py
+	.venv/bin/python benchmarks/suites/bench_crf.py --write crf_$(NAME).json
+	set -e; for suite in $(SUITES); do .venv/bin/python benchmarks/suites/$$suite.py --write $${suite#bench_}_$(NAME); done
 	.venv/bin/python -m pytest -q -p no:cacheprovider benchmarks/suites/bench_stream.py benchmarks/suites/bench_import.py
 	.venv/bin/python benchmarks/render.py
 

@@ -47,7 +47,9 @@ def table(name: str, report: dict[str, Any]) -> list[str]:
         for title, peers in rows.items():
             for peer, row in peers.items():
                 medians = ", ".join(f"{size}: {ms:g}" for size, ms in row["median_ms"].items())
-                out.append(f"| {title} | {peer} | {row['exponent']:.2f} ± {row['standard_error']:.2f} | {medians} |")
+                error = row["standard_error"]
+                spread = "two sizes: no spread" if error is None else f"± {error:.2f}"
+                out.append(f"| {title} | {peer} | {row['exponent']:.2f} {spread} | {medians} |")
         return [*out, ""]
     return []
 

@@ -1,9 +1,11 @@
-"""How the kernels' time grows: PaS with batch, maps per picture and size; the dense CRF with size and labels.
+"""How the kernels' time grows: PaS with batch, maps per picture, size and threads; the dense CRF with size, labels and
+threads.
 
     python benchmarks/suites/bench_growth.py [--rounds 9] [--write NAME]
 
-The exponent is the slope of a line through the medians on logarithmic axes, with the standard error of that slope. One
-thread, processor time, all sizes and peers in turns.
+The exponent is the slope of a line through the medians on logarithmic axes, with the standard error of that slope where
+there are more than two sizes. One thread and processor time; over threads, of which there are at most as many as cores,
+the clock's time, of which -1 would be perfect scaling. All sizes and peers in turns.
 """
 
 from __future__ import annotations
@@ -21,20 +23,22 @@ import cv2
 import numpy as np
 import results
 
+from lidcam_rt.backends.base import usable_cores
 from lidcam_rt.crf import PRESETS, DenseCRF
 from lidcam_rt.pas import PasOptions, pas
 
 Call = Callable[[], Any]
 
 
-def exponent(sizes: list[int], times: list[float]) -> tuple[float, float]:
-    """Slope of log(time) over log(size), and its standard error."""
+def exponent(sizes: list[int], times: list[float]) -> tuple[float, float | None]:
+    """Slope of log(time) over log(size), and its standard error; None for two sizes, through which any line goes."""
     x, y = np.log(sizes), np.log(times)
     x = x - x.mean()
     slope = float((x * y).sum() / (x**2).sum())
     residual = y - y.mean() - slope * x
-    error = float(np.sqrt((residual**2).sum() / max(1, len(sizes) - 2) / (x**2).sum()))
-    return slope, error
+    if len(sizes) < 3:
+        return slope, None
+    return slope, float(np.sqrt((residual**2).sum() / (len(sizes) - 2) / (x**2).sum()))
 
 
 def maps(batch: int = 1, classes: int = 1, cells: int = 24) -> np.ndarray:
@@ -43,9 +47,9 @@ def maps(batch: int = 1, classes: int = 1, cells: int = 24) -> np.ndarray:
     return np.stack(made).reshape(batch, classes, cells, cells)
 
 
-def pas_call(cams: np.ndarray, side: int) -> Call:
+def pas_call(cams: np.ndarray, side: int, threads: int = 1) -> Call:
     options = PasOptions(bench_pas.PERCENTILE, bench_pas.THETA)
-    return lambda: pas(cams, (side, side), options, threads=1)
+    return lambda: pas(cams, (side, side), options, threads=threads)
 
 
 def plain_pas(cams: np.ndarray, side: int) -> Call:
@@ -80,7 +84,19 @@ def experiments() -> dict[str, dict[int, dict[str, Call]]]:
         out[f"PaS, {name}"] = rows
     out["dense CRF, side"] = {side: crf_calls(side, 2) for side in (96, 192, 384)}
     out["dense CRF, labels"] = {labels: crf_calls(192, labels) for labels in (2, 6, 21)}
+    counts = [1 << i for i in range(usable_cores().bit_length())]  # 1, 2, 4, ... up to the cores
+    if len(counts) > 1:
+        cams = maps(batch=32)
+        out["PaS, threads"] = {n: {"lidcam_rt": pas_call(cams, bench_pas.SIDE, n)} for n in counts}
+        out["dense CRF, threads"] = {n: crf_threads(n) for n in counts}
     return out
+
+
+def crf_threads(threads: int) -> dict[str, Call]:
+    """Eight pictures, which is what threads share among them."""
+    image, probabilities = bench_crf.photo("astronaut", 192, 192), bench_crf.probabilities(2, 192, 192)
+    own = DenseCRF("psa")
+    return {"lidcam_rt": lambda: own.refine_batch([image] * 8, [probabilities] * 8, threads=threads)}
 
 
 def main() -> None:
@@ -92,14 +108,15 @@ def main() -> None:
     load = os.getloadavg()[0]
     rows = {}
     for title, sizes in experiments().items():
+        clock = time.perf_counter if title.endswith("threads") else time.process_time
         samples: dict[str, dict[int, list[float]]] = {}
         for turn in range(-1, options.rounds):
             for size, peers in sizes.items():
                 for peer, call in peers.items():
-                    start = time.process_time()
+                    start = clock()
                     call()
                     if turn >= 0:
-                        elapsed = (time.process_time() - start) * 1e3
+                        elapsed = (clock() - start) * 1e3
                         samples.setdefault(peer, {}).setdefault(size, []).append(elapsed)
         row: dict[str, Any] = {}
         for peer, by_size in samples.items():
@@ -107,13 +124,13 @@ def main() -> None:
             slope, error = exponent(list(by_size), medians)
             row[peer] = {
                 "exponent": round(slope, 2),
-                "standard_error": round(error, 2),
+                "standard_error": None if error is None else round(error, 2),
                 "median_ms": {str(size): round(ms, 3) for size, ms in zip(by_size, medians, strict=True)},
             }
         rows[title] = row
         texts = [f"{peer} {entry['exponent']} +- {entry['standard_error']}" for peer, entry in row.items()]
         print(f"{title:20} {'; '.join(texts)}", flush=True)
-    what = "growth of the kernels' time, exponent of a fitted power; one thread, processor time, in turns"
+    what = "growth of the kernels' time, exponent of a fitted power; one thread, processor time (threads: the clock's)"
     results.write(options.write, what, load, rows, command="python benchmarks/suites/bench_growth.py")
 
 

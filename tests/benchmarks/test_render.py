@@ -1,5 +1,6 @@
 """benchmarks/README.md shows the committed results, and the exponents of growth are those of a power."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,36 @@ def test_the_page_is_made_of_the_results():
     assert done.returncode == 0, done.stderr
     page = (BENCHMARKS / "README.md").read_text()
     assert all(f"results/{path.name}" in page for path in (BENCHMARKS / "results").glob("*.json"))
+
+
+def test_make_bench_has_every_level_and_ends_at_a_suite_that_fails():
+    lines = (BENCHMARKS.parent / "Makefile").read_text()
+    (suites,) = re.findall(r"^SUITES := (.*)$", lines, re.M)
+    (recipe,) = re.findall(r"^bench: .*\n((?:\t.*\n)+)", lines, re.M)
+    named = set(re.findall(r"bench_\w+", suites + recipe))
+    assert named >= {
+        "bench_pas", "bench_crf", "bench_growth",  # kernels
+        "bench_cam",  # a stage
+        "bench_track3", "bench_stream", "bench_track1", "bench_serve",
+    }  # fmt: skip
+    assert all((BENCHMARKS / "suites" / f"{name}.py").exists() for name in named)
+    assert "set -e; for suite" in recipe and "lidcam-rt[peers]" in recipe and recipe.endswith("render.py\n")
+
+
+def test_growth_over_threads_and_two_sizes(monkeypatch):
+    pytest.importorskip("pydensecrf")
+    monkeypatch.syspath_prepend(str(BENCHMARKS / "suites"))
+    import bench_growth
+
+    monkeypatch.setattr(bench_growth, "usable_cores", lambda: 4)
+    found = bench_growth.experiments()
+    grown = {name.rpartition(", ")[2] for name in found}
+    assert grown == {"batch", "classes", "side", "labels", "threads"}
+    assert list(found["PaS, threads"]) == list(found["dense CRF, threads"]) == [1, 2, 4]
+    for name in ("PaS, threads", "dense CRF, threads"):
+        one, four = (np.asarray(found[name][n]["lidcam_rt"]()[0]) for n in (1, 4))
+        assert (one == four).all()
+    assert bench_growth.exponent([1, 2], [8.0, 4.0]) == (pytest.approx(-1), None)
 
 
 @pytest.mark.parametrize("power", [0.5, 1, 2])
