@@ -6,9 +6,10 @@ work as everywhere. pytest finds the plugin by itself; importing it loads nothin
 
 from __future__ import annotations
 
+import functools
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -71,7 +72,7 @@ class Measured:
                 value = percentile.ms
             else:
                 value = self.latency.mean_ms if name == "mean_ms" else known[name]
-            if value > bound:
+            if not value <= bound:
                 raise AssertionError(f"{self.name}: {name} is {value:.3g}, the bound is {bound:g}; {self._parts()}")
 
     def times_faster_than(self, other: Measured) -> Ratio:
@@ -120,7 +121,7 @@ class Scored:
                 there = ", ".join(values) or "none, without labels or reference"
                 raise ValueError(f"no score {name}: there are {there}")
             less = name in ("flipped_percent", "logits_max_abs")
-            if values[name] > bound if less else values[name] < bound:
+            if not (values[name] <= bound if less else values[name] >= bound):  # a NaN keeps no bound
                 raise AssertionError(
                     f"{self.name}: {name} is {values[name]:.6g}, at {'most' if less else 'least'} {bound:g} is wanted "
                     f"({self.accuracy.images} pictures)"
@@ -131,14 +132,19 @@ class LocalizerBenchmark:
     """What the fixture gives.
 
     Args:
-        benchmark: pytest-benchmark's fixture.
+        benchmark: gives pytest-benchmark's fixture. It is asked for where something is timed, since pytest-benchmark
+            warns of tests that have its fixture and do not use it.
         disabled: whether the user asked for no measurement, by `--benchmark-disable`.
     """
 
-    def __init__(self, benchmark: Any, *, disabled: bool = False) -> None:
-        self._benchmark = benchmark
+    def __init__(self, benchmark: Callable[[], Any], *, disabled: bool = False) -> None:
+        self._fixture = benchmark
         self._disabled = disabled
         self._used = False
+
+    @functools.cached_property
+    def _benchmark(self) -> Any:
+        return self._fixture()
 
     def __call__(
         self,
@@ -170,9 +176,12 @@ class LocalizerBenchmark:
 
         Raises:
             LidcamError: the target or a picture cannot be opened.
+            ValueError: there are no rounds.
             AssertionError: pytest-benchmark would call only once, though nobody asked for that: it disables itself
                 where tests run in parallel, and a bound held over one call would say nothing.
         """
+        if rounds < 1 or warm_up < 0:
+            raise ValueError(f"rounds must be at least 1, and warm_up at least 0; got {rounds} and {warm_up}")
         if getattr(self._benchmark, "disabled", False) and not self._disabled:
             raise AssertionError(
                 "pytest-benchmark disabled itself, as it does under pytest-xdist, so that no latency can be held: run "
@@ -188,7 +197,7 @@ class LocalizerBenchmark:
 
         spec = Target(path=Path(target), engine=engine, precision=precision, device=device, threads=threads,
                       refine=refine)  # fmt: skip
-        pictures = [path.read_bytes() for path in _files(images)]
+        pictures = [_content(path) for path in _files(images)]
         records: list[Record] = []
         with open_target(spec) as localizer:
             timer = StageTimer(device=device_for(localizer.device))
@@ -225,7 +234,7 @@ class LocalizerBenchmark:
     def accuracy(
         self,
         target: str | os.PathLike[str],
-        data: str | None = None,
+        data: str | os.PathLike[str] | None = None,
         *,
         reference: str | os.PathLike[str] | None = None,
         images: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] = (),
@@ -250,6 +259,7 @@ class LocalizerBenchmark:
 
         Raises:
             LidcamError: target, data or reference cannot be opened, or do not fit.
+            ValueError: there is nothing to score against, or no picture.
         """
         from lidcam_bench.latency.accuracy import measure_accuracy
         from lidcam_bench.latency.job import AccuracyJob
@@ -257,11 +267,15 @@ class LocalizerBenchmark:
 
         spec = Target(path=Path(target), engine=engine, precision=precision, device=device, refine=refine)
         job = AccuracyJob(
-            data=data,
+            data=None if data is None else os.fspath(data),
             images=tuple(_files(images)) if images else (),
             reference=None if reference is None else Target(path=Path(reference), device=device),
             limit=limit,
         )
+        if job.data is None and job.reference is None:
+            raise ValueError("nothing to score against: give data with labels, masks or boxes, or a reference")
+        if job.data is None and not job.images:
+            raise ValueError("a reference alone needs pictures: give images")
         with open_target(spec) as localizer:
             return Scored(spec.key, measure_accuracy(localizer, spec, job))
 
@@ -273,12 +287,20 @@ def _files(images: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) ->
     return [Path(path) for path in find_images([os.fspath(name) for name in names]).paths]
 
 
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        from lidcam_rt.errors import InputError
+
+        raise InputError(f"{path}: cannot be read ({error.strerror or error}). Check the path") from None
+
+
 @pytest.fixture
 def localizer_benchmark(request: pytest.FixtureRequest) -> LocalizerBenchmark:
     """Times a localizer with pytest-benchmark, per stage, and scores it; see docs/benchmarking.md."""
-    try:
-        benchmark = request.getfixturevalue("benchmark")
-    except pytest.FixtureLookupError:
+    if not request.config.pluginmanager.hasplugin("benchmark"):
         pytest.fail("the fixture localizer_benchmark needs pytest-benchmark: pip install 'lidcam-rt[bench]'")
     options = request.config.option
-    return LocalizerBenchmark(benchmark, disabled=options.benchmark_disable and not options.benchmark_enable)
+    disabled = options.benchmark_disable and not options.benchmark_enable
+    return LocalizerBenchmark(lambda: request.getfixturevalue("benchmark"), disabled=disabled)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 
 import artifacts
 import numpy as np
 import pytest
+from lidcam_bench.latency.facts import Accuracy
 from lidcam_bench.latency.statistics import summarize
-from lidcam_bench.pytest_plugin import LocalizerBenchmark, Measured
+from lidcam_bench.pytest_plugin import LocalizerBenchmark, Measured, Scored
 
 pytestmark = pytest.mark.slow  # not in make quick
 
@@ -146,6 +148,51 @@ def test_accuracy_is_held(project):
     result.assert_outcomes(passed=1)
 
 
+@pytest.mark.parametrize("options", [(), ("--benchmark-disable",)])
+def test_wrong_calls_fail_and_say_why(project, options):
+    result = project(
+        """
+        from pathlib import Path
+
+        import pytest
+        from lidcam_rt.errors import LidcamError
+
+        def test_files(localizer_benchmark):
+            with pytest.raises(LidcamError, match="none.onnx"):
+                localizer_benchmark("none.onnx", "photos")
+            with pytest.raises(LidcamError, match="nowhere"):
+                localizer_benchmark("model.onnx", "nowhere")
+            with pytest.raises(LidcamError, match="none.onnx"):
+                localizer_benchmark.accuracy("none.onnx", "photos")
+            with pytest.raises(ValueError, match="rounds must be at least 1"):
+                localizer_benchmark("model.onnx", "photos", rounds=0)
+
+        def test_nothing_to_score(localizer_benchmark):
+            with pytest.raises(ValueError, match="nothing to score against"):
+                localizer_benchmark.accuracy("model.onnx", images="photos")
+            with pytest.raises(ValueError, match="a reference alone needs pictures"):
+                localizer_benchmark.accuracy("model.onnx", reference="model.onnx")
+
+        def test_paths(localizer_benchmark):
+            localizer_benchmark.accuracy(Path("model.onnx"), Path("photos")).hold(miou=0.5)
+        """,
+        *options,
+    )
+    result.assert_outcomes(passed=3)
+    unused = [line for line in result.outlines if line.startswith("test_it.py::test_paths")]
+    assert not unused  # no warning of pytest-benchmark's, that its fixture was not used
+
+
+def test_what_is_no_number_keeps_no_bound():
+    scored = Scored("m", Accuracy.model_construct(images=1, scores={"miou": math.nan}, agreement={}))
+    with pytest.raises(AssertionError, match="miou is nan"):
+        scored.hold(miou=0.5)
+    samples = np.full(400, 10_000_000)
+    measured = Measured("m", summarize(samples), (), samples)
+    with pytest.raises(AssertionError, match="the bound is nan"):
+        measured.hold(p50_ms=math.nan)
+
+
 def test_without_pytest_benchmark_it_says_what_to_install(project):
     result = project("def test_latency(localizer_benchmark): ...", "-p", "no:benchmark")
     result.assert_outcomes(errors=1)
@@ -177,5 +224,6 @@ def test_the_ratio_is_that_of_the_medians():
 def test_the_fixture_in_this_very_process(benchmark, model, tmp_path):
     """As above, where coverage and debuggers see it."""
     data = artifacts.data_set(tmp_path / "photos", 4)
-    measured = LocalizerBenchmark(benchmark, disabled=benchmark.disabled)(model, data / "images", rounds=3, warm_up=1)
+    fixture = LocalizerBenchmark(lambda: benchmark, disabled=benchmark.disabled)
+    measured = fixture(model, data / "images", rounds=3, warm_up=1)
     measured.hold(mean_ms=1e9)
