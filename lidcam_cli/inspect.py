@@ -172,7 +172,12 @@ def _precision(spec: dict[str, Any] | None) -> str:
         )
     if spec["float_layers"]:
         text += f", {len(spec['float_layers'])} layers in float32"
-    if agreement := spec["agreement"]:
+    agreement = spec["agreement"] or {}
+    if "label_iou" in agreement:
+        text += f"; label IoU {agreement['label_iou']:.4f} with fp32, {100 * agreement['flipped']:.2f}% other labels"
+        if "miou" in agreement:
+            text += f", mean IoU {100 * agreement['miou_fp32']:.2f}% in fp32 and {100 * agreement['miou']:.2f}% now"
+    elif agreement:
         text += f"; mask IoU {agreement['mask_iou']:.4f} with fp32, {100 * agreement['changed']:.2f}% other classes"
     return text
 

@@ -157,7 +157,8 @@ class PrecisionSpec(_Spec):
         calibration: int8: how the ranges of activations were taken from pictures: `minmax`.
         calibration_pictures: int8: how many pictures.
         calibration_sha256: int8: SHA-256 over the SHA-256 of each of their files, in the order of use.
-        agreement: with the float32 artifact on held-out pictures: top1, mask_iou, pictures.
+        agreement: with the float32 artifact on held-out pictures: pictures, changed, mask_iou, top1; in segmentation
+            pictures, flipped, label_iou, miou.
     """
 
     network: Literal["int8", "fp16"]

@@ -10,7 +10,8 @@ import pytest
 from lidcam_bench.data.records import Record
 from lidcam_export.precision.gate import Gate, Outcome, Results, compare_results, most_to_blame
 from lidcam_export.precision.int8 import compute_layers, in_float, to_int8
-from lidcam_export.precision.quantize import QuantizeOptions, quantize_artifact, split
+from lidcam_export.precision.pictures import split
+from lidcam_export.precision.quantize import QuantizeOptions, parse_gate, quantize_artifact
 from onnx import TensorProto, numpy_helper
 from PIL import Image
 from typer.testing import CliRunner
@@ -247,15 +248,21 @@ def test_a_lowered_artifact_is_not_lowered_again(made, photos, tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "says"),
-    [("top1=2", "top1=0.02"), ("iou=0.9", "top1=SHARE"), ("mask_iou", "top1=SHARE"), ("top1=nan", "top1=SHARE")],
+    [
+        ("top1=2", "top1=0.02"),
+        ("iou=0.9", "give top1, mask_iou, one or several"),
+        ("mask_iou", "values of 0 to 1"),
+        ("top1=nan", "values of 0 to 1"),
+        ("miou=0.01", "miou does not go with a network with activation maps, whose gates are top1, mask_iou"),
+    ],
 )
-def test_a_gate_of_another_form_is_refused(text, says):
+def test_a_gate_of_another_form_is_refused(tiny, text, says):
     with pytest.raises(InputError, match=says):
-        Gate.parse(text)
+        parse_gate(text, read_manifest(tiny[0]))
 
 
-def test_the_gate_counts_accuracy_where_there_are_labels():
-    assert Gate.parse("top1=0.02,mask_iou=0.9") == Gate(0.02, 0.9)
+def test_the_gate_counts_accuracy_where_there_are_labels(tiny):
+    assert parse_gate("top1=0.02,mask_iou=0.9", read_manifest(tiny[0])) == Gate(0.02, 0.9)
     plain = Outcome(100, 0.05, None, 0.95, 0.96)
     labelled = Outcome(100, 0.05, (0.86, 0.85), 0.95, 0.96)
     assert Gate(0.02, 0.9).faults(labelled) == []
@@ -270,10 +277,35 @@ def test_outcomes_against_numpy(tmp_path):
     empty = np.zeros(0, np.uint8)
     one = Results([1, 1, 2, -1], [*map(np.packbits, a), empty])
     two = Results([1, 2, 2, -1], [*map(np.packbits, b), empty])
-    got = compare_results(records, one, two)
+    got = compare_results(records, one, two, (0, 1))
     ious = (a & b).sum((1, 2)) / (a | b).sum((1, 2))
     assert got.pictures == 3 and got.changed == pytest.approx(1 / 3) and got.top1 == (2 / 3, 1 / 3)
     assert got.mask_iou == pytest.approx(ious.mean()) and got.mask_iou_same_class == pytest.approx(ious[[0, 2]].mean())
+
+
+def test_labels_are_those_of_the_model(tmp_path):
+    """Top-1 goes by the name of a class: the data may number them otherwise, and have some that the model lacks."""
+    records = [Record(image=tmp_path / str(i), labels=(i % 3,)) for i in range(6)]
+    masks = [np.packbits(np.ones((4, 4), bool))] * 6
+    results = Results([7, 0, 5, 7, 1, 7], masks)
+    assert compare_results(records, results, results, (7, 0, -1)).top1 == (0.75, 0.75)
+    assert compare_results(records, results, results, (-1, -1, -1)).top1 is None
+    assert compare_results(records, results, results, None).top1 is None
+
+
+def test_a_data_set_of_another_order_of_classes(tiny, photos, tmp_path):
+    names = list(reversed(read_manifest(tiny[0]).class_names))
+    (tmp_path / "d" / "images").mkdir(parents=True)
+    rows = ["file,label"]
+    with lidcam_rt.load(tiny[0], device="cpu") as localizer:
+        for number, photo in enumerate(sorted(photos.iterdir())[:4]):
+            (tmp_path / "d" / "images" / f"{number}.png").write_bytes(photo.read_bytes())
+            rows.append(f"{number}.png,{localizer(photo).class_name}")
+    (tmp_path / "d" / "labels.csv").write_text("\n".join(rows))
+    (tmp_path / "d" / "classes.txt").write_text("\n".join(names))
+    options = QuantizeOptions(precision="fp16", held_out=tmp_path / "d")
+    _, outcome = quantize_artifact(tiny[0], tmp_path / "half.onnx", options)
+    assert outcome.top1 == (1.0, 1 - outcome.changed)
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7, 24, 100])

@@ -29,7 +29,7 @@ from lidcam_rt.segmentation import Segmenter
 from lidcam_rt.text import encode_text
 from lidcam_rt.version import __version__
 
-__all__ = ["evaluate_segmenter"]
+__all__ = ["evaluate_segmenter", "labels_of_data"]
 
 
 def evaluate_segmenter(
@@ -74,7 +74,7 @@ def evaluate_segmenter(
         "options": options.to_dict(),
     }
     row = MetricSet(options.metrics, options.replicates, len(data.class_names) + 1)
-    table = _labels_of_data(classes, len(segmenter.class_names))
+    table = labels_of_data(classes, len(segmenter.class_names))
     size = options.batch_size or (1 if segmenter.device == "cpu" else 8)
     with RunFolder(Path(out), {"run": "eval", **identity}) as folder:
         saved = SavedSums(folder)
@@ -105,8 +105,13 @@ def evaluate_segmenter(
         return _finish(folder, segmenter, data, identity, row, done)
 
 
-def _labels_of_data(classes: tuple[int, ...], count: int) -> npt.NDArray[np.uint8]:
-    """Per label of the network the data's label; a class that the data does not have is background."""
+def labels_of_data(classes: tuple[int, ...], count: int) -> npt.NDArray[np.uint8]:
+    """Per label of the network the data's label; a class that the data does not have is background.
+
+    Args:
+        classes: of `class_map`.
+        count: classes of the network.
+    """
     table = np.zeros(count + 1, np.uint8)
     for index, class_id in enumerate(classes):
         if class_id != NO_CLASS:

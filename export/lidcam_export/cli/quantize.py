@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from lidcam_cli.console import note, say
 from lidcam_rt.errors import InputError
-
-if TYPE_CHECKING:
-    from lidcam_export.precision.gate import Outcome
 
 __all__ = ["quantize"]
 
@@ -36,7 +33,9 @@ def quantize(
     gate: Annotated[
         str | None,
         typer.Option(
-            metavar="BOUNDS", help="What may be lost, such as top1=0.02,mask_iou=0.9; else nothing is written."
+            metavar="BOUNDS",
+            help="What may be lost, such as top1=0.02,mask_iou=0.9, or miou=0.01,label_iou=0.9 in segmentation; else "
+            "nothing is written.",
         ),
     ] = None,
     held_out: Annotated[
@@ -56,11 +55,12 @@ def quantize(
 ) -> None:
     """Make an int8 or fp16 artifact of one in float32.
 
-    CAM head, logits and PaS stay in float32.
+    CAM head, logits and PaS stay in float32; of a segmentation network the convolution of the logits, label map and
+    scores.
     """
     from lidcam_rt.artifact import read_manifest
 
-    read_manifest(model)
+    given = read_manifest(model)
     if list_layers:
         import onnx
 
@@ -71,8 +71,7 @@ def quantize(
         return
     if output is None:
         raise InputError("give the artifact to write: --output FILE.onnx")
-    from lidcam_export.precision.gate import Gate
-    from lidcam_export.precision.quantize import QuantizeOptions, quantize_artifact
+    from lidcam_export.precision.quantize import QuantizeOptions, parse_gate, quantize_artifact
 
     options = QuantizeOptions(
         precision=precision,
@@ -82,7 +81,7 @@ def quantize(
         gates=gates,
         held_out=held_out,
         held_out_pictures=held_out_pictures,
-        gate=Gate.parse(gate) if gate else None,
+        gate=parse_gate(gate, given) if gate else None,
         float_layers=tuple(name.strip() for name in float_layers.split(",")) if float_layers else (),
         float_worst=float_worst,
     )
@@ -93,16 +92,7 @@ def quantize(
     if made.network == "int8":
         kept = f"{len(made.float_layers)} layers left in float32" if made.float_layers else "every layer quantized"
         say(f"int8, calibrated on {made.calibration_pictures} pictures; {kept}")
-    say(_summary(outcome) if outcome is not None else "not compared with float32: give --held-out FOLDER")
-
-
-def _summary(outcome: Outcome) -> str:
-    text = (
-        f"against float32 on {outcome.pictures} held-out pictures: {100 * outcome.changed:.2f}% change their class, "
-        f"mask IoU {outcome.mask_iou:.4f}"
-    )
-    if outcome.mask_iou_same_class is not None:
-        text += f" ({outcome.mask_iou_same_class:.4f} where the class is the same)"
-    if outcome.top1 is not None:
-        text += f"; top-1 {100 * outcome.top1[0]:.2f}% in float32, {100 * outcome.top1[1]:.2f}% now"
-    return text
+    if outcome is None:
+        say("not compared with float32: give --held-out FOLDER")
+    else:
+        say(f"against float32 on {outcome.pictures} held-out pictures: {outcome.describe()}")

@@ -6,11 +6,13 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx
 from lidcam_bench.data.records import Record
+from lidcam_bench.evaluation.options import NO_CLASS
 
 from lidcam_cli.loading import load_localizer
 from lidcam_export.precision.int8 import Feed, compute_layers, in_float
@@ -25,33 +27,13 @@ class Gate:
     """What a lowered precision may cost.
 
     Attributes:
-        top1: where pictures have labels, the largest loss of top-1 accuracy; else the largest share of pictures whose
-            class changes. 0 to 1; None: not asked for.
+        top1: where pictures have labels that the model knows, the largest loss of top-1 accuracy; else the largest
+            share of pictures whose class changes. 0 to 1; None: not asked for.
         mask_iou: the smallest mean IoU of masks with those in float32, 0 to 1; None: not asked for.
     """
 
     top1: float | None = None
     mask_iou: float | None = None
-
-    @classmethod
-    def parse(cls, text: str) -> Gate:
-        """Of `top1=0.02,mask_iou=0.9`.
-
-        Raises:
-            InputError: not of that form.
-        """
-        values: dict[str, float] = {}
-        for part in text.split(","):
-            name, _, number = part.strip().partition("=")
-            try:
-                values[name] = float(number)
-            except ValueError:
-                values[name] = float("nan")
-            if name not in ("top1", "mask_iou") or not 0 <= values[name] <= 1:
-                raise InputError(
-                    f"--gate {text}: give top1=SHARE, mask_iou=IOU or both, such as top1=0.02,mask_iou=0.9"
-                )
-        return cls(**values)
 
     def faults(self, outcome: Outcome) -> list[str]:
         """What the outcome breaks, in words; empty: nothing."""
@@ -72,7 +54,8 @@ class Outcome:
     Attributes:
         pictures: how many.
         changed: share of them whose class is another one.
-        top1: top-1 accuracy of (float32, lower precision), of pictures with one label; None without any.
+        top1: top-1 accuracy of (float32, lower precision), of pictures with one label that the model knows; None
+            without any.
         mask_iou: mean IoU of the two masks at the size of the picture.
         mask_iou_same_class: the same over the pictures of the same class; None: there is none.
     """
@@ -87,6 +70,15 @@ class Outcome:
     def top1_lost(self) -> float | None:
         """Top-1 accuracy that is lost, 0 to 1; below 0 where it is won."""
         return None if self.top1 is None else self.top1[0] - self.top1[1]
+
+    def describe(self) -> str:
+        """In words, for the terminal."""
+        text = f"{100 * self.changed:.2f}% change their class, mask IoU {self.mask_iou:.4f}"
+        if self.mask_iou_same_class is not None:
+            text += f" ({self.mask_iou_same_class:.4f} where the class is the same)"
+        if self.top1 is not None:
+            text += f"; top-1 {100 * self.top1[0]:.2f}% in float32, {100 * self.top1[1]:.2f}% now"
+        return text
 
     def to_dict(self) -> dict[str, float]:
         """Plain numbers, for manifest and reports."""
@@ -125,8 +117,17 @@ def localize_all(path: Path, records: Sequence[Record], tick: Callable[[], None]
     return out
 
 
-def compare_results(records: Sequence[Record], full: Results, lower: Results) -> Outcome:
+def compare_results(
+    records: Sequence[Record], full: Results, lower: Results, classes: Sequence[int] | None = None
+) -> Outcome:
     """The outcome over the pictures that can be read.
+
+    Args:
+        records: the pictures.
+        full: results in float32.
+        lower: results in lower precision.
+        classes: of `class_map`: which class of the model each label of the pictures is. A label that the model does
+            not have does not count; None: no label does.
 
     Raises:
         InputError: none can.
@@ -136,10 +137,11 @@ def compare_results(records: Sequence[Record], full: Results, lower: Results) ->
         raise InputError("none of the held-out pictures can be read: give others with --held-out")
     same = np.array([full.classes[i] == lower.classes[i] for i in readable])
     ious = np.array([_iou(full.masks[i], lower.masks[i]) for i in readable])
-    labelled = [i for i in readable if len(records[i].labels) == 1]
+    true = {i: classes[records[i].labels[0]] for i in readable if classes is not None and len(records[i].labels) == 1}
+    labelled = [i for i, class_id in true.items() if class_id != NO_CLASS]
     top1 = None
     if labelled:
-        right = [[result.classes[i] == records[i].labels[0] for i in labelled] for result in (full, lower)]
+        right = [[result.classes[i] == true[i] for i in labelled] for result in (full, lower)]
         top1 = float(np.mean(right[0])), float(np.mean(right[1]))
     alike = float(ious[same].mean()) if same.any() else None
     return Outcome(len(readable), float(1 - same.mean()), top1, float(ious.mean()), alike)
@@ -158,7 +160,8 @@ def most_to_blame(
 ) -> list[tuple[str, float]]:
     """How much of the error each layer causes: the error that goes when this layer alone is left in float32.
 
-    The error is that of activation map and logits, each as a share of its spread over a picture.
+    The error is that of activation map and logits (in segmentation, of the logits), each as a share of its spread over
+    a picture.
 
     Args:
         model: the float32 artifact.
@@ -170,40 +173,41 @@ def most_to_blame(
         Names of layers and share of the error, worst first.
     """
     wanted = _outputs(model, feeds, None)
-    ids = [ids for ids, *_ in wanted]
-    whole = _error(wanted, _outputs(quantized, feeds, ids))
+    whole = _error(wanted, _outputs(quantized, feeds, wanted))
     layers = compute_layers(model)
     shares = []
     for number, layer in enumerate(layers):
         tick(number, len(layers))
-        rest = _error(wanted, _outputs(in_float(quantized, model, [layer]), feeds, ids))
+        rest = _error(wanted, _outputs(in_float(quantized, model, [layer]), feeds, wanted))
         shares.append((layer, 1 - rest / whole if whole else 0.0))
     return sorted(shares, key=lambda entry: -entry[1])
 
 
-_Output = tuple[npt.NDArray[np.int64], npt.NDArray[np.float32], npt.NDArray[np.float32]]
+_Output = dict[str, npt.NDArray[Any]]
 
 
-def _outputs(
-    model: onnx.ModelProto, feeds: Sequence[Feed], ids: Sequence[npt.NDArray[np.int64]] | None
-) -> list[_Output]:
-    """Classes, maps and logits; the maps are of the classes given, where the artifact takes such."""
+def _outputs(model: onnx.ModelProto, feeds: Sequence[Feed], wanted: Sequence[_Output] | None) -> list[_Output]:
+    """Classes, maps and logits; the maps are of the classes of `wanted`, where the artifact takes such."""
     import onnxruntime as ort
 
     options = ort.SessionOptions()
     options.log_severity_level = 3
     session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    names = [value.name for value in session.get_outputs() if value.name in ("class_ids", "cam", "logits")]
     out: list[_Output] = []
     for number, feed in enumerate(feeds):
-        fed = {**feed, "labels": ids[number]} if ids is not None and "labels" in feed else feed
-        out.append(tuple(session.run(["class_ids", "cam", "logits"], fed)))
+        fed = feed
+        if wanted is not None and "labels" in feed:
+            fed = {**feed, "labels": wanted[number]["class_ids"]}
+        out.append(dict(zip(names, session.run(names, fed), strict=True)))
     return out
 
 
 def _error(wanted: Sequence[_Output], got: Sequence[_Output]) -> float:
     errors = [
-        float(np.abs(b - a).mean() / max(float(a.std()), 1e-12))
+        float(np.abs(other[name] - one[name]).mean() / max(float(one[name].std()), 1e-12))
         for one, other in zip(wanted, got, strict=True)
-        for a, b in zip(one[1:], other[1:], strict=True)
+        for name in ("cam", "logits")
+        if name in one
     ]
     return float(np.mean(errors))

@@ -27,11 +27,16 @@ _TOP = float(np.finfo(np.float16).max)
 
 
 def find_features(model: onnx.ModelProto) -> str:
-    """Name of the last feature map [N, C, h, w], found from the output `cam` backwards: cam = rows @ features.
+    """Name of the last feature map [N, C, h, w], found from the output backwards.
+
+    With activation maps it is the factor of cam = rows @ features; in segmentation the input of the convolution that
+    gives the logits.
 
     Raises:
-        ExportError: `cam` is not made that way, as in artifacts with a linearized head.
+        ExportError: `cam` or the logits are not made that way, as in artifacts with a linearized head.
     """
+    if any(value.name == "label_map" for value in model.graph.output):
+        return _segmentation_features(model)
     if _head(model) == "linearized":
         raise ExportError(
             "the maps of a linearized head come from a gradient, whose graph has no end of the network from which on "
@@ -54,6 +59,16 @@ def find_features(model: onnx.ModelProto) -> str:
         name = node.input[0]
         node = producers.get(name)
     return name
+
+
+def _segmentation_features(model: onnx.ModelProto) -> str:
+    node = next((node for node in model.graph.node if "logits" in node.output), None)
+    if node is None or node.op_type != "Conv":
+        raise ExportError(
+            "the output logits is not that of a convolution, so the end of the network cannot be found: export the "
+            "artifact with `lidcam export`"
+        )
+    return str(node.input[0])
 
 
 def _head(model: onnx.ModelProto) -> str:

@@ -2,7 +2,8 @@
 
 Activations are uint8 with one scale and zero point per tensor, weights int8 with a scale per output channel: what VNNI
 and AMX multiply. The nodes from the first convolution to the last feature map are quantized; normalisation, pooling,
-logits, the activation map and PaS stay in float32, and the features are read back into float32 before them.
+logits, the activation map and PaS stay in float32, and the features are read back into float32 before them. In
+segmentation the convolution of the logits, their resize, label map and scores stay in float32.
 Background: Jacob et al., CVPR 2018; Nagel et al., arXiv:2106.08295.
 """
 
@@ -55,11 +56,9 @@ def to_int8(
     Args:
         model: a float32 artifact.
         feeds: inputs of the graph for calibration, at least one. Activations get the range from their lowest to their
-            highest value. (Its other methods hold every
-            activation of every picture in memory.)
+            highest value. (Its other methods hold every activation of every picture in memory.)
         reduce_range: weights of 7 bits. Processors without VNNI add pairs of products in 16 bits, which 8 bits of
             weights can saturate: wrong values, without any message.
-
         gates: the gates of squeeze-and-excitation blocks (sigmoid and product) in 8 bits too. On seresnet50 this is
             faster in ONNX Runtime and slower in OpenVINO, which is the faster of the two (benchmarks/README.md).
 
@@ -99,7 +98,7 @@ def to_int8(
 
 
 def _without_pas(model: onnx.ModelProto) -> tuple[onnx.ModelProto, list[onnx.NodeProto]]:
-    """The artifact as a model of standard operators that ends at the activation map, and the nodes taken away."""
+    """The artifact as a model of standard operators alone, without PaS, and the nodes taken away."""
     plain = onnx.ModelProto()
     plain.CopyFrom(model)
     taken = [node for node in plain.graph.node if node.domain == DOMAIN]

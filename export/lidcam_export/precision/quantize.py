@@ -5,25 +5,27 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import onnx
-from lidcam_bench.data import open_data
+from lidcam_bench.data import ImageSet
 from lidcam_bench.data.records import Record
+from lidcam_bench.evaluation.options import class_map
 
-from lidcam_cli.folders import find_pictures
 from lidcam_export.precision.gate import Gate, Outcome, compare_results, localize_all, most_to_blame
 from lidcam_export.precision.half import to_half
 from lidcam_export.precision.int8 import Feed, compute_layers, in_float, to_int8
+from lidcam_export.precision.label_gate import LabelGate, LabelOutcome, compare_label_maps
+from lidcam_export.precision.pictures import read_pictures, split
 from lidcam_rt.artifact import Manifest, NodeCounts, PrecisionSpec, read_manifest
 from lidcam_rt.errors import ExportError, ImageError, InputError
 from lidcam_rt.files import file_sha256, replacing
 from lidcam_rt.image import decode, network_input
 
-__all__ = ["QuantizeOptions", "quantize_artifact", "read_pictures", "split"]
+__all__ = ["QuantizeOptions", "parse_gate", "quantize_artifact"]
 
 _BLAMED_ON = 8  # pictures on which layers are compared
 
@@ -40,7 +42,7 @@ class QuantizeOptions:
         gates: int8: the gates of squeeze-and-excitation blocks in 8 bits too, for ONNX Runtime.
         held_out: pictures to compare on; None: those of `calibration` that were not used for it.
         held_out_pictures: how many of them.
-        gate: what may be lost; None: anything.
+        gate: what may be lost, a LabelGate for segmentation networks; None: anything.
         float_layers: layers left in float32, by name.
         float_worst: how many more of them: those that cause most of the error.
     """
@@ -52,7 +54,7 @@ class QuantizeOptions:
     gates: bool = False
     held_out: Path | None = None
     held_out_pictures: int = 200
-    gate: Gate | None = None
+    gate: Gate | LabelGate | None = None
     float_layers: tuple[str, ...] = ()
     float_worst: int = 0
 
@@ -70,25 +72,37 @@ class QuantizeOptions:
             raise InputError("a gate needs pictures to compare on: --held-out FOLDER")
 
 
-def read_pictures(folder: Path) -> list[Record]:
-    """The pictures of a folder, with labels where it is a data set as for `lidcam eval`.
+def parse_gate(text: str, manifest: Manifest) -> Gate | LabelGate:
+    """Bounds such as `top1=0.02,mask_iou=0.9`, of segmentation networks `miou=0.01,label_iou=0.9`.
+
+    Args:
+        text: names and shares of 0 to 1.
+        manifest: the artifact's, whose task decides on the names.
 
     Raises:
-        DataError: there is none, or the data set cannot be read.
+        InputError: not of that form, or the bound of another task.
     """
-    if (folder / "images").is_dir() or not folder.is_dir():
-        return list(open_data(str(folder), "test").records)
-    return [Record(image=Path(path)) for path in find_pictures(folder).paths]
-
-
-def split(records: Sequence[Record], count: int) -> tuple[list[Record], list[Record]]:
-    """Calibration and held-out pictures: `count` of them, evenly spread over the list, and at most half; the rest."""
-    count = min(count, max(1, len(records) // 2))
-    chosen = {round(i * len(records) / count) for i in range(count)}
-    return (
-        [record for i, record in enumerate(records) if i in chosen],
-        [record for i, record in enumerate(records) if i not in chosen],
-    )
+    segments = manifest.task == "segmentation"
+    known = {kind: tuple(entry.name for entry in fields(kind)) for kind in (Gate, LabelGate)}
+    names, others = (known[LabelGate], known[Gate]) if segments else (known[Gate], known[LabelGate])
+    what = "a segmentation network" if segments else "a network with activation maps"
+    example = "miou=0.01,label_iou=0.9" if segments else "top1=0.02,mask_iou=0.9"
+    values: dict[str, float] = {}
+    for part in text.split(","):
+        name, _, number = (piece.strip() for piece in part.partition("="))
+        if name in others:
+            raise InputError(
+                f"--gate {text}: {name} does not go with {what}, whose gates are {', '.join(names)}: such as {example}"
+            )
+        try:
+            values[name] = float(number)
+        except ValueError:
+            values[name] = float("nan")
+        if name not in names or not 0 <= values[name] <= 1:
+            raise InputError(
+                f"--gate {text}: give {', '.join(names)}, one or several, with values of 0 to 1, such as {example}"
+            )
+    return (LabelGate if segments else Gate)(**values)
 
 
 def quantize_artifact(
@@ -97,7 +111,7 @@ def quantize_artifact(
     options: QuantizeOptions,
     *,
     note: Callable[[str], None] = lambda _: None,
-) -> tuple[Manifest, Outcome | None]:
+) -> tuple[Manifest, Outcome | LabelOutcome | None]:
     """Write an artifact of lower precision.
 
     Args:
@@ -111,6 +125,7 @@ def quantize_artifact(
 
     Raises:
         ExportError: the artifact cannot be quantized, or the gate is not kept; nothing is written then.
+        InputError: the gate is of another task, or the pictures are too few for it or lack what it asks for.
         DataError: the pictures cannot be read.
         OutputError: the file cannot be written.
     """
@@ -122,7 +137,12 @@ def quantize_artifact(
             f"{source.name}: its network is in {manifest.arithmetic} already. Give the float32 artifact that it was "
             "made of"
         )
-    calibration, held_out = _pictures(options)
+    if options.gate is not None and isinstance(options.gate, LabelGate) != (manifest.task == "segmentation"):
+        raise InputError(
+            f"{source.name} is of task {manifest.task}, which a {type(options.gate).__name__} does not go with: "
+            f"{'Gate' if isinstance(options.gate, LabelGate) else 'LabelGate'} has the bounds of this task"
+        )
+    calibration, held_out = _pictures(options, manifest)
     model = onnx.load(str(source))
     sha256 = file_sha256(source)
     if options.precision == "fp16":
@@ -149,12 +169,12 @@ def quantize_artifact(
     beside = output.with_name(output.name + ".quantize.json")
     with replacing(output) as temporary, replacing(beside) as figures:
         _save(lower, manifest, temporary)
-        outcome = None
-        if held_out:
+        outcome: Outcome | LabelOutcome | None = None
+        if held_out.records:
             note(f"comparing with float32 on {len(held_out)} held-out pictures")
-            outcome = compare_results(held_out, localize_all(source, held_out), localize_all(temporary, held_out))
-            if options.gate is not None and (faults := options.gate.faults(outcome)):
-                raise ExportError(_refusal(source, faults, model, lower, options, held_out, manifest, note))
+            outcome, faults = _compared(source, temporary, held_out, manifest, options.gate)
+            if faults:
+                raise ExportError(_refusal(source, faults, model, lower, options, held_out.records, manifest, note))
             manifest = manifest.model_copy(
                 update={"precision": made.model_copy(update={"agreement": outcome.to_dict()})}
             )
@@ -164,24 +184,39 @@ def quantize_artifact(
     return manifest, outcome
 
 
-def _pictures(options: QuantizeOptions) -> tuple[list[Record], list[Record]]:
+def _compared(
+    source: Path, lower: Path, held_out: ImageSet, manifest: Manifest, gate: Gate | LabelGate | None
+) -> tuple[Outcome | LabelOutcome, list[str]]:
+    """The comparison with float32, and what of the gate is not kept."""
+    if manifest.task == "segmentation":
+        labels = compare_label_maps(source, lower, held_out)
+        return labels, gate.faults(labels) if isinstance(gate, LabelGate) else []
+    records, classes = held_out.records, class_map(manifest.class_names, held_out.class_names)
+    outcome = compare_results(records, localize_all(source, records), localize_all(lower, records), classes)
+    return outcome, gate.faults(outcome) if isinstance(gate, Gate) else []
+
+
+def _pictures(options: QuantizeOptions, manifest: Manifest) -> tuple[list[Record], ImageSet]:
     """For calibration and for comparison."""
     calibration: list[Record] = []
-    held_out: list[Record] = []
+    held_out = ImageSet("none", (), ())
     if options.calibration is not None:
-        calibration, held_out = split(read_pictures(options.calibration), options.pictures)
+        images = read_pictures(options.calibration)
+        calibration, rest = split(images.records, options.pictures)
         if options.precision == "fp16":
-            held_out, calibration = sorted(calibration + held_out, key=lambda record: record.image), []
+            rest, calibration = sorted(calibration + rest, key=lambda record: record.image), []
+        held_out = replace(images, records=tuple(rest))
     if options.held_out is not None:
         held_out = read_pictures(options.held_out)
-    if len(held_out) > options.held_out_pictures:
-        held_out = (
-            split(held_out, options.held_out_pictures)[0]
-            if options.held_out_pictures * 2 <= len(held_out)
-            else (held_out[: options.held_out_pictures])
-        )
-    if options.gate is not None and not held_out:
+    records, count = held_out.records, options.held_out_pictures
+    if len(records) > count:
+        chosen = split(records, count)[0] if count * 2 <= len(records) else records[:count]
+        held_out = replace(held_out, records=tuple(chosen))
+    if options.gate is not None and not held_out.records:
         raise InputError("no picture is left to compare on: give more in --calibration, or others with --held-out")
+    if isinstance(options.gate, LabelGate):
+        known = class_map(manifest.class_names, held_out.class_names) is not None
+        options.gate.check(any(record.mask for record in held_out.records) and known)
     return calibration, held_out
 
 

@@ -166,6 +166,11 @@ def _prepare(artifact: Path, options: BuildOptions, trt: Any) -> _Build:
             f"{artifact.name}: its network is in {manifest.arithmetic}, for ONNX Runtime and OpenVINO. Build the "
             "engine from the float32 artifact, with --precision fp16 for half precision"
         )
+    if manifest.task == "segmentation" and options.precision == "fp16":
+        raise ExportError(
+            f"{artifact.name}: a segmentation network is not built in fp16, for its float16 form has no check of label "
+            "maps yet: build it with --precision fp32"
+        )
     trt = trt or _module(options.flavour)
     flavour = flavour_of(trt)
     plugin = _plugin(trt, flavour) if options.pas == "plugin" else None
