@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -17,17 +18,26 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from lidcam_rt.version import __version__
 from lidcam_serve.asks import Answer, Ask, localize_job, segment_job
 from lidcam_serve.bodies import picture_and_fields
-from lidcam_serve.errors import BadRequest, ClientGone, NotFound, RequestError, UnsupportedMedia, WrongMethod
+from lidcam_serve.errors import (
+    BadRequest,
+    ClientGone,
+    DeadlinePassed,
+    NotFound,
+    RequestError,
+    UnsupportedMedia,
+    WrongMethod,
+)
 from lidcam_serve.gate import Gate
 from lidcam_serve.metrics import CONTENT_TYPE
 from lidcam_serve.openapi import document
 from lidcam_serve.service import Service
 from lidcam_serve.tensors import describe_model, infer_job, split_name
-from lidcam_serve.v2 import HEADER, decode, encode
+from lidcam_serve.v2 import HEADER, decode, encode, json_length
 
 __all__ = ["EXTENSIONS", "build_app"]
 
 EXTENSIONS = ("binary_tensor_data", "model_repository")
+_LARGE = 1 << 20  # bytes of JSON, or numbers in it, which take ten times as much while they are read or written
 _PAGE = Path(__file__).parent / "page"
 _FILES = {path.name: path for path in _PAGE.iterdir() if path.suffix in (".js", ".css", ".svg")}
 
@@ -104,6 +114,7 @@ class _Api:
 
     def __init__(self, service: Service) -> None:
         self._service = service
+        self._large = asyncio.Semaphore(1)
 
     # Health, metrics, lists
 
@@ -195,19 +206,31 @@ class _Api:
             model.batcher.check_room()
             body = await self._body(request, deadline)
             try:
-                wanted, head = await asyncio.to_thread(decode, body, request.headers.get(HEADER))
+                length = json_length(body, request.headers.get(HEADER))
+                wanted, head = await self._alone(length, deadline, decode, body, length)
                 job = infer_job(model, pictures, wanted, refine=service.options.refine, deadline=deadline)
                 tensors = await service.answer(lambda: model.batcher.submit(job), job, _gone(request))
             finally:
                 service.bodies.release(len(body))
             state["fields"] |= {"model": model.spec.name, **job.traced}
-            content, length = await asyncio.to_thread(
-                encode, request.path_params["model"], model.spec.version, tensors, head
-            )
+            content, raw = await self._alone(
+                sum(tensor.data.size for tensor in tensors), deadline,
+                encode, request.path_params["model"], model.spec.version, tensors, head,
+            )  # fmt: skip
         headers = {"content-type": "application/json"}
-        if length is not None:
-            headers = {"content-type": "application/octet-stream", HEADER: str(length)}
+        if raw is not None:
+            headers = {"content-type": "application/octet-stream", HEADER: str(raw)}
         return Response(content, headers=headers)
+
+    async def _alone(self, size: int, deadline: float, work: Callable[..., Any], *arguments: Any) -> Any:
+        """What work in a thread gives; where it is large, one at a time, so that memory is bounded."""
+        if size < _LARGE:
+            return await asyncio.to_thread(work, *arguments)
+        try:
+            async with asyncio.timeout(max(0.0, deadline - time.monotonic())), self._large:
+                return await asyncio.to_thread(work, *arguments)
+        except TimeoutError:
+            raise DeadlinePassed from None
 
     async def index(self, request: Request) -> Response:
         return JSONResponse(

@@ -105,6 +105,7 @@ class Gate:
                         await body.drain(2 * self._max_body)
                     await _refuse(answer, told, rid)
                 status = status or told.status
+                del told  # with its traceback it holds this frame, and all that the request had, until a collection
             seconds = time.monotonic() - start
             route = _route(scope)
             self._metrics.requests.labels(route, str(status)).inc()

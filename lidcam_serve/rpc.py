@@ -114,7 +114,9 @@ class _Api:
                     metrics.errors.labels(kind).inc()
                     if told.status >= 500 and not isinstance(error, RequestError):
                         log_error(error, {"request_id": rid})
-                    await context.abort(getattr(grpc.StatusCode, code), str(told))
+                    text = str(told)
+                    del told  # as in lidcam_serve.gate
+                    await context.abort(getattr(grpc.StatusCode, code), text)
                 finally:
                     seconds = time.monotonic() - begun
                     metrics.requests.labels(route, code).inc()

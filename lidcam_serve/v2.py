@@ -15,28 +15,40 @@ from lidcam_rt.artifact import json_object
 from lidcam_serve.errors import BadRequest
 from lidcam_serve.tensors import DTYPES, InferRequest, Tensor, as_array, by_name, check_output, element_count, raw_bytes
 
-__all__ = ["HEADER", "decode", "encode"]
+__all__ = ["HEADER", "decode", "encode", "json_length"]
 
 #: Length of the JSON that raw tensors follow.
 HEADER = "inference-header-content-length"
 
 
-def decode(body: bytes, header_length: str | None) -> tuple[InferRequest, dict[str, Any]]:
+def json_length(body: bytes, header: str | None) -> int:
+    """Bytes of the JSON of a body.
+
+    Args:
+        body: of the request.
+        header: the header `HEADER`, or None.
+
+    Raises:
+        BadRequest: the header is no such length.
+    """
+    if header is None:
+        return len(body)
+    plain = header.isascii() and header.isdigit() and len(header) <= 12
+    if not plain or int(header) > len(body):
+        raise BadRequest(f"{HEADER} must be the length of the JSON in bytes")
+    return int(header)
+
+
+def decode(body: bytes, length: int) -> tuple[InferRequest, dict[str, Any]]:
     """A request from its body, and its JSON for `encode`.
 
     Args:
         body: of the request.
-        header_length: the header `HEADER`, or None.
+        length: of its JSON, in bytes.
 
     Raises:
         BadRequest: it does not follow the protocol.
     """
-    length = len(body)
-    if header_length is not None:
-        plain = header_length.isascii() and header_length.isdigit() and len(header_length) <= 12
-        if not plain or int(header_length) > len(body):
-            raise BadRequest(f"{HEADER} must be the length of the JSON in bytes")
-        length = int(header_length)
     try:
         head = json_object(body[:length])
     except ValueError as error:
@@ -120,13 +132,15 @@ def _from_json(name: str, datatype: str, shape: list[Any], data: Any) -> npt.NDA
             return as_array(name, datatype, shape, packed)
         if datatype not in DTYPES:
             raise BadRequest(f"input {name}: unknown datatype {datatype[:16]!r}")
-        exact, flat = np.dtype(DTYPES[datatype]), np.array(data, object).ravel()
+        exact, flat = np.dtype(DTYPES[datatype]), data
+        if any(isinstance(value, list) for value in data):
+            flat = np.array(data, object).ravel().tolist()
+        if len(flat) != count:
+            raise BadRequest(f"input {name}: {shape} has {count} elements, got {len(flat)}")
         kinds: tuple[type, ...] = {"f": (int, float), "i": (int,), "u": (int,), "b": (bool,)}[exact.kind]
         if not all(type(value) in kinds for value in flat):
             raise BadRequest(f"input {name}: its data are not of datatype {datatype}")
-        if flat.size != count:
-            raise BadRequest(f"input {name}: {shape} has {count} elements, got {flat.size}")
         with np.errstate(over="raise"):  # 1e39 is no float32
-            return np.array(flat.tolist(), exact).reshape(shape)
+            return np.array(flat, exact).reshape(shape)
     except (ValueError, TypeError, ArithmeticError, RecursionError, binascii.Error):
         raise BadRequest(f"input {name}: its data are not {datatype} {shape}") from None

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import logging
+import threading
 
 import artifacts
 import numpy as np
 import pytest
 from servers import png
-from test_app import call, hosting
+from test_app import call, hosting, together
 
 from lidcam_serve import logs
+from lidcam_serve.errors import BadRequest
 
 
 @pytest.fixture(scope="module")
@@ -200,3 +203,61 @@ def test_a_refusal_gives_no_advice_for_those_who_run_the_server(service):
         assert answer.status_code == 422
         for advice in ("export", "CrfOptions"):
             assert advice not in answer.text
+
+
+def test_what_a_refused_request_had_is_let_go_at_once(service, monkeypatch):
+    """Not at the next collection, before which thousands of bodies may come."""
+    import gc
+    import weakref
+
+    from lidcam_serve import app
+
+    bodies = []
+
+    def judge(body, header):
+        bodies.append(weakref.ref(holder := Holder(body)))
+        raise BadRequest(f"refused {len(holder.body)}")
+
+    class Holder:
+        def __init__(self, body):
+            self.body = body
+
+    monkeypatch.setattr(app, "json_length", judge)
+    gc.collect()
+    gc.disable()
+    try:
+        assert infer(service, "tiny", inputs=[IMAGE]).status_code == 400
+        assert [reference() for reference in bodies] == [None]
+    finally:
+        gc.enable()
+
+
+def test_large_json_is_read_one_at_a_time(service, monkeypatch):
+    """It takes ten times its size meanwhile."""
+    from lidcam_serve import app
+
+    at_once, most, lock = 0, 0, threading.Lock()
+    decode = app.decode
+
+    def counted(*arguments):
+        nonlocal at_once, most
+        with lock:
+            at_once += 1
+            most = max(most, at_once)
+        threading.Event().wait(0.05)
+        try:
+            return decode(*arguments)
+        finally:
+            with lock:
+                at_once -= 1
+
+    monkeypatch.setattr(app, "decode", counted)
+    monkeypatch.setattr(app, "_LARGE", 1000)
+    body = json.dumps({"inputs": [IMAGE], "outputs": [LOGITS]}).encode()
+
+    async def send(client):
+        posts = [client.post("/v2/models/tiny/infer", content=body) for _ in range(4)]
+        return await asyncio.gather(*posts)
+
+    assert [answer.status_code for answer in together(service, send)] == [200] * 4
+    assert most == 1
