@@ -37,7 +37,8 @@ from benchmarks.gpu.report import Cannot, Report  # noqa: E402
 Part: TypeAlias = Callable[[dict[str, Any]], None]
 
 _PACKAGES = ("numpy", "torch", "triton", "cupy-cuda13x", "cupy-cuda12x", "onnx", "onnxruntime", "onnxruntime-gpu",
-             "tensorrt", "tensorrt-rtx", "cuda-python", "cuda-bindings", "timm", "nanobind")  # fmt: skip
+             "tensorrt", "tensorrt-rtx", "cuda-python", "cuda-bindings", "nvidia-nvimgcodec-cu12",
+             "nvidia-nvimgcodec-cu13", "nvidia-nvjpeg-cu12", "timm", "nanobind")  # fmt: skip
 
 
 def facts(now: datetime.date) -> dict[str, Any]:
@@ -173,6 +174,14 @@ class Check:
         quick: dict[str, Any] = {"batches": (1, 2), "seconds": 0.2, "compiled": False} if self.options.quick else {}
         check_resident(device, data, self._artifact(), index=self.options.index, **quick)
 
+    def decoding(self, data: dict[str, Any]) -> None:
+        """JPEG decoded on the GPU (in a rehearsal: nvImageCodec's decoders on the CPU)."""
+        from benchmarks.gpu.decoding import check_decoding
+
+        self._device()
+        quick: dict[str, Any] = {"batches": (1, 2), "seconds": 0.2} if self.options.quick else {}
+        check_decoding(data, self._artifact(), rehearsal=self.options.rehearse, index=self.options.index, **quick)
+
     def tensorrt(self, flavour: str, precision: str, pas: str, data: dict[str, Any]) -> None:
         """An engine."""
         from benchmarks.gpu.engines import check_tensorrt
@@ -197,6 +206,7 @@ class Check:
             "artifact": ("artifact", self.export),
             "onnxruntime": ("ONNX Runtime, CUDA provider", self.onnxruntime),
             "resident": ("picture to box on the device", self.resident),
+            "decoding": ("JPEG decoded on the device", self.decoding),
             "bench": ("lidcam bench", self.bench),
         }
         for flavour in ("tensorrt", "tensorrt-rtx"):
@@ -257,7 +267,7 @@ def choose(names: tuple[str, ...], only: str, skip: str) -> tuple[str, ...]:
 def _needs(name: str) -> tuple[str, ...]:
     if name.startswith("time-"):
         return ("device", "build", "ceilings")
-    if name.startswith(("tensorrt", "onnxruntime", "resident", "bench")):
+    if name.startswith(("tensorrt", "onnxruntime", "resident", "decoding", "bench")):
         return ("device", "build", "artifact")
     return ("device", "build")
 

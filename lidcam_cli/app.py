@@ -24,6 +24,7 @@ EXTRA_MODULES: dict[str, tuple[str, ...]] = {
     "train": ("torch", "timm", "pytorch_lightning", "jsonargparse", "onnx"),
     "bench": ("mlperf_loadgen", "matplotlib", "jinja2"),
     "eval": ("matplotlib", "jinja2", "pycocotools"),
+    "gpu-decode": ("nvidia.nvimgcodec",),
     "heif": ("pillow_heif",),
     "openvino": ("openvino",),
     "scale": ("pyarrow", "fsspec"),
@@ -36,7 +37,14 @@ EXTRA_MODULES: dict[str, tuple[str, ...]] = {
 
 def missing_modules(extra: str) -> tuple[str, ...]:
     """Modules of an extra that are not installed."""
-    return tuple(name for name in EXTRA_MODULES.get(extra, ()) if find_spec(name) is None)
+    return tuple(name for name in EXTRA_MODULES.get(extra, ()) if not _is_installed(name))
+
+
+def _is_installed(name: str) -> bool:
+    try:
+        return find_spec(name) is not None
+    except ModuleNotFoundError:  # not even the package that it is in
+        return False
 
 
 def require_extra(what: str, extra: str) -> None:

@@ -65,6 +65,10 @@ class PictureInput:
         """
         return [self._on_host(p) if isinstance(p, np.ndarray) else self._on_device(p) for p in pictures]
 
+    def takes(self, size: tuple[int, int]) -> bool:
+        """Whether a picture of (height, width) may be on the device."""
+        return max(size) <= _MAX_SIDE and self._order(size) is not None
+
     def load(self, pictures: Sequence[Picture], target: int) -> None:
         """Enqueue what brings them to uint8 [N, height, width, 3] at an address; they must live until it has run."""
         slot = 3 * self._spec.height * self._spec.width
@@ -111,7 +115,7 @@ class PictureInput:
                 f"a picture of {size[0]}x{size[1]} on the device cannot be resampled as the installed Pillow does: "
                 "pass it in host memory"
             )
-        if view.stream:
+        if view.stream and view.stream != self._stream:
             cuda.wait_for(self._stream, view.stream, view.address)
         return Picture(size, address=view.address, owner=(picture, view))
 

@@ -21,7 +21,8 @@ __all__ = ["ResidentPool"]
 class ResidentPool:
     """An artifact on several GPUs. Results are those of one `ResidentLocalizer`, whichever of them gives them.
 
-    Pictures in host memory go to any GPU. Pictures that are on a GPU are localized there. Several threads may call.
+    Pictures in host memory and encoded ones go to any GPU. Pictures that are on a GPU are localized there. Several
+    threads may call.
 
     Args:
         path: the artifact.

@@ -9,12 +9,13 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from lidcam_gpu.decoding import PictureReader, is_encoded, open_decoder
 from lidcam_gpu.memory import Memory
 from lidcam_gpu.pictures import PictureInput
 from lidcam_rt.artifact import Manifest, read_manifest
@@ -22,6 +23,7 @@ from lidcam_rt.backends.cuda_runtime import CudaRuntime, open_runtime
 from lidcam_rt.crf.localization import Refine, energy_table
 from lidcam_rt.defaults import refinement, views
 from lidcam_rt.errors import BackendError, InputError
+from lidcam_rt.image import MAX_PIXELS, describe
 from lidcam_rt.results import Box
 
 __all__ = ["DeviceBatch", "ResidentLocalizer"]
@@ -39,6 +41,7 @@ class DeviceBatch:
         thresholds: float32 [N], of the maps (127 where they were refined).
         boxes: (x0, y0, x1, y1) in pixels of each picture, the last two excluded; None where its mask is empty.
         maps: uint8 [N, h, w] at the network's size, where they were asked for.
+        decoded: where each picture's file was decoded; None for what was given as pixels.
     """
 
     class_ids: npt.NDArray[np.int64]
@@ -46,6 +49,7 @@ class DeviceBatch:
     thresholds: npt.NDArray[np.float32]
     boxes: tuple[Box | None, ...]
     maps: npt.NDArray[np.uint8] | None = None
+    decoded: tuple[Literal["cpu", "device"] | None, ...] = ()
 
 
 class ResidentLocalizer:
@@ -60,11 +64,15 @@ class ResidentLocalizer:
         refine: a dense CRF at the network's size, as for `Localizer`.
         graph: replay the network of each batch size as one CUDA graph after its first call.
         max_batch: pictures that a call may have; their place is taken at once.
+        decode: where encoded pictures are decoded. `cpu`: by `lidcam_rt.image`, in threads. `device`: JPEG by
+            nvImageCodec, whose pixels differ a little (docs/gpu.md); what it does not read as the CPU does, on the CPU.
+        max_pixels: encoded pictures of more pixels are refused before they are decoded.
         runtime: the CUDA runtime; None: that of this machine.
         session: an onnxruntime.InferenceSession of the artifact on that device and stream; None: a new one.
 
     Raises:
-        BackendError: CUDA, cuda-python or ONNX Runtime's CUDA provider cannot be used.
+        BackendError: CUDA, cuda-python or ONNX Runtime's CUDA provider cannot be used, or nvImageCodec where asked for.
+        MissingExtraError: nvImageCodec is asked for and not installed.
         InputError: the artifact or an option does not fit.
     """
 
@@ -76,6 +84,8 @@ class ResidentLocalizer:
         refine: Any = None,
         graph: bool = False,
         max_batch: int = 32,
+        decode: Literal["cpu", "device"] = "cpu",
+        max_pixels: int = MAX_PIXELS,
         runtime: CudaRuntime | None = None,
         session: Any = None,
     ) -> None:
@@ -103,6 +113,10 @@ class ResidentLocalizer:
             raise InputError("a resident localizer refines at the network's size: leave out @original")
         if isinstance(max_batch, bool) or not isinstance(max_batch, int) or not 1 <= max_batch <= 4096:
             raise InputError(f"max_batch must be 1 to 4096 pictures, got {max_batch!r}")
+        if decode not in ("cpu", "device"):
+            raise InputError(f"decode must be 'cpu' or 'device', got {decode!r}")
+        if isinstance(max_pixels, bool) or not isinstance(max_pixels, int) or max_pixels < 1:
+            raise InputError(f"max_pixels must be a positive number of pixels, got {max_pixels!r}")
         self.device, self.max_batch = f"cuda:{index}", max_batch
         self._index, self._graph = index, graph
         self._lock = threading.Lock()
@@ -112,7 +126,10 @@ class ResidentLocalizer:
         self._memory = Memory(self._cuda, self._stream)
         self._input = PictureInput(self._cuda, self._memory, self._stream, spec)
         self._session: Any = None
+        self._reader: PictureReader | None = None
         try:
+            decoder = open_decoder(index, self._stream) if decode == "device" else None
+            self._reader = PictureReader(max_pixels, decoder, self._input.takes)
             self._session = session or _open_session(path, self.manifest, index, self._stream, graph)
             self._kind = "cpu" if self._session.get_providers()[0] == "CPUExecutionProvider" else "cuda"
             self._reserve()
@@ -137,32 +154,42 @@ class ResidentLocalizer:
         """Localize pictures of any sizes as one batch.
 
         Args:
-            pictures: each uint8 [H, W, 3] RGB, in host memory (numpy) or on the device
-                (`__cuda_array_interface__` or DLPack).
+            pictures: each uint8 [H, W, 3] RGB, in host memory (numpy) or on the device (`__cuda_array_interface__` or
+                DLPack), or encoded: a path, the bytes of a file, an open file, a Pillow image.
             maps: whether the maps come back too.
 
         Raises:
+            ImageError: an encoded picture cannot be read; the message is that of `lidcam_rt`, and says which it is.
             InputError: a picture is not like that, or there is none.
             BackendError: the engine or a kernel failed.
         """
         from lidcam_rt._kernels import cuda
 
+        if isinstance(pictures, (str, bytes, bytearray, os.PathLike)):
+            raise InputError(f"a call takes several pictures, got {describe(pictures)}: use [picture]")
         if not 1 <= len(pictures) <= self.max_batch:
             raise InputError(
                 f"a batch has 1 to {self.max_batch} pictures here, got {len(pictures)}: split it, or open the artifact "
                 "with a larger max_batch"
             )
+        assert self._reader is not None
+        opened = self._reader.read(pictures)  # while the device works for another thread
         with self._lock:
             if not self._stream:
                 raise InputError("this localizer is closed; open the artifact again")
             self._cuda.use()
             try:
-                return self._run(cuda, pictures, maps)
+                arrays, by_device = self._reader.decode(opened)
+                batch = self._run(cuda, arrays, maps)
             except BaseException as error:
                 self._cuda.wait(self._stream)  # what was enqueued reads memory that the next call writes
                 if isinstance(error, cuda.Error):
                     raise BackendError(str(error)) from error
                 raise
+        places: list[Literal["cpu", "device"] | None] = [
+            "device" if i in by_device else "cpu" if is_encoded(picture) else None for i, picture in enumerate(pictures)
+        ]
+        return replace(batch, decoded=tuple(places))
 
     def close(self) -> None:
         """Free the engine, the stream and all memory."""
@@ -172,6 +199,8 @@ class ResidentLocalizer:
             self._cuda.use()
             self._cuda.wait(self._stream)
             self._session = None
+            if self._reader is not None:
+                self._reader.close()
             self._memory.free()
             self._cuda.free_stream(self._stream)
             self._stream = 0

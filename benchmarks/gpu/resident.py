@@ -17,7 +17,7 @@ from benchmarks.gpu.crf import photos
 from benchmarks.gpu.device import TorchCuda
 from benchmarks.gpu.report import Cannot, Wrong
 
-__all__ = ["check_resident"]
+__all__ = ["SIZE", "check_resident", "figures"]
 
 #: Pictures of these sizes (height, width), as photo collections have them.
 SIZE = (375, 500)
@@ -68,7 +68,8 @@ def _torch_pipeline(torch: Any, manifest: Any, compiled: bool, half: bool) -> Ca
     return run
 
 
-def _figures(samples: list[float], batch: int) -> dict[str, float]:
+def figures(samples: list[float], batch: int) -> dict[str, float]:
+    """Percentiles of the seconds that calls took, and pictures per second."""
     p50, p99 = (float(np.percentile(samples, q)) * 1e3 for q in (50, 99))
     return {"p50 ms": round(p50, 3), "p99 ms": round(p99, 3), "samples": len(samples),
             "images/s": round(batch / float(np.mean(samples)), 1)}  # fmt: skip
@@ -152,7 +153,7 @@ def check_resident(
                 begin = time.perf_counter()
                 contenders[name](some)
                 taken.append(time.perf_counter() - begin)
-        row = {"batch": batch, "contenders": {name: _figures(taken, batch) for name, taken in samples.items()}}
+        row = {"batch": batch, "contenders": {name: figures(taken, batch) for name, taken in samples.items()}}
         rows.append(row)
         for name, figures in row["contenders"].items():
             print(f"   batch {batch}: {name}: {figures}", flush=True)

@@ -13,10 +13,11 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 sys.path.insert(0, str(ROOT / "tests"))
 
+import nvimgcodec_standin  # noqa: E402
 import tensorrt_standin  # noqa: E402
 
 from benchmarks import gpu_check  # noqa: E402
-from benchmarks.gpu import agreement, build, crf, device, engines, peers, report, speed  # noqa: E402
+from benchmarks.gpu import agreement, build, crf, decoding, device, engines, peers, report, speed  # noqa: E402
 from lidcam_rt.backends.cuda_runtime import CudaRuntime  # noqa: E402
 from lidcam_rt.pas import PasOptions, pas, resize_reference  # noqa: E402
 
@@ -41,7 +42,7 @@ def test_without_a_gpu_every_part_says_why(tmp_path):
     written = json.loads(output.read_text())
     assert written["device"] is None and written["exit_status"] == 2 and written["packages"]["torch"]
     parts = {part["part"]: part for part in written["parts"]}
-    assert len(parts) == 18 and {part["state"] for part in parts.values()} == {"not run"}
+    assert len(parts) == 19 and {part["state"] for part in parts.values()} == {"not run"}
     assert "finds no CUDA device" in parts["device"]["reason"]
     assert all("finds no CUDA device" in p["reason"] for n, p in parts.items() if n not in ("build", "device"))
     assert str(ROOT) not in output.read_text()
@@ -121,6 +122,81 @@ def test_a_rehearsal_runs_all_that_a_cpu_can(tmp_path, resnet10, capsys):
         row["microseconds"]
     )
     assert "CuPy, launched" in row["could not run"] or "CuPy, launched" in row["microseconds"]
+
+
+@pytest.fixture
+def codec(monkeypatch):
+    """The stand-in for nvImageCodec in its place."""
+    found = nvimgcodec_standin.module()
+    monkeypatch.setitem(sys.modules, "nvidia", types.ModuleType("nvidia"))
+    monkeypatch.setitem(sys.modules, "nvidia.nvimgcodec", found)
+    return found
+
+
+def test_decoding_says_what_it_lacks(tmp_path, resnet10, monkeypatch):
+    monkeypatch.setitem(sys.modules, "nvidia.nvimgcodec", None)
+    output = tmp_path / "r.json"
+    command = ["--rehearse", "--quick", "--only", "decoding", "--artifact", str(resnet10), "--output", str(output)]
+    assert gpu_check.main(command) == 2
+    part = json.loads(output.read_text())["parts"][-1]
+    assert part["state"] == "not run" and "pip install 'lidcam-rt[gpu-decode]'" in part["reason"]
+
+
+def test_decoding_is_rehearsed_on_the_cpu(tmp_path, resnet10, codec):
+    output = tmp_path / "r.json"
+    command = ["--rehearse", "--quick", "--only", "decoding", "--artifact", str(resnet10), "--output", str(output)]
+    assert gpu_check.main(command) == 2
+    part = json.loads(output.read_text())["parts"][-1]
+    assert part["state"] == "not run" and "compared on the CPU" in part["reason"]
+    assert {row["largest"] for row in part["data"]["pixels"].values()} == {0}
+    assert set(part["data"]["pixels"]) == {"4:4:4", "4:2:2", "4:2:0", "4:2:0, progressive"}
+
+
+@pytest.mark.parametrize("fault", ["other colours", "nothing decoded"])
+def test_wrong_pixels_of_the_decoder_are_found(codec, fault):
+    codec.log.change = np.array([0, 40, 0]) if fault == "other colours" else 0
+    codec.log.refuse = lambda data: fault == "nothing decoded"
+    data = {}
+    with pytest.raises(report.Wrong, match="not those of the CPU"):
+        decoding.check_decoding(data, Path("m.onnx"), rehearsal=True)
+    assert data["pixels"]["4:2:0"]["decoded"] == (0 if fault == "nothing decoded" else 4)
+
+
+def test_decoding_on_a_gpu_is_compared_and_timed(codec, monkeypatch):
+    from lidcam_gpu.resident import DeviceBatch
+    from lidcam_rt.backends import cuda_runtime
+    from lidcam_rt.errors import BackendError
+
+    api, calls, closed = tensorrt_standin.Cuda(), [], []
+    monkeypatch.setattr(cuda_runtime, "open_runtime", lambda index=0: CudaRuntime(api, index))
+
+    class Localizer:
+        def __init__(self, path, device, max_batch, decode):
+            assert (path, device, max_batch) == (Path("m.onnx"), "cuda:0", 2)
+            self.where = decode
+
+        def __call__(self, given):
+            calls.append((self.where, len(given), isinstance(given[0], bytes)))
+            n = len(given)
+            classes = np.arange(n) + (self.where == "device")
+            return DeviceBatch(classes, np.ones(n), np.ones(n), (None,) * n, decoded=(self.where,) * n)
+
+        def close(self):
+            closed.append(self.where)
+
+    data = {}
+    decoding.check_decoding(data, Path("m.onnx"), batches=(1, 2), seconds=0.0, open=Localizer)
+    assert data["agreement"] == {"pictures": 2, "decoded on the device": 2, "other class": 2, "other box": 0}
+    contenders = {"pixels", "files, decoded on the CPU", "files, decoded on the device"}
+    assert [row["batch"] for row in data["rows"]] == [1, 2] and set(data["rows"][0]["contenders"]) == contenders
+    assert {("cpu", 2, False), ("cpu", 2, True), ("device", 2, True)} <= set(calls)
+    assert closed == ["cpu", "device"] and not codec.log.decoders and not api.streams
+
+    def refused(*_, **options):
+        raise BackendError("no CUDA provider")
+
+    with pytest.raises(report.Cannot, match="no CUDA provider"):
+        decoding.check_decoding({}, Path("m.onnx"), batches=(1,), open=refused)
 
 
 def flip(call):
