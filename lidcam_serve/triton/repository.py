@@ -80,7 +80,9 @@ def write_repository(model: Path, output: Path, options: RepositoryOptions) -> l
     name = model_name(options.name, model)
     with load(model, device="cpu") as loaded:
         if isinstance(loaded, Segmenter):
-            raise InputError(f"{model} is a segmentation network: the model of pictures localizes")
+            raise InputError(
+                f"{model} is a segmentation network, and the repository's models localize: serve it with `lidcam serve`"
+            )
         manifest = loaded.manifest
         declared = [str(entry["name"]) for entry in loaded.backend.outputs]
     if options.engine is not None:
