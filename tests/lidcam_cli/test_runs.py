@@ -92,13 +92,16 @@ def test_another_identity_is_refused_and_named(tmp_path):
         pass
 
 
+_names = st.text(max_size=2)
 _json = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text(), lambda v: st.lists(v) | st.dictionaries(st.text(), v)
+    st.none() | st.booleans() | st.integers() | _names,
+    lambda v: st.lists(v, max_size=3) | st.dictionaries(_names, v, max_size=3),
+    max_leaves=8,
 )
 
 
 @pytest.mark.slow
-@given(st.dictionaries(st.text(), _json), st.dictionaries(st.text(), _json))
+@given(st.dictionaries(_names, _json, max_size=4), st.dictionaries(_names, _json, max_size=4))
 def test_differences_are_none_for_equal_values_only(before, now):
     def same(a, b):  # a name that is missing counts as null
         if isinstance(a, dict) and isinstance(b, dict):

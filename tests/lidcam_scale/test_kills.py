@@ -41,7 +41,7 @@ def until_parts(process: subprocess.Popen[bytes], out: Path, count: int) -> None
 @pytest.mark.hostile
 def test_killed_half_way_twice_and_resumed(model, many, tmp_path):
     out, options = tmp_path / "out", ("--processes", "2", "--shard-size", "8")
-    for share in (5, 30):
+    for share in (5, 20):
         command = start(model, many, out, *options)
         until_parts(command, out, share)
         workers = children(command.pid)
