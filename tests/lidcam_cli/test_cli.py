@@ -70,6 +70,7 @@ def test_localize_a_folder(model, pictures, tmp_path):
     assert len([json.loads(line) for line in lines]) == 10
 
 
+@pytest.mark.slow
 def test_resume_does_what_is_left(model, pictures, tmp_path):
     out = tmp_path / "o"
     assert lidcam("localize", model, pictures / "red.png", pictures / "blue.png", "-o", out).returncode == 0
@@ -84,6 +85,7 @@ def test_resume_does_what_is_left(model, pictures, tmp_path):
     assert {r["image"]: r["class_name"] for r in read(out)["results"]}[str(pictures / "red.png")] == "green"
 
 
+@pytest.mark.slow
 def test_a_folder_of_another_run_is_refused(model, pictures, tmp_path):
     out = tmp_path / "o"
     lidcam("localize", model, pictures / "red.png", "-o", out)
@@ -109,6 +111,7 @@ def test_patterns_stdin_and_nothing(model, pictures, tmp_path, monkeypatch):
     assert done.returncode == 8 and json.loads(done.stdout.splitlines()[1])["error"] == "ImageError"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "status", "says"),
     [
@@ -141,6 +144,7 @@ def test_names_of_pictures_are_distinct_and_the_same_in_every_run(tmp_path):
             pictures.add("a.jpg", _record("a"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "forged",
     [
@@ -168,6 +172,7 @@ def test_a_forged_record_is_left_out(model, tmp_path, forged):
     assert read(out)["results"][0]["files"]["mask"] == "a_mask.png"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("forged", [{}, {"box": [1, 2, "[/bold]", 4]}, {"box": [0.5] * 4}, {"score": float("nan")}])
 def test_a_record_whose_values_are_no_result_is_made_again(model, tmp_path, forged):
     picture, out = tmp_path / "a.png", tmp_path / "out"
@@ -220,6 +225,7 @@ main()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 @pytest.mark.parametrize("moment", ["record", "file"])
 def test_stopped_in_a_terminal_and_resumed(model, tmp_path, how, moment):
@@ -266,6 +272,7 @@ def test_stopped_in_a_terminal_and_resumed(model, tmp_path, how, moment):
     assert not list(out.glob(".lidcam-*.part"))
 
 
+@pytest.mark.slow
 def test_standard_output_that_is_full_or_closed(model, pictures, tmp_path):
     command = [*LIDCAM, "localize", str(model), str(pictures), "-o", str(tmp_path / "o"), "--jsonl"]
     with Path("/dev/full").open("w") as full:
@@ -275,6 +282,7 @@ def test_standard_output_that_is_full_or_closed(model, pictures, tmp_path):
     assert "Traceback" not in again.stderr and len(again.stdout.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_inspect(model):
     done = lidcam("inspect", model)
     assert done.returncode == 0 and "standard operators" in done.stdout
@@ -286,6 +294,7 @@ def test_inspect(model):
     assert lidcam("inspect", "none.onnx").returncode == 3
 
 
+@pytest.mark.slow
 def test_doctor_finds_clashing_distributions():
     assert lidcam("doctor").returncode in (0, 1)
     rows = json.loads(lidcam("doctor", "--json").stdout)
@@ -299,6 +308,7 @@ def test_doctor_finds_clashing_distributions():
     assert clash.mend == "pip uninstall -y onnxruntime onnxruntime-gpu && pip install onnxruntime-gpu"
 
 
+@pytest.mark.slow
 def test_a_damaged_picture_is_taken_on_request(model, tmp_path):
     picture = tmp_path / "a.jpg"
     Image.fromarray(artifacts.picture("red")).save(picture, quality=95)
@@ -311,6 +321,7 @@ def test_a_damaged_picture_is_taken_on_request(model, tmp_path):
     assert read(tmp_path / "o")["strict"] is False
 
 
+@pytest.mark.slow
 def test_outputs_inside_the_input_are_not_localized_and_films_are_counted(model, pictures):
     (pictures / "film.mp4").touch()
     (pictures / "deep" / "clip.MOV").touch()
@@ -345,6 +356,7 @@ def test_a_class_of_choice(model, pictures, tmp_path):
         )
 
 
+@pytest.mark.slow
 def test_a_page_of_the_overlays(model, pictures, tmp_path):
     (pictures / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 nothing")
     done = lidcam("localize", model, pictures, "-o", tmp_path / "o", "--html")

@@ -62,6 +62,7 @@ def test_output_quiet_and_verbose_are_spelled_alike(verb):
         assert re.search(r"^  -o, --output [A-Z]", text, re.M)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("shell", "words", "index", "complete"),
     [("bash", "lidcam loc", "1", "localize"), ("bash", "lidcam localize --max", "2", "--max-pixels")],

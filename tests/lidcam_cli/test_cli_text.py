@@ -123,6 +123,7 @@ def test_localize_and_its_gallery(nasty, tmp_path):
     assert {Path(image).name for image in images} == names | {"\x1b[2Jbroken.png"}
 
 
+@pytest.mark.slow
 def test_eval_keeps_the_names(nasty, tmp_path):
     pytest.importorskip("matplotlib")
     folder = data_set(tmp_path / "set")
@@ -170,6 +171,7 @@ def test_the_gallery_of_anything():
     assert "<script>" not in page and "&lt;script&gt;" in page and 'src="x%23%3F.jpg"' in page and "&lt;i&gt;" in page
 
 
+@pytest.mark.slow
 def test_the_command_that_installs_an_extra_works_in_a_checkout():
     """pip takes the extra of what is installed, from wherever that came."""
     done = subprocess.run(

@@ -38,6 +38,7 @@ def test_an_engine_that_is_missing_says_how_to_install_it(model, monkeypatch):
     assert rows[1].ms is None and "pip install 'lidcam-rt[openvino]'" in rows[1].why_not
 
 
+@pytest.mark.slow
 def test_the_command(model, tmp_path):
     for name in ("red", "blue"):
         Image.fromarray(artifacts.picture(name)).save(tmp_path / f"{name}.png")

@@ -30,6 +30,7 @@ def released_box(mask):
     return x, y, x + w, y + h
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=400)
 @given(masks())
 def test_largest_box_is_that_of_the_released_code(mask):

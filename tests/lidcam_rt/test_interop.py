@@ -26,6 +26,7 @@ def same_as_pycocotools(mask):
     assert np.array_equal(coco.decode(coco_rle(mask)), mask)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=300)
 @given(hnp.arrays(np.bool_, SHAPES))
 def test_run_lengths_are_pycocotools(mask):

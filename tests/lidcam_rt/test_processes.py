@@ -46,6 +46,7 @@ def test_results_can_be_pickled(localizer):
     assert isinstance(result, Localization) and result.class_name == "red" and result.unrefined.box
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["spawn", "forkserver"])
 def test_pools_of_new_processes(model, method):
     pictures = [artifacts.picture(colour) for colour in artifacts.CLASSES]
@@ -65,6 +66,7 @@ def test_what_cannot_be_pickled(localizer, model):
         pickle.dumps(closed)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 def test_after_a_fork_the_child_is_refused(model):
     """Also where the parent used it: the child's copy of the engine would wait for threads that are not there."""

@@ -20,6 +20,8 @@ from servers import PATIENCE, Server, png
 
 from lidcam_rt.interop import coco_rle
 
+pytestmark = pytest.mark.slow  # not in make quick: servers and a browser
+
 httpx = pytest.importorskip("httpx", reason="httpx is not installed")
 PHOTOS = Path(
     os.environ.get("LIDCAM_IMAGENET_SAMPLE") or Path(__file__).parents[3] / "shared" / "data" / "imagenet-sample"
@@ -114,7 +116,6 @@ def by_tritonclient(module, client, path: Path) -> Answer:
     return name.decode(), tuple(int(side) for side in box), coco_rle(mask > 0)["counts"]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("busy", [False, True], ids=["idle", "under load"])
 class TestClients:
     """Class, box and mask, picture by picture."""

@@ -16,6 +16,8 @@ from servers import Server, png
 from lidcam_rt.boxes import largest_box
 from lidcam_rt.interop import coco_rle
 
+pytestmark = pytest.mark.slow  # not in make quick: servers and a browser
+
 
 @pytest.fixture(scope="module")
 def tab(tmp_path_factory):

@@ -143,6 +143,7 @@ def test_a_body_that_does_not_come_is_408_and_blocks_nobody(serve, model):
         client.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_sigterm_loses_no_accepted_request(serve, model, localizer, workers):
     server = serve(model, "--workers", workers, "--queue", "100")
@@ -177,6 +178,7 @@ def test_sigterm_loses_no_accepted_request(serve, model, localizer, workers):
     assert len(logged) == len(answers)  # what the server answered has arrived
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_what_is_under_way_at_sigterm_is_answered(serve, model, localizer, workers):
     """Six slow requests (a CRF on large pictures) that the server has, and nobody has an answer to yet."""
@@ -194,6 +196,7 @@ def test_what_is_under_way_at_sigterm_is_answered(serve, model, localizer, worke
         }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_ctrl_c_ends_it_as_asked(serve, model, workers):
     server = serve(model, "--workers", workers)
@@ -202,6 +205,7 @@ def test_ctrl_c_ends_it_as_asked(serve, model, workers):
     assert not [entry for entry in server.lines if "Traceback" in entry.get("text", "")]
 
 
+@pytest.mark.slow
 def test_reload_under_load_loses_nothing(serve, model, tmp_path):
     """The models before and after differ in theta, so that each answer tells which one made it."""
     path = tmp_path / "model.onnx"
@@ -244,6 +248,7 @@ def test_reload_under_load_loses_nothing(serve, model, tmp_path):
     assert server.end() == 0
 
 
+@pytest.mark.slow
 def test_reload_reaches_every_worker(serve, model, tmp_path):
     path = tmp_path / "model.onnx"
     shutil.copy(model, path)
@@ -292,6 +297,7 @@ def test_a_head_that_does_not_end_is_cut(monkeypatch):
     asyncio.run(run())
 
 
+@pytest.mark.slow
 def test_a_killed_worker_is_started_again_and_metrics_are_of_all(serve, model):
     server = serve(model, "--workers", "2")
     data = png()
@@ -325,6 +331,7 @@ def test_a_killed_worker_is_started_again_and_metrics_are_of_all(serve, model):
     assert server.end() == 0
 
 
+@pytest.mark.slow
 def test_workers_end_with_a_killed_supervisor(serve, model):
     server = serve(model, "--workers", "2")
     server.process.kill()
@@ -341,6 +348,7 @@ def test_workers_end_with_a_killed_supervisor(serve, model):
         time.sleep(0.02)
 
 
+@pytest.mark.slow
 def test_several_models_and_versions(serve, model, tmp_path):
     newer = artifacts.build(tmp_path / "newer.onnx", theta=0.6)
     server = serve(f"a:1={model}", f"a:2={newer}", f"b={model}")
@@ -352,6 +360,7 @@ def test_several_models_and_versions(serve, model, tmp_path):
     assert httpx.get(f"{server.url}/v2/models/a", timeout=PATIENCE).json()["versions"] == ["1", "2"]
 
 
+@pytest.mark.slow
 def test_grpc_asks_for_the_token_too(serve, model):
     client_module = pytest.importorskip("tritonclient.grpc", reason="tritonclient is not installed")
     server = serve(model, env={"LIDCAM_TOKEN": "correct horse"})
@@ -364,6 +373,7 @@ def test_grpc_asks_for_the_token_too(serve, model):
     assert post(server.url, png()).status_code == 401
 
 
+@pytest.mark.slow
 def test_what_cannot_be_served_is_said_at_once(tmp_path, model):
     import subprocess
     import sys
@@ -384,6 +394,7 @@ def test_what_cannot_be_served_is_said_at_once(tmp_path, model):
     assert code == 6 and "cannot listen" in text
 
 
+@pytest.mark.slow
 def test_a_worker_is_told_to_end_once(serve, model):
     """A second SIGTERM means to end at once, and loses what is under way."""
     server = serve(model, "--workers", 2)

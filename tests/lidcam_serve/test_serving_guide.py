@@ -11,6 +11,8 @@ import pytest
 import snippets
 from PIL import Image
 
+pytestmark = pytest.mark.slow  # not in make quick: servers and a browser
+
 
 @pytest.fixture
 def folder(tmp_path, model):

@@ -208,6 +208,7 @@ def test_what_is_refused_leaves_nothing(tmp_path, model):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["taken"]
 
 
+@pytest.mark.slow
 def test_the_operator_library_and_the_command(tmp_path, model):
     command = [sys.executable, "-c", "from lidcam_cli.main import main; main()", "export-triton", str(model)]
     more = ["-o", str(tmp_path / "r"), "--ops-library", "/opt/liblidcam_ops.so", "--name", "m"]

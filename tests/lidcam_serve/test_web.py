@@ -241,6 +241,7 @@ def run(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedP
     return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env={**os.environ, **environment})
 
 
+@pytest.mark.slow
 def test_the_command(tmp_path, model, ort_web):
     done = run(model, "-o", "site", "--ort", ort_web, "--name", "m", "--no-webgpu", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -248,6 +249,7 @@ def test_the_command(tmp_path, model, ort_web):
     assert (tmp_path / "site" / "m.onnx").read_bytes() == model.read_bytes()
 
 
+@pytest.mark.slow
 def test_after_kill_9_the_next_run_leaves_nothing_of_the_first(tmp_path, model, ort_web):
     place = tmp_path / "bin"
     place.mkdir()

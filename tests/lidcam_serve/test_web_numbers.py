@@ -35,6 +35,7 @@ def picture_of(node: Node, rgb: np.ndarray) -> dict:
     return {"rgb": rgb, "width": rgb.shape[1], "height": rgb.shape[0]}
 
 
+@pytest.mark.slow
 @settings(max_examples=300)
 @given(
     seed=SEEDS,

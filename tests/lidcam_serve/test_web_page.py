@@ -23,6 +23,8 @@ import lidcam_rt
 from lidcam_rt.image import read_image
 from lidcam_serve.web.site import SiteOptions, write_site
 
+pytestmark = pytest.mark.slow  # not in make quick: servers and a browser
+
 PHOTOS = Path(
     os.environ.get("LIDCAM_IMAGENET_SAMPLE", Path(__file__).parents[3] / "shared" / "data" / "imagenet-sample")
 )
@@ -228,7 +230,6 @@ def test_where_webgpu_does_not_start_webassembly_takes_over(tab, site, pictures,
         tab.send("Page.removeScriptToEvaluateOnNewDocument", identifier=script)
 
 
-@pytest.mark.slow
 def test_webgpu_in_software_is_there_to_choose(tmp_path, folder, pictures, localizer, monkeypatch):
     """SwiftShader stands in for a GPU; on a busy machine it takes longer to start than the page and the tests wait."""
     monkeypatch.setattr(chromium, "PATIENCE", 300)
@@ -279,7 +280,6 @@ def test_webgpu_in_software_is_there_to_choose(tmp_path, folder, pictures, local
         site.close()
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(not PHOTOS.is_dir(), reason="no photos: set LIDCAM_IMAGENET_SAMPLE to their folder")
 def test_photos_have_the_runtimes_boxes(tab, tmp_path, ort_web, lite0):
     """Lite0 on 20 photos. The networks round differently, so a few pixels of a mask may differ."""

@@ -173,6 +173,7 @@ def test_a_damaged_annotation_is_named(cls_loc):
         open_data(f"imagenet:{cls_loc}", "train")
 
 
+@pytest.mark.slow
 def test_annotations_that_attack_the_parser_are_messages(cls_loc):
     file = next((cls_loc / "ILSVRC/Annotations/CLS-LOC/val").glob("*.xml"))
     entities = "".join(f'<!ENTITY a{i} "{f"&a{i - 1};" * 10}">' for i in range(1, 12))

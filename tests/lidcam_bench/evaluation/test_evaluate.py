@@ -111,6 +111,7 @@ evaluate(lidcam_rt.load(model), open_data(data), out, EvalOptions(gt_known=True,
 """
 
 
+@pytest.mark.slow
 def test_sigkill_in_a_line_of_the_rows(model, localizer, folder, tmp_path):
     options = EvalOptions(gt_known=True, replicates=20, save_every=2)
     evaluate(localizer, open_data(str(folder)), tmp_path / "whole", options)
@@ -162,6 +163,7 @@ def test_records_and_sums_of_somebody_else_are_refused(localizer, folder, tmp_pa
         evaluate(localizer, data, out, options)
 
 
+@pytest.mark.slow
 def test_the_command_writes_a_self_contained_report(model, folder, tmp_path):
     pytest.importorskip("matplotlib")
     command = [sys.executable, "-c", "from lidcam_cli.main import main; main()", "eval", str(model)]

@@ -50,6 +50,7 @@ class Backwards(InProcess):
             yield len(tasks) - 1 - place, result
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("executor", [InProcess(), Backwards(), Processes(2)], ids=["here", "backwards", "two"])
 def test_workers_give_the_bytes_of_one_process(localizer, data, whole, tmp_path, executor):
     seen = []
@@ -66,6 +67,7 @@ class _Stopped(InProcess):
             yield place, result
 
 
+@pytest.mark.slow
 def test_stopped_and_resumed_with_another_executor(localizer, data, whole, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         evaluate(localizer, data, tmp_path, ALL, executor=_Stopped())

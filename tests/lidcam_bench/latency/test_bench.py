@@ -86,6 +86,7 @@ def test_a_server_gets_its_rate_from_an_offline_run(model, plain, tmp_path):
     assert server.target_qps == pytest.approx(0.5 * offline.images_per_second)
 
 
+@pytest.mark.slow
 def test_a_job_in_a_process_of_its_own(model, plain, tmp_path):
     steps = []
     found = run_job(job(model, plain, tmp_path, cold_starts=1), steps.append)

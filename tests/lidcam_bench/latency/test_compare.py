@@ -40,6 +40,7 @@ def test_ten_percent_in_one_stage_are_found_and_blamed_on_it(tmp_path, stage):
     assert [entry.name for entry in stage_changes(first, second) if entry.slower] == [stage]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("stage", "bound"), [("network", "p50:5%"), ("crf", "p90:2%"), ("network", "p99:2%")])
 def test_a_bound_on_the_latency_names_the_stage(tmp_path, stage, bound):
     found = compared(tmp_path, made.samples(n=3000, seed=1), made.samples(n=3000, seed=2, slower={stage: 1.1}), bound)
@@ -47,6 +48,7 @@ def test_a_bound_on_the_latency_names_the_stage(tmp_path, stage, bound):
     assert entry.state == "beyond" and entry.text.startswith(f"{stage} went from "), entry
 
 
+@pytest.mark.slow
 def test_nothing_planted_nothing_found(tmp_path):
     alarms = 0
     for seed in range(20):
@@ -57,6 +59,7 @@ def test_nothing_planted_nothing_found(tmp_path):
     assert found.state == "within" and not found.notes
 
 
+@pytest.mark.slow
 def test_a_slowdown_of_the_tail_is_blamed_on_what_is_slow_there(tmp_path):
     """One query in twelve waits in decoding: the median does not move, the p95 does."""
     first, second = made.samples(n=3000, seed=1, outliers=0), made.samples(n=3000, seed=2, outliers=0)

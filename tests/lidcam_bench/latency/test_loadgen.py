@@ -68,6 +68,7 @@ def test_multi_stream_takes_a_query_s_last_picture():
     assert found.images == 3 * found.queries == 3 * len(found.latency_ns)
 
 
+@pytest.mark.slow
 def test_too_few_samples_are_invalid():
     found = run_loadgen(Plan("multi-stream", 0, min_queries=100, expected_ms=0.1), AtOnce(), 4)
     assert found.queries < MIN_QUERIES["multi-stream"]

@@ -83,6 +83,7 @@ def test_a_ratio_holds_the_truth_and_knows_when_it_is_undecided():
     assert ratio_of(base, slower, lambda x: np.mean(x, axis=-1)).value == pytest.approx(1.1, abs=0.01)
 
 
+@pytest.mark.slow
 def test_samples_that_hang_together_widen_the_interval():
     """Two runs of one machine whose speed wanders: no difference is there, and none may be decided."""
     rng = np.random.default_rng(5)

@@ -194,6 +194,7 @@ print(len(seen))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="the stack for signals is that of Linux")
 def test_signals_are_handled_on_the_stack_they_had(model):
     """OpenVINO left one of its own on the calling thread: the next Ctrl-C was a segmentation fault."""

@@ -196,6 +196,7 @@ def test_wrong_deadlines(model, deadline):
         lidcam_rt.load(model, deadline=deadline)
 
 
+@pytest.mark.slow
 def test_the_command_has_a_deadline(tmp_path):
     from PIL import Image
 
@@ -207,6 +208,7 @@ def test_the_command_has_a_deadline(tmp_path):
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("use", ["localizer(picture)", "list(localizer.stream([picture] * 3))"])
 def test_ctrl_c_ends_a_graph_that_does_not(tmp_path, use):
     """The signal is sent once the process computes."""

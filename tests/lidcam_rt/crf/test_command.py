@@ -54,6 +54,7 @@ def test_localize(model, localizer, folder, tmp_path):
     assert wrong.returncode == 2 and "deeplab" in wrong.stderr and not (tmp_path / "p").exists()
 
 
+@pytest.mark.slow
 def test_a_run_from_before_the_option_is_resumed(model, folder, tmp_path):
     picture, out = folder / "images" / "00.png", tmp_path / "o"
     assert lidcam("localize", model, picture, "-o", out).returncode == 0
@@ -107,6 +108,7 @@ def test_eval_stopped_and_resumed(localizer, folder, tmp_path, monkeypatch):
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "parts" / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_eval_command(model, folder, tmp_path):
     pytest.importorskip("matplotlib")
     command = ["eval", model, "--data", folder, "--metrics", "track3,track1", "--replicates", "0", "--limit", "3"]

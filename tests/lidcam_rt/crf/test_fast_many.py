@@ -35,6 +35,7 @@ def general(labels, iterations=3):
     )
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(
     height=st.integers(1, 40),

@@ -163,6 +163,7 @@ endless.refine_batch([image] * 2, [p] * 2, threads=2)
     )
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_a_stream(model, tmp_path):
     """Its CRFs run on threads that it made."""
     picture = tmp_path / "picture.png"

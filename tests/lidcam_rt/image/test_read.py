@@ -111,6 +111,7 @@ def test_undefined_ranges_are_refused():
         read_image(encoded(Image.fromarray(np.zeros((4, 4), np.int32)), "TIFF"))
 
 
+@pytest.mark.slow
 def test_a_huge_picture_is_refused_before_it_is_decoded():
     data = encoded(Image.new("1", (20000, 20000)), "PNG")
     assert len(data) < 200_000
@@ -125,6 +126,7 @@ def test_a_huge_picture_is_refused_before_it_is_decoded():
     assert Image.MAX_IMAGE_PIXELS == 89_478_485
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @settings(max_examples=150, deadline=None)
 @given(st.binary(max_size=64), st.integers(0, 4), st.integers(0, 10_000))

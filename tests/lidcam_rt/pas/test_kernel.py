@@ -125,6 +125,7 @@ def test_the_resize_is_within_a_few_ulps_of_opencv(interpolation):
         assert difference <= 10 * np.spacing(np.abs(cam).max())
 
 
+@pytest.mark.slow
 def test_masks_and_boxes_of_the_released_pipeline():
     rng = np.random.default_rng(0)
     for _ in range(1000):
