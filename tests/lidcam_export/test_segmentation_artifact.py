@@ -10,6 +10,7 @@ import onnx
 import pytest
 import torch
 from lidcam_export.segmentation import export_segmentation
+from lidcam_training.checkpoint import load_checkpoint
 from lidcam_training.segmentation.checkpoint import SegmentationMeta, load_segmentation, save_segmentation
 from lidcam_training.segmentation.network import build_network
 from lidcam_training.segmentation.spec import NetworkSpec
@@ -22,7 +23,7 @@ from lidcam_cli.loading import load_localizer
 from lidcam_rt.artifact import Manifest
 from lidcam_rt.augment import Augment
 from lidcam_rt.crf import DenseCRF, from_logits
-from lidcam_rt.errors import ArtifactError, ExportError, InputError
+from lidcam_rt.errors import ArtifactError, DataError, ExportError, InputError
 from lidcam_rt.segmentation import Segmenter
 
 pytestmark = pytest.mark.slow  # not in make quick
@@ -261,3 +262,20 @@ def test_it_is_measured(artifact, photos, tmp_path):
                  "--scenario", "offline", *quick, "-o", tmp_path / "p")  # fmt: skip
     assert result.exit_code in (0, 8), (result.output, result.exception)
     assert not any(entry["error"] for entry in json.loads((tmp_path / "p" / "results.json").read_text())["runs"])
+
+
+def test_a_classifier_beside_a_segmentation_network_is_measured_and_not_compared(artifact, model, tmp_path):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    Image.fromarray(np.full((40, 60, 3), 128, np.uint8)).save(folder / "a.png")
+    result = run("bench", artifact, model, "--images", folder, "--scenario", "offline", "--duration", "0.05",
+                 "--no-floor", "--cold-starts", "0", "-o", tmp_path / "o")  # fmt: skip
+    assert result.exit_code == 0, (result.output, result.exception)
+    runs = json.loads((tmp_path / "o" / "results.json").read_text())["runs"]
+    assert [entry["accuracy"]["agreement"] for entry in runs] == [{}, {}]
+    assert "Not held against segment.onnx" in runs[1]["accuracy"]["notes"][0]
+
+
+def test_a_segmentation_checkpoint_where_a_classifier_s_is_needed(checkpoint):
+    with pytest.raises(DataError, match=r"a segmentation network, a classifier's is needed here\. `lidcam export`"):
+        load_checkpoint(checkpoint)

@@ -180,6 +180,11 @@ def _read_meta(file: Path, path: str | Path) -> tuple[CheckpointMeta, str]:
     mend = "Train again or take a copy"
     try:
         record = json_object(read_file(file))
+        if record.get("task") == "segmentation":
+            raise DataError(
+                f"{path}: the checkpoint of a segmentation network, a classifier's is needed here. `lidcam export` "
+                "makes an artifact of it, which every engine runs"
+            )
         if (version := record.pop("format", None)) != _VERSION:
             if type(version) is int and version > _VERSION:
                 raise DataError(f"{path}: written by lidcam_rt {record.get('version')!r:.40}: pip install -U lidcam-rt")

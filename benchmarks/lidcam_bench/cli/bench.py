@@ -233,7 +233,7 @@ def _accuracy(
     from lidcam_bench.latency.accuracy import has_truth
     from lidcam_bench.latency.job import AccuracyJob
     from lidcam_bench.latency.target import Target
-    from lidcam_rt.errors import DataError
+    from lidcam_rt.errors import DataError, InputError
 
     labelled = data
     if labelled is not None:
@@ -246,6 +246,8 @@ def _accuracy(
     first = planned[0]
     held = None
     if reference is not None:
+        if not reference.exists():
+            raise InputError(f"{reference}: no such file or folder. Check --reference")
         held = Target(path=reference, device=first.device, pipeline=first.pipeline)
     elif any((t.path, t.engine, t.precision) != (first.path, first.engine, first.precision) for t in planned):
         held = first.model_copy(update={"threads": 0, "batch": 1, "refine": None})

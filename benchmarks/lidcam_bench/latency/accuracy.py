@@ -23,7 +23,6 @@ from lidcam_bench.latency.target import Target, open_target
 from lidcam_bench.metrics.registry import METRICS
 from lidcam_rt.crf import Refine
 from lidcam_rt.defaults import views
-from lidcam_rt.errors import InputError
 from lidcam_rt.localizer import Localizer
 from lidcam_rt.results import Localization
 from lidcam_rt.segmentation import Segmenter
@@ -49,7 +48,7 @@ def measure_accuracy(localizer: Localizer | Segmenter, target: Target, job: Accu
 
     Raises:
         DataError: the data cannot be read or do not fit the pictures.
-        InputError: the reference has other classes, or one of the two is a segmentation network.
+        InputError: the reference has other classes.
     """
     scores: dict[str, float] = {}
     notes: tuple[str, ...] = ()
@@ -69,9 +68,9 @@ def measure_accuracy(localizer: Localizer | Segmenter, target: Target, job: Accu
             if isinstance(localizer, Segmenter) and isinstance(reference, Segmenter):
                 agreement = _label_agreement(reference, localizer, target.refine, records)
             elif isinstance(localizer, Segmenter) or isinstance(reference, Segmenter):
-                raise InputError(
-                    f"{target.key} and {job.reference.key}: a segmentation network and a classifier give nothing to "
-                    "compare: leave out --reference, or give one of the same kind"
+                notes += (
+                    f"Not held against {job.reference.key}: a segmentation network and a classifier give nothing to "
+                    "compare. Give a --reference of the same kind.",
                 )
             else:
                 agreement = _agreement(reference, localizer, target.refine, records)

@@ -324,6 +324,8 @@ def _accuracy(accuracy: Accuracy | None) -> dict[str, Any] | None:
     if accuracy is None:
         return None
     about = f"{accuracy.images} pictures{f' of {accuracy.data}' if accuracy.data else ''}, in a pass of its own"
+    if accuracy.reason:
+        about = f"Not scored: {accuracy.reason}"
     if accuracy.error is not None:
         about = f"Could not be scored: {accuracy.error}"
     return {

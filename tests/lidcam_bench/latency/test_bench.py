@@ -389,6 +389,8 @@ def test_pictures_have_a_hash_of_their_contents(plain):
 def test_data_that_are_not_there_are_told_of_before_anything_is_measured(model, plain, tmp_path, capsys):
     assert exits(model, "--images", plain, "--data", tmp_path / "none", "-o", tmp_path / "out") == 2
     assert "neither a folder nor" in capsys.readouterr().err and not (tmp_path / "out").exists()
+    assert exits(model, "--images", plain, "--reference", tmp_path / "none.onnx", "-o", tmp_path / "out") == 2
+    assert "none.onnx: no such file or folder" in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
