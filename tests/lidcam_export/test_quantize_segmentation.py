@@ -425,6 +425,28 @@ def test_the_commands(artifacts, labelled, photos, tmp_path):
     assert scores["mean_iou"] == pytest.approx(100 * read_manifest(low).precision.agreement["miou"])
 
 
+def test_it_is_compared_with_float32(artifacts, quantized, labelled, tiny, tmp_path):
+    full, low = artifacts("unet"), quantized("unet")[0]
+    line = ("compare", full, low, "--data", labelled, "-o", tmp_path / "c.json", "--backend-a", "onnxruntime",
+            "--backend-b", "onnxruntime")  # fmt: skip
+    done = run(*line, "--label-iou", "0.3", "--flipped", "20", "--metric", "20")
+    assert done.exit_code == 0 and "Within the tolerance" in done.output, (done.output, done.exception)
+    total = json.loads((tmp_path / "c.json").read_text())["total"]
+    outcome = compare_label_maps(full, low, open_data(str(labelled), "test"))
+    assert total["pictures"] == 6 and total["flipped_percent"] == pytest.approx(100 * outcome.flipped)
+    assert total["label_iou"] == pytest.approx(outcome.label_iou) and total["label_iou_least"] < 1
+    assert total["delta track1 mean_iou"] == pytest.approx(100 * (outcome.miou[1] - outcome.miou[0]))
+    done = run(*line, "--label-iou", "1", "--flipped", "0")
+    words = " ".join(done.output.split())
+    assert done.exit_code == 1 and "label_iou is 0." in words and "flipped_percent is" in words
+    done = run("compare", full, full, "--data", labelled, "--backend-b", "openvino")
+    assert done.exit_code == 0, (done.output, done.exception)
+    for pair in ((full, tiny[0]), (tiny[0], full), (full, full.with_name("checkpoint"))):
+        done = run("compare", *pair, "--data", labelled)
+        words = " ".join(done.output.split())
+        assert done.exit_code == 2 and "is a segmentation network and" in words and "give two artifacts" in words
+
+
 def test_it_is_measured_beside_float32(artifacts, quantized, labelled, tmp_path):
     result = run(
         "bench", artifacts("unet"), quantized("unet")[0], "--images", labelled / "images", "--data", labelled,

@@ -15,7 +15,7 @@ _NAMES = {
     "pictures": "pictures", "unreadable": "pictures not read", "top1_agreement_percent": "same first class, %",
     "logits_max_abs": "logits, largest difference", "cam_max_relative": "CAM, largest difference (share of its range)",
     "mask_iou_mean": "mask IoU, mean", "mask_iou_mean_same_class": "mask IoU, mean where the class is the same",
-    "mask_iou_least": "mask IoU, smallest", "flipped_percent": "mask pixels that differ, %",
+    "mask_iou_least": "mask IoU, smallest", "flipped_percent": "pixels whose mask or label differs, %",
     "delta track3 peak_iou": "B - A: Track 3 peak IoU", "delta track3_per_image peak_iou": "B - A: peak IoU, mean",
     "delta pxap pxap": "B - A: PxAP", "delta max_box_acc max_box_acc": "B - A: MaxBoxAcc, %",
     "delta max_box_acc_v2 max_box_acc": "B - A: MaxBoxAccV2, %",
@@ -36,7 +36,12 @@ def compare(
     ] = None,
     top1: Annotated[float, typer.Option(metavar="PERCENT", help="Lowest agreement of the first class.")] = 99.0,
     mask_iou: Annotated[float, typer.Option(metavar="IOU", help="Lowest mean IoU of the masks.")] = 0.99,
-    flipped: Annotated[float, typer.Option(metavar="PERCENT", help="Largest share of mask pixels that differ.")] = 0.5,
+    label_iou: Annotated[
+        float, typer.Option(metavar="IOU", help="Segmentation: lowest mean IoU of the label maps.")
+    ] = 0.99,
+    flipped: Annotated[
+        float, typer.Option(metavar="PERCENT", help="Largest share of pixels whose mask or label differs.")
+    ] = 0.5,
     metric: Annotated[
         float, typer.Option(metavar="POINTS", help="Largest difference of a metric, in points of 100.")
     ] = 0.5,
@@ -56,24 +61,34 @@ def compare(
     from lidcam_bench.data import open_data
     from lidcam_bench.evaluation.compare import Tolerance, open_runner
     from lidcam_bench.evaluation.compare import compare as run
+    from lidcam_bench.evaluation.compare_labels import compare_segmenters
     from lidcam_cli.console import progress, say
+    from lidcam_rt import load
     from lidcam_rt.files import make_folder, replacing
 
     if output is not None:
         make_folder(output.parent)
-    tolerance = Tolerance(top1, mask_iou, flipped, metric)
+    tolerance = Tolerance(top1, mask_iou, flipped, metric, label_iou)
     images = open_data(data, split)
-    first = open_runner(a, backend=backend_a, device=device_a)
-    second = open_runner(b, backend=backend_b, device=device_b)
+    first: Any
+    second: Any
+    segments = _are_segmentation(a, b)
+    if segments:
+        first = load(a, backend=backend_a, device=device_a)
+        second = load(b, backend=backend_b, device=device_b)
+    else:
+        first = open_runner(a, backend=backend_a, device=device_a)
+        second = open_runner(b, backend=backend_b, device=device_b)
     with progress() as bar:
         task = bar.add_task("compare", total=None)
-        result = run(
-            first,
-            second,
-            list(images.records)[:limit],
-            tolerance,
-            progress=lambda done, total: bar.update(task, completed=done, total=total),
-        )
+
+        def tick(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total)
+
+        if segments:
+            result = compare_segmenters(first, second, images, tolerance, limit=limit, progress=tick)
+        else:
+            result = run(first, second, list(images.records)[:limit], tolerance, progress=tick)
     if output is not None:
         about: dict[str, Any] = {"a": _about(a, first), "b": _about(b, second), "data": images.name}
         content = json.dumps({**about, **result.to_dict()}, indent=1, sort_keys=True) + "\n"
@@ -87,11 +102,30 @@ def compare(
     say("Within the tolerance.")
 
 
+def _are_segmentation(a: Path, b: Path) -> bool:
+    """Whether both are artifacts of segmentation networks.
+
+    Raises:
+        InputError: one is.
+    """
+    from lidcam_rt.artifact import read_manifest
+    from lidcam_rt.errors import InputError
+
+    kinds = [path.suffix == ".onnx" and read_manifest(path).task == "segmentation" for path in (a, b)]
+    if any(kinds) and not all(kinds):
+        one, other = (a, b) if kinds[0] else (b, a)
+        raise InputError(
+            f"{one} is a segmentation network and {other} is not an artifact of one: give two artifacts of one "
+            "network; one of `lidcam train` is exported by `lidcam export`"
+        )
+    return all(kinds)
+
+
 def _about(path: Path, runner: Any) -> dict[str, Any]:
     """What was run, for the report."""
     from lidcam_rt.files import file_sha256
 
-    name = getattr(runner, "name", type(runner).__name__)
+    name = runner.pipeline.engine if hasattr(runner, "pipeline") else getattr(runner, "name", type(runner).__name__)
     digest = file_sha256(path) if path.is_file() else None
     return {"file": path.name, "sha256": digest, "engine": name, "text": f"{path.name} ({name})"}
 
@@ -109,11 +143,15 @@ def _print(result: Any, *heads: str) -> None:
     for name, value in result.total.items():
         table.add_row(_NAMES.get(name, name), "unavailable" if value is None else f"{value:.6g}")
     say(table)
-    rows = sorted((row for row in result.rows if "error" not in row), key=lambda row: row["mask_iou"])
-    worst = [row for row in rows[:3] if row["mask_iou"] < 1]
+    iou = "label_iou" if "label_iou" in result.total else "mask_iou"
+    rows = sorted((row for row in result.rows if "error" not in row), key=lambda row: row[iou])
+    worst = [row for row in rows[:3] if row[iou] < 1]
     if worst:
-        say("Masks that differ most:")
+        say("Label maps that differ most:" if iou == "label_iou" else "Masks that differ most:")
     for row in worst:
+        if iou == "label_iou":
+            say(f"  {row['file']}: mean IoU {row[iou]:.4f}, {row['flipped_percent']:.2f}% of the pixels differ")
+            continue
         classes = row["class_a"] if row["same_class"] else f"{row['class_a']} / {row['class_b']}"
         say(f"  {row['file']}: {classes}, mask IoU {row['mask_iou']:.4f}")
     for row in [row for row in result.rows if "error" in row][:3]:

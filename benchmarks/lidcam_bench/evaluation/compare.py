@@ -21,7 +21,7 @@ from lidcam_rt.localizer import Localizer
 from lidcam_rt.pipeline import OUTPUTS
 from lidcam_rt.results import Localization
 
-__all__ = ["Comparison", "Runner", "Tolerance", "compare", "open_runner"]
+__all__ = ["Comparison", "Runner", "Tolerance", "beyond", "compare", "largest", "open_runner"]
 
 
 class Runner(Protocol):
@@ -94,17 +94,21 @@ class Tolerance:
     Attributes:
         top1: smallest share of pictures with the same first class, percent.
         mask_iou: smallest mean IoU of the two masks, 0 to 1.
-        flipped: largest share of pixels whose mask differs, percent.
+        flipped: largest share of pixels whose mask differs, or whose label does, percent.
         metric: largest absolute difference of a metric, in its own unit (IoU 0 to 1; others 0 to 100).
+        label_iou: segmentation: smallest mean IoU of the two label maps, 0 to 1.
     """
 
     top1: float = 99.0
     mask_iou: float = 0.99
     flipped: float = 0.5
     metric: float = 0.5
+    label_iou: float = 0.99
 
     def __post_init__(self) -> None:
-        for name, limit in (("top1", 100), ("mask_iou", 1), ("flipped", 100), ("metric", 100)):
+        for name, limit in (
+            ("top1", 100), ("mask_iou", 1), ("flipped", 100), ("metric", 100), ("label_iou", 1)
+        ):
             if not 0 <= getattr(self, name) <= limit:
                 raise InputError(f"the tolerance {name} lies in 0..{limit}, got {getattr(self, name)}")
 
@@ -171,9 +175,9 @@ def compare(
             "class_a": one.class_name,
             "class_b": two.class_name,
             "same_class": one.class_id == two.class_id,
-            "logits_max_abs": _largest(logits_a, logits_b),
+            "logits_max_abs": largest(logits_a, logits_b),
             "cam_max_relative": None if cam_a is None or cam_b is None else _relative(cam_a, cam_b),
-            "map_max_levels": _largest(one.map, two.map),
+            "map_max_levels": largest(one.map, two.map),
             "mask_iou": 1 - differ / union if union else 1.0,
             "flipped_percent": 100 * differ / one.mask.size,
         }
@@ -206,7 +210,7 @@ def compare(
         "flipped_percent": 100 * flipped / pixels,
     }
     total |= _deltas(*metrics)
-    return Comparison(rows, total, _beyond(total, limits))
+    return Comparison(rows, total, beyond(total, limits))
 
 
 def _deltas(a: MetricSet, b: MetricSet) -> dict[str, float | None]:
@@ -220,13 +224,17 @@ def _deltas(a: MetricSet, b: MetricSet) -> dict[str, float | None]:
     return deltas
 
 
-def _beyond(total: dict[str, float | None], limits: Tolerance) -> list[str]:
+def beyond(total: dict[str, float | None], limits: Tolerance) -> list[str]:
+    """What of a comparison's total is beyond the tolerance, in words; empty: nothing."""
     faults = []
     for name, bound, at_least in (
         ("top1_agreement_percent", limits.top1, True),
         ("mask_iou_mean", limits.mask_iou, True),
+        ("label_iou", limits.label_iou, True),
         ("flipped_percent", limits.flipped, False),
     ):
+        if name not in total:
+            continue
         value = total[name]
         if value is None or not (value >= bound if at_least else value <= bound):
             faults.append(f"{name} is {value:.6g}, the limit is {'at least' if at_least else 'at most'} {bound:g}")
@@ -239,7 +247,8 @@ def _beyond(total: dict[str, float | None], limits: Tolerance) -> list[str]:
     return faults
 
 
-def _largest(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> float:
+def largest(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> float:
+    """The largest absolute difference of two arrays of one shape."""
     if a.shape != b.shape:
         raise LidcamError(f"outputs differ in shape: {a.shape} and {b.shape}")
     return float(np.abs(a.astype(np.float64) - b.astype(np.float64)).max(initial=0))
@@ -249,4 +258,4 @@ def _relative(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> float | None:
     if a.shape != b.shape:
         return None
     span = float(a.astype(np.float64).max() - a.astype(np.float64).min())
-    return _largest(a, b) / span if span > 0 else _largest(a, b)
+    return largest(a, b) / span if span > 0 else largest(a, b)
