@@ -30,7 +30,7 @@ def table(name: str, report: dict[str, Any]) -> list[str]:
     if not isinstance(rows, dict):
         return []
     first = next(iter(rows.values()))
-    head = [f"### {report['what']}", "", f"{machine_of(report)}; {report['date']}; [figures](results/{name})", ""]
+    head = [f"### {report['what']}", "", f"{machine_of(report)}; {report['date']}; [samples](results/{name})", ""]
     if "median_ms" in first:
         ratio = next(key for key in first if key.startswith("times_as_fast"))
         titles = "| | ms | lowest to highest | times as fast | 10% to 90% | stages, ms |"

@@ -126,6 +126,7 @@ def main() -> None:
                 "exponent": round(slope, 2),
                 "standard_error": None if error is None else round(error, 2),
                 "median_ms": {str(size): round(ms, 3) for size, ms in zip(by_size, medians, strict=True)},
+                "samples_ms": {str(size): [round(ms, 3) for ms in values] for size, values in by_size.items()},
             }
         rows[title] = row
         texts = [f"{peer} {entry['exponent']} +- {entry['standard_error']}" for peer, entry in row.items()]
