@@ -105,7 +105,11 @@ def module(clutter, tmp_path, *more):
         (("optim.schedule=cosine",), (0, 20, 39), (1, 0.5, 0.0015)),
         (("optim.schedule=cosine", "optim.warmup_epochs=1"), (0, 4, 9, 10, 25), (1 / 11, 5 / 11, 10 / 11, 1, 0.5)),
         (("optim.schedule=steps", "optim.milestones=[2,3]"), (0, 19, 20, 29, 30), (1, 1, 0.1, 0.1, 0.01)),
-        (("optim.schedule=cosine", "method.name=ae"), (0, 10, 19, 20, 30), (1, 0.5, 0.006, 1, 0.5)),
+        (
+            ("optim.schedule=cosine", "method.name=ae", "model.logit_scale=1"),
+            (0, 10, 19, 20, 30),
+            (1, 0.5, 0.006, 1, 0.5),
+        ),
     ],
 )
 def test_schedules(clutter, tmp_path, more, steps, shares):
