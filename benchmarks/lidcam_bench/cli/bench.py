@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -163,7 +164,9 @@ def run(
                 if kept:
                     write_bench_reports(output, kept[0])
                     done = f"{len(kept[0].runs)} of {len(jobs)} variants"
-                    note(f"{output}: has {done}; the same command measures all of them anew")
+                    signal.signal(signal.SIGINT, signal.SIG_IGN)  # this says how to go on, not the main command
+                    note(f"interrupted; {output} has {done}, the same command measures all of them anew")
+                    raise typer.Exit(130) from None
                 raise
             bar.update(task, completed=len(jobs))
         save_results(output / "results.json", results)
