@@ -92,7 +92,7 @@ def run(
     split: Split = "test",
     reference: Annotated[
         Path | None,
-        typer.Option(metavar="TARGET", help="What masks and classes are held against. [default: the first target]"),
+        typer.Option(metavar="TARGET", help="What masks and classes are held against. [default: the first target of the same classes]"),
     ] = None,
     cold_starts: Annotated[
         int, typer.Option(min=0, metavar="COUNT", help="Processes that are started to time the start; 0: none.")
@@ -256,7 +256,13 @@ def _accuracy(
         held = first.model_copy(update={"threads": 0, "batch": 1, "refine": None})
     if labelled is None and held is None:
         return None
-    return AccuracyJob(data=labelled, split=split, images=tuple(pictures), reference=held, limit=limit)
+    rest: dict[Path, Target] = {}
+    for target in planned if reference is None else ():
+        if target.path != first.path:
+            rest.setdefault(target.path, target.model_copy(update={"threads": 0, "batch": 1, "refine": None}))
+    return AccuracyJob(
+        data=labelled, split=split, images=tuple(pictures), reference=held, others=tuple(rest.values()), limit=limit
+    )
 
 
 def _command() -> str:

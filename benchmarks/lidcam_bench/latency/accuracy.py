@@ -19,7 +19,7 @@ from lidcam_bench.evaluation.runner import evaluate
 from lidcam_bench.evaluation.segmentation import evaluate_segmenter
 from lidcam_bench.latency.facts import Accuracy
 from lidcam_bench.latency.job import AccuracyJob
-from lidcam_bench.latency.target import Target, open_target
+from lidcam_bench.latency.target import Target, open_target, same_network
 from lidcam_bench.metrics.registry import METRICS
 from lidcam_rt.crf import Refine
 from lidcam_rt.defaults import views
@@ -60,26 +60,19 @@ def measure_accuracy(localizer: Localizer | Segmenter, target: Target, job: Accu
         warning = _misfit(localizer, data)
     agreement: dict[str, float] = {}
     images = len(list(data.records)[: job.limit]) if data is not None else 0
+    held: str | None = None
     if job.reference is not None:
         records = list(data.records) if data is not None else [Record(image=path) for path in job.images]
         records = records[: job.limit]
         images = len(records)
-        with open_target(job.reference) as reference:
-            if isinstance(localizer, Segmenter) and isinstance(reference, Segmenter):
-                agreement = _label_agreement(reference, localizer, target.refine, records)
-            elif isinstance(localizer, Segmenter) or isinstance(reference, Segmenter):
-                notes += (
-                    f"Not held against {job.reference.key}: a segmentation network and a classifier give nothing to "
-                    "compare. Give a --reference of the same kind.",
-                )
-            else:
-                agreement = _agreement(reference, localizer, target.refine, records)
+        held, agreement, found = _agreement_with_the_first(localizer, target, job, records)
+        notes += found
     reason = "" if scores or agreement else "there are no labels, masks or boxes, and no reference"
     return Accuracy(
         data="" if data is None else data.name,
         images=images,
         scores=scores,
-        reference=None if job.reference is None else job.reference.key,
+        reference=held,
         agreement=agreement,
         reason=reason,
         notes=notes,
@@ -147,6 +140,27 @@ class _Runner:
         outputs = self._pipeline.run([prepared])
         result = self._pipeline.finish(prepared, outputs, refine=self._refine)
         return result, np.asarray(outputs["logits"][0]), None
+
+
+def _agreement_with_the_first(
+    localizer: Localizer | Segmenter, target: Target, job: AccuracyJob, records: Sequence[Record]
+) -> tuple[str | None, dict[str, float], tuple[str, ...]]:
+    """The first reference of the target's kind and classes: its name, the agreement, and notes where there is none."""
+    assert job.reference is not None
+    for candidate in (job.reference, *job.others):
+        if candidate in job.others and same_network(candidate, target):
+            return None, {}, ()  # it is the reference of those after it
+        with open_target(candidate) as reference:
+            alike = reference.class_names == localizer.class_names
+            if isinstance(localizer, Segmenter) and isinstance(reference, Segmenter) and (alike or not job.others):
+                return candidate.key, _label_agreement(reference, localizer, target.refine, records), ()
+            if isinstance(localizer, Localizer) and isinstance(reference, Localizer) and (alike or not job.others):
+                return candidate.key, _agreement(reference, localizer, target.refine, records), ()
+    note = (
+        f"Not held against {job.reference.key}: a segmentation network and a classifier give nothing to compare. "
+        "Give a --reference of the same kind."
+    )
+    return job.reference.key, {}, (note,)
 
 
 def _agreement(

@@ -19,6 +19,7 @@ class AccuracyJob(Fact):
         split: of the data.
         images: pictures for the comparison with the reference, where there is no data.
         reference: a target whose results are taken for the truth, or None.
+        others: targets in its place for what has other classes: the first one of the same kind and classes.
         limit: the first pictures only; None: all.
     """
 
@@ -26,6 +27,7 @@ class AccuracyJob(Fact):
     split: str = "test"
     images: tuple[Path, ...] = ()
     reference: Target | None = None
+    others: tuple[Target, ...] = ()
     limit: int | None = None
 
 

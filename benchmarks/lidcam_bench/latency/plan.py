@@ -13,7 +13,7 @@ from typing import get_args
 from lidcam_bench.latency.job import AccuracyJob, Job
 from lidcam_bench.latency.loadgen import MIN_QUERIES
 from lidcam_bench.latency.results import Scenario
-from lidcam_bench.latency.target import PYTORCH, PipelineName, Scope, Target
+from lidcam_bench.latency.target import PYTORCH, PipelineName, Scope, Target, same_network
 from lidcam_rt.backends import BACKENDS
 from lidcam_rt.backends.base import MAX_THREADS
 from lidcam_rt.crf import Refine
@@ -232,8 +232,4 @@ def _accuracy(accuracy: AccuracyJob | None, target: Target) -> AccuracyJob | Non
     """The accuracy job of a target: it is not compared with itself."""
     if accuracy is None or accuracy.reference is None:
         return accuracy
-    reference = accuracy.reference
-    same = ("path", "engine", "precision", "device")
-    if all(getattr(reference, name) == getattr(target, name) for name in same):
-        return accuracy.model_copy(update={"reference": None})
-    return accuracy
+    return accuracy.model_copy(update={"reference": None}) if same_network(accuracy.reference, target) else accuracy

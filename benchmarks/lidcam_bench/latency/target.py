@@ -15,7 +15,7 @@ from lidcam_rt.localizer import Localizer
 from lidcam_rt.segmentation import Segmenter
 from lidcam_rt.text import plain
 
-__all__ = ["PYTORCH", "Target", "open_target"]
+__all__ = ["PYTORCH", "Target", "open_target", "same_network"]
 
 #: Engines that are not of the runtime's registry: a checkpoint in PyTorch, the baseline.
 PYTORCH = ("pytorch", "torch-compile")
@@ -75,6 +75,11 @@ def _runner(path: Path) -> EntryPoint | None:
     """The entry point of the group `lidcam.runners` that opens such a path."""
     kind = "checkpoint" if path.is_dir() else path.suffix.lower().lstrip(".")
     return next((entry for entry in entry_points(group="lidcam.runners") if entry.name == kind), None)
+
+
+def same_network(one: Target, other: Target) -> bool:
+    """Whether two targets give the same maps: the same file, run by the same engine in the same precision."""
+    return all(getattr(one, name) == getattr(other, name) for name in ("path", "engine", "precision", "device"))
 
 
 def open_target(target: Target) -> Localizer | Segmenter:

@@ -227,6 +227,21 @@ def test_accuracy_against_a_reference(model, plain, tmp_path):
     assert empty.reason == "there are no labels, masks or boxes, and no reference"
 
 
+def test_a_network_of_other_classes_is_held_against_the_first_of_its_own(model, plain, tmp_path, monkeypatch):
+    monkeypatch.setattr(artifacts, "CLASSES", [f"{name}ish" for name in artifacts.CLASSES])
+    own = [artifacts.build(tmp_path / f"{theta}.onnx", theta=theta) for theta in (0.35, 0.9)]
+    targets = plan_targets([model, *own], BenchOptions())
+    job = AccuracyJob(images=tuple(sorted(plain.iterdir())), reference=targets[0], others=tuple(targets[1:]))
+    found = []
+    for target in targets[1:]:
+        with open_target(target) as localizer:
+            found.append(measure_accuracy(localizer, target, job))
+    assert (found[0].reference, found[0].agreement) == (None, {})  # the first with these classes
+    assert found[1].reference == "0.35.onnx" and 0 < found[1].agreement["mask_iou_mean"] < 1
+    with open_target(targets[1]) as localizer, pytest.raises(InputError, match="different classes"):
+        measure_accuracy(localizer, targets[1], job.model_copy(update={"others": ()}))  # --reference was given
+
+
 def test_accuracy_of_label_maps(model, labelled):
     target = Target(path=model, pipeline="track1")
     with open_target(target) as localizer:
