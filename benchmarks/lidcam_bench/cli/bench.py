@@ -92,7 +92,10 @@ def run(
     split: Split = "test",
     reference: Annotated[
         Path | None,
-        typer.Option(metavar="TARGET", help="What masks and classes are held against. [default: the first target of the same classes]"),
+        typer.Option(
+            metavar="TARGET",
+            help="What masks and classes are held against. [default: the first target of the same classes]",
+        ),
     ] = None,
     cold_starts: Annotated[
         int, typer.Option(min=0, metavar="COUNT", help="Processes that are started to time the start; 0: none.")
