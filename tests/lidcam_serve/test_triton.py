@@ -178,6 +178,21 @@ def test_a_network_that_fails_is_said_without_its_text(made, triton):
     assert answer.error().message() == "the network failed"
 
 
+@pytest.mark.parametrize("gpu", [False, True])
+def test_kubernetes_takes_its_example(tmp_path, model, gpu):
+    """By the schema of the newest version, in which no field is unknown."""
+    kubernetes_validate = pytest.importorskip("kubernetes_validate")
+    yaml = pytest.importorskip("yaml")
+    write_repository(model, tmp_path / "r", RepositoryOptions(gpu=gpu))
+    version = ".".join(kubernetes_validate.latest_version().split(".")[:2])
+    documents = list(yaml.safe_load_all((tmp_path / "r" / "kubernetes.yaml").read_text()))
+    for document in documents:
+        kubernetes_validate.validate(document, version, strict=True)
+    documents[0]["spec"]["template"]["spec"]["containers"][0]["port"] = 8000
+    with pytest.raises(kubernetes_validate.ValidationError, match="port"):
+        kubernetes_validate.validate(documents[0], version, strict=True)
+
+
 def test_the_examples_are_yaml_of_their_kinds(tmp_path, model):
     yaml = pytest.importorskip("yaml", reason="pyyaml is not installed")
     write_repository(model, tmp_path / "r", RepositoryOptions(name="My_model.v2", gpu=True))
