@@ -149,7 +149,8 @@ def _agreement_with_the_first(
     assert job.reference is not None
     for candidate in (job.reference, *job.others):
         if candidate in job.others and same_network(candidate, target):
-            return None, {}, ()  # it is the reference of those after it
+            note = f"Not held against {job.reference.key}, which has other classes or is of another kind."
+            return None, {}, (note,)  # it is the reference of those after it
         with open_target(candidate) as reference:
             alike = reference.class_names == localizer.class_names
             if isinstance(localizer, Segmenter) and isinstance(reference, Segmenter) and (alike or not job.others):
