@@ -9,65 +9,19 @@ import json
 import artifacts
 import cv2
 import numpy as np
-import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 from servers import png
 from test_app import call, hosting, mask_of
 
 import lidcam_rt
-from lidcam_rt.artifact import Manifest
 from lidcam_rt.errors import InputError
 from lidcam_serve.triton.repository import RepositoryOptions, write_repository
 
 
-def build(path):
-    """A network without training: label k + 1 is where colour k of the tiny artifact is, 0 elsewhere; stride 4."""
-    raw = artifacts.manifest().model_dump(exclude_none=True)
-    raw |= {"task": "segmentation", "schema_version": 2, "top_k": 1, "labels_input": False}
-    del raw["cam"]
-    manifest = Manifest.model_validate({**raw, "segmentation": {"stride": 4, "multiple": 4}})
-    colours = np.float32([(0, 0, 0), (1, -1, -1), (-1, 1, -1), (-1, -1, 1), (1, 1, -1)]).reshape(5, 3, 1, 1)
-    values = {
-        "centre": np.float32([127.5]), "colours": colours, "bias": np.float32([0.3, -2, -2, -2, -2]),
-        "first": np.int64([1]), "last": np.int64([5]), "axis": np.int64([1]), "sides": np.int64([2, 3]),
-        "one": np.float32([1, 1, 4, 4]),
-    }  # fmt: skip
-    node = helper.make_node
-    nodes = [
-        node("Cast", ["image"], ["float"], to=TensorProto.FLOAT),
-        node("Sub", ["float", "centre"], ["centred"]),
-        node("Div", ["centred", "centre"], ["scaled"]),
-        node("Transpose", ["scaled"], ["x"], perm=[0, 3, 1, 2]),
-        node("Conv", ["x", "colours", "bias"], ["match"]),
-        node("Relu", ["match"], ["active"]),
-        node("AveragePool", ["active"], ["logits"], kernel_shape=[4, 4], strides=[4, 4]),
-        node("Resize", ["logits", "", "one"], ["large"], mode="linear"),
-        node("ArgMax", ["large"], ["best"], axis=1, keepdims=0),
-        node("Cast", ["best"], ["label_map"], to=TensorProto.UINT8),
-        node("Softmax", ["logits"], ["probability"], axis=1),
-        node("ReduceMax", ["probability", "sides"], ["largest"], keepdims=0),
-        node("Slice", ["largest", "first", "last", "axis"], ["scores"]),
-    ]
-    free = ["batch", "height", "width"]
-    graph = helper.make_graph(
-        nodes, "g",
-        [helper.make_tensor_value_info("image", TensorProto.UINT8, [*free, 3])],
-        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 5, "h", "w"]),
-         helper.make_tensor_value_info("label_map", TensorProto.UINT8, free),
-         helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["batch", 4])],
-        [numpy_helper.from_array(value, name) for name, value in values.items()],
-    )  # fmt: skip
-    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", artifacts.OPSET)], ir_version=9)
-    helper.set_model_props(made, manifest.to_metadata())
-    onnx.save(made, path)
-    return path
-
-
 @pytest.fixture(scope="module")
 def network(tmp_path_factory):
-    return build(tmp_path_factory.mktemp("network") / "tiny.onnx")
+    return artifacts.build_segmentation(tmp_path_factory.mktemp("network") / "tiny.onnx")
 
 
 @pytest.fixture(scope="module")

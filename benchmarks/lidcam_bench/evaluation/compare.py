@@ -21,7 +21,15 @@ from lidcam_rt.localizer import Localizer
 from lidcam_rt.pipeline import OUTPUTS
 from lidcam_rt.results import Localization
 
-__all__ = ["Comparison", "Runner", "Tolerance", "beyond", "compare", "largest", "open_runner"]
+__all__ = [
+    "Comparison", "Runner", "Tolerance", "beyond", "compare", "compared", "largest", "open_runner",
+    "require_same_classes",
+]  # fmt: skip
+
+
+class _Named(Protocol):
+    @property
+    def class_names(self) -> tuple[str, ...]: ...
 
 
 class Runner(Protocol):
@@ -152,10 +160,7 @@ def compare(
         DataError: no picture could be read by both, or a mask or box does not fit its picture.
     """
     limits = tolerance or Tolerance()
-    if a.class_names != b.class_names:
-        raise InputError(
-            f"the two have different classes ({len(a.class_names)} and {len(b.class_names)}, or different names)"
-        )
+    require_same_classes(a, b)
     metrics = [MetricSet(("track3", "wsol"), 0, 1) for _ in range(2)]
     rows: list[dict[str, Any]] = []
     pixels = flipped = 0
@@ -193,9 +198,7 @@ def compare(
         rows.append(row)
     if progress:
         progress(len(records), len(records))
-    good = [row for row in rows if "error" not in row]
-    if not good:
-        raise DataError(f"none of the {len(rows)} pictures could be compared: {rows[0]['error'] if rows else ''}")
+    good = compared(rows)
     cams = [row["cam_max_relative"] for row in good if row["cam_max_relative"] is not None]
     alike = [row["mask_iou"] for row in good if row["same_class"]]
     total: dict[str, float | None] = {
@@ -222,6 +225,31 @@ def _deltas(a: MetricSet, b: MetricSet) -> dict[str, float | None]:
             if value is not None and theirs is not None and score in ("peak_iou", "pxap", "max_box_acc"):
                 deltas[f"delta {name} {score}"] = theirs - value
     return deltas
+
+
+def require_same_classes(a: _Named, b: _Named) -> None:
+    """Refuse to compare what counts its classes differently.
+
+    Raises:
+        InputError: they have different classes, or the same ones in another order.
+    """
+    if a.class_names != b.class_names:
+        raise InputError(
+            f"the two have different classes ({len(a.class_names)} and {len(b.class_names)}, or different names): "
+            "compare two forms of one network"
+        )
+
+
+def compared(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows of pictures that both could read.
+
+    Raises:
+        DataError: there is none.
+    """
+    good = [row for row in rows if "error" not in row]
+    if not good:
+        raise DataError(f"none of the {len(rows)} pictures could be compared: {rows[0]['error'] if rows else ''}")
+    return good
 
 
 def beyond(total: dict[str, float | None], limits: Tolerance) -> list[str]:

@@ -10,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from lidcam_bench.data.records import ImageSet, Record
-from lidcam_bench.evaluation.compare import Comparison, Tolerance, beyond, largest
+from lidcam_bench.evaluation.compare import Comparison, Tolerance, beyond, compared, largest, require_same_classes
 from lidcam_bench.evaluation.options import class_map
 from lidcam_bench.evaluation.segmentation import labels_of_data
 from lidcam_bench.metrics.segmentation import SegmentationScores
-from lidcam_rt.errors import DataError, ImageError, InputError
+from lidcam_rt.errors import ImageError
 from lidcam_rt.segmentation import SEGMENT_OUTPUTS, Segmenter
 
 __all__ = ["compare_segmenters"]
@@ -46,11 +46,7 @@ def compare_segmenters(
         InputError: the two have different classes.
         DataError: no picture could be read by both, or a label map does not fit its picture.
     """
-    if a.class_names != b.class_names:
-        raise InputError(
-            f"the two have different classes ({len(a.class_names)} and {len(b.class_names)}, or different names): "
-            "compare artifacts of one network"
-        )
+    require_same_classes(a, b)
     records = data.records[:limit]
     classes = class_map(a.class_names, data.class_names)
     table = None if classes is None else labels_of_data(classes, len(a.class_names))
@@ -77,9 +73,7 @@ def compare_segmenters(
         rows.append(row)
     if progress:
         progress(len(records), len(records))
-    good = [row for row in rows if "error" not in row]
-    if not good:
-        raise DataError(f"none of the {len(rows)} pictures could be compared: {rows[0]['error'] if rows else ''}")
+    good = compared(rows)
     alike = between.compute()["mean_iou"]
     assert alike is not None
     pixels = int(between.state["truth"].sum())

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lidcam_bench.data import ImageSet, Record, open_data
-from lidcam_bench.evaluation.compare import compare
+from lidcam_bench.evaluation.compare import compare, require_same_classes
 from lidcam_bench.evaluation.options import NO_CLASS, PREDICTED, EvalOptions, class_map
 from lidcam_bench.evaluation.runner import evaluate
 from lidcam_bench.evaluation.segmentation import evaluate_segmenter
@@ -145,23 +145,28 @@ class _Runner:
 def _agreement_with_the_first(
     localizer: Localizer | Segmenter, target: Target, job: AccuracyJob, records: Sequence[Record]
 ) -> tuple[str | None, dict[str, float], tuple[str, ...]]:
-    """The first reference of the target's kind and classes: its name, the agreement, and notes where there is none."""
+    """The reference's name, the agreement with it, and notes where there is none.
+
+    It is the job's reference, or the first of the others where that is of another kind or has other classes.
+    """
     assert job.reference is not None
+    first = job.reference.key
     for candidate in (job.reference, *job.others):
         if candidate in job.others and same_network(candidate, target):
-            note = f"Not held against {job.reference.key}, which has other classes or is of another kind."
+            note = f"Not held against {first}, which has other classes or is of another kind."
             return None, {}, (note,)  # it is the reference of those after it
         with open_target(candidate) as reference:
-            alike = reference.class_names == localizer.class_names
-            if isinstance(localizer, Segmenter) and isinstance(reference, Segmenter) and (alike or not job.others):
+            if job.others and reference.class_names != localizer.class_names:
+                continue
+            if isinstance(localizer, Segmenter) and isinstance(reference, Segmenter):
                 return candidate.key, _label_agreement(reference, localizer, target.refine, records), ()
-            if isinstance(localizer, Localizer) and isinstance(reference, Localizer) and (alike or not job.others):
+            if isinstance(localizer, Localizer) and isinstance(reference, Localizer):
                 return candidate.key, _agreement(reference, localizer, target.refine, records), ()
     note = (
-        f"Not held against {job.reference.key}: a segmentation network and a classifier give nothing to compare. "
-        "Give a --reference of the same kind."
+        f"Not held against {first}: a segmentation network and a classifier give nothing to compare. Give a "
+        "--reference of the same kind."
     )
-    return job.reference.key, {}, (note,)
+    return first, {}, (note,)
 
 
 def _agreement(
@@ -178,6 +183,7 @@ def _label_agreement(
     reference: Segmenter, segmenter: Segmenter, refine: str | None, records: Sequence[Record]
 ) -> dict[str, float]:
     """The share of pixels whose label differs."""
+    require_same_classes(reference, segmenter)
     pixels = flipped = 0
     for record in records:
         one, other = (

@@ -13,7 +13,6 @@ from pathlib import Path
 import artifacts
 import pytest
 from lidcam_bench.latency import bench as module
-from lidcam_bench.latency.accuracy import measure_accuracy
 from lidcam_bench.latency.bench import describe_images, run_bench, run_job
 from lidcam_bench.latency.cold_start import main as cold_main
 from lidcam_bench.latency.cold_start import measure_cold_start
@@ -22,8 +21,7 @@ from lidcam_bench.latency.job import AccuracyJob, Job
 from lidcam_bench.latency.measure import measure
 from lidcam_bench.latency.plan import BenchOptions, plan_jobs, plan_targets
 from lidcam_bench.latency.results import load_results, load_samples
-from lidcam_bench.latency.target import Target, open_target
-from PIL import Image
+from lidcam_bench.latency.target import Target
 
 from lidcam_cli.main import main
 from lidcam_rt.errors import DataError, ImageError, InputError, LidcamError
@@ -32,20 +30,6 @@ sys.path.insert(0, str(Path(__file__).parent))
 import made
 
 pytest.importorskip("mlperf_loadgen")
-
-
-@pytest.fixture(scope="module")
-def labelled(tmp_path_factory) -> Path:
-    return artifacts.data_set(tmp_path_factory.mktemp("data") / "photos", 4)
-
-
-@pytest.fixture(scope="module")
-def plain(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("plain") / "photos"
-    folder.mkdir()
-    for colour in artifacts.CLASSES:
-        Image.fromarray(artifacts.picture(colour)).save(folder / f"{colour}.png")
-    return folder
 
 
 def job(model, plain, tmp_path, **fields) -> Job:
@@ -200,56 +184,6 @@ def test_a_cold_process_prints_rising_marks(model, plain, tmp_path, capsys):
         assert len(marks) == 5 and marks == sorted(marks)
 
 
-def test_accuracy_against_masks_is_that_of_eval(model, labelled):
-    from lidcam_bench.evaluation import EvalOptions, evaluate, open_data
-
-    with open_target(Target(path=model)) as localizer:
-        found = measure_accuracy(localizer, Target(path=model), AccuracyJob(data=str(labelled)))
-        expected = evaluate(localizer, open_data(str(labelled)), labelled.parent / "eval", EvalOptions(replicates=0))
-    rows = expected["rows"]["predicted class"]
-    assert found.scores["track3"] == rows["track3"]["scores"]["peak_iou"]
-    assert found.scores["max_box_acc"] == rows["max_box_acc"]["scores"]["max_box_acc"]
-    assert found.scores["top1_cls"] == 100 and 0.5 < found.scores["miou"] <= 1
-    assert found.images == 4 and not found.agreement and found.reference is None
-
-
-def test_accuracy_against_a_reference(model, plain, tmp_path):
-    other = artifacts.build(tmp_path / "other.onnx", theta=0.9, top_k=2)
-    images = tuple(sorted(plain.iterdir()))
-    reference = AccuracyJob(images=images, reference=Target(path=model))
-    for path, same in ((model, True), (other, False)):
-        with open_target(Target(path=path)) as localizer:
-            found = measure_accuracy(localizer, Target(path=path), reference)
-        assert (found.agreement["mask_iou_mean"] == 1) is same and found.reference == "tiny.onnx"
-        assert found.images == 4 and found.agreement["top1_agreement_percent"] == 100
-    with open_target(Target(path=model)) as localizer:
-        empty = measure_accuracy(localizer, Target(path=model), AccuracyJob())
-    assert empty.reason == "there are no labels, masks or boxes, and no reference"
-
-
-def test_a_network_of_other_classes_is_held_against_the_first_of_its_own(model, plain, tmp_path, monkeypatch):
-    monkeypatch.setattr(artifacts, "CLASSES", [f"{name}ish" for name in artifacts.CLASSES])
-    own = [artifacts.build(tmp_path / f"{theta}.onnx", theta=theta) for theta in (0.35, 0.9)]
-    targets = plan_targets([model, *own], BenchOptions())
-    job = AccuracyJob(images=tuple(sorted(plain.iterdir())), reference=targets[0], others=tuple(targets[1:]))
-    found = []
-    for target in targets[1:]:
-        with open_target(target) as localizer:
-            found.append(measure_accuracy(localizer, target, job))
-    assert (found[0].reference, found[0].agreement) == (None, {})  # the first with these classes
-    assert found[0].notes == ("Not held against tiny.onnx, which has other classes or is of another kind.",)
-    assert found[1].reference == "0.35.onnx" and 0 < found[1].agreement["mask_iou_mean"] < 1
-    with open_target(targets[1]) as localizer, pytest.raises(InputError, match="different classes"):
-        measure_accuracy(localizer, targets[1], job.model_copy(update={"others": ()}))  # --reference was given
-
-
-def test_accuracy_of_label_maps(model, labelled):
-    target = Target(path=model, pipeline="track1")
-    with open_target(target) as localizer:
-        found = measure_accuracy(localizer, target, AccuracyJob(data=str(labelled)))
-    assert 0 < found.scores["miou"] <= 1 and "mean_iou" not in found.scores
-
-
 def test_every_combination_is_planned(model, tmp_path):
     options = BenchOptions(batches=(1, 8), threads=(1, 2), refine=(None, "psa"), engines=("onnxruntime", "pytorch"))
     targets = plan_targets([model], options)
@@ -333,26 +267,6 @@ def test_what_was_timed_is_kept_where_the_accuracy_pass_fails(model, plain, tmp_
     found = measure(job(model, plain, tmp_path, accuracy=AccuracyJob(data="d"), profile=False))
     assert found.scenarios[0].queries >= 64 and found.error is None
     assert found.accuracy.error == "the data's class 'crane' may be any of two"
-
-
-def test_classes_that_are_not_the_model_s_are_told_of(model, tmp_path):
-    folder = artifacts.data_set(tmp_path / "photos", 4)
-    target = Target(path=model)
-    with open_target(target) as localizer:
-        job = AccuracyJob(data=str(folder))
-        assert measure_accuracy(localizer, target, job).warning == ""
-        for name in ("labels.csv", "classes.txt"):
-            (folder / name).write_text((folder / name).read_text().replace("red", "cat"))
-        found = measure_accuracy(localizer, target, job)
-        assert found.warning == "1 of the data's 4 classes are missing from the model"
-        for name in ("labels.csv", "classes.txt"):
-            text = (folder / name).read_text()
-            for colour in artifacts.CLASSES:
-                text = text.replace(colour, f"{colour}ish")
-            (folder / name).write_text(text)
-        found = measure_accuracy(localizer, target, job)
-    assert found.warning.startswith("the model's classes are not those of the data")
-    assert found.scores["miou"] > 0.5 and any("nothing about classification" in note for note in found.notes)
 
 
 def test_an_interrupted_run_keeps_the_variants_that_were_done(model, plain, tmp_path, monkeypatch, capsys):
