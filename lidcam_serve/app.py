@@ -6,6 +6,7 @@ import asyncio
 import json
 import time
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -114,7 +115,7 @@ class _Api:
 
     def __init__(self, service: Service) -> None:
         self._service = service
-        self._large = asyncio.Semaphore(1)
+        self._large = ThreadPoolExecutor(1, thread_name_prefix="lidcam-json")
 
     # Health, metrics, lists
 
@@ -223,12 +224,12 @@ class _Api:
         return Response(content, headers=headers)
 
     async def _alone(self, size: int, deadline: float, work: Callable[..., Any], *arguments: Any) -> Any:
-        """What work in a thread gives; where it is large, one at a time, so that memory is bounded."""
+        """What work in a thread gives; where it is large, in one thread for all, whose memory serves the next one."""
         if size < _LARGE:
             return await asyncio.to_thread(work, *arguments)
+        waiting = asyncio.get_running_loop().run_in_executor(self._large, work, *arguments)
         try:
-            async with asyncio.timeout(max(0.0, deadline - time.monotonic())), self._large:
-                return await asyncio.to_thread(work, *arguments)
+            return await asyncio.wait_for(waiting, max(0.0, deadline - time.monotonic()))
         except TimeoutError:
             raise DeadlinePassed from None
 

@@ -1,10 +1,11 @@
 """Many requests to `lidcam serve`, a third of them hostile: no crash, no wrong answer, and memory must not grow.
 
-    python benchmarks/suites/serve_soak.py MODEL.onnx FOLDER --requests 10000
+    python benchmarks/suites/serve_soak.py MODEL.onnx FOLDER [--requests 10000] [--write NAME]
 
-Hostile are: bodies cut in the middle, bytes that are no HTTP, truncated pictures, a PNG of 400 million pixels, clients
-that go before the answer, bodies that do not come. Prints resident memory after every tenth; exit status 1 if it grew
-by more than --limit MB after the first, or an answer was wrong.
+Hostile are: bodies cut in the middle, bytes that are no HTTP, truncated pictures, text in place of one, a PNG of 400
+million pixels, a tensor of a million numbers in JSON and of another shape, clients that go before the answer, bodies
+that come slowly or not at all. Prints resident memory after every tenth; exit status 1 if it grew
+by more than --limit MB after the first, or an answer was wrong or a status of the server's own faults.
 """
 
 from __future__ import annotations
@@ -12,9 +13,11 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import os
 import random
 import socket
 import sys
+import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPConnection
@@ -22,12 +25,14 @@ from pathlib import Path
 from typing import Any
 
 import bench_serve
+import results
 from PIL import Image
 
 import lidcam_rt
 from lidcam_rt.image import image_suffixes
 
-_HEAD = b"POST /v1/localize HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: %d\r\n\r\n"
+_HEAD = b"POST %b HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: %d\r\n\r\n"
+_LOCALIZE = b"/v1/localize"
 
 
 def bomb() -> bytes:
@@ -43,10 +48,14 @@ class Clients:
     Args:
         port: of the server.
         good: files of pictures with their boxes.
+        model: name of the model.
     """
 
-    def __init__(self, port: int, good: list[tuple[bytes, Any]]) -> None:
+    def __init__(self, port: int, good: list[tuple[bytes, Any]], model: str) -> None:
         self.address, self.good, self.bomb = ("127.0.0.1", port), good, bomb()
+        self.infer = f"/v2/models/{model}/infer".encode()
+        tensor = {"name": "image", "datatype": "UINT8", "shape": [1, 9, 9, 3], "data": [7] * 1_000_000}
+        self.tensor = json.dumps({"inputs": [tensor]}).encode()
         self.outcomes: Counter[str] = Counter()
 
     def __call__(self, number: int) -> None:
@@ -70,17 +79,27 @@ class Clients:
         data = rng.choice(self.good)[0]
         cut = data[: len(data) // 2]
         kinds = {
-            "cut": _HEAD % len(data) + cut,
-            "no HTTP": rng.randbytes(300) + b"\r\n\r\n",
-            "truncated": _HEAD % len(cut) + cut,
-            "bomb": _HEAD % len(self.bomb) + self.bomb,
-            "gone": _HEAD % len(data) + data,
-            "no body": _HEAD % 30_000_000,
+            "cut": (_LOCALIZE, len(data), cut),
+            "truncated": (_LOCALIZE, len(cut), cut),
+            "text": (_LOCALIZE, 4000, b"no picture, but " * 250),
+            "bomb": (_LOCALIZE, len(self.bomb), self.bomb),
+            "large JSON": (self.infer, len(self.tensor), self.tensor),
+            "gone": (_LOCALIZE, len(data), data),
+            "no body": (_LOCALIZE, 30_000_000, b""),
+            "slow": (_LOCALIZE, len(data), cut),
         }
-        kind = rng.choice(list(kinds))
+        kind = rng.choice([*kinds, "no HTTP"])
         with socket.create_connection(self.address, 60) as client:
-            client.sendall(kinds[kind])
-            told = client.recv(64)[9:12].decode("latin-1") if kind in ("no HTTP", "truncated", "bomb") else "left"
+            if kind == "no HTTP":
+                client.sendall(rng.randbytes(300) + b"\r\n\r\n")
+            else:
+                path, length, body = kinds[kind]
+                client.sendall(_HEAD % (path, length) + body)
+            if kind == "slow":
+                time.sleep(0.2)
+                client.sendall(data[len(cut) :])
+            left = kind in ("cut", "gone", "no body")
+            told = "left" if left else client.recv(64)[9:12].decode("latin-1")
         self.outcomes[f"{kind}: {told}"] += 1
 
 
@@ -90,20 +109,26 @@ def main() -> int:
     parser.add_argument("folder", type=Path, help="pictures")
     parser.add_argument("--requests", type=int, default=10_000)
     parser.add_argument("--limit", type=float, default=20.0, help="MB")
+    parser.add_argument("--write", metavar="NAME", help="keep the result as benchmarks/results/NAME.json")
     options = parser.parse_args()
+    load = os.getloadavg()[0]
     files = [path.read_bytes() for path in sorted(options.folder.iterdir()) if path.suffix.lower() in image_suffixes()]
     with lidcam_rt.load(options.model, device="cpu") as localizer:
         boxes = [localizer(data).box for data in files]
     good = [(data, box and list(box)) for data, box in zip(files, boxes, strict=True)]
     seen = []
     with bench_serve.server(options.model) as (port, pid), ThreadPoolExecutor(8) as pool:
-        clients = Clients(port, good)
+        clients = Clients(port, good, options.model.stem)
         for part in range(10):
             list(pool.map(clients, range(part * options.requests // 10, (part + 1) * options.requests // 10)))
             seen.append(bench_serve.resident(pid))
             print(f"{(part + 1) * options.requests // 10:6} requests  {seen[-1]:6} MB", flush=True)
     print(json.dumps(clients.outcomes, indent=1, sort_keys=True))
-    bad = [name for name in clients.outcomes if name.startswith("good") and name not in ("good: 200", "good: 429")]
+    rows = {"resident_mb_after_each_tenth": seen, "outcomes": dict(sorted(clients.outcomes.items()))}
+    what = f"{options.requests} requests to lidcam serve, a third hostile; {options.model.name}, {len(files)} pictures"
+    results.write(options.write, what, load, rows, command="python benchmarks/suites/serve_soak.py MODEL FOLDER")
+    fine = ("good: 200", "good: 429", "slow: 200", "slow: 429")
+    bad = [name for name in clients.outcomes if ": 5" in name or (name[:4] in ("good", "slow") and name not in fine)]
     return int(bool(bad) or seen[-1] - seen[0] > options.limit)
 
 
