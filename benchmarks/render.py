@@ -27,9 +27,9 @@ def machine_of(report: dict[str, Any]) -> str:
 def table(name: str, report: dict[str, Any]) -> list[str]:
     """The rows of a report whose form is known: peers in turns, or growth."""
     rows = report.get("rows")
-    if not isinstance(rows, dict):
+    first = next(iter(rows.values()), None) if isinstance(rows, dict) else None
+    if not isinstance(first, dict):
         return []
-    first = next(iter(rows.values()))
     head = [f"### {report['what']}", "", f"{machine_of(report)}; {report['date']}; [samples](results/{name})", ""]
     if "median_ms" in first:
         ratio = next(key for key in first if key.startswith("times_as_fast"))
