@@ -107,7 +107,7 @@ def _speed(
             continue
         low, high = row.spread_ms
         engine = row.engine + (" (auto)" if row.auto else "")
-        agreement = f"{100 * row.same_class:.0f}%", f"{row.mask_iou:.4f}"
+        agreement = f"{100 * row.same_class:.0f}%", "-" if row.mask_iou is None else f"{row.mask_iou:.4f}"
         table.add_row(cell(row.model), cell(engine), f"{row.ms:.1f}", f"{low:.1f} to {high:.1f}", *agreement)
     out.print(table)
     for row in rows:
@@ -118,7 +118,7 @@ def _speed(
         raise typer.Exit(1)
     best = min(runs, key=lambda row: row.ms or 0)
     asked = f"--backend {best.backend}" + (f" --precision {best.precision}" if best.precision != "auto" else "")
-    say(f"Fastest here: {best.engine} on {best.model} ({asked}). Agreement is with {runs[0].engine}, {runs[0].model}.")
+    say(f"Fastest here: {best.engine} on {best.model} ({asked}). Agreement is with the first of the same classes.")
 
 
 def _versions(names: tuple[str, ...]) -> dict[str, str]:

@@ -38,8 +38,9 @@ class Candidate:
         engine: engine, version, device and precision; empty where it does not run.
         ms: median of a call for one picture, milliseconds.
         spread_ms: 10th and 90th percentile.
-        same_class: share of pictures with the reference's class; the reference is the first candidate that runs.
-        mask_iou: mean IoU with the reference's masks at the network's size.
+        same_class: share of pictures with the reference's class; the reference is the first that runs and has the same
+            classes, itself if it is that one.
+        mask_iou: mean IoU with the reference's masks at the network's size; None where their sizes differ.
         auto: whether `backend="auto"` takes it.
         why_not: why it does not run, or an empty text.
     """
@@ -62,7 +63,7 @@ def compare_engines(
     """Run every installed engine on the same pictures, in turns, so that what else the machine does meets all alike.
 
     Args:
-        models: artifacts or engines; the first is the reference.
+        models: artifacts or engines; the first of those with the same classes is the reference.
         images: folder of pictures; None: made ones, whose classes mean nothing.
         device: as for `lidcam_rt.load`.
         threads: of a call.
@@ -100,7 +101,8 @@ def compare_engines(
         for number, localizer, _ in opened:
             path, entry = candidates[number]
             sorted_times = sorted(times[number])
-            same, iou = _agreement(outputs[opened[0][0]], outputs[number])
+            reference = next(n for n, other, _ in opened if other.class_names == localizer.class_names)
+            same, iou = _agreement(outputs[reference], outputs[number])
             candidates[number] = path, replace(
                 entry,
                 engine=engine_text(localizer.backend),
@@ -136,10 +138,11 @@ def _prepared(localizer: Localizer, images: Path | None) -> list[Prepared]:
     return [localizer.pipeline.prepare(source, keep_image=False) for source in sources]
 
 
-def _agreement(reference: Sequence[Outputs], outputs: Sequence[Outputs]) -> tuple[float, float]:
+def _agreement(reference: Sequence[Outputs], outputs: Sequence[Outputs]) -> tuple[float, float | None]:
     same = [bool(a["class_ids"][0, 0] == b["class_ids"][0, 0]) for a, b in zip(reference, outputs, strict=True)]
     ious = [_iou(_mask(a), _mask(b)) for a, b in zip(reference, outputs, strict=True)]
-    return sum(same) / len(same), sum(ious) / len(ious)
+    known = [iou for iou in ious if iou is not None]
+    return sum(same) / len(same), sum(known) / len(known) if len(known) == len(ious) else None
 
 
 def _mask(outputs: Outputs) -> npt.NDArray[np.bool_]:
@@ -147,6 +150,8 @@ def _mask(outputs: Outputs) -> npt.NDArray[np.bool_]:
     return mask
 
 
-def _iou(a: npt.NDArray[np.bool_], b: npt.NDArray[np.bool_]) -> float:
-    union = int((a | b).sum()) if a.shape == b.shape else 0
-    return int((a & b).sum()) / union if union else float(a.shape == b.shape)
+def _iou(a: npt.NDArray[np.bool_], b: npt.NDArray[np.bool_]) -> float | None:
+    if a.shape != b.shape:
+        return None
+    union = int((a | b).sum())
+    return int((a & b).sum()) / union if union else 1.0

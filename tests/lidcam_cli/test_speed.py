@@ -31,6 +31,15 @@ def test_disagreement_is_seen(tmp_path):
     assert rows[0].mask_iou == 1 and rows[1].mask_iou < 0.99 and rows[1].same_class == 1
 
 
+def test_other_classes_and_sizes_have_no_agreement(model, tmp_path, monkeypatch):
+    """Class 1 of one network is another thing than class 1 of the other, and masks of two sizes have no IoU."""
+    larger = artifacts.build(tmp_path / "larger.onnx", size=(96, 96))
+    monkeypatch.setattr(artifacts, "CLASSES", artifacts.CLASSES[::-1])
+    other = artifacts.build(tmp_path / "other.onnx", theta=0.9)
+    rows = [row for row in compare_engines([model, larger, other], seconds=0.01) if row.backend == "onnxruntime"]
+    assert [(row.same_class, row.mask_iou) for row in rows] == [(1, 1), (1, None), (1, 1)]
+
+
 def test_an_engine_that_is_missing_says_how_to_install_it(model, monkeypatch):
     monkeypatch.setitem(sys.modules, "openvino", None)
     rows = compare_engines([model], seconds=0.01)
