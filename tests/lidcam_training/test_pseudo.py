@@ -17,11 +17,12 @@ from lidcam_bench.data import open_data
 from lidcam_training.checkpoint import CheckpointMeta, save_checkpoint
 from lidcam_training.data.scenes import make_scenes
 from lidcam_training.models import ClassifierSpec, build_classifier
-from lidcam_training.pseudo.labels import label_map, normalised, scores
+from lidcam_training.pseudo.labels import class_maps, label_map, normalised, scores
+from lidcam_training.pseudo.maps import SplitMaps
 from lidcam_training.pseudo.network import averaged_cams, open_network
 from lidcam_training.pseudo.options import PseudoOptions
 from lidcam_training.pseudo.run import pseudo_labels, read_labels
-from lidcam_training.pseudo.search import SplitMaps, choose_settings, score_options
+from lidcam_training.pseudo.search import choose_settings, score_options
 from lidcam_training.pseudo.walk import offsets, random_walk
 from PIL import Image
 from torchmetrics.classification import MulticlassJaccardIndex
@@ -181,7 +182,7 @@ def test_pictures_of_one_pixel_and_of_extreme_shape(checkpoint, size, crf):
     picture = np.random.default_rng(0).integers(0, 256, (*size, 3)).astype(np.uint8)
     options = PseudoOptions(crf=crf, walk=True)
     cams = averaged_cams(network, [picture], [(2, 3)], options.views, nwc=True)[0]
-    found = label_map(picture, normalised(cams, size[::-1], 98.0), (2, 3), options)
+    found = label_map(picture, class_maps(picture, cams, options), (2, 3), options)
     assert found.shape == size and set(np.unique(found)) <= {0, 3, 4}
 
 
@@ -198,6 +199,7 @@ def test_pictures_of_no_class_and_truth_of_255(checkpoint, scenes, tmp_path):
 _KILLED = """
 import os, signal, sys
 from pathlib import Path
+import lidcam_training.pseudo.maps as maps
 import lidcam_training.pseudo.run as run
 from lidcam_bench.data import open_data
 from lidcam_cli.runs import RunFolder
@@ -220,7 +222,7 @@ if moment == "file":
 if moment == "record":
     RunFolder.add = dying(RunFolder.add)
 if moment == "network":
-    run.averaged_cams = dying(run.averaged_cams)
+    maps.averaged_cams = dying(maps.averaged_cams)
 options, images = PseudoOptions(scales=(1.0, 1.5), crf="psa"), open_data(f"scenes:{data}", "train")
 run.pseudo_labels(open_network(Path(checkpoint)), images, Path(out), options, batch_size=4)
 """

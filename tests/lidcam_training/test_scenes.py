@@ -63,7 +63,7 @@ def test_read_back(tmp_path, sources):
     assert counts[1:].all() and counts[0] == 0
     for record in images:
         labels = record.truth().label_map()
-        assert labels.shape == (96, 96)
+        assert labels.shape == (128, 128)
         assert {int(v) - 1 for v in np.unique(labels) if 0 < v < 255} >= set(record.labels)
         with Image.open(record.mask.path) as file:
             assert file.mode == "P" and tuple(file.getpalette()[3:6]) == (128, 0, 0)  # VOC's colour of class 1
@@ -72,7 +72,7 @@ def test_read_back(tmp_path, sources):
         for label in record.labels:
             rows = np.flatnonzero((record.truth().object_mask(label) == 1).any(1))
             sides.append(rows[-1] - rows[0] + 1)
-    assert min(sides) < 0.2 * 96 < max(sides)
+    assert min(sides) < 0.2 * 128 < max(sides)
     (tmp_path / "d" / "val.csv").write_text("file,labels,unknown\n000000.png,11,\n")
     with pytest.raises(DataError, match="label 11 is not one of the 10"):
         open_data(f"scenes:{tmp_path / 'd'}", "val")

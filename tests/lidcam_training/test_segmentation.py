@@ -58,6 +58,12 @@ def test_networks_of_every_architecture(architecture, encoder, stride):
         assert network(torch.zeros(1, 3, 96, 64)).shape == (1, 5, 96 // stride, 64 // stride)
 
 
+def test_a_pyramid_takes_any_multiple_of_32_channels():
+    for channels in (96, 160):  # half of them is no multiple of the 32 groups of its normalisation
+        network = build_network(NetworkSpec(architecture="fpn", encoder="resnet18", channels=channels, num_labels=3))
+        assert network.stride == 4
+
+
 def test_the_encoder_takes_the_weights_of_a_backbone():
     options = read_any_recipe("scenes_segment").network
     network = build_network(NetworkSpec(**{**dataclasses.asdict(options), "num_labels": 3}))

@@ -21,7 +21,7 @@ from lidcam_training.pseudo.gallery import gallery_sheet
 from lidcam_training.pseudo.network import open_network
 from lidcam_training.pseudo.options import PseudoOptions
 from lidcam_training.pseudo.run import pseudo_labels
-from lidcam_training.recipe import read_any_recipe
+from lidcam_training.recipe import Recipe, SegmentRecipe, read_any_recipe
 
 from lidcam_cli.runs import RunFolder
 from lidcam_export.exporter import export_artifact
@@ -100,6 +100,7 @@ def run_track1(out: Path, options: Track1Options, *, note: Callable[[str], None]
     Raises:
         LidcamError: of a step.
     """
+    _recipes(options, "", options.seeds[0])  # what is wrong with them is said before anything is made
     source = _data(out, options, note)
     records = [_seed(out / f"seed{seed}", source, seed, options, note) for seed in options.seeds]
     return write_table(out, options, source, records)
@@ -121,24 +122,23 @@ def _seed(
     folder: Path, source: str, seed: int, options: Track1Options, note: Callable[[str], None]
 ) -> dict[str, Any]:
     """All of one seed."""
-    more = [f"data.source={source}", f"seed={seed}"]
+    cam, segment = _recipes(options, source, seed)
     note(f"seed {seed}: CAM network ({options.cam_recipe})")
-    cam = read_any_recipe(options.cam_recipe, [*more, *options.of("cam")])
     checkpoint = fit(cam, folder / "cam", progress=False)
-    rows = _map_rows(folder, checkpoint, source, options, note)
+    train = SplitRows(checkpoint, open_data(source, "train"), limit=options.limit)
+    rows = _map_rows(folder, checkpoint, source, train, options, note)
     best = max((row for row in rows if row["crf"]), key=lambda row: row["val"]["mean_iou"])
     note(f"seed {seed}: pseudo labels of {best['name']}")
-    train = open_data(source, "train")
-    network, chosen = open_network(checkpoint), _options(best["options"])
-    labels = pseudo_labels(network, train, folder / "pseudo", chosen, limit=options.limit)
+    labels = _labels(folder / "pseudo", checkpoint, train, _options(best["options"]), options.limit)
     if "picture_iou" in labels:
-        sheet = gallery_sheet(train.records, folder / "pseudo", labels["picture_iou"])
+        sheet = gallery_sheet(train.images.records, folder / "pseudo", labels["picture_iou"])
         write_atomically(folder / "pseudo" / "gallery.png", sheet)
     test = open_data(source, "test")
     networks = {}
-    for name, given in (("segment_pseudo", [f"labels.folder={folder / 'pseudo'}"]), ("segment_exact", [])):
+    segment = _started(segment, cam, checkpoint, options)
+    for name, labelled in (("segment_pseudo", str(folder / "pseudo")), ("segment_exact", None)):
         note(f"seed {seed}: {NETWORKS[name]} ({options.segment_recipe})")
-        recipe = read_any_recipe(options.segment_recipe, [*more, *given, *options.of("segment")])
+        recipe = dataclasses.replace(segment, labels=dataclasses.replace(segment.labels, folder=labelled))
         trained = fit(recipe, folder / name, progress=False)
         networks[NETWORKS[name]] = _network_row(folder, name, trained, test, options, note)
     artifact = folder / "cam.onnx"
@@ -156,6 +156,32 @@ def _seed(
     }  # fmt: skip
 
 
+def _recipes(options: Track1Options, source: str, seed: int) -> tuple[Recipe, SegmentRecipe]:
+    """The recipes of the CAM network and of the segmentation networks.
+
+    Raises:
+        InputError: a recipe is of the other task, or cannot be read.
+    """
+    more = [f"data.source={source}", f"seed={seed}"]
+    cam = read_any_recipe(options.cam_recipe, [*more, *options.of("cam")])
+    segment = read_any_recipe(options.segment_recipe, [*more, *options.of("segment")])
+    if not isinstance(cam, Recipe):
+        raise InputError(f"--cam-recipe {options.cam_recipe} trains a segmentation network: give a classifier's recipe")
+    if not isinstance(segment, SegmentRecipe):
+        raise InputError(f"--segment-recipe {options.segment_recipe} trains a classifier, not a segmentation network")
+    return cam, segment
+
+
+def _started(segment: SegmentRecipe, cam: Recipe, checkpoint: Path, options: Track1Options) -> SegmentRecipe:
+    """An encoder that is the CAM network's backbone begins with its weights, unless the overrides name others."""
+    given = any(entry.startswith(("network.weights=", "network.pretrained=")) for entry in options.of("segment"))
+    if given or segment.network.encoder != cam.model.backbone:
+        return segment
+    return dataclasses.replace(
+        segment, network=dataclasses.replace(segment.network, weights=f"checkpoint:{checkpoint}", pretrained=False)
+    )
+
+
 def _options(values: dict[str, Any]) -> PseudoOptions:
     """Options from JSON."""
     plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
@@ -163,10 +189,15 @@ def _options(values: dict[str, Any]) -> PseudoOptions:
 
 
 def _map_rows(
-    folder: Path, checkpoint: Path, source: str, options: Track1Options, note: Callable[[str], None]
+    folder: Path,
+    checkpoint: Path,
+    source: str,
+    train: SplitRows,
+    options: Track1Options,
+    note: Callable[[str], None],
 ) -> list[dict[str, Any]]:
     """The rows that are made of activation maps: one record each, kept as they are done."""
-    splits = {name: open_data(source, name) for name in ("val", "train", "test")}
+    splits = {"val": open_data(source, "val"), "train": train.images, "test": open_data(source, "test")}
     identity = {
         "run": "track1 rows",
         "version": __version__,
@@ -179,7 +210,6 @@ def _map_rows(
     with RunFolder(folder / "rows", identity) as run:
         done = {record["name"]: record for record in run.records()}
         val = SplitRows(checkpoint, splits["val"])
-        train = SplitRows(checkpoint, splits["train"], limit=options.limit)
         if BLOB not in done:
             done[BLOB] = {
                 "name": BLOB, "options": None, "crf": False,
@@ -196,8 +226,8 @@ def _map_rows(
             chosen, tried = choose(row, val)
             record: dict[str, Any] = {
                 "name": row.name, "options": chosen.to_dict(), "crf": row.base.crf is not None, "tried": tried,
-                "val": score_row(chosen, val, options.replicates),
-                "train": score_row(chosen, train, options.replicates),
+                "val": score_row(chosen, val.maps(chosen), options.replicates),
+                "train": score_row(chosen, train.maps(chosen), options.replicates),
             }  # fmt: skip
             run.add(record)
             done[row.name] = record
@@ -205,13 +235,24 @@ def _map_rows(
             best = max((r for r in done.values() if r["crf"]), key=lambda r: r["val"]["mean_iou"])
             note(f"test: CAM label maps of {best['name']}, true and predicted classes")
             chosen = _options(best["options"])
+            predicted, true = SplitRows(checkpoint, splits["test"]).predicted(chosen)
             scores = {
-                kind: score_row(chosen, SplitRows(checkpoint, splits["test"], predicted=predicted), options.replicates)
-                for kind, predicted in (("test", True), ("test, true classes", False))
+                "test": score_row(chosen, predicted, options.replicates),
+                "test, true classes": score_row(chosen, true, options.replicates),
             }
             done[PREDICTED] = {"name": PREDICTED, "options": best["options"], "crf": False, **scores}
             run.add(done[PREDICTED])
     return list(done.values())
+
+
+def _labels(
+    out: Path, checkpoint: Path, train: SplitRows, chosen: PseudoOptions, limit: int | None
+) -> dict[str, Any]:
+    """The pseudo labels, of the maps that the rows were made of; these are made again only where labels are missing."""
+    network = open_network(checkpoint)
+    whole = (out / "results.json").is_file()
+    maps = None if whole else train.maps(chosen)
+    return pseudo_labels(network, train.images, out, chosen, limit=limit, maps=maps)
 
 
 def _network_row(

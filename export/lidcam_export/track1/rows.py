@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,10 @@ import torch
 from lidcam_bench.data import ImageSet, Record
 from lidcam_bench.evaluation.baseline import blob
 from lidcam_bench.metrics import SegmentationScores
+from lidcam_training.pseudo.maps import SplitMaps
 from lidcam_training.pseudo.network import CheckpointNetwork
 from lidcam_training.pseudo.options import PseudoOptions
-from lidcam_training.pseudo.search import LEVELS, PERCENTILES, SplitMaps, best_options, score_options
+from lidcam_training.pseudo.search import LEVELS, PERCENTILES, best_options, score_options
 
 __all__ = ["ROWS", "MapRow", "SplitRows", "blob_scores", "choose", "score_row", "scored"]
 
@@ -59,8 +60,8 @@ ROWS = (
     MapRow("CAM, PaS, CRF", _with(MULTI, crf="psa"), pas=True),
     MapRow("NWC, maximum, CRF", _with(MULTI, nwc=True, crf="psa")),
     MapRow("NWC, PaS, CRF", _with(MULTI, nwc=True, crf="psa"), pas=True),
-    MapRow("CAM, PaS, random walk", _with(MULTI, walk=True), pas=True),
-    MapRow("CAM, PaS, random walk, CRF", _with(MULTI, walk=True, crf="psa"), pas=True),
+    MapRow("NWC, PaS, random walk", _with(MULTI, nwc=True, walk=True), pas=True),
+    MapRow("NWC, PaS, random walk, CRF", _with(MULTI, nwc=True, walk=True, crf="psa"), pas=True),
 )
 
 
@@ -86,40 +87,61 @@ class SplitRows:
     Args:
         checkpoint: of the CAM network.
         images: the split, with true label maps.
-        predicted: take the predicted classes in place of the image labels.
         limit: the first pictures only.
     """
 
-    def __init__(
-        self, checkpoint: Path, images: ImageSet, *, predicted: bool = False, limit: int | None = None
-    ) -> None:
+    def __init__(self, checkpoint: Path, images: ImageSet, *, limit: int | None = None) -> None:
         self._network = _BothKinds(checkpoint)
-        self.images, self._predicted, self._limit = images, predicted, limit
+        self.images, self._limit = images, limit
         self._kept: dict[tuple[Any, ...], SplitMaps] = {}
 
     def maps(self, options: PseudoOptions) -> SplitMaps:
-        """The maps of the options' views and NWC."""
+        """The maps of the pictures' image labels, of the options' views and NWC."""
         views = (options.scales, options.flip)
         if (*views, options.nwc) not in self._kept:
-            chosen: Callable[..., Sequence[int]] | None = self._classes if self._predicted else None
-            both = SplitMaps.run(self._network, self.images, options, classes=chosen, limit=self._limit)
-            for nwc in (False, True):
-                cams = [
-                    cam[len(ids) :] if nwc else cam[: len(ids)]
-                    for cam, ids in zip(both.cams, both.classes, strict=True)
-                ]
-                self._kept[(*views, nwc)] = dataclasses.replace(both, cams=cams)
+            both = SplitMaps.run(self._network, self.images, options, limit=self._limit)
+            self._kept[(*views, False)], self._kept[(*views, True)] = _kinds(both)
         return self._kept[(*views, options.nwc)]
 
-    def _classes(self, record: Record, picture: npt.NDArray[np.uint8]) -> Sequence[int]:
+    def predicted(self, options: PseudoOptions) -> tuple[SplitMaps, SplitMaps]:
+        """The maps of the predicted classes, and those of the image labels, of one run of the network."""
+        chosen: list[Sequence[int]] = []
+
+        def either(record: Record, picture: npt.NDArray[np.uint8]) -> Sequence[int]:
+            chosen.append(self._classes(picture))
+            return tuple(dict.fromkeys((*record.labels, *chosen[-1])))
+
+        every = SplitMaps.run(self._network, self.images, options, classes=either, limit=self._limit)
+        maps = _kinds(every)[bool(options.nwc)]
+        true = [record.labels for record in self.images.records[: self._limit]]
+        return _of_classes(maps, chosen), _of_classes(maps, true)
+
+    def _classes(self, picture: npt.NDArray[np.uint8]) -> Sequence[int]:
         """The classes of probability 0.5 or more, at least the best."""
-        del record
         from lidcam_rt.image import network_input
 
         array: Any = network_input(picture, self._network.spec)
         p = self._network.probabilities(array[None])[0]
         found = np.flatnonzero(p >= 0.5)
         return [int(i) for i in found] if found.size else [int(p.argmax())]
+
+
+def _kinds(both: SplitMaps) -> tuple[SplitMaps, SplitMaps]:
+    """Maps of `_BothKinds` with all weights, and with the clamped ones."""
+    plain, clamped = (
+        [cam[part * len(ids) : (part + 1) * len(ids)] for cam, ids in zip(both.cams, both.classes, strict=True)]
+        for part in (0, 1)
+    )
+    return dataclasses.replace(both, cams=plain), dataclasses.replace(both, cams=clamped)
+
+
+def _of_classes(maps: SplitMaps, wanted: Sequence[Sequence[int]]) -> SplitMaps:
+    """The maps of some of the classes that each picture has maps of."""
+    cams = [
+        cam[[list(ids).index(k) for k in chosen]]
+        for cam, ids, chosen in zip(maps.cams, maps.classes, wanted, strict=True)
+    ]
+    return dataclasses.replace(maps, cams=cams, classes=list(wanted))
 
 
 def scored(metric: SegmentationScores) -> dict[str, Any]:
@@ -136,9 +158,9 @@ def choose(row: MapRow, val: SplitRows) -> tuple[PseudoOptions, dict[str, Any]]:
     return best_options(val.maps(row.base), row.base, percentiles=row.percentiles, levels=LEVELS)
 
 
-def score_row(options: PseudoOptions, split: SplitRows, replicates: int) -> dict[str, Any]:
+def score_row(options: PseudoOptions, maps: SplitMaps, replicates: int) -> dict[str, Any]:
     """A row's score on a split."""
-    return scored(score_options(split.maps(options), [options], replicates=replicates)[0])
+    return scored(score_options(maps, [options], replicates=replicates)[0])
 
 
 def blob_scores(images: ImageSet, replicates: int, limit: int | None = None) -> dict[str, Any]:

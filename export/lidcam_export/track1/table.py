@@ -60,12 +60,18 @@ def judged(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
             value, interval = found
             lines.append({"line": title, "value": value, "interval_95": interval, "holds": value >= least})
 
-    above("PaS + CRF above maximum + CRF on train, at least 2", "CAM, PaS, CRF", "CAM, maximum, CRF", "train", 2.0)
+    title = "PaS + CRF above maximum + CRF on train"
+    above(f"{title}, all weights, at least 2", "CAM, PaS, CRF", "CAM, maximum, CRF", "train", 2.0)
+    above(f"{title}, NWC, at least 2", "NWC, PaS, CRF", "NWC, maximum, CRF", "train", 2.0)
     best = max((_mean(records, r["name"], "train") or 0.0) for r in records[0]["rows"] if r["crf"])
     title = "pseudo labels on train, at least 58"
     lines.append({"line": title, "value": best, "interval_95": None, "holds": best >= 58})
     above("multi-scale and flip above one scale on train", "CAM, maximum", "CAM, maximum, one scale", "train", 0.0)
-    above("NWC above CAM on train (maximum)", "NWC, maximum", "CAM, maximum", "train", 0.0)
+    above("NWC above all weights on train (maximum)", "NWC, maximum", "CAM, maximum", "train", 0.0)
+    above("NWC above all weights on train (PaS, CRF)", "NWC, PaS, CRF", "CAM, PaS, CRF", "train", 0.0)
+    above("random walk above none on train (NWC, PaS)", "NWC, PaS, random walk", "NWC, PaS", "train", 0.0)
+    walked = "NWC, PaS, random walk, CRF"
+    above("random walk + CRF above CRF on train (NWC, PaS)", walked, "NWC, PaS, CRF", "train", 0.0)
     pseudo, exact = _mean(records, _PSEUDO, "test"), _mean(records, _EXACT, "test")
     if pseudo is not None and exact:
         share = 100 * pseudo / exact

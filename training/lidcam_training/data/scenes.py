@@ -165,7 +165,7 @@ def make_scenes(
     train: int = 2000,
     val: int = 300,
     test: int = 500,
-    size: int = 96,
+    size: int = 128,
     source: Path | None = None,
     backgrounds: Path | None = None,
 ) -> None:

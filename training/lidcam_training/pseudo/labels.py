@@ -12,7 +12,7 @@ from lidcam_rt.crf import DenseCRF, Refine
 from lidcam_training.pseudo.options import PseudoOptions
 from lidcam_training.pseudo.walk import random_walk
 
-__all__ = ["IGNORED", "label_map", "normalised", "scores"]
+__all__ = ["IGNORED", "class_maps", "label_map", "normalised", "scores"]
 
 IGNORED = 255
 _TINY = 1e-6
@@ -42,11 +42,30 @@ def normalised(cams: Maps, size: tuple[int, int], percentile: float) -> Maps:
     return out
 
 
+def class_maps(picture: Labels, cams: Maps, options: PseudoOptions) -> Maps:
+    """Maps as the background rule takes them: normalised and, where the options say so, after the random walk.
+
+    Args:
+        picture: uint8 [H, W, 3] RGB.
+        cams: float32 [K, h, w].
+        options: percentile and walk.
+
+    Returns:
+        float32 [K, H, W] in 0..1.
+    """
+    maps = normalised(cams, (picture.shape[1], picture.shape[0]), options.percentile)
+    if not options.walk or not len(maps):
+        return maps
+    maps = random_walk(picture, maps)
+    walked: Maps = maps / np.maximum(maps.max((1, 2), keepdims=True), _TINY)
+    return walked
+
+
 def scores(maps: Maps, options: PseudoOptions, level: float | None = None) -> Maps:
     """Scores of background and classes, float32 [1 + K, H, W].
 
     Args:
-        maps: of `normalised`.
+        maps: of `class_maps`.
         options: of the background.
         level: in place of that of the options.
     """
@@ -62,7 +81,7 @@ def label_map(picture: Labels, maps: Maps, classes: Sequence[int], options: Pseu
 
     Args:
         picture: uint8 [H, W, 3] RGB.
-        maps: of `normalised`, of the picture's size.
+        maps: of `class_maps`, of the same options.
         classes: class index of each map; without any the picture is all background.
         options: how.
 
@@ -74,9 +93,6 @@ def label_map(picture: Labels, maps: Maps, classes: Sequence[int], options: Pseu
     values = np.array([0, *(index + 1 for index in classes)], np.uint8)
     how = Refine.of(options.crf)
     crf = None if how is None else DenseCRF(how.options)
-    if options.walk:
-        maps = random_walk(picture, maps)
-        maps = maps / np.maximum(maps.max((1, 2), keepdims=True), _TINY)
     if options.confident is not None:
         foreground, background = (
             values[scores(maps, PseudoOptions(), level).argmax(0)] for level in options.confident

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -18,16 +18,16 @@ from lidcam_bench.metrics import SegmentationScores
 
 from lidcam_cli.runs import RunFolder
 from lidcam_rt.backends.base import usable_cores
-from lidcam_rt.errors import DataError, InputError
+from lidcam_rt.errors import DataError
 from lidcam_rt.files import safe_name, write_atomically
-from lidcam_rt.image import read_image
 from lidcam_rt.version import __version__
 from lidcam_training.data.label_png import label_png
-from lidcam_training.pseudo.labels import label_map, normalised
-from lidcam_training.pseudo.network import CamNetwork, averaged_cams, in_batches
+from lidcam_training.pseudo.labels import class_maps, label_map
+from lidcam_training.pseudo.maps import SplitMaps, read_batches
+from lidcam_training.pseudo.network import CamNetwork
 from lidcam_training.pseudo.options import PseudoOptions
 
-__all__ = ["label_file", "pseudo_labels", "read_batches"]
+__all__ = ["label_file", "pseudo_labels"]
 
 #: Called with (done, all).
 Progress = Callable[[int, int], None]
@@ -49,45 +49,6 @@ def _names(images: ImageSet) -> list[str]:
     return names
 
 
-def read_batches(
-    network: CamNetwork,
-    records: Sequence[Record],
-    options: PseudoOptions,
-    *,
-    size: int = 16,
-    wanted: Callable[[range], bool] = lambda _: True,
-    classes: Callable[[Record, npt.NDArray[np.uint8]], Sequence[int]] = lambda record, _: record.labels,
-) -> Iterator[tuple[range, list[npt.NDArray[np.uint8]], list[Sequence[int]], list[npt.NDArray[np.float32]]]]:
-    """Pictures, classes and averaged activation maps, batch by batch.
-
-    Args:
-        network: of `open_network`.
-        records: the pictures.
-        options: views and NWC.
-        size: pictures per batch.
-        wanted: whether a batch (of indices) is needed.
-        classes: of a picture; by default those of its record.
-
-    Yields:
-        Indices, pictures uint8 [H, W, 3], classes and float32 [K, h, w] of each.
-
-    Raises:
-        DataError: a picture cannot be read.
-    """
-    for batch in in_batches(len(records), size):
-        if not wanted(batch):
-            continue
-        pictures = []
-        for index in batch:
-            try:
-                pictures.append(read_image(records[index].image))
-            except InputError as error:
-                raise DataError(f"{error}. Pseudo labels need every picture") from error
-        ids = [classes(records[index], picture) for index, picture in zip(batch, pictures, strict=True)]
-        cams = averaged_cams(network, pictures, ids, options.views, nwc=options.nwc)
-        yield batch, pictures, ids, cams
-
-
 def pseudo_labels(
     network: CamNetwork,
     images: ImageSet,
@@ -97,6 +58,7 @@ def pseudo_labels(
     limit: int | None = None,
     keep_maps: bool = False,
     batch_size: int = 16,
+    maps: SplitMaps | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Write the pseudo label of every picture, of the classes that its image labels name.
@@ -114,6 +76,7 @@ def pseudo_labels(
         limit: the first pictures only.
         keep_maps: write the activation maps too.
         batch_size: pictures per call of the network.
+        maps: of this network over these pictures, of the options' views and NWC, where they are there already.
         progress: called with (done, all).
 
     Returns:
@@ -143,8 +106,7 @@ def pseudo_labels(
             progress(len(rows), len(records))
 
         def write(index: int, picture: Any, ids: Sequence[int], cams: Any) -> dict[str, Any]:
-            maps = normalised(cams, (picture.shape[1], picture.shape[0]), options.percentile)
-            labels = label_map(picture, maps, ids, options)
+            labels = label_map(picture, class_maps(picture, cams, options), ids, options)
             if keep_maps:
                 file = io.BytesIO()
                 arrays: dict[str, Any] = {str(k): cam.astype(np.float16) for k, cam in zip(ids, cams, strict=True)}
@@ -159,7 +121,14 @@ def pseudo_labels(
         def missing(batch: range) -> bool:
             return any(names[index] not in rows for index in batch)
 
-        for batch, pictures, ids, cams in read_batches(network, records, options, size=batch_size, wanted=missing):
+        made = (
+            read_batches(network, records, options, size=batch_size, wanted=missing)
+            if maps is None
+            else maps.batches(batch_size)
+        )
+        for batch, pictures, ids, cams in made:
+            if not missing(batch):
+                continue
             for row in pool.map(write, batch, pictures, ids, cams):
                 if row["file"] not in rows:
                     folder.add(row)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,92 +13,28 @@ from lidcam_bench.data import ImageSet
 from lidcam_bench.metrics import SegmentationScores
 
 from lidcam_rt.backends.base import usable_cores
-from lidcam_rt.errors import DataError, InputError
-from lidcam_training.pseudo.labels import label_map, normalised
+from lidcam_rt.errors import InputError
+from lidcam_training.pseudo.labels import class_maps, label_map
+from lidcam_training.pseudo.maps import SplitMaps
 from lidcam_training.pseudo.network import CamNetwork
 from lidcam_training.pseudo.options import PseudoOptions
-from lidcam_training.pseudo.run import read_batches
 
-__all__ = ["LEVELS", "PERCENTILES", "SplitMaps", "best_options", "choose_settings", "score_options"]
+__all__ = ["LEVELS", "PERCENTILES", "best_options", "choose_settings", "score_options"]
 
-PERCENTILES = (98.0, 95.0, 90.0)
+PERCENTILES = (99.0, 98.0, 95.0, 90.0)
 LEVELS = tuple(float(v) for v in np.round(np.arange(0.1, 0.91, 0.1), 2))
 #: Pictures on which a setting with a CRF is chosen.
-_CRF_CHOICE = 150
-
-
-@dataclass(frozen=True, eq=False)
-class SplitMaps:
-    """A split with the averaged activation maps of its pictures.
-
-    Attributes:
-        name: of the split.
-        labels: number of labels, background included.
-        keys: names of the pictures, for the bootstrap.
-        pictures: uint8 [H, W, 3] each.
-        classes: class indices of each.
-        cams: float16 [K, h, w] each.
-        truth: uint8 [H, W] each.
-    """
-
-    name: str
-    labels: int
-    keys: list[str]
-    pictures: list[npt.NDArray[np.uint8]]
-    classes: list[Sequence[int]]
-    cams: list[npt.NDArray[np.float16]]
-    truth: list[npt.NDArray[np.uint8]]
-
-    @classmethod
-    def run(
-        cls,
-        network: CamNetwork,
-        images: ImageSet,
-        options: PseudoOptions,
-        *,
-        classes: Callable[..., Sequence[int]] | None = None,
-        limit: int | None = None,
-    ) -> SplitMaps:
-        """Run a network over a split, once.
-
-        Args:
-            network: of `open_network`.
-            images: with true label maps.
-            options: views and NWC.
-            classes: of a picture, called with its record and pixels; None: its image labels.
-            limit: the first pictures only.
-
-        Raises:
-            DataError: a picture has no true label map, or cannot be read.
-        """
-        out = cls(images.name, len(images.class_names) + 1, [], [], [], [], [])
-        records = images.records[:limit]
-        chosen_of = classes or (lambda record, _: record.labels)
-        for batch, pictures, ids, cams in read_batches(network, records, options, classes=chosen_of):
-            for index, picture, chosen, cam in zip(batch, pictures, ids, cams, strict=True):
-                record = records[index]
-                true = None if record.mask is None else record.truth().label_map()
-                if true is None:
-                    raise DataError(f"{record.image} has no true label map: choose settings on a split that has them")
-                out.keys.append(f"{record.image.parent.name}/{record.image.name}")
-                out.pictures.append(picture)
-                out.classes.append(chosen)
-                out.cams.append(cam.astype(np.float16))
-                out.truth.append(true)
-        return out
-
-    def __len__(self) -> int:
-        return len(self.pictures)
+_CRF_CHOICE = 300
 
 
 def score_options(
     maps: SplitMaps, settings: Sequence[PseudoOptions], *, limit: int | None = None, replicates: int = 0
 ) -> list[SegmentationScores]:
-    """Score several settings of one percentile on a split; each picture's maps are normalised once.
+    """Score settings that differ in the background only; each picture's maps are normalised, and walked, once.
 
     Args:
         maps: the split, of the views and NWC that the settings name.
-        settings: all of one percentile.
+        settings: all of one percentile, with the walk or without it.
         limit: the first pictures only.
         replicates: bootstrap copies.
     """
@@ -107,8 +42,7 @@ def score_options(
 
     def labels(i: int) -> list[npt.NDArray[np.uint8]]:
         picture = maps.pictures[i]
-        size = (picture.shape[1], picture.shape[0])
-        ready = normalised(maps.cams[i].astype(np.float32), size, settings[0].percentile)
+        ready = class_maps(picture, maps.cams[i].astype(np.float32), settings[0])
         return [label_map(picture, ready, maps.classes[i], options) for options in settings]
 
     with ThreadPoolExecutor(usable_cores()) as pool:
@@ -131,18 +65,16 @@ def best_options(
         maps: the split on which it is chosen, of the views and NWC of `base`.
         base: everything else.
         percentiles: candidates.
-        levels: candidates; with a CRF every second one, on the first 150 pictures.
+        levels: candidates; those with a CRF are tried on the first 300 pictures.
 
     Returns:
         The options, and what was tried: split, pictures, and the mean IoU of each candidate.
     """
     tried: list[dict[str, float]] = []
-    slow = base.crf is not None
-    limit = _CRF_CHOICE if slow else None
-    chosen = list(levels)[::2] if slow else list(levels)
+    limit = None if base.crf is None else _CRF_CHOICE
     best: tuple[float, PseudoOptions] | None = None
     for percentile in percentiles:
-        settings = [dataclasses.replace(base, percentile=percentile, level=level) for level in chosen]
+        settings = [dataclasses.replace(base, percentile=percentile, level=level) for level in levels]
         for options, metric in zip(settings, score_options(maps, settings, limit=limit), strict=True):
             iou = metric.compute()["mean_iou"] or 0.0
             tried.append({"percentile": percentile, "level": options.level, "mean_iou": round(iou, 3)})

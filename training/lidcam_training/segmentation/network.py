@@ -73,7 +73,8 @@ def _from_smp(spec: NetworkSpec) -> nn.Module:
         if spec.architecture == "deeplabv3plus":
             model = smp.DeepLabV3Plus(f"tu-{spec.encoder}", decoder_channels=channels, **options)
         elif spec.architecture == "fpn":
-            options |= {"decoder_pyramid_channels": channels, "decoder_segmentation_channels": max(32, channels // 2)}
+            half = max(32, channels // 64 * 32)  # its normalisation has groups of 32
+            options |= {"decoder_pyramid_channels": channels, "decoder_segmentation_channels": half}
             model = smp.FPN(f"tu-{spec.encoder}", **options)
         else:
             widths = tuple(max(16, channels >> step) for step in range(5))
