@@ -28,9 +28,11 @@ test: .venv-runtime/.ready .venv/.test-ready lint
 quick: .venv/.test-ready lint
 	.venv/bin/$(PYTEST) --dist worksteal -m "not slow and not hostile" tests
 
-# Every property on new examples, an hour of mutated files for every reader, killed processes for every verb that writes.
+# Every property on new examples, eight threads for a minute on each engine, an hour of mutated files for every reader,
+# killed processes for every verb that writes.
 fuzz: .venv/.test-ready
 	.venv/bin/$(PYTEST) --hypothesis-profile=default -m hypothesis tests
+	LIDCAM_THREADS_SECONDS=60 .venv/bin/$(PYTEST) tests/lidcam_rt/test_threads.py
 	.venv/bin/python tests/hostile/fuzz.py --inputs 1000000 --seconds 3600 --seed $$$$ --findings out/findings
 	.venv/bin/python tests/hostile/kills.py --kills 20
 	.venv/bin/python tests/native/cpu/libfuzzer.py 1000000 $$$$ out/corpus || test $$? -eq 2

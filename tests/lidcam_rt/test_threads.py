@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+#: Seconds of the long form; `make fuzz` takes a minute.
+LONG = float(os.environ.get("LIDCAM_THREADS_SECONDS", "15"))
 
 #: In a process of its own: what earlier tests left with the allocator would blur the measurement.
 _RUN = """
@@ -75,7 +79,7 @@ with lidcam_rt.load(model, backend=backend, device="cpu") as localizer:
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads /proc")
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
-@pytest.mark.parametrize("seconds", [0, pytest.param(60, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("seconds", [0, pytest.param(LONG, marks=pytest.mark.slow, id="long")])
 def test_eight_threads_on_one_localizer(model, backend, seconds):
     pytest.importorskip(backend)
     command = [sys.executable, "-c", _RUN, str(model), backend, str(seconds)]
