@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 import scipy.sparse
+import scipy.spatial
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -19,11 +20,11 @@ from lidcam_training.data.scenes import make_scenes
 from lidcam_training.models import ClassifierSpec, build_classifier
 from lidcam_training.pseudo.labels import class_maps, label_map, normalised, scores
 from lidcam_training.pseudo.maps import SplitMaps
-from lidcam_training.pseudo.network import averaged_cams, open_network
+from lidcam_training.pseudo.network import _Artifact, averaged_cams, open_network
 from lidcam_training.pseudo.options import PseudoOptions
 from lidcam_training.pseudo.run import pseudo_labels, read_labels
 from lidcam_training.pseudo.search import choose_settings, score_options
-from lidcam_training.pseudo.walk import offsets, random_walk
+from lidcam_training.pseudo.walk import offsets, principal_features, random_walk
 from PIL import Image
 from torchmetrics.classification import MulticlassJaccardIndex
 from typer.testing import CliRunner
@@ -108,8 +109,8 @@ def test_backgrounds_and_the_crf_are_the_rules():
 
 
 @settings(max_examples=15, deadline=None)
-@given(st.integers(0, 2**32 - 1), st.integers(1, 9), st.integers(1, 9), st.integers(1, 4))
-def test_the_walk_is_the_power_of_a_sparse_matrix(seed, height, width, radius):
+@given(st.integers(0, 2**32 - 1), st.integers(1, 9), st.integers(1, 9), st.integers(1, 4), st.booleans())
+def test_the_walk_is_the_power_of_a_sparse_matrix(seed, height, width, radius, with_features):
     rng = np.random.default_rng(seed)
     picture = rng.integers(0, 256, (height, width, 3)).astype(np.uint8)
     maps = rng.random((2, height, width)).astype(np.float32)
@@ -117,15 +118,60 @@ def test_the_walk_is_the_power_of_a_sparse_matrix(seed, height, width, radius):
     y, x = np.divmod(np.arange(n), width)
     near = (y[:, None] - y) ** 2 + (x[:, None] - x) ** 2 <= radius**2
     colours = picture.reshape(n, 3).astype(float)
-    affinity = np.exp(-((colours[:, None] - colours) ** 2).sum(-1) / (2 * 40.0**2))
+    square = ((colours[:, None] - colours) ** 2).sum(-1) / 40.0**2
+    features = rng.normal(size=(3, height, width)).astype(np.float32) if with_features else None
+    if features is not None:
+        f = features.reshape(3, n).T.astype(float)
+        square += ((f[:, None] - f) ** 2).sum(-1) / 0.7**2
+    affinity = np.exp(-square / 2)
     matrix = scipy.sparse.csr_matrix(np.where(near, affinity, 0))
     walk = scipy.sparse.diags(1 / np.asarray(matrix.sum(1)).ravel()) @ matrix
     expected = maps.reshape(2, n).T.astype(float)
     for _ in range(3):
         expected = walk @ expected
-    got = random_walk(picture, maps, radius=radius, sigma=40.0, steps=3)
+    got = random_walk(picture, maps, features=features, radius=radius, sigma=40.0, feature_sigma=0.7, steps=3)
     np.testing.assert_allclose(got, expected.T.reshape(2, height, width), rtol=1e-4, atol=1e-6)
     assert len(offsets(radius)) * 2 + 1 == (np.hypot(*np.mgrid[-4:5, -4:5]) <= radius).sum()
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 12), st.integers(1, 4), st.integers(1, 4))
+def test_principal_features_keep_the_distances_of_cells(seed, channels, height, width):
+    features = np.random.default_rng(seed).normal(size=(channels, height, width)).astype(np.float32)
+    cells = features.reshape(channels, -1).T.astype(float)
+    cells /= np.linalg.norm(cells, axis=1, keepdims=True)
+    wanted = scipy.spatial.distance.pdist(cells)
+    whole = principal_features(features, 99)
+    got = scipy.spatial.distance.pdist(whole.reshape(len(whole), -1).T)
+    np.testing.assert_allclose(got, wanted, atol=1e-4)
+    few = principal_features(features, 2)
+    assert len(few) <= 2
+    np.testing.assert_allclose(few, whole[: len(few)])
+
+
+def test_the_walk_takes_features_of_stride_4_and_an_artifact_has_none(checkpoint, scenes, tmp_path):
+    torch.manual_seed(0)
+    spec = ClassifierSpec(backbone="mobilenetv2_100", num_classes=10)
+    meta = CheckpointMeta(spec, CLASSES, (48, 48), task="multilabel")
+    timms = open_network(save_checkpoint(build_classifier(spec).eval(), meta, tmp_path / "timm"))
+    images = open_data(f"scenes:{scenes}", "val")
+    pictures = [np.asarray(Image.open(record.image)) for record in images][:2]
+    assert [entry.shape[1:] for entry in timms.descriptors(pictures)] == [(12, 12)] * 2
+    ours = open_network(checkpoint)
+    x = torch.from_numpy(np.stack(pictures))
+    np.testing.assert_array_equal(ours.descriptors(pictures), ours.features(x.numpy()).detach().numpy())
+    walked = {}
+    for walk in ("none", "colours", "features"):
+        options = dataclasses.replace(FAST, walk=walk)
+        pseudo_labels(timms, images, tmp_path / walk, options)
+        walked[walk] = [read_labels(tmp_path / walk / f"{record.image.stem}.png") for record in images]
+    assert all(any((a != b).any() for a, b in zip(walked[x], walked[y], strict=True))
+               for x, y in (("none", "colours"), ("colours", "features")))  # fmt: skip
+    artifact = _Artifact.__new__(_Artifact)
+    with pytest.raises(InputError, match="an artifact gives no features"):
+        artifact.descriptors(pictures)
+    with pytest.raises(InputError, match="none, colours or features"):
+        PseudoOptions(walk="yes")
 
 
 def test_views_are_averaged_upright():
@@ -180,7 +226,7 @@ def test_mean_iou_is_torchmetrics(checkpoint, scenes, tmp_path):
 def test_pictures_of_one_pixel_and_of_extreme_shape(checkpoint, size, crf):
     network = open_network(checkpoint)
     picture = np.random.default_rng(0).integers(0, 256, (*size, 3)).astype(np.uint8)
-    options = PseudoOptions(crf=crf, walk=True)
+    options = PseudoOptions(crf=crf, walk="colours")
     cams = averaged_cams(network, [picture], [(2, 3)], options.views, nwc=True)[0]
     found = label_map(picture, class_maps(picture, cams, options), (2, 3), options)
     assert found.shape == size and set(np.unique(found)) <= {0, 3, 4}

@@ -60,8 +60,8 @@ ROWS = (
     MapRow("CAM, PaS, CRF", _with(MULTI, crf="psa"), pas=True),
     MapRow("NWC, maximum, CRF", _with(MULTI, nwc=True, crf="psa")),
     MapRow("NWC, PaS, CRF", _with(MULTI, nwc=True, crf="psa"), pas=True),
-    MapRow("NWC, PaS, random walk", _with(MULTI, nwc=True, walk=True), pas=True),
-    MapRow("NWC, PaS, random walk, CRF", _with(MULTI, nwc=True, walk=True, crf="psa"), pas=True),
+    MapRow("NWC, PaS, random walk", _with(MULTI, nwc=True, walk="colours"), pas=True),
+    MapRow("NWC, PaS, random walk, CRF", _with(MULTI, nwc=True, walk="colours", crf="psa"), pas=True),
 )
 
 

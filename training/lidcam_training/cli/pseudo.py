@@ -35,7 +35,7 @@ def pseudo(
     confident: Annotated[
         str | None, typer.Option(metavar="F,B", help="irn: foreground and background level; 255 between them.")
     ] = None,
-    walk: Annotated[bool, typer.Option("--walk", help="Random walk along the picture's colours.")] = False,
+    walk: Annotated[str, typer.Option(metavar="RULE", help="Random walk along colours, features, or none.")] = "none",
     refine: Annotated[str, typer.Option(metavar="PRESET", help="Dense CRF of all classes at once, or none.")] = "psa",
     search: Annotated[
         bool, typer.Option("--search", help="Choose percentile, level and NWC on the split --choose.")
@@ -75,7 +75,7 @@ def pseudo(
         level=level,
         alpha=alpha,
         confident=None if confident is None else _numbers("--confident", confident, 2),  # type: ignore[arg-type]
-        walk=walk,
+        walk=walk,  # type: ignore[arg-type]  # checked by the class
         crf=None if refine == "none" else refine,
     )
     if search:

@@ -42,21 +42,22 @@ def normalised(cams: Maps, size: tuple[int, int], percentile: float) -> Maps:
     return out
 
 
-def class_maps(picture: Labels, cams: Maps, options: PseudoOptions) -> Maps:
+def class_maps(picture: Labels, cams: Maps, options: PseudoOptions, features: Maps | None = None) -> Maps:
     """Maps as the background rule takes them: normalised and, where the options say so, after the random walk.
 
     Args:
         picture: uint8 [H, W, 3] RGB.
         cams: float32 [K, h, w].
         options: percentile and walk.
+        features: of the walk, float32 [D, h, w]; None: it takes colours alone.
 
     Returns:
         float32 [K, H, W] in 0..1.
     """
     maps = normalised(cams, (picture.shape[1], picture.shape[0]), options.percentile)
-    if not options.walk or not len(maps):
+    if options.walk == "none" or not len(maps):
         return maps
-    maps = random_walk(picture, maps)
+    maps = random_walk(picture, maps, features=features)
     walked: Maps = maps / np.maximum(maps.max((1, 2), keepdims=True), _TINY)
     return walked
 

@@ -13,11 +13,30 @@ from lidcam_rt.errors import DataError, InputError
 from lidcam_rt.image import read_image
 from lidcam_training.pseudo.network import CamNetwork, averaged_cams, in_batches
 from lidcam_training.pseudo.options import PseudoOptions
+from lidcam_training.pseudo.walk import principal_features
 
-__all__ = ["MapBatch", "SplitMaps", "read_batches"]
+__all__ = ["MapBatch", "PictureMaps", "SplitMaps", "read_batches"]
 
-#: Indices, pictures uint8 [H, W, 3], classes and float32 [K, h, w] of each.
-MapBatch = tuple[range, list[npt.NDArray[np.uint8]], list[Sequence[int]], list[npt.NDArray[np.float32]]]
+
+@dataclass(frozen=True, eq=False)
+class PictureMaps:
+    """A picture with its averaged activation maps.
+
+    Attributes:
+        picture: uint8 [H, W, 3] RGB.
+        classes: class indices of the maps.
+        cams: float32 [K, h, w].
+        features: float32 [D, h, w] for a walk along them, or None.
+    """
+
+    picture: npt.NDArray[np.uint8]
+    classes: Sequence[int]
+    cams: npt.NDArray[np.float32]
+    features: npt.NDArray[np.float32] | None = None
+
+
+#: Indices, and what belongs to each.
+MapBatch = tuple[range, list[PictureMaps]]
 
 
 def read_batches(
@@ -34,7 +53,7 @@ def read_batches(
     Args:
         network: of `open_network`.
         records: the pictures.
-        options: views and NWC.
+        options: views, NWC, and whether the walk needs features.
         size: pictures per batch.
         wanted: whether a batch (of indices) is needed.
         classes: of a picture; by default those of its record.
@@ -44,6 +63,7 @@ def read_batches(
 
     Raises:
         DataError: a picture cannot be read.
+        InputError: features are needed, and the network is an artifact.
     """
     for batch in in_batches(len(records), size):
         if not wanted(batch):
@@ -56,7 +76,10 @@ def read_batches(
                 raise DataError(f"{error}. Pseudo labels need every picture") from error
         ids = [classes(records[index], picture) for index, picture in zip(batch, pictures, strict=True)]
         cams = averaged_cams(network, pictures, ids, options.views, nwc=options.nwc)
-        yield batch, pictures, ids, cams
+        features: list[npt.NDArray[np.float32] | None] = [None] * len(batch)
+        if options.walk == "features":
+            features = [principal_features(entry) for entry in network.descriptors(pictures)]
+        yield batch, [PictureMaps(*entry) for entry in zip(pictures, ids, cams, features, strict=True)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,6 +94,7 @@ class SplitMaps:
         classes: class indices of each.
         cams: float16 [K, h, w] each.
         truth: uint8 [H, W] each.
+        features: float32 [D, h, w] each, or None.
     """
 
     name: str
@@ -80,6 +104,7 @@ class SplitMaps:
     classes: list[Sequence[int]]
     cams: list[npt.NDArray[np.float16]]
     truth: list[npt.NDArray[np.uint8]]
+    features: list[npt.NDArray[np.float32] | None]
 
     @classmethod
     def run(
@@ -103,24 +128,29 @@ class SplitMaps:
         Raises:
             DataError: a picture has no true label map, or cannot be read.
         """
-        out = cls(images.name, len(images.class_names) + 1, [], [], [], [], [])
+        out = cls(images.name, len(images.class_names) + 1, [], [], [], [], [], [])
         records = images.records[:limit]
         chosen_of = classes or (lambda record, _: record.labels)
-        for batch, pictures, ids, cams in read_batches(network, records, options, classes=chosen_of):
-            for index, picture, chosen, cam in zip(batch, pictures, ids, cams, strict=True):
+        for batch, made in read_batches(network, records, options, classes=chosen_of):
+            for index, entry in zip(batch, made, strict=True):
                 record = records[index]
                 true = None if record.mask is None else record.truth().label_map()
                 if true is None:
                     raise DataError(f"{record.image} has no true label map: choose settings on a split that has them")
                 out.keys.append(f"{record.image.parent.name}/{record.image.name}")
-                out.pictures.append(picture)
-                out.classes.append(chosen)
-                out.cams.append(cam.astype(np.float16))
+                out.pictures.append(entry.picture)
+                out.classes.append(entry.classes)
+                out.cams.append(entry.cams.astype(np.float16))
                 out.truth.append(true)
+                out.features.append(entry.features)
         return out
 
     def __len__(self) -> int:
         return len(self.pictures)
+
+    def __getitem__(self, index: int) -> PictureMaps:
+        cam = self.cams[index].astype(np.float32)
+        return PictureMaps(self.pictures[index], self.classes[index], cam, self.features[index])
 
     def batches(self, size: int = 16) -> Iterator[MapBatch]:
         """As `read_batches`, of what is in memory.
@@ -129,6 +159,4 @@ class SplitMaps:
             size: pictures per batch.
         """
         for batch in in_batches(len(self), size):
-            part = slice(batch.start, batch.stop)
-            cams = [cam.astype(np.float32) for cam in self.cams[part]]
-            yield batch, self.pictures[part], self.classes[part], cams
+            yield batch, [self[index] for index in batch]

@@ -15,8 +15,10 @@ from lidcam_rt.artifact import InputSpec
 from lidcam_rt.augment import Augment
 from lidcam_rt.errors import InputError
 from lidcam_rt.files import file_sha256
+from lidcam_rt.image import network_input
 from lidcam_rt.localizer import Localizer
 from lidcam_training.checkpoint import load_checkpoint
+from lidcam_training.models.folding import folded
 
 __all__ = ["CamNetwork", "CheckpointNetwork", "averaged_cams", "in_batches", "open_network"]
 
@@ -53,6 +55,10 @@ class CamNetwork(Protocol):
         """Sigmoid scores, float32 [N, classes]."""
         ...
 
+    def descriptors(self, pictures: Sequence[Pixels]) -> list[Cams]:
+        """Features float32 [C, h, w] of pictures of any sizes; InputError where the network does not give any."""
+        ...
+
 
 class CheckpointNetwork:
     """A checkpoint of `lidcam train` in PyTorch. A `CamNetwork`.
@@ -68,7 +74,7 @@ class CheckpointNetwork:
         checkpoint = load_checkpoint(path)
         meta = checkpoint.meta
         self.model, self.class_names = checkpoint.model, meta.class_names
-        self.model.to(memory_format=torch.channels_last)
+        self._features = folded(self.model).to(memory_format=torch.channels_last)
         self.spec = InputSpec(
             height=meta.size[0], width=meta.size[1], dynamic_size=True, mean=meta.mean, std=meta.std,
             interpolation=meta.interpolation,
@@ -85,7 +91,7 @@ class CheckpointNetwork:
     def features(self, batch: Pixels) -> torch.Tensor:
         """F [N, C, h, w] of uint8 [N, H, W, 3]."""
         x = (torch.tensor(batch).permute(0, 3, 1, 2).float() - self._mean) / self._std
-        return self.model.forward_features(x.contiguous(memory_format=torch.channels_last))
+        return self._features.forward_features(x.contiguous(memory_format=torch.channels_last))
 
     @torch.inference_mode()
     def cams(self, batch: Pixels, classes: Sequence[Sequence[int]], *, nwc: bool | None) -> list[Cams]:
@@ -102,6 +108,24 @@ class CheckpointNetwork:
     def probabilities(self, batch: Pixels) -> npt.NDArray[np.float32]:
         """See `CamNetwork`."""
         return self.model.pool_and_classify(self.features(batch)).sigmoid().float().numpy()
+
+
+    @torch.inference_mode()
+    def descriptors(self, pictures: Sequence[Pixels]) -> list[Cams]:
+        """See `CamNetwork`: of the stage of stride 4 where timm names one, else the last feature map."""
+        batch: Any = np.stack([network_input(picture, self.spec) for picture in pictures])
+        info = getattr(self._features.backbone, "feature_info", None)
+        stages = [entry for entry in info or () if entry.get("reduction", 99) <= 4 and entry.get("module")]
+        if not stages:
+            return list(self.features(batch).float().numpy())
+        found: list[torch.Tensor] = []
+        stage = self._features.backbone.get_submodule(stages[-1]["module"])
+        handle = stage.register_forward_hook(lambda _, __, output: found.append(output))
+        try:
+            self.features(batch)
+        finally:
+            handle.remove()
+        return list(found[0].float().numpy())
 
 
 class _Artifact:
@@ -146,6 +170,10 @@ class _Artifact:
         labels = np.full((len(batch), self._top_k), -1, np.int64)
         logits = self._run(batch, labels, "logits").astype(np.float64)
         return (1 / (1 + np.exp(-logits))).astype(np.float32)
+
+
+    def descriptors(self, pictures: Sequence[Pixels]) -> list[Cams]:
+        raise InputError("an artifact gives no features: walk along colours, or give the checkpoint")
 
 
 def open_network(path: Path) -> CamNetwork:

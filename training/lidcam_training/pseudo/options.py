@@ -9,9 +9,10 @@ from lidcam_rt.augment import Augment
 from lidcam_rt.crf import Refine
 from lidcam_rt.errors import InputError
 
-__all__ = ["Background", "PseudoOptions"]
+__all__ = ["Background", "PseudoOptions", "Walk"]
 
 Background = Literal["constant", "power"]
+Walk = Literal["none", "colours", "features"]
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,8 @@ class PseudoOptions:
         alpha: of `power`, above 0.
         confident: (foreground, background) levels of irn: pixels that are a class at the first level are it, those that
             are background at the second are background, the others are 255; None: each pixel has a label.
-        walk: random-walk refinement of the maps by the picture's colours, before the CRF.
+        walk: random-walk refinement of the maps before the CRF: along the picture's `colours`, or along these and the
+            network's `features` (its stage of stride 4 in timm's networks, else the last one; a checkpoint's only).
         crf: preset of a dense CRF over all classes of the picture at once, at the picture's size; None: none. With
             `confident` it refines both label maps, as irn does.
 
@@ -45,7 +47,7 @@ class PseudoOptions:
     level: float = 0.3
     alpha: float = 4.0
     confident: tuple[float, float] | None = None
-    walk: bool = False
+    walk: Walk = "none"
     crf: str | None = "psa"
 
     def __post_init__(self) -> None:
@@ -55,6 +57,8 @@ class PseudoOptions:
             raise InputError(f"percentile must be above 0 and at most 100, got {self.percentile!r}")
         if self.background not in ("constant", "power"):
             raise InputError(f"background must be constant or power, got {self.background!r}")
+        if self.walk not in ("none", "colours", "features"):
+            raise InputError(f"walk must be none, colours or features, got {self.walk!r}")
         if not 0 <= self.level <= 1 or not self.alpha > 0:
             raise InputError(f"level lies in 0..1 and alpha is above 0, got {self.level!r} and {self.alpha!r}")
         if self.confident is not None and not 0 <= self.confident[1] <= self.confident[0] <= 1:

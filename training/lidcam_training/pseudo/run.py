@@ -23,7 +23,7 @@ from lidcam_rt.files import safe_name, write_atomically
 from lidcam_rt.version import __version__
 from lidcam_training.data.label_png import label_png
 from lidcam_training.pseudo.labels import class_maps, label_map
-from lidcam_training.pseudo.maps import SplitMaps, read_batches
+from lidcam_training.pseudo.maps import PictureMaps, SplitMaps, read_batches
 from lidcam_training.pseudo.network import CamNetwork
 from lidcam_training.pseudo.options import PseudoOptions
 
@@ -105,11 +105,13 @@ def pseudo_labels(
         if progress:
             progress(len(rows), len(records))
 
-        def write(index: int, picture: Any, ids: Sequence[int], cams: Any) -> dict[str, Any]:
-            labels = label_map(picture, class_maps(picture, cams, options), ids, options)
+        def write(index: int, entry: PictureMaps) -> dict[str, Any]:
+            ready = class_maps(entry.picture, entry.cams, options, entry.features)
+            labels = label_map(entry.picture, ready, entry.classes, options)
             if keep_maps:
                 file = io.BytesIO()
-                arrays: dict[str, Any] = {str(k): cam.astype(np.float16) for k, cam in zip(ids, cams, strict=True)}
+                pairs = zip(entry.classes, entry.cams, strict=True)
+                arrays: dict[str, Any] = {str(k): cam.astype(np.float16) for k, cam in pairs}
                 np.savez(file, **arrays)
                 write_atomically(out / "maps" / f"{Path(names[index]).stem}.npz", file.getbuffer())
             data = label_png(labels)
@@ -126,10 +128,10 @@ def pseudo_labels(
             if maps is None
             else maps.batches(batch_size)
         )
-        for batch, pictures, ids, cams in made:
+        for batch, entries in made:
             if not missing(batch):
                 continue
-            for row in pool.map(write, batch, pictures, ids, cams):
+            for row in pool.map(write, batch, entries):
                 if row["file"] not in rows:
                     folder.add(row)
                 rows[row["file"]] = row

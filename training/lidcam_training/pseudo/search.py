@@ -41,9 +41,9 @@ def score_options(
     metrics = [SegmentationScores(maps.labels, replicates=replicates) for _ in settings]
 
     def labels(i: int) -> list[npt.NDArray[np.uint8]]:
-        picture = maps.pictures[i]
-        ready = class_maps(picture, maps.cams[i].astype(np.float32), settings[0])
-        return [label_map(picture, ready, maps.classes[i], options) for options in settings]
+        entry = maps[i]
+        ready = class_maps(entry.picture, entry.cams, settings[0], entry.features)
+        return [label_map(entry.picture, ready, entry.classes, options) for options in settings]
 
     with ThreadPoolExecutor(usable_cores()) as pool:
         for i, made in enumerate(pool.map(labels, range(min(len(maps), limit or len(maps))))):
