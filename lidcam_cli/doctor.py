@@ -99,15 +99,16 @@ def _speed(
         print(json.dumps([asdict(row) for row in rows], indent=1))
         return
     table = Table(box=None, pad_edge=False)
-    for title in ("model", "engine", "ms", "10% to 90%", "same class", "mask IoU"):
+    for title in ("model", "engine", "ms", "10% to 90%", "same", "IoU"):
         table.add_column(title, overflow="fold", justify="left" if title in ("model", "engine") else "right")
     for row in rows:
-        if row.ms is None or row.spread_ms is None or row.same_class is None:
+        if row.ms is None or row.spread_ms is None:
             table.add_row(cell(row.model), cell(f"{row.backend} {row.precision}"), "-", "-", "-", "-")
             continue
         low, high = row.spread_ms
         engine = row.engine + (" (auto)" if row.auto else "")
-        agreement = f"{100 * row.same_class:.0f}%", "-" if row.mask_iou is None else f"{row.mask_iou:.4f}"
+        same = "-" if row.same is None else f"{100 * row.same:.2f}".rstrip("0").rstrip(".") + "%"
+        agreement = same, "-" if row.iou is None else f"{row.iou:.4f}"
         table.add_row(cell(row.model), cell(engine), f"{row.ms:.1f}", f"{low:.1f} to {high:.1f}", *agreement)
     out.print(table)
     for row in rows:
@@ -118,7 +119,10 @@ def _speed(
         raise typer.Exit(1)
     best = min(runs, key=lambda row: row.ms or 0)
     asked = f"--backend {best.backend}" + (f" --precision {best.precision}" if best.precision != "auto" else "")
-    say(f"Fastest here: {best.engine} on {best.model} ({asked}). Agreement is with the first of the same classes.")
+    say(
+        f"Fastest here: {best.engine} on {best.model} ({asked}). `same` (classes of pictures, or labels of pixels) and "
+        "`IoU` (of masks, or of label maps) are against the first of the same classes."
+    )
 
 
 def _versions(names: tuple[str, ...]) -> dict[str, str]:

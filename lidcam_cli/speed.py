@@ -14,12 +14,12 @@ import numpy as np
 import numpy.typing as npt
 
 from lidcam_cli.folders import find_pictures
-from lidcam_cli.loading import load_localizer
 from lidcam_rt.artifact import Manifest
 from lidcam_rt.backends import BACKENDS, choose, manifest_of
 from lidcam_rt.backends.base import engine_text
 from lidcam_rt.errors import LidcamError
-from lidcam_rt.localizer import Localizer
+from lidcam_rt.loaded import Loaded
+from lidcam_rt.loading import load
 from lidcam_rt.pipeline import Outputs, Prepared
 
 __all__ = ["Candidate", "compare_engines"]
@@ -38,9 +38,11 @@ class Candidate:
         engine: engine, version, device and precision; empty where it does not run.
         ms: median of a call for one picture, milliseconds.
         spread_ms: 10th and 90th percentile.
-        same_class: share of pictures with the reference's class; the reference is the first that runs and has the same
-            classes, itself if it is that one.
-        mask_iou: mean IoU with the reference's masks at the network's size; None where their sizes differ.
+        same: share of pictures with the reference's class, or, of a segmentation network, of pixels with its label; the
+            reference is the first of the same task and classes that runs, itself if it is that one. None where label
+            maps have another size.
+        iou: mean IoU with the reference's masks at the network's size, or that of its label maps over the labels; None
+            where their sizes differ.
         auto: whether `backend="auto"` takes it.
         why_not: why it does not run, or an empty text.
     """
@@ -51,8 +53,8 @@ class Candidate:
     engine: str = ""
     ms: float | None = None
     spread_ms: tuple[float, float] | None = None
-    same_class: float | None = None
-    mask_iou: float | None = None
+    same: float | None = None
+    iou: float | None = None
     auto: bool = False
     why_not: str = ""
 
@@ -63,7 +65,7 @@ def compare_engines(
     """Run every installed engine on the same pictures, in turns, so that what else the machine does meets all alike.
 
     Args:
-        models: artifacts or engines; the first of those with the same classes is the reference.
+        models: artifacts or engines; the first of those with the same task and classes is the reference.
         images: folder of pictures; None: made ones, whose classes mean nothing.
         device: as for `lidcam_rt.load`.
         threads: of a call.
@@ -73,43 +75,45 @@ def compare_engines(
         LidcamError: a file or folder cannot be read.
     """
     candidates = [candidate for path in models for candidate in _candidates(path, device)]
-    opened: list[tuple[int, Localizer, list[Prepared]]] = []
+    opened: list[tuple[int, Loaded, list[Prepared]]] = []
     with ExitStack() as stack:
         for number, (path, entry) in enumerate(candidates):
             try:
-                options = {"backend": entry.backend, "precision": entry.precision, "device": device}
-                localizer = stack.enter_context(load_localizer(path, **options, threads=threads))
-                prepared = _prepared(localizer, images)
+                loaded = stack.enter_context(
+                    load(path, backend=entry.backend, precision=entry.precision, device=device, threads=threads)
+                )
+                prepared = _prepared(loaded, images)
                 for picture in prepared[:2]:
-                    localizer.pipeline.run([picture])
+                    loaded.pipeline.run([picture], outputs=_outputs(loaded))
             except LidcamError as error:
                 candidates[number] = path, replace(entry, why_not=str(error))
                 continue
-            opened.append((number, localizer, prepared))
+            opened.append((number, loaded, prepared))
         times: dict[int, list[float]] = {number: [] for number, *_ in opened}
         outputs: dict[int, list[Outputs]] = {number: [] for number, *_ in opened}
         end, turn = time.perf_counter() + seconds, 0
         while turn < _PICTURES or time.perf_counter() < end:
-            for number, localizer, prepared in opened:
+            for number, loaded, prepared in opened:
                 picture = prepared[turn % len(prepared)]
                 start = time.perf_counter()
-                got = localizer.pipeline.run([picture], outputs=("class_ids", "map8", "threshold"))
+                got = loaded.pipeline.run([picture], outputs=_outputs(loaded))
                 times[number].append(1e3 * (time.perf_counter() - start))
                 if turn < len(prepared):
                     outputs[number].append(got)
             turn += 1
-        for number, localizer, _ in opened:
+        for number, loaded, _ in opened:
             path, entry = candidates[number]
             sorted_times = sorted(times[number])
-            reference = next(n for n, other, _ in opened if other.class_names == localizer.class_names)
-            same, iou = _agreement(outputs[reference], outputs[number])
+            reference = next(n for n, other, _ in opened if _kind(other) == _kind(loaded))
+            agreement = _agreement_of_labels if loaded.manifest.task == "segmentation" else _agreement
+            same, iou = agreement(outputs[reference], outputs[number])
             candidates[number] = path, replace(
                 entry,
-                engine=engine_text(localizer.backend),
+                engine=engine_text(loaded.backend),
                 ms=statistics.median(sorted_times),
                 spread_ms=(sorted_times[len(sorted_times) // 10], sorted_times[-1 - len(sorted_times) // 10]),
-                same_class=same,
-                mask_iou=iou,
+                same=same,
+                iou=iou,
             )
     return [entry for _, entry in candidates]
 
@@ -127,7 +131,17 @@ def _candidates(path: Path, device: str) -> Iterator[tuple[Path, Candidate]]:
             yield path, Candidate(path.name, engine.name, precision, auto=auto)
 
 
-def _prepared(localizer: Localizer, images: Path | None) -> list[Prepared]:
+def _outputs(loaded: Loaded) -> tuple[str, ...]:
+    """The outputs of the graph that are compared."""
+    return ("label_map",) if loaded.manifest.task == "segmentation" else ("class_ids", "map8", "threshold")
+
+
+def _kind(loaded: Loaded) -> tuple[bool, Sequence[str]]:
+    """What two networks have in common whose results can be compared."""
+    return loaded.manifest.task == "segmentation", tuple(loaded.class_names)
+
+
+def _prepared(loaded: Loaded, images: Path | None) -> list[Prepared]:
     if images is not None:
         paths = find_pictures(images).paths
         sources: list[Any] = [paths[i * len(paths) // _PICTURES] for i in range(_PICTURES)]
@@ -135,7 +149,7 @@ def _prepared(localizer: Localizer, images: Path | None) -> list[Prepared]:
         rng = np.random.default_rng(0)
         coarse = rng.integers(0, 256, (_PICTURES, 8, 8, 3), dtype=np.uint8)
         sources = [np.kron(picture, np.ones((48, 48, 1), np.uint8)) for picture in coarse]
-    return [localizer.pipeline.prepare(source, keep_image=False) for source in sources]
+    return [loaded.pipeline.prepare(source, keep_image=False) for source in sources]
 
 
 def _agreement(reference: Sequence[Outputs], outputs: Sequence[Outputs]) -> tuple[float, float | None]:
@@ -143,6 +157,18 @@ def _agreement(reference: Sequence[Outputs], outputs: Sequence[Outputs]) -> tupl
     ious = [_iou(_mask(a), _mask(b)) for a, b in zip(reference, outputs, strict=True)]
     known = [iou for iou in ious if iou is not None]
     return sum(same) / len(same), sum(known) / len(known) if len(known) == len(ious) else None
+
+
+def _agreement_of_labels(
+    reference: Sequence[Outputs], outputs: Sequence[Outputs]
+) -> tuple[float | None, float | None]:
+    pairs = [(a["label_map"][0], b["label_map"][0]) for a, b in zip(reference, outputs, strict=True)]
+    if any(a.shape != b.shape for a, b in pairs):
+        return None, None
+    one, other = (np.concatenate([pair[side].ravel() for pair in pairs]) for side in (0, 1))
+    ious = [_iou(one == label, other == label) for label in np.union1d(one, other)]
+    known = [iou for iou in ious if iou is not None]
+    return float((one == other).mean()), sum(known) / len(known)
 
 
 def _mask(outputs: Outputs) -> npt.NDArray[np.bool_]:
