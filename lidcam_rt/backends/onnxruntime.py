@@ -271,6 +271,16 @@ def open_backend(
     )
 
 
+def _source(path: str | os.PathLike[str]) -> str | bytes:
+    """The path, or the bytes of a file whose name is not UTF-8: ONNX Runtime takes no such name."""
+    name = os.fspath(path)
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return Path(name).read_bytes()
+    return name
+
+
 def _start(
     ort: Any,
     path: str | os.PathLike[str],
@@ -283,7 +293,7 @@ def _start(
     options = _session_options(ort, manifest, threads, fixed=fixed)
     ops = _register_ops(options)
     try:
-        session = ort.InferenceSession(os.fspath(path), sess_options=options, providers=providers)
+        session = ort.InferenceSession(_source(path), sess_options=options, providers=providers)
     except Exception as error:
         reason = _reason(error)
         lowered = str(error).lower()

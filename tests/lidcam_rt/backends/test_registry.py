@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import os
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import artifacts
 import pytest
@@ -94,3 +96,15 @@ def test_onnxruntime_is_a_backend(localizer):
     backend: Backend = localizer.backend
     assert [entry["name"] for entry in backend.inputs] == ["image", "labels"]
     assert {"logits", "map8", "cam"} <= {entry["name"] for entry in backend.outputs}
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+def test_a_file_whose_name_is_not_utf8(model, tmp_path, backend):
+    pytest.importorskip(backend)
+    odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/m\xff.onnx"))
+    try:
+        odd.write_bytes(model.read_bytes())
+    except OSError:
+        pytest.skip("this file system takes no such name")
+    with lidcam_rt.load(odd, backend=backend) as localizer:
+        assert localizer(artifacts.picture("red")).class_name == "red"
