@@ -20,7 +20,7 @@ from lidcam_rt.backends.base import engine_text
 from lidcam_rt.errors import LidcamError
 from lidcam_rt.loaded import Loaded
 from lidcam_rt.loading import load
-from lidcam_rt.pipeline import Outputs, Prepared
+from lidcam_rt.prepared import Outputs, Prepared
 
 __all__ = ["Candidate", "compare_engines"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,11 +13,7 @@ from lidcam_rt.artifact import InputSpec
 from lidcam_rt.errors import InputError
 from lidcam_rt.image import RgbImage, network_input
 
-if TYPE_CHECKING:
-    from lidcam_rt.backends.base import Backend, Stop
-    from lidcam_rt.pipeline import Outputs, Pipeline, Prepared
-
-__all__ = ["Augment", "averaged"]
+__all__ = ["Augment"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,53 +95,3 @@ class Augment:
                 total[k] += cv2.resize(np.ascontiguousarray(plane), (width, height), interpolation=cv2.INTER_LINEAR)
         total /= np.float32(len(maps) * (2 if self.flip else 1))
         return total
-
-
-def averaged(pipeline: Pipeline, prepared: Sequence[Prepared], results: Outputs, stop: Stop) -> Outputs:
-    """The outputs of a run with the maps of all views averaged; the network runs once per scale for all pictures.
-
-    Args:
-        pipeline: of the artifact.
-        prepared: pictures with views.
-        results: of one view.
-        stop: ends the runs early.
-
-    Raises:
-        InputError: the artifact takes no labels, or the engine no other size.
-    """
-    manifest, augment = pipeline.manifest, prepared[0].augment
-    assert augment is not None
-    segments = manifest.task == "segmentation"
-    wanted, labels, count = ("logits",) if segments else ("cam", "logits"), None, 1 + augment.flip
-    if not segments:
-        if not manifest.labels_input:
-            raise InputError("augment needs an artifact that takes labels: export it with the labels input")
-        labels = np.repeat(results["class_ids"], count, axis=0)
-    runs = []
-    for scale in range(len(augment.scales)):
-        stacked: Any = np.concatenate([entry.views[scale] for entry in prepared])
-        _check_size(pipeline.backend, stacked.shape)
-        with pipeline.stage("network"):
-            found = pipeline.call(stacked, labels, wanted, stop, None)
-        pipeline.check.values(found, labels, len(stacked))
-        runs.append({name: value.reshape(len(prepared), count, *value.shape[1:]) for name, value in found.items()})
-    with pipeline.stage("maps"):
-        merged = np.stack([augment.merge([run[wanted[0]][row] for run in runs]) for row in range(len(prepared))])
-        if segments:
-            return {**results, "logits": merged}
-        from lidcam_rt.pas import pas
-
-        logits = np.asarray(np.mean([run["logits"].mean(1) for run in runs], axis=0), np.float32)
-        maps = pas(merged, (manifest.input.height, manifest.input.width), manifest.pas)
-        return {**results, "logits": logits, "map8": maps.map, "threshold": maps.threshold}
-
-
-def _check_size(backend: Backend, shape: tuple[int, ...]) -> None:
-    """Raise InputError where the engine takes one size only, and this is another."""
-    declared = next(entry["shape"] for entry in backend.inputs if entry["name"] == "image")
-    fixed = any(isinstance(a, int) and a > 0 and a != b for a, b in zip(declared[1:], shape[1:], strict=True))
-    if fixed and not getattr(backend, "takes_other_sizes", False):
-        raise InputError(
-            f"{backend.name} runs this artifact at one size only: use views of scale 1 (augment='flip'), or "
-            "backend='onnxruntime'"
-        )

@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeAlias
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +23,6 @@ from lidcam_rt.errors import BackendError, InputError
 from lidcam_rt.image import (
     MAX_PIXELS,
     ImageSource,
-    RgbImage,
     decode,
     describe,
     network_input,
@@ -31,6 +30,7 @@ from lidcam_rt.image import (
     placement,
     to_original_size,
 )
+from lidcam_rt.prepared import Outputs, Prepared
 from lidcam_rt.results import ClassScore, Localization
 from lidcam_rt.watch import Watch
 
@@ -38,38 +38,11 @@ if TYPE_CHECKING:
     from lidcam_rt.augment import Augment
     from lidcam_rt.crf.localization import Refine
 
-__all__ = ["OUTPUTS", "Outputs", "Pipeline", "Prepared"]
+__all__ = ["OUTPUTS", "Pipeline"]
 
 #: The outputs of the graph that a localization is made of.
 OUTPUTS = ("logits", "class_ids", "map8", "threshold")
 _TOP = 5
-
-Outputs: TypeAlias = dict[str, npt.NDArray[Any]]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Prepared:
-    """A decoded picture and its network input.
-
-    Attributes:
-        path: its name in results, or None for pictures from memory.
-        size: (width, height) in pixels.
-        picture: uint8 [H, W, 3], or None where it is not kept.
-        array: network input without its batch dimension.
-        keep_image: whether the result gets the picture.
-        missing: what was missing in its file, or None.
-        views: of an augmentation: per scale the network inputs [views, ...].
-        augment: the augmentation.
-    """
-
-    path: str | None
-    size: tuple[int, int]
-    picture: RgbImage | None
-    array: npt.NDArray[np.uint8] | npt.NDArray[np.float32]
-    keep_image: bool = True
-    missing: str | None = None
-    views: tuple[npt.NDArray[Any], ...] = ()
-    augment: Augment | None = None
 
 
 class Pipeline:
@@ -241,7 +214,7 @@ class Pipeline:
         results = {name: results[name] for name in outputs}
         if not prepared[0].views:
             return results
-        from lidcam_rt.augment import averaged
+        from lidcam_rt.averaging import averaged
 
         return averaged(self, prepared, results, stop or Stop())
 

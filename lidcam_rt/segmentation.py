@@ -12,7 +12,7 @@ from lidcam_rt.defaults import refinement, views
 from lidcam_rt.image import ImageSource
 from lidcam_rt.loaded import Loaded
 from lidcam_rt.localizer import listed
-from lidcam_rt.pipeline import Outputs, Prepared
+from lidcam_rt.prepared import Outputs, Prepared
 from lidcam_rt.results import ClassScore, Failure
 from lidcam_rt.segmenter import Segmentation
 

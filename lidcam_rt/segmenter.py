@@ -18,7 +18,7 @@ from lidcam_rt.results import ClassScore, Localization
 
 if TYPE_CHECKING:
     from lidcam_rt.crf import CrfOptions, DenseCRF, Refine
-    from lidcam_rt.pipeline import Prepared
+    from lidcam_rt.prepared import Prepared
 
 __all__ = ["SegmentOptions", "Segmentation", "CamSegmenter"]
 

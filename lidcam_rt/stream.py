@@ -23,7 +23,8 @@ from lidcam_rt.results import Failure
 if TYPE_CHECKING:
     from lidcam_rt.augment import Augment
     from lidcam_rt.crf.localization import Refine
-    from lidcam_rt.pipeline import Pipeline, Prepared
+    from lidcam_rt.pipeline import Pipeline
+    from lidcam_rt.prepared import Prepared
 
 __all__ = ["check_stream", "run_stream"]
 

@@ -20,7 +20,8 @@ from lidcam_rt.crf.stop import stoppable
 from lidcam_rt.errors import InputError
 from lidcam_rt.interop import coco_rle
 from lidcam_rt.localizer import Localizer
-from lidcam_rt.pipeline import OUTPUTS, Outputs, Prepared
+from lidcam_rt.pipeline import OUTPUTS
+from lidcam_rt.prepared import Outputs, Prepared
 from lidcam_rt.results import Localization
 from lidcam_rt.segmentation import SEGMENT_OUTPUTS, Segmenter
 from lidcam_rt.segmenter import CamSegmenter, Segmentation, SegmentOptions

@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from lidcam_rt.backends.base import Stop
-from lidcam_rt.pipeline import Outputs, Pipeline, Prepared
+from lidcam_rt.pipeline import Pipeline
+from lidcam_rt.prepared import Outputs, Prepared
 from lidcam_serve.errors import Busy, DeadlinePassed
 
 __all__ = ["Batcher", "Job", "Observer"]

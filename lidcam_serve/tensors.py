@@ -20,7 +20,8 @@ import numpy.typing as npt
 from lidcam_rt.backends.base import Stop
 from lidcam_rt.crf.stop import stoppable
 from lidcam_rt.defaults import views
-from lidcam_rt.pipeline import OUTPUTS, Outputs, Prepared
+from lidcam_rt.pipeline import OUTPUTS
+from lidcam_rt.prepared import Outputs, Prepared
 from lidcam_rt.results import Localization
 from lidcam_rt.segmentation import SEGMENT_OUTPUTS, Segmenter
 from lidcam_serve.asks import refinement

@@ -10,7 +10,8 @@ import pytest
 import torch
 from lidcam_bench.data import open_data
 from lidcam_bench.metrics import SegmentationScores
-from lidcam_export.track1.pipeline import Track1Options, _recipes, _started, run_track1
+from lidcam_export.track1.options import Track1Options
+from lidcam_export.track1.pipeline import _recipes, _started, run_track1
 from lidcam_export.track1.rows import ROWS, SplitRows, scored
 from lidcam_export.track1.table import judged, table_text
 from lidcam_training.checkpoint import CheckpointMeta, save_checkpoint

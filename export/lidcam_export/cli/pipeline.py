@@ -48,7 +48,8 @@ def track1(
     The same command again goes on where it was stopped.
     """
     from lidcam_cli.console import note, say
-    from lidcam_export.track1.pipeline import Track1Options, run_track1
+    from lidcam_export.track1.options import Track1Options
+    from lidcam_export.track1.pipeline import run_track1
     from lidcam_rt.errors import InputError
 
     try:

@@ -5,15 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from lidcam_export.track1.options import Track1Options
 from lidcam_rt.files import write_atomically
 from lidcam_rt.version import __version__
-
-if TYPE_CHECKING:
-    from lidcam_export.track1.pipeline import Track1Options
 
 __all__ = ["judged", "table_text", "write_table"]
 

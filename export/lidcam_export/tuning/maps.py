@@ -17,7 +17,7 @@ from lidcam_rt.errors import DataError, InputError
 from lidcam_rt.image import to_original_size
 from lidcam_rt.localizer import Localizer
 from lidcam_rt.pas import pas
-from lidcam_rt.pipeline import Outputs, Prepared
+from lidcam_rt.prepared import Outputs, Prepared
 from lidcam_rt.results import Localization
 
 __all__ = ["MapSource", "PictureMaps"]
