@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -163,6 +164,15 @@ def test_the_judged_lines():
     assert not lines["multi-scale and flip above one scale on train"]["value"]
     assert not lines["pseudo labels on train, at least 58"]["holds"]
     assert "2 seeds" in table_text(records)
+
+
+def test_the_table_of_the_guide_is_that_of_the_result():
+    root = Path(__file__).parents[2]
+    result = json.loads((root / "benchmarks" / "results" / "track1_scenes_2core_xeon_amx.json").read_text())
+    assert result["seeds"] == [0, 1, 2]
+    guide = (root / "docs" / "track1.md").read_text()
+    for line in filter(None, table_text(result["seeds_records"]).splitlines()):
+        assert line in guide, line
 
 
 def test_wrong_options():

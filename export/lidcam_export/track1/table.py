@@ -81,7 +81,8 @@ def judged(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def table_text(records: Sequence[dict[str, Any]]) -> str:
     """The table and the judged lines in Markdown."""
-    names = [*(row["name"] for row in records[0]["rows"]), *records[0]["networks"]]
+    networks = [name for name in (_PSEUDO, _EXACT) if name in records[0]["networks"]]
+    names = [*(row["name"] for row in records[0]["rows"]), *networks]
     lines = [f"| mean IoU, % ({len(records)} seed{'s' if len(records) > 1 else ''}) | {' | '.join(_SPLITS)} |"]
     lines.append("|---|" + "---|" * len(_SPLITS))
     for name in names:
