@@ -102,6 +102,7 @@ def test_a_run_that_saw_no_gpu_leaves_no_file(monkeypatch, arguments):
     assert sorted((ROOT / "benchmarks" / "results").iterdir()) == results or torch.cuda.is_available()
 
 
+@pytest.mark.slow
 def test_a_rehearsal_runs_all_that_a_cpu_can(tmp_path, resnet10, capsys):
     output = tmp_path / "r.json"
     status = gpu_check.main(["--rehearse", "--quick", "--artifact", str(resnet10), "--output", str(output)])

@@ -107,6 +107,7 @@ def artifacts(released, tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_the_released_checkpoint_has_its_place_for_every_tensor(released):
     source = load_source("cam:vgg11", Request(released[1]))
     pixels = torch.randn(1, 3, 64, 64)

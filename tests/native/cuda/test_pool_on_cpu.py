@@ -47,7 +47,7 @@ def same(a, b):
 
 
 @needs_kernels
-@pytest.mark.parametrize("refine", ["None", "'psa'"])
+@pytest.mark.parametrize("refine", ["None", pytest.param("'psa'", marks=pytest.mark.slow)])
 def test_results_of_one_gpu_in_the_order_of_the_batches(folder, prelude, refine):  # noqa: F811
     python(
         prelude
