@@ -11,6 +11,7 @@ import pytest
 import torch
 from lidcam_bench.data import open_data
 from lidcam_bench.metrics import SegmentationScores
+from lidcam_export.track1 import pipeline
 from lidcam_export.track1.options import Track1Options
 from lidcam_export.track1.pipeline import _recipes, _started, run_track1
 from lidcam_export.track1.rows import ROWS, SplitRows, scored
@@ -22,7 +23,8 @@ from lidcam_training.pseudo.maps import SplitMaps
 from lidcam_training.pseudo.network import open_network
 from lidcam_training.pseudo.options import PseudoOptions
 
-from lidcam_rt.errors import InputError
+from lidcam_rt.errors import InputError, OutputError
+from lidcam_rt.files import output_folder
 
 _RUN = """
 import os, signal, sys
@@ -119,6 +121,25 @@ def test_a_recipe_of_the_other_task_is_refused_before_anything_is_trained(tmp_pa
     with pytest.raises(InputError, match="recipe scenes_"):
         run_track1(tmp_path / "out", Track1Options(data="scenes", **{option: recipe}))
     assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_is_one_processes_and_of_one_set_of_options(tmp_path, monkeypatch):
+    """A second process would export what the first is scoring; other sizes would not be those of the data there."""
+    made = []
+    monkeypatch.setattr(pipeline, "_data", lambda *_: made.append("data") or "scenes:d")
+    monkeypatch.setattr(pipeline, "_seed", lambda folder, *_: made.append(folder.name))
+    monkeypatch.setattr(pipeline, "write_table", lambda *_: {})
+    out = tmp_path / "out"
+    with output_folder(out), pytest.raises(OutputError, match=r"in use|another process"):
+        run_track1(out, Track1Options())
+    assert not made
+    run_track1(out, Track1Options(sizes=(12, 6, 6), source=tmp_path))
+    run_track1(out, Track1Options(sizes=(12, 6, 6), source=tmp_path, seeds=(0, 1)))
+    assert made == ["data", "seed0", "data", "seed0", "seed1"]
+    for other in (Track1Options(source=tmp_path), Track1Options(sizes=(12, 6, 6)), Track1Options(limit=3)):
+        with pytest.raises(OutputError, match=r"sizes was \[12|source was|limit was none, is 3"):
+            run_track1(out, other)
+    assert len(made) == 5
 
 
 def test_an_encoder_of_the_cam_networks_kind_begins_with_its_weights(tmp_path):

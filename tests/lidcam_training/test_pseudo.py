@@ -170,6 +170,11 @@ def test_the_walk_takes_features_of_stride_4_and_an_artifact_has_none(checkpoint
     artifact = _Artifact.__new__(_Artifact)
     with pytest.raises(InputError, match="an artifact gives no features"):
         artifact.descriptors(pictures)
+    blind = open_network(checkpoint)
+    blind.gives_features = False
+    with pytest.raises(InputError, match="an artifact gives no features"):
+        pseudo_labels(blind, images, tmp_path / "blind", dataclasses.replace(FAST, walk="features"))
+    assert not (tmp_path / "blind").exists()
     with pytest.raises(InputError, match="none, colours or features"):
         PseudoOptions(walk="yes")
 

@@ -48,7 +48,7 @@ def run_track1(out: Path, options: Track1Options, *, note: Callable[[str], None]
     """Run all steps, or those that are left.
 
     Args:
-        out: folder; the same call again goes on where it was stopped.
+        out: folder, held by one process; the same call again goes on where it was stopped, and may ask for more seeds.
         options: how.
         note: told what is done.
 
@@ -56,12 +56,16 @@ def run_track1(out: Path, options: Track1Options, *, note: Callable[[str], None]
         What OUT/track1.json holds.
 
     Raises:
+        OutputError: the folder is in use, or holds a run of other options.
         LidcamError: of a step.
     """
     _recipes(options, "", options.seeds[0])  # what is wrong with them is said before anything is made
-    source = _data(out, options, note)
-    records = [_seed(out / f"seed{seed}", source, seed, options, note) for seed in options.seeds]
-    return write_table(out, options, source, records)
+    asked = {key: value for key, value in dataclasses.asdict(options).items() if key != "seeds"}
+    asked |= {key: None if asked[key] is None else str(asked[key]) for key in ("source", "backgrounds")}
+    with RunFolder(out, {"run": "track1", "version": __version__, **asked}):
+        source = _data(out, options, note)
+        records = [_seed(out / f"seed{seed}", source, seed, options, note) for seed in options.seeds]
+        return write_table(out, options, source, records)
 
 
 def _data(out: Path, options: Track1Options, note: Callable[[str], None]) -> str:

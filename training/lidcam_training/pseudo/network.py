@@ -22,6 +22,8 @@ from lidcam_training.models.folding import folded
 
 __all__ = ["CamNetwork", "CheckpointNetwork", "averaged_cams", "in_batches", "open_network"]
 
+NO_FEATURES = "an artifact gives no features: walk along colours, or give the checkpoint"
+
 Pixels = npt.NDArray[np.uint8]
 Cams = npt.NDArray[np.float32]
 
@@ -35,6 +37,7 @@ class CamNetwork(Protocol):
         percentile: of PaS, as trained or exported.
         theta: of PaS.
         identity: what its maps depend on, for the identity of a run.
+        gives_features: whether `descriptors` has an answer.
     """
 
     class_names: tuple[str, ...]
@@ -42,6 +45,7 @@ class CamNetwork(Protocol):
     percentile: float
     theta: float
     identity: dict[str, Any]
+    gives_features: bool
 
     def signed(self, nwc: bool | None) -> bool:
         """Whether maps keep negative weights; InputError where the network cannot do what is asked for."""
@@ -69,6 +73,8 @@ class CheckpointNetwork:
     Attributes:
         model: the classifier.
     """
+
+    gives_features = True
 
     def __init__(self, path: Path) -> None:
         checkpoint = load_checkpoint(path)
@@ -129,6 +135,8 @@ class CheckpointNetwork:
 
 
 class _Artifact:
+    gives_features = False
+
     def __init__(self, localizer: Localizer) -> None:
         manifest = localizer.manifest
         if not manifest.labels_input:
@@ -173,7 +181,7 @@ class _Artifact:
 
 
     def descriptors(self, pictures: Sequence[Pixels]) -> list[Cams]:
-        raise InputError("an artifact gives no features: walk along colours, or give the checkpoint")
+        raise InputError(NO_FEATURES)
 
 
 def open_network(path: Path) -> CamNetwork:

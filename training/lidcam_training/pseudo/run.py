@@ -18,13 +18,13 @@ from lidcam_bench.metrics import SegmentationScores
 
 from lidcam_cli.runs import RunFolder
 from lidcam_rt.backends.base import usable_cores
-from lidcam_rt.errors import DataError
+from lidcam_rt.errors import DataError, InputError
 from lidcam_rt.files import safe_name, write_atomically
 from lidcam_rt.version import __version__
 from lidcam_training.data.label_png import label_png
 from lidcam_training.pseudo.labels import class_maps, label_map
 from lidcam_training.pseudo.maps import PictureMaps, SplitMaps, read_batches
-from lidcam_training.pseudo.network import CamNetwork
+from lidcam_training.pseudo.network import NO_FEATURES, CamNetwork
 from lidcam_training.pseudo.options import PseudoOptions
 
 __all__ = ["label_file", "pseudo_labels"]
@@ -85,11 +85,14 @@ def pseudo_labels(
 
     Raises:
         DataError: a picture cannot be read, or the classes are not the network's.
+        InputError: a walk along features that the network does not give.
         OutputError: the folder cannot be written, or holds pseudo labels of other options, data or network.
     """
     if tuple(images.class_names) != tuple(network.class_names):
         raise DataError(f"{images.name} has other classes than the network: give the data that it was trained on")
     network.signed(options.nwc)
+    if options.walk == "features" and not network.gives_features:
+        raise InputError(NO_FEATURES)  # before the folder holds a run that nothing can come of
     records, names = images.records[:limit], _names(images)
     identity = {
         "run": "pseudo",
