@@ -309,7 +309,7 @@ class ResidentLocalizer:
 
 
 def _open_session(path: str | os.PathLike[str], manifest: Manifest, index: int, stream: int, graph: bool) -> Any:
-    from lidcam_rt.backends.onnxruntime import cuda_options, session_options
+    from lidcam_rt.backends.onnxruntime import cuda_options, session_options, session_source
 
     try:
         import onnxruntime as ort
@@ -327,7 +327,7 @@ def _open_session(path: str | os.PathLike[str], manifest: Manifest, index: int, 
         options["enable_cuda_graph"] = "1"
     try:
         session = ort.InferenceSession(
-            os.fspath(path), sess_options=session_options(manifest),
+            session_source(path), sess_options=session_options(manifest),
             providers=[("CUDAExecutionProvider", options), "CPUExecutionProvider"],
         )  # fmt: skip
     except Exception as error:

@@ -14,6 +14,7 @@ import torch
 
 from lidcam_export.graph.localization import LocalizationGraph
 from lidcam_rt.artifact import InputSpec, Manifest
+from lidcam_rt.backends.onnxruntime import session_source
 from lidcam_rt.image import network_input
 from lidcam_rt.pas import pas_reference
 
@@ -85,7 +86,7 @@ def compare_with_pytorch(path: Path, graph: LocalizationGraph, manifest: Manifes
     pictures, kind = sample_pictures()
     settings = ort.SessionOptions()
     settings.log_severity_level = 4  # a failure is the caller's to report
-    session = ort.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
+    session = ort.InferenceSession(session_source(path), settings, providers=["CPUExecutionProvider"])
     runs = [_difference(session, graph, manifest, manifest.input, pictures, None)]
     if manifest.input.dynamic_size:
         spec = manifest.input

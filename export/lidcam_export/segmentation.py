@@ -23,6 +23,7 @@ from lidcam_export.agreement import relative_difference, sample_pictures
 from lidcam_export.graph.operator import OPSET
 from lidcam_export.graph.padding import replace_same_convolutions
 from lidcam_rt.artifact import InputSpec, Manifest, SegmentationSpec, SourceSpec
+from lidcam_rt.backends.onnxruntime import session_source
 from lidcam_rt.errors import ExportError
 from lidcam_rt.files import file_sha256, replacing
 from lidcam_rt.image import network_input
@@ -198,7 +199,7 @@ def _traced(graph: _Graph, manifest: Manifest) -> onnx.ModelProto:
 def _compare(path: Path, graph: _Graph, manifest: Manifest) -> SegmentationAgreement:
     """The worst of: all pictures at the declared size; where that is free, one at another size; one alone."""
     pictures, kind = sample_pictures()
-    session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    session = ort.InferenceSession(session_source(path), providers=["CPUExecutionProvider"])
     specs = [(manifest.input, pictures), (manifest.input, pictures[:1])]
     if manifest.input.dynamic_size:
         side = {"height": manifest.input.height + _MULTIPLE, "width": manifest.input.width + 2 * _MULTIPLE}

@@ -18,7 +18,7 @@ from lidcam_rt.artifact import Manifest
 from lidcam_rt.backends.base import Opener, Stop, check_threads, parse_device, usable_cores
 from lidcam_rt.errors import ArtifactError, BackendError, InputError
 
-__all__ = ["OrtBackend", "cuda_options", "open_backend", "session_options"]
+__all__ = ["OrtBackend", "cuda_options", "open_backend", "session_options", "session_source"]
 
 _log = logging.getLogger("lidcam_rt")
 _CUDA, _CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
@@ -271,7 +271,7 @@ def open_backend(
     )
 
 
-def _source(path: str | os.PathLike[str]) -> str | bytes:
+def session_source(path: str | os.PathLike[str]) -> str | bytes:
     """The path, or the bytes of a file whose name is not UTF-8: ONNX Runtime takes no such name."""
     name = os.fspath(path)
     try:
@@ -293,7 +293,7 @@ def _start(
     options = _session_options(ort, manifest, threads, fixed=fixed)
     ops = _register_ops(options)
     try:
-        session = ort.InferenceSession(_source(path), sess_options=options, providers=providers)
+        session = ort.InferenceSession(session_source(path), sess_options=options, providers=providers)
     except Exception as error:
         reason = _reason(error)
         lowered = str(error).lower()

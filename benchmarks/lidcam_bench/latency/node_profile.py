@@ -63,10 +63,12 @@ def profile_nodes(
     """
     import onnxruntime as ort
 
+    from lidcam_rt.backends.onnxruntime import session_source
+
     with tempfile.TemporaryDirectory(prefix="lidcam-profile-") as folder:
         options.enable_profiling = True
         options.profile_file_prefix = str(Path(folder) / "nodes")
-        session = ort.InferenceSession(os.fspath(path), sess_options=options, providers=list(providers))
+        session = ort.InferenceSession(session_source(path), sess_options=options, providers=list(providers))
         names = None if outputs is None else list(outputs)
         for feed in feeds:
             session.run(names, feed)
