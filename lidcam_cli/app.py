@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
 from collections.abc import Callable
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
-from typing import Any
+from typing import Annotated, Any, get_args, get_origin
 
 import typer
+from typer.models import OptionInfo
 
 from lidcam_cli.options import Quiet, Verbose
 from lidcam_cli.status import status_of
@@ -82,10 +84,28 @@ def _run(verb: Callable[..., Any]) -> Callable[..., Any]:
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=annotation)
         for name, annotation in (("quiet", Quiet), ("verbose", Verbose))
     ]
-    kept = [parameter for name, parameter in own.parameters.items() if name != "quiet"]
+    kept = [_spelled(parameter) for name, parameter in own.parameters.items() if name != "quiet"]
     run.__signature__ = own.replace(parameters=[*kept, *shared])  # type: ignore[attr-defined]
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in (*kept, *shared)}
     return run
+
+
+def _spelled(parameter: inspect.Parameter) -> inspect.Parameter:
+    """The parameter with the names of its option spelled out: --batch-size, or --overlay/--no-overlay.
+
+    Left to typer, they depend on its version: 0.27 makes --DEVICE of an option whose metavar is DEVICE.
+    """
+    if get_origin(parameter.annotation) is not Annotated:
+        return parameter
+    kind, *notes = get_args(parameter.annotation)
+    name = parameter.name.replace("_", "-")
+    names = f"--{name}/--no-{name}" if bool in (kind, *get_args(kind)) else f"--{name}"
+    for i, note in enumerate(notes):
+        # In Annotated, typer keeps the first name that was given as `default`.
+        if isinstance(note, OptionInfo) and note.default is ... and not note.param_decls:
+            notes[i] = copy.copy(note)
+            notes[i].param_decls = (names,)
+    return parameter.replace(annotation=Annotated[kind, *notes])
 
 
 def _add(app: typer.Typer, name: str, entry: EntryPoint) -> None:

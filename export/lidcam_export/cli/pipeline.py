@@ -19,7 +19,7 @@ def _root() -> None:
     """Run all steps from data to a table."""
 
 
-@app.command()
+@app.command("track1")
 def track1(
     data: Annotated[
         str, typer.Argument(metavar="DATA", help="scenes, scenes-stamps (both are made), or data with label maps.")

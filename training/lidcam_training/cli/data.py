@@ -27,7 +27,7 @@ class Made(StrEnum):
     scenes_stamps = "scenes-stamps"
 
 
-@app.command()
+@app.command("make")
 def make(
     name: Annotated[
         Made, typer.Argument(metavar="NAME", help="clutter-fashion, crest, stamps, scenes or scenes-stamps.")
@@ -69,7 +69,7 @@ def make(
     say(f"{name.value}: written to {folder}")
 
 
-@app.command()
+@app.command("info")
 def info(
     source: Annotated[str, typer.Argument(metavar="DATA", help="A folder, coco:FILE.json[,IMAGES], or NAME:DIR.")],
     split: Split = "train",
