@@ -14,6 +14,7 @@ import typer
 from typer.models import OptionInfo
 
 from lidcam_cli.options import Quiet, Verbose
+from lidcam_cli.requirements import require_current
 from lidcam_cli.status import status_of
 from lidcam_rt.errors import MissingExtraError
 from lidcam_rt.version import __version__
@@ -143,7 +144,11 @@ def build_app(only: str | None = None) -> typer.Typer:
 
     Args:
         only: load this verb alone, so that one verb's start does not pay for the others.
+
+    Raises:
+        OutdatedPackageError: typer is too old.
     """
+    require_current("typer")
     app = typer.Typer(
         no_args_is_help=True,
         pretty_exceptions_enable=False,

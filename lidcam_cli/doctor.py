@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from lidcam_cli.options import Device, JsonFlag
+from lidcam_cli.requirements import outdated
 
 __all__ = ["Finding", "doctor", "examine"]
 
@@ -167,6 +168,7 @@ def _required(versions: Callable[[tuple[str, ...]], dict[str, str]]) -> list[Fin
             )
         else:
             found.append(Finding(name, "ok", str(getattr(imported, "__version__", "installed"))))
+    found += [Finding(entry.name, "broken", str(entry), entry.mend) for entry in outdated()]
     return found
 
 
@@ -288,6 +290,9 @@ def _extras() -> list[Finding]:
         if missing := missing_modules(extra):
             detail = f"{', '.join(missing)} not found"
             found.append(Finding(f"extra {extra}", "absent", detail, f"pip install 'lidcam-rt[{extra}]'"))
+        elif old := outdated(extra):
+            detail = "; ".join(map(str, old))
+            found.append(Finding(f"extra {extra}", "broken", detail, f"pip install 'lidcam-rt[{extra}]'"))
         else:
             found.append(Finding(f"extra {extra}", "ok", "installed"))
     return found

@@ -37,6 +37,7 @@ def main(argv: list[str] | None = None) -> None:
     except BaseException as error:
         status = status_of(error)
         if status is None:
+            _name_outdated()
             raise
     try:
         if sys.stdout is not None:
@@ -46,6 +47,18 @@ def main(argv: list[str] | None = None) -> None:
     if argv is None and (status == 130 or _call_left_running()):  # the process is the command's own
         _exit_at_once(status)
     sys.exit(status)
+
+
+def _name_outdated() -> None:
+    """Say what may be behind an error that nobody expected: packages older than this one needs."""
+    try:
+        from lidcam_cli.console import print_error
+        from lidcam_cli.requirements import outdated
+
+        for entry in outdated():
+            print_error(f"{entry}, which may be the reason: {entry.mend}")
+    except Exception:  # the traceback of the error itself follows
+        return
 
 
 def _call_left_running() -> bool:
