@@ -13,6 +13,7 @@ from lidcam_gpu.jpeg import plain_jpeg
 from lidcam_rt.errors import BackendError, InputError, MissingExtraError
 from lidcam_rt.image import RgbImage, describe, read_image
 from lidcam_rt.image.sources import as_file
+from lidcam_rt.text import cut
 
 __all__ = ["DeviceDecoder", "Encoded", "PictureReader", "is_encoded", "open_decoder"]
 
@@ -58,7 +59,7 @@ class DeviceDecoder:
             self._params = api.DecodeParams(apply_exif_orientation=False, color_spec=api.ColorSpec.SRGB)
         except Exception as error:
             raise BackendError(
-                f"nvImageCodec cannot be used on cuda:{index} ({str(error).strip()[:300]}): use decode='cpu'"
+                f"nvImageCodec cannot be used on cuda:{index} ({cut(str(error).strip(), 300)}): use decode='cpu'"
             ) from error
         if self([_sample()])[0] is None:  # nvJPEG is a package of its own, and nvImageCodec only logs its absence
             self.close()
@@ -81,7 +82,7 @@ class DeviceDecoder:
             images = self._decoder.decode(streams, params=self._params, cuda_stream=self._stream)
         except Exception as error:
             raise BackendError(
-                f"nvImageCodec failed on {len(pictures)} pictures ({str(error).strip()[:300]}): use decode='cpu'"
+                f"nvImageCodec failed on {len(pictures)} pictures ({cut(str(error).strip(), 300)}): use decode='cpu'"
             ) from error
         return [image if _fits(image, picture) else None for image, picture in zip(images, pictures, strict=True)]
 

@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import unicodedata
 
-__all__ = ["encode_text", "plain"]
+__all__ = ["cut", "encode_text", "plain"]
 
 #: Marks that change the direction of the text around them.
 _DIRECTION = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+
+
+def cut(text: str, length: int) -> str:
+    """A text of at most `length` characters: of a longer one its two ends, as a reason may stand at either."""
+    if len(text) <= length:
+        return text
+    half = (length - 5) // 2
+    return f"{text[:half].rstrip()} ... {text[-half:].lstrip()}"
 
 
 def plain(text: str) -> str:

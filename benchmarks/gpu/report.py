@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lidcam_rt.text import cut
+
 __all__ = ["Cannot", "Outcome", "Report", "Wrong"]
 
 STATES = ("ok", "failed", "not run")
@@ -69,7 +71,7 @@ class Report:
         except Exception as error:
             last = traceback.extract_tb(error.__traceback__)[-1]
             where = f"{Path(last.filename).name}:{last.lineno}"
-            state, reason = "failed", f"{type(error).__name__} at {where}: {str(error).strip()[:600]}"
+            state, reason = "failed", f"{type(error).__name__} at {where}: {cut(str(error).strip(), 600)}"
         outcome = Outcome(name, state, reason, round(time.perf_counter() - start, 2), data)
         self.outcomes.append(outcome)
         print(f"   {state}" + (f": {reason}" if reason else "") + f" ({outcome.seconds:.1f} s)", flush=True)

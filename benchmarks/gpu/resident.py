@@ -16,6 +16,7 @@ import numpy as np
 from benchmarks.gpu.crf import photos
 from benchmarks.gpu.device import TorchCuda
 from benchmarks.gpu.report import Cannot, Wrong
+from lidcam_rt.text import cut
 
 __all__ = ["SIZE", "check_resident", "figures"]
 
@@ -113,7 +114,7 @@ def check_resident(
             one(pictures[:1])
             one(pictures[:1])
         except BackendError as error:
-            notes[name] = str(error)[:300]
+            notes[name] = cut(str(error), 300)
             continue
         opened.append(one)
         contenders[name] = one
@@ -144,7 +145,7 @@ def check_resident(
                 for _ in range(3):
                     run(some)
             except Exception as error:
-                notes[f"{name}, batch {batch}"] = f"{type(error).__name__}: {str(error)[:200]}"
+                notes[f"{name}, batch {batch}"] = f"{type(error).__name__}: {cut(str(error), 200)}"
                 continue
             samples[name] = []
         end = time.perf_counter() + seconds * len(samples)
@@ -173,7 +174,7 @@ def _half(artifact: Path, notes: dict[str, str]) -> Path | None:
 
         quantize_artifact(artifact, path, QuantizeOptions(precision="fp16"))
     except Exception as error:
-        notes["fp16"] = f"{type(error).__name__}: {str(error)[:300]}"
+        notes["fp16"] = f"{type(error).__name__}: {cut(str(error), 300)}"
         return None
     return path
 

@@ -11,6 +11,7 @@ import numpy as np
 from benchmarks.gpu.device import Sampler, TorchCuda
 from benchmarks.gpu.peers import cupy_pas, torch_pas_histc, torch_pas_kthvalue
 from benchmarks.gpu.report import Cannot, Wrong
+from lidcam_rt.text import cut
 
 __all__ = ["interleave", "measure_ceilings", "time_boxes", "time_pas"]
 
@@ -86,7 +87,7 @@ def _add(samplers: dict[str, Sampler], notes: dict[str, str], name: str, make: C
     try:
         samplers[name] = make()
     except Exception as error:
-        notes[name] = f"{type(error).__name__}: {str(error).strip()[:200]}"
+        notes[name] = f"{type(error).__name__}: {cut(str(error).strip(), 200)}"
 
 
 def _ready(kernels: Any, ceilings: dict[str, Any]) -> None:

@@ -17,10 +17,15 @@ import numpy.typing as npt
 from lidcam_rt.artifact import Manifest
 from lidcam_rt.backends.base import Opener, Stop, check_threads, parse_device, usable_cores
 from lidcam_rt.errors import ArtifactError, BackendError, InputError
+from lidcam_rt.text import cut
 
-__all__ = ["OrtBackend", "cuda_options", "open_backend", "session_options", "session_source"]
+__all__ = ["OrtBackend", "cuda_options", "open_backend", "reason_of", "session_options", "session_source"]
 
 _log = logging.getLogger("lidcam_rt")
+#: A line of the source with the function that it is in.
+_SOURCE = re.compile(r"/\S*onnxruntime_src/\S+ (?:(?! failure \d).)*\) (?:\[with [^]]*\] )?(?=\S)")
+#: What follows on an error of CUDA and its libraries, with the call that failed.
+_PLACE = re.compile(r" ; GPU=\S* ; hostname=.* ; expr=([^;]*);?.*")
 _CUDA, _CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
 
 
@@ -89,7 +94,7 @@ class OrtBackend:
         except Exception as error:
             if stop is not None and stop.is_set:
                 raise BackendError("onnxruntime was stopped in the middle of a run") from None
-            reason = _reason(error)
+            reason = reason_of(error)
             raise BackendError(
                 f"onnxruntime failed on a batch of {image.shape[0]} ({reason}). "
                 "Try a smaller batch size; `lidcam doctor` checks the installation"
@@ -129,11 +134,13 @@ class OrtBackend:
         self._session = self._streams = self._open_one_thread = self._free = None
 
 
-def _reason(error: Exception) -> str:
-    """ONNX Runtime's message without its source lines and signatures."""
-    first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    first = re.sub(r"/\S*onnxruntime_src/\S+ .*\) (?=\S)", "", first)
-    return re.sub(r"^\[ONNXRuntimeError\] : \d+ : ", "", first)[:400]
+def reason_of(error: Exception) -> str:
+    """ONNX Runtime's message without its source lines, signatures and the name of the machine."""
+    text = str(error).strip()
+    first = text.splitlines()[0] if text else type(error).__name__
+    first = _PLACE.sub(lambda match: f" ({match[1].strip()})", first)
+    first = _SOURCE.sub("", first)
+    return cut(re.sub(r"^\[ONNXRuntimeError\] : \d+ : ", "", first), 400)
 
 
 def _describe(entry: Any) -> dict[str, Any]:
@@ -295,7 +302,7 @@ def _start(
     try:
         session = ort.InferenceSession(session_source(path), sess_options=options, providers=providers)
     except Exception as error:
-        reason = _reason(error)
+        reason = reason_of(error)
         lowered = str(error).lower()
         if "cuda" in lowered or "cudnn" in lowered:
             raise BackendError(f"{path}: onnxruntime could not start on the GPU ({reason})") from None
