@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from lidcam_rt.backends.gpu_turns import GPU_TURNS
 from lidcam_rt.errors import BackendError, InputError
 
 __all__ = ["Call", "View", "need_device", "stream_handle"]
@@ -106,7 +107,8 @@ class Call:
         Raises:
             InputError: it is not like that, not dense, read-only though an output, or not on a device.
         """
-        view = self._look(array, name, output)
+        with GPU_TURNS.shared():  # a library that hands an array over may make its streams wait
+            view = self._look(array, name, output)
         if kinds is not None and view.kind not in kinds:
             raise InputError(f"{name} must have the type {' or '.join(kinds)}, got {view.kind}")
         if shape is not None and view.shape != shape:
@@ -123,6 +125,10 @@ class Call:
             InputError: the arrays are on several devices, or the kernel refuses an argument.
             BackendError: CUDA cannot be used, or the launch failed.
         """
+        with GPU_TURNS.shared():
+            self._run(function, arguments)
+
+    def _run(self, function: Callable[..., object], arguments: tuple[Any, ...]) -> None:
         from lidcam_rt._kernels import cuda
 
         need_device()

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from lidcam_gpu.arrays import Call, need_device
 from lidcam_gpu.plan import check_sides, plan_mean_field
+from lidcam_rt.backends.gpu_turns import GPU_TURNS
 from lidcam_rt.boxes import _by_pixels
 from lidcam_rt.errors import BackendError, InputError
 from lidcam_rt.pas.options import PasOptions
@@ -98,8 +99,9 @@ def devices() -> tuple[Device, ...]:
     """
     from lidcam_rt._kernels import cuda
 
-    need_device()
-    return tuple(Device(**entry) for entry in cuda.devices())
+    with GPU_TURNS.shared():
+        need_device()
+        return tuple(Device(**entry) for entry in cuda.devices())
 
 
 def pas_ahead_of_time(major: int) -> tuple[bytes, int]:

@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from lidcam_gpu.resident import DeviceBatch, ResidentLocalizer
+from lidcam_gpu.resident import DeviceBatch, ResidentLocalizer, counts
 from lidcam_rt.backends.cuda_runtime import device_count
+from lidcam_rt.backends.gpu_turns import GPU_TURNS
 from lidcam_rt.errors import InputError
 
 __all__ = ["ResidentPool"]
@@ -46,7 +47,8 @@ class ResidentPool:
     ) -> None:
         if isinstance(devices, str) or (devices is not None and not devices):
             raise InputError(f"devices must be a list such as ['cuda:0', 'cuda:1'], or None, got {devices!r}")
-        names = list(devices) if devices is not None else [f"cuda:{i}" for i in range(device_count())]
+        with GPU_TURNS.shared():
+            names = list(devices) if devices is not None else [f"cuda:{i}" for i in range(device_count())]
         self._all: list[ResidentLocalizer] = []
         self._changed = threading.Condition()
         self._closed = False
@@ -112,6 +114,17 @@ class ResidentPool:
                 for future in ahead:
                     future.cancel()
 
+    def warm_up(self, batch_sizes: Iterable[int]) -> None:
+        """Do on every GPU what the first call of a batch size does; see `ResidentLocalizer.warm_up`.
+
+        Raises:
+            InputError: a size does not fit, or the pool is closed.
+            BackendError: as a call.
+        """
+        sizes = counts(batch_sizes)
+        for localizer in self._all:
+            localizer.warm_up(sizes)
+
     def close(self) -> None:
         """Free all GPUs, after the calls that are under way."""
         with self._changed:
@@ -150,5 +163,6 @@ def _device_of(picture: Any) -> int | None:
     from lidcam_rt._kernels import cuda
 
     view = getattr(picture, "__cuda_array_interface__", None)
-    place = cuda.device_of(int(view["data"][0])) if view else -1
+    with GPU_TURNS.shared():
+        place = cuda.device_of(int(view["data"][0])) if view else -1
     return place if place >= 0 else None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -16,10 +16,12 @@ import numpy as np
 import numpy.typing as npt
 
 from lidcam_gpu.decoding import PictureReader, is_encoded, open_decoder
+from lidcam_gpu.graphs import Graphs
 from lidcam_gpu.memory import Memory
 from lidcam_gpu.pictures import PictureInput
-from lidcam_rt.artifact import Manifest, read_manifest
+from lidcam_rt.artifact import InputSpec, Manifest, read_manifest
 from lidcam_rt.backends.cuda_runtime import CudaRuntime, open_runtime
+from lidcam_rt.backends.gpu_turns import GPU_TURNS
 from lidcam_rt.crf.localization import Refine, energy_table
 from lidcam_rt.defaults import refinement, views
 from lidcam_rt.errors import BackendError, InputError
@@ -58,11 +60,14 @@ class ResidentLocalizer:
     Classes, maps and boxes are those of `Localizer` on the same engine: the resampling has Pillow's bits, the map has
     PaS's, and it is brought to the picture's size as OpenCV does. One call runs at a time; several threads may call.
 
+    While a CUDA graph is captured, no other thread of the process may allocate on a GPU or wait for one. Calls of this
+    package wait for that; threads of PyTorch and others do not: `warm_up` before they start.
+
     Args:
         path: an artifact with uint8 input, resize policy `stretch` and top_k 1.
         device: `cuda` or `cuda:INDEX`.
         refine: a dense CRF at the network's size, as for `Localizer`.
-        graph: replay the network of each batch size as one CUDA graph after its first call.
+        graph: replay the network of each batch size as one CUDA graph, which its first call captures.
         max_batch: pictures that a call may have; their place is taken at once.
         decode: where encoded pictures are decoded. `cpu`: by `lidcam_rt.image`, in threads. `device`: JPEG by
             nvImageCodec, whose pixels differ a little (docs/gpu.md); what it does not read as the CPU does, on the CPU.
@@ -118,8 +123,16 @@ class ResidentLocalizer:
         if isinstance(max_pixels, bool) or not isinstance(max_pixels, int) or max_pixels < 1:
             raise InputError(f"max_pixels must be a positive number of pixels, got {max_pixels!r}")
         self.device, self.max_batch = f"cuda:{index}", max_batch
-        self._index, self._graph = index, graph
+        self._index = index
         self._lock = threading.Lock()
+        with GPU_TURNS.shared():
+            self._open(path, spec, decode, max_pixels, runtime, session, graph)
+
+    def _open(
+        self, path: str | os.PathLike[str], spec: InputSpec, decode: str, max_pixels: int, runtime: CudaRuntime | None,
+        session: Any, graph: bool,
+    ) -> None:  # fmt: skip
+        index = self._index
         self._cuda = runtime or open_runtime(index)
         self._cuda.use()
         self._stream = self._cuda.new_stream()
@@ -127,6 +140,7 @@ class ResidentLocalizer:
         self._input = PictureInput(self._cuda, self._memory, self._stream, spec)
         self._session: Any = None
         self._reader: PictureReader | None = None
+        self._graphs = Graphs(graph)
         try:
             decoder = open_decoder(index, self._stream) if decode == "device" else None
             self._reader = PictureReader(max_pixels, decoder, self._input.takes)
@@ -163,8 +177,6 @@ class ResidentLocalizer:
             InputError: a picture is not like that, or there is none.
             BackendError: the engine or a kernel failed.
         """
-        from lidcam_rt._kernels import cuda
-
         if isinstance(pictures, (str, bytes, bytearray, os.PathLike)):
             raise InputError(f"a call takes several pictures, got {describe(pictures)}: use [picture]")
         if not 1 <= len(pictures) <= self.max_batch:
@@ -177,28 +189,36 @@ class ResidentLocalizer:
         with self._lock:
             if not self._stream:
                 raise InputError("this localizer is closed; open the artifact again")
-            self._cuda.use()
-            try:
-                arrays, by_device = self._reader.decode(opened)
-                batch = self._run(cuda, arrays, maps)
-            except BaseException as error:
-                self._cuda.wait(self._stream)  # what was enqueued reads memory that the next call writes
-                if isinstance(error, cuda.Error):
-                    raise BackendError(str(error)) from error
-                raise
+            with GPU_TURNS.alone() if self._graphs.captures(len(opened)) else GPU_TURNS.shared():
+                batch, by_device = self._localize(opened, maps)
         places: list[Literal["cpu", "device"] | None] = [
             "device" if i in by_device else "cpu" if is_encoded(picture) else None for i, picture in enumerate(pictures)
         ]
         return replace(batch, decoded=tuple(places))
 
+    def warm_up(self, batch_sizes: Iterable[int]) -> None:
+        """Do all that the first call of a batch size does: load kernels, take memory, capture the CUDA graph.
+
+        Args:
+            batch_sizes: numbers of pictures.
+
+        Raises:
+            InputError: one is not 1 to `max_batch`, or the localizer is closed.
+            BackendError: as a call.
+        """
+        blank = np.zeros((self.manifest.input.height, self.manifest.input.width, 3), np.uint8)
+        for count in counts(batch_sizes):
+            self([blank] * count)
+
     def close(self) -> None:
         """Free the engine, the stream and all memory."""
-        with self._lock:
+        with self._lock, GPU_TURNS.shared():
             if not self._stream:
                 return
             self._cuda.use()
             self._cuda.wait(self._stream)
             self._session = None
+            self._graphs.close()
             if self._reader is not None:
                 self._reader.close()
             self._memory.free()
@@ -210,6 +230,21 @@ class ResidentLocalizer:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _localize(self, opened: Sequence[Any], maps: bool) -> tuple[DeviceBatch, frozenset[int]]:
+        """The batch, and which pictures the device decoded. Their memory is given back before this returns."""
+        from lidcam_rt._kernels import cuda
+
+        assert self._reader is not None
+        self._cuda.use()
+        try:
+            arrays, by_device = self._reader.decode(opened)
+            return self._run(cuda, arrays, maps), by_device
+        except BaseException as error:
+            self._cuda.wait(self._stream)  # what was enqueued reads memory that the next call writes
+            if isinstance(error, cuda.Error):
+                raise BackendError(str(error)) from error
+            raise
 
     def _run(self, cuda: Any, pictures: Sequence[Any], maps: bool) -> DeviceBatch:
         spec, n = self.manifest.input, len(pictures)
@@ -249,14 +284,9 @@ class ResidentLocalizer:
         how = ort.RunOptions()
         how.log_severity_level = 4
         how.add_run_config_entry("disable_synchronize_execution_providers", "1")
-        if self._graph:
+        if self._graphs.used:
             how.add_run_config_entry("gpu_graph_id", str(n))
-        try:
-            self._session.run_with_iobinding(binding, how)
-        except Exception as error:
-            raise BackendError(
-                f"onnxruntime failed on a batch of {n} ({str(error).strip()[:300]}). Try a smaller batch"
-            ) from error
+        self._graphs.run(n, lambda: self._session.run_with_iobinding(binding, how))
 
     def _refined(self, cuda: Any, n: int, image: int, map8: int, level: int) -> tuple[int, int]:
         from lidcam_gpu.plan import plan_mean_field
@@ -308,8 +338,20 @@ class ResidentLocalizer:
         return DeviceBatch(class_ids, scores, thresholds, tuple(listed), maps)
 
 
+def counts(batch_sizes: Iterable[int]) -> tuple[int, ...]:
+    """Numbers of pictures to warm up for.
+
+    Raises:
+        InputError: these are no numbers from 1 on.
+    """
+    sizes = () if isinstance(batch_sizes, (int, str)) else tuple(batch_sizes)
+    if not sizes or any(isinstance(size, bool) or not isinstance(size, int) or size < 1 for size in sizes):
+        raise InputError(f"batch_sizes must be numbers of pictures such as [1, 8], got {batch_sizes!r}")
+    return sizes
+
+
 def _open_session(path: str | os.PathLike[str], manifest: Manifest, index: int, stream: int, graph: bool) -> Any:
-    from lidcam_rt.backends.onnxruntime import cuda_options, session_options, session_source
+    from lidcam_rt.backends.onnxruntime import cuda_options, reason_of, session_options, session_source
 
     try:
         import onnxruntime as ort
@@ -332,7 +374,7 @@ def _open_session(path: str | os.PathLike[str], manifest: Manifest, index: int, 
         )  # fmt: skip
     except Exception as error:
         raise BackendError(
-            f"{path}: onnxruntime could not start on cuda:{index} ({str(error).strip()[:300]})"
+            f"{path}: onnxruntime could not start on cuda:{index} ({reason_of(error)})"
         ) from None
     if session.get_providers()[0] != "CUDAExecutionProvider":
         raise BackendError(

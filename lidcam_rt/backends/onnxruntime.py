@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import os
@@ -16,6 +17,7 @@ import numpy.typing as npt
 
 from lidcam_rt.artifact import Manifest
 from lidcam_rt.backends.base import Opener, Stop, check_threads, parse_device, usable_cores
+from lidcam_rt.backends.gpu_turns import GPU_TURNS
 from lidcam_rt.errors import ArtifactError, BackendError, InputError
 from lidcam_rt.text import cut
 
@@ -67,6 +69,7 @@ class OrtBackend:
         self._open_one_thread = open_one_thread
         self._streams: OrtBackend | None = None
         self._open_free, self._free = open_free, None
+        self._turn = _turn(device)
         self.takes_other_sizes = open_free is not None
         self._lock = threading.Lock()
         self.inputs: Sequence[Mapping[str, Any]] = [_describe(entry) for entry in session.get_inputs()]
@@ -89,7 +92,7 @@ class OrtBackend:
         how = self._ort.RunOptions()
         how.log_severity_level = 4  # what is wrong is raised, not printed
         try:
-            with (stop or Stop()).calling(lambda: setattr(how, "terminate", True)):
+            with self._turn(), (stop or Stop()).calling(lambda: setattr(how, "terminate", True)):
                 values = session.run(list(outputs), feed, how)
         except Exception as error:
             if stop is not None and stop.is_set:
@@ -131,7 +134,13 @@ class OrtBackend:
 
     def close(self) -> None:
         """Free the sessions."""
-        self._session = self._streams = self._open_one_thread = self._free = None
+        with self._turn():
+            self._session = self._streams = self._open_one_thread = self._free = None
+
+
+def _turn(device: str) -> Callable[[], contextlib.AbstractContextManager[None]]:
+    """What a session holds while it works: on a GPU a shared turn, so that no CUDA graph is captured meanwhile."""
+    return contextlib.nullcontext if device == "cpu" else GPU_TURNS.shared
 
 
 def reason_of(error: Exception) -> str:
@@ -300,7 +309,8 @@ def _start(
     options = _session_options(ort, manifest, threads, fixed=fixed)
     ops = _register_ops(options)
     try:
-        session = ort.InferenceSession(session_source(path), sess_options=options, providers=providers)
+        with _turn("cpu" if providers == [_CPU] else "cuda")():
+            session = ort.InferenceSession(session_source(path), sess_options=options, providers=providers)
     except Exception as error:
         reason = reason_of(error)
         lowered = str(error).lower()

@@ -21,6 +21,7 @@ from lidcam_rt.artifact import Manifest
 from lidcam_rt.backends.base import Opener, StageHook, Stop, parse_device, unobserved
 from lidcam_rt.backends.cuda_runtime import CudaRuntime, open_runtime
 from lidcam_rt.backends.engine_file import ENGINE_SUFFIX, EngineSpec, check_engine, read_sidecar
+from lidcam_rt.backends.gpu_turns import GPU_TURNS
 from lidcam_rt.errors import BackendError, InputError, MissingExtraError, RebuildError
 from lidcam_rt.files import read_file
 
@@ -98,6 +99,11 @@ class TensorRTBackend:
 
     @contextlib.contextmanager
     def _context(self) -> Iterator[_Context]:
+        with GPU_TURNS.shared(), self._taken() as context:
+            yield context
+
+    @contextlib.contextmanager
+    def _taken(self) -> Iterator[_Context]:
         with self._changed:
             if self._closed:
                 raise InputError("this backend is closed; load the engine again")
@@ -201,10 +207,11 @@ class TensorRTBackend:
             self._closed = True
             self._changed.wait_for(lambda: self._busy == 0)
             idle, self._idle = self._idle, []
-        self._cuda.use()
-        for context in idle:
-            context.free()
-        self._engine = self._runtime = None
+        with GPU_TURNS.shared():
+            self._cuda.use()
+            for context in idle:
+                context.free()
+            self._engine = self._runtime = None
 
     def __del__(self) -> None:  # a Localizer leaves its engine to whoever uses it last
         with contextlib.suppress(Exception):
@@ -277,12 +284,13 @@ def open_backend(
     flavour = "tensorrt-rtx" if trt.__name__.startswith("tensorrt_rtx") else "tensorrt"
     # What needs no GPU is checked first, so that a stale engine is named as such on any machine.
     check_engine(path, spec, flavour=flavour, version=trt.__version__, capability=None)
-    cuda = cuda or open_runtime(index)
-    capability = cuda.compute_capability
-    if capability not in spec.compute_capability:
-        check_engine(path, spec, flavour=flavour, version=trt.__version__, capability=capability)
-    cuda.use()
-    engine, runtime, logger = _load(trt, path, spec)
+    with GPU_TURNS.shared():
+        cuda = cuda or open_runtime(index)
+        capability = cuda.compute_capability
+        if capability not in spec.compute_capability:
+            check_engine(path, spec, flavour=flavour, version=trt.__version__, capability=capability)
+        cuda.use()
+        engine, runtime, logger = _load(trt, path, spec)
     return TensorRTBackend(engine, spec, cuda, runtime, logger)
 
 

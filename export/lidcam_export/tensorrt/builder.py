@@ -34,6 +34,7 @@ from lidcam_rt.backends.engine_file import (
     check_engine,
     read_sidecar,
 )
+from lidcam_rt.backends.gpu_turns import GPU_TURNS
 from lidcam_rt.errors import ArtifactError, BackendError, ExportError, InputError, MissingExtraError
 from lidcam_rt.files import file_sha256, locked
 from lidcam_rt.version import __version__
@@ -180,6 +181,7 @@ def _prepare(artifact: Path, options: BuildOptions, trt: Any) -> _Build:
     return _Build(artifact, digest, manifest, options, trt, flavour, plugin, kernel, capability, profile)
 
 
+@GPU_TURNS.shared()  # the builder times kernels
 def _build(build: _Build, output: Path) -> EngineSpec:
     trt, flavour, manifest, options, plugin = build.trt, build.flavour, build.manifest, build.options, build.plugin
     if options.pas == "body":

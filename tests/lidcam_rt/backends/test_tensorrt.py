@@ -25,6 +25,7 @@ from lidcam_rt.backends.engine_file import (
     read_sidecar,
     sidecar_path,
 )
+from lidcam_rt.backends.gpu_turns import GPU_TURNS
 from lidcam_rt.backends.tensorrt import open_backend
 from lidcam_rt.errors import ArtifactError, BackendError, InputError, MissingExtraError, OutputError, RebuildError
 from lidcam_rt.files import file_sha256
@@ -103,6 +104,33 @@ def test_gives_what_the_artifact_gives(engine, artifact):
     assert not api.blocks and not api.streams
     with pytest.raises(InputError, match="closed"):
         backend.run(image, labels, names)
+
+
+@pytest.mark.parametrize("use", ["open", "run", "close"])
+def test_it_waits_while_a_graph_is_captured(engine, monkeypatch, use):
+    backend = opened(engine)[0]
+    uses = {"open": lambda: opened(engine), "run": lambda: backend.run(*batch(1), ["map8"]), "close": backend.close}
+    settled, done = threading.Event(), []
+    wait_for = GPU_TURNS._changed.wait_for
+
+    def waiting(ready):
+        if not ready():
+            settled.set()
+        return wait_for(ready)
+
+    def work():
+        uses[use]()
+        done.append(use)
+        settled.set()
+
+    monkeypatch.setattr(GPU_TURNS._changed, "wait_for", waiting)
+    thread = threading.Thread(target=work)
+    with GPU_TURNS.alone():
+        thread.start()
+        settled.wait()
+        assert not done
+    thread.join()
+    assert done == [use]
 
 
 def test_threads_never_share_a_context(engine):

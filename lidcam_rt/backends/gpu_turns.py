@@ -1,0 +1,103 @@
+"""Turns on the GPUs of this process: many calls at once, or one that captures a CUDA graph.
+
+ONNX Runtime captures in CUDA's global mode: while one thread captures, a call of any other thread that allocates,
+frees or synchronizes, on whatever GPU, ends the capture with an error.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Iterator
+
+__all__ = ["GPU_TURNS", "Turns"]
+
+
+class Turns:
+    """A lock that ordinary calls share and that a capture holds alone.
+
+    Whoever waits to be alone comes before calls that come later. A thread that holds it may take it again at no cost,
+    except alone while it shares it.
+    """
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all holders: after a fork there are none, as their threads are not in the child."""
+        self._changed = threading.Condition()
+        self._sharing, self._alone, self._waiting = 0, False, 0
+        self._held = threading.local()
+
+    @contextlib.contextmanager
+    def shared(self) -> Iterator[None]:
+        """Hold it with others; waits while one is alone or wants to be."""
+        with self.covered() as outermost:
+            if not outermost:
+                yield
+                return
+            taken = False
+            try:
+                with self._changed:
+                    self._changed.wait_for(lambda: not self._alone and not self._waiting)
+                    self._sharing += 1
+                    taken = True
+                yield
+            finally:
+                if taken:
+                    with self._changed:
+                        self._sharing -= 1
+                        self._changed.notify_all()
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Hold it alone; waits for those that share it.
+
+        Raises:
+            RuntimeError: this thread shares it, and would wait for itself.
+        """
+        with self.covered() as outermost:
+            if not outermost:
+                if not self._alone:
+                    raise RuntimeError("a thread that shares the GPUs cannot have them alone")
+                yield
+                return
+            taken = False
+            try:
+                with self._changed:
+                    self._waiting += 1
+                    try:
+                        self._changed.wait_for(lambda: not self._alone and not self._sharing)
+                        self._alone = taken = True
+                    finally:
+                        self._waiting -= 1
+                        self._changed.notify_all()
+                yield
+            finally:
+                if taken:
+                    with self._changed:
+                        self._alone = False
+                        self._changed.notify_all()
+
+    @contextlib.contextmanager
+    def covered(self) -> Iterator[bool]:
+        """For a thread that works for one that holds it and waits: what it takes meanwhile is held already.
+
+        Yields:
+            Whether nothing was held by this thread before.
+        """
+        held = self._held  # a finalizer that runs while this waits does not wait in turn: it would for ever
+        depth = getattr(held, "depth", 0)
+        held.depth = depth + 1
+        try:
+            yield not depth
+        finally:
+            held.depth = depth
+
+
+#: Of all GPUs of this process: global mode knows no devices.
+GPU_TURNS = Turns()
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=GPU_TURNS.reset)
