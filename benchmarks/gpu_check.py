@@ -174,6 +174,14 @@ class Check:
         quick: dict[str, Any] = {"batches": (1, 2), "seconds": 0.2, "compiled": False} if self.options.quick else {}
         check_resident(device, data, self._artifact(), index=self.options.index, **quick)
 
+    def threads(self, data: dict[str, Any]) -> None:
+        """CUDA graphs captured beside other threads."""
+        from benchmarks.gpu.threads import check_threads
+
+        self._device()
+        quick: dict[str, Any] = {"batches": (1, 2), "rounds": 2} if self.options.quick else {}
+        check_threads(data, self._artifact(), rehearsal=self.options.rehearse, index=self.options.index, **quick)
+
     def decoding(self, data: dict[str, Any]) -> None:
         """JPEG decoded on the GPU (in a rehearsal: nvImageCodec's decoders on the CPU)."""
         from benchmarks.gpu.decoding import check_decoding
@@ -206,6 +214,7 @@ class Check:
             "artifact": ("artifact", self.export),
             "onnxruntime": ("ONNX Runtime, CUDA provider", self.onnxruntime),
             "resident": ("picture to box on the device", self.resident),
+            "threads": ("CUDA graphs beside other threads", self.threads),
             "decoding": ("JPEG decoded on the device", self.decoding),
             "bench": ("lidcam bench", self.bench),
         }
@@ -267,7 +276,7 @@ def choose(names: tuple[str, ...], only: str, skip: str) -> tuple[str, ...]:
 def _needs(name: str) -> tuple[str, ...]:
     if name.startswith("time-"):
         return ("device", "build", "ceilings")
-    if name.startswith(("tensorrt", "onnxruntime", "resident", "decoding", "bench")):
+    if name.startswith(("tensorrt", "onnxruntime", "resident", "threads", "decoding", "bench")):
         return ("device", "build", "artifact")
     return ("device", "build")
 

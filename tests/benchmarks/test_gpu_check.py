@@ -1,8 +1,10 @@
 """The GPU check without a GPU: it runs to its end and says why; its comparisons and timers on stand-ins."""
 
+import contextlib
 import json
 import subprocess
 import sys
+import threading
 import types
 from pathlib import Path
 
@@ -17,7 +19,7 @@ import nvimgcodec_standin  # noqa: E402
 import tensorrt_standin  # noqa: E402
 
 from benchmarks import gpu_check  # noqa: E402
-from benchmarks.gpu import agreement, build, crf, decoding, device, engines, peers, report, speed  # noqa: E402
+from benchmarks.gpu import agreement, build, crf, decoding, device, engines, peers, report, speed, threads  # noqa: E402
 from lidcam_rt.backends.cuda_runtime import CudaRuntime  # noqa: E402
 from lidcam_rt.pas import PasOptions, pas, resize_reference  # noqa: E402
 
@@ -42,7 +44,7 @@ def test_without_a_gpu_every_part_says_why(tmp_path):
     written = json.loads(output.read_text())
     assert written["device"] is None and written["exit_status"] == 2 and written["packages"]["torch"]
     parts = {part["part"]: part for part in written["parts"]}
-    assert len(parts) == 19 and {part["state"] for part in parts.values()} == {"not run"}
+    assert len(parts) == 20 and {part["state"] for part in parts.values()} == {"not run"}
     assert "finds no CUDA device" in parts["device"]["reason"]
     assert all("finds no CUDA device" in p["reason"] for n, p in parts.items() if n not in ("build", "device"))
     assert str(ROOT) not in output.read_text()
@@ -423,3 +425,54 @@ def test_what_a_build_lacks_is_named(monkeypatch, tmp_path):
     )  # fmt: skip
     with pytest.raises(report.Cannot, match="no compiler"):
         build.build_kernels({}, tmp_path)
+
+
+@pytest.mark.parametrize("fault", ["", "capture", "class", "map", "beside"])
+def test_graphs_beside_other_threads_are_compared(fault):
+    from lidcam_gpu.resident import DeviceBatch
+    from lidcam_rt.errors import BackendError
+
+    beside, opened = threading.Event(), []
+
+    class Localizer:
+        def __init__(self, path, device, max_batch, graph=False):
+            assert (path, device, max_batch) == (Path("m.onnx"), "cuda:1", 2)
+            self.device, self.graph = device, graph
+            self.beside = bool(opened) and not graph
+            opened.append(self)
+
+        def __call__(self, pictures, *, maps=False):
+            if self.beside:
+                beside.set()
+                if fault == "beside":
+                    raise BackendError("a kernel failed")
+            if self.graph:
+                beside.wait()
+                if fault == "capture":
+                    raise BackendError("the CUDA graph of a batch of 1 could not be captured")
+            n = len(pictures)
+            classes, made = np.zeros(n, int), np.zeros((n, 4, 4), np.uint8)
+            classes[0] += self.graph and fault == "class"
+            made[0, 0] += np.uint8(self.graph and fault == "map")
+            return DeviceBatch(classes, np.ones(n), np.ones(n), (None,) * n, made if maps else None)
+
+        def close(self):
+            opened.remove(self)
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+    data = {}
+    says = {
+        "capture": "could not be captured", "class": "'other class': 8", "map": "map pixels that differ': 0.25",
+        "beside": "beside the pool: BackendError: a kernel failed",
+    }  # fmt: skip
+    expected = pytest.raises(report.Wrong, match=says[fault]) if fault else contextlib.nullcontext()
+    with expected:
+        threads.check_threads(data, Path("m.onnx"), index=1, batches=(1, 2), rounds=2, open=Localizer)
+    assert data["calls"]["pool"] == (0 if fault == "capture" else 8)
+    with pytest.raises(report.Cannot, match="CUDA provider"):
+        threads.check_threads({}, Path("m.onnx"), rehearsal=True)
