@@ -17,7 +17,6 @@ import numpy.typing as npt
 
 from lidcam_rt.artifact import Manifest
 from lidcam_rt.backends.base import Opener, Stop, check_threads, parse_device, usable_cores
-from lidcam_rt.backends.gpu_turns import GPU_TURNS
 from lidcam_rt.errors import ArtifactError, BackendError, InputError
 from lidcam_rt.text import cut
 
@@ -140,7 +139,11 @@ class OrtBackend:
 
 def _turn(device: str) -> Callable[[], contextlib.AbstractContextManager[None]]:
     """What a session holds while it works: on a GPU a shared turn, so that no CUDA graph is captured meanwhile."""
-    return contextlib.nullcontext if device == "cpu" else GPU_TURNS.shared
+    if device == "cpu":
+        return contextlib.nullcontext
+    from lidcam_rt.backends.gpu_turns import GPU_TURNS
+
+    return GPU_TURNS.shared
 
 
 def reason_of(error: Exception) -> str:
