@@ -71,7 +71,7 @@ void* function(Image image, const char* kernel) {
 }
 
 void warm_up(const Device& device) {
-  function(Image::pas, "lidcam_pas");
+  for (const char* name : {"lidcam_pas", "lidcam_pas_bytes"}) function(Image::pas, name);
   for (const char* name : {"lidcam_mask_bits", "lidcam_map_bits", "lidcam_boxes"}) function(Image::components, name);
   for (const char* name : {"lidcam_crf_words", "lidcam_crf_clear", "lidcam_crf_vertices", "lidcam_crf_neighbours",
                            "lidcam_crf_weigh", "lidcam_crf_blur_weights", "lidcam_crf_norms", "lidcam_crf_begin",
@@ -80,7 +80,7 @@ void warm_up(const Device& device) {
   for (const char* name : {"lidcam_resample", "lidcam_energies", "lidcam_refined", "lidcam_zero"})
     function(Image::picture, name);
   if (device.major >= 9)
-    for (const char* name : {"lidcam_pas_cluster", "lidcam_pas_kept"}) function(Image::pas, name);
+    for (const char* name : {"lidcam_pas_cluster", "lidcam_pas_bytes_cluster"}) function(Image::pas, name);
 }
 
 void launch(void* function, const Launch& how, void** arguments) {

@@ -23,36 +23,37 @@ void launch_pas(Stream stream, const float* cam, int64_t count, int h, int w, in
   const Device& device = scope.device();
 
   pas::cuda::Args args = arguments_of(options, h, w, height, width);
-  pas::cuda::Taps taps;  // as many as are used
-  make_taps(args, &taps);
+  pas::cuda::Plan plan;  // as many weights as are used
+  make_plan(args, &plan);
   Launch how;
   how.block = pas::cuda::kThreads;
   how.stream = stream;
+  const bool aligned = (reinterpret_cast<uintptr_t>(map) | reinterpret_cast<uintptr_t>(mask)) % 4 == 0;
+  const char* kernel = nullptr;
+  // For `blocks` blocks per map: the kernel that keeps the bytes where the options and the shared memory allow it.
   const auto share = [&](unsigned blocks) {
+    const int64_t with_bytes = pas::cuda::shared_with_bytes(args, int(blocks));
+    const bool bytes = aligned && takes_bytes(args) && with_bytes <= device.shared_limit;
+    if (blocks > 1)
+      kernel = bytes ? "lidcam_pas_bytes_cluster" : "lidcam_pas_cluster";
+    else
+      kernel = bytes ? "lidcam_pas_bytes" : "lidcam_pas";
+    args.shared_bytes =
+        int(bytes ? with_bytes : std::min<int64_t>(pas::cuda::shared_bytes(args, int(blocks)), device.shared_limit));
     how.cluster = blocks;
-    args.shared_bytes = int(std::min<int64_t>(pas::cuda::shared_bytes(args, int(blocks)), device.shared_limit));
     how.shared = unsigned(args.shared_bytes);
   };
   // Blocks share a map where the device has clusters, as long as all of them run at once.
-  const char* kernel = "lidcam_pas";
-  share(1);
-  if (device.major >= 9) {
-    const bool aligned = (reinterpret_cast<uintptr_t>(map) | reinterpret_cast<uintptr_t>(mask)) % 4 == 0;
-    unsigned blocks = 8;
-    while (blocks > 1 && unsigned(height) < 4 * blocks) blocks /= 2;
-    for (; blocks > 1; blocks /= 2) {
-      share(blocks);
-      const bool keeps = aligned && fits_registers(args, int(blocks), int(how.block)) &&
-                         pas::cuda::shared_bytes(args, int(blocks)) <= args.shared_bytes;
-      kernel = keeps ? "lidcam_pas_kept" : "lidcam_pas_cluster";
-      how.grid = blocks;
-      if (count <= max_clusters(function(Image::pas, kernel), how, device)) break;
-      kernel = "lidcam_pas";
-      share(1);
-    }
+  unsigned blocks = device.major >= 9 ? 8 : 1;
+  while (blocks > 1 && unsigned(height) < 4 * blocks) blocks /= 2;
+  for (; blocks > 1; blocks /= 2) {
+    share(blocks);
+    how.grid = blocks;
+    if (count <= max_clusters(function(Image::pas, kernel), how, device)) break;
   }
+  if (blocks == 1) share(1);
   how.grid = unsigned(count) * how.cluster;
-  void* arguments[] = {&cam, &args, &taps, &map, &mask, &threshold};
+  void* arguments[] = {&cam, &args, &plan, &map, &mask, &threshold};
   launch(function(Image::pas, kernel), how, arguments);
 }
 

@@ -27,7 +27,7 @@ using Team = Cluster;
 using Team = Block;
 #endif
 
-extern "C" __global__ void LIDCAM_AOT_CLUSTER __launch_bounds__(512)
+extern "C" __global__ void LIDCAM_AOT_CLUSTER __launch_bounds__(512, 1)
     lidcam_pas_aot(const float* cam, const void* /*like*/, int h, int w, int height, int width, int percentile_milli,
                    int theta_micro, int flags, int shared_bytes, uint32_t* map, uint32_t* mask, float* threshold) {
   const Args args{h, w, height, width, percentile_milli, theta_micro, flags, shared_bytes};

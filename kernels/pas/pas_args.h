@@ -56,32 +56,59 @@ LIDCAM_EITHER inline int common_divisor(int a, int b) {
   return a;
 }
 
-// The weights of both axes where their periods are as short as this.
+// Outputs of an axis before its weights repeat, and sources they move by.
+struct Period {
+  int outputs, sources;
+};
+LIDCAM_EITHER inline Period period_of(int n_in, int n_out) {
+  const int divisor = common_divisor(n_in, n_out);
+  return {n_out / divisor, n_in / divisor};
+}
+
+// The two values that a percentile lies between, in order from the smallest.
+constexpr int64_t kScale = 100000;
+struct Rank {
+  uint32_t low, next;
+  int remainder;  // between the two, in 1 / kScale
+};
+LIDCAM_EITHER inline Rank rank_of(int percentile_milli, int64_t n) {
+  const int64_t position = int64_t(percentile_milli) * (n - 1), low = position / kScale;
+  return {uint32_t(low), uint32_t(low + 1 < n ? low + 1 : n - 1), int(position - low * kScale)};
+}
+
+// What divisions give, made once by the host.
+struct Geometry {
+  Period across, down;
+  Rank rank;  // among the bytes of the resized map
+};
+LIDCAM_EITHER inline Geometry geometry_of(const Args& a) {
+  return {period_of(a.w, a.width), period_of(a.h, a.height), rank_of(a.percentile_milli, int64_t(a.height) * a.width)};
+}
+
+// What the host makes for a launch: the geometry, and the weights of both axes where their periods are as short as this
+// (kTaps).
 constexpr int kGivenTaps = 64;
-struct Taps {
+struct Plan {
+  Geometry geometry;
   Tap across[kGivenTaps], down[kGivenTaps];
 };
-LIDCAM_EITHER inline bool taps_fit(const Args& a) {
-  return a.width / common_divisor(a.w, a.width) <= kGivenTaps && a.height / common_divisor(a.h, a.height) <= kGivenTaps;
-}
-inline void make_taps(Args& a, Taps* taps) {
-  if (!taps_fit(a)) return;
+inline void make_plan(Args& a, Plan* plan) {
+  const Geometry& g = plan->geometry = geometry_of(a);
+  if (g.across.outputs > kGivenTaps || g.down.outputs > kGivenTaps) return;
   a.flags |= kTaps;
-  const int across = a.width / common_divisor(a.w, a.width), down = a.height / common_divisor(a.h, a.height);
-  for (int i = 0; i < across; ++i) taps->across[i] = make_tap(a.w, a.width, a.flags & kLinear, i);
-  for (int i = 0; i < down; ++i) taps->down[i] = make_tap(a.h, a.height, a.flags & kLinear, i);
+  for (int i = 0; i < g.across.outputs; ++i) plan->across[i] = make_tap(a.w, a.width, a.flags & kLinear, i);
+  for (int i = 0; i < g.down.outputs; ++i) plan->down[i] = make_tap(a.h, a.height, a.flags & kLinear, i);
 }
 
 constexpr int kThreads = 512;
-constexpr int kColumns = 4;    // that a thread resizes together
-constexpr int kKeptRows = 10;  // of so many columns, that a thread may keep in registers
+constexpr int kColumns = 4;  // that a thread resizes together
 
 // Shared memory, bytes: fixed, then as far as they fit all together: the weights, the activation map and its rows
 // resized along x that a block needs; else the weights, then the map.
 constexpr int kFixedBytes = 9984, kTapBytes = 20;
 
 LIDCAM_EITHER inline int64_t tap_count(const Args& a) {
-  return int64_t(a.width / common_divisor(a.w, a.width)) + a.height / common_divisor(a.h, a.height);
+  return int64_t(period_of(a.w, a.width).outputs) + period_of(a.h, a.height).outputs;
 }
 // A map and `rows` rows resized along x.
 LIDCAM_EITHER inline int64_t row_bytes(const Args& a, int64_t rows) {
@@ -92,13 +119,12 @@ inline int64_t shared_bytes(const Args& a, int blocks) {
   const int64_t rows = (a.height + blocks - 1) / blocks, sources = ((rows - 1) * a.h + a.height - 1) / a.height + 4;
   return kFixedBytes + row_bytes(a, sources < a.h ? sources : a.h);
 }
-// Whether each thread can keep its part of the resized map in registers, given that shared_bytes() are there and that
-// both outputs begin at a multiple of four bytes.
-inline bool fits_registers(const Args& a, int blocks, int threads) {
-  const int rows = (a.height + blocks - 1) / blocks, groups = (a.width + kColumns - 1) / kColumns;
-  if (groups > threads || a.width % kColumns) return false;
-  const int parts = threads / groups < rows ? threads / groups : rows;
-  return (rows + parts - 1) / parts <= kKeptRows;
+// Whether the percentile is one of bytes, and the map is not divided by it; and whether the bytes of four pixels can be
+// stored at once, given that both outputs begin at a multiple of four.
+inline bool takes_bytes(const Args& a) { return !(a.flags & (kNormalize | kFloat | kRaw)) && a.width % kColumns == 0; }
+// The shared memory that takes.
+inline int64_t shared_with_bytes(const Args& a, int blocks) {
+  return (shared_bytes(a, blocks) + 15) / 16 * 16 + int64_t((a.height + blocks - 1) / blocks) * a.width;
 }
 
 }  // namespace lidcam::pas::cuda

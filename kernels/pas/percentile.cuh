@@ -4,17 +4,18 @@
 
 #include "cuda/scan.cuh"
 #include "cuda/team.cuh"
+#include "pas/extremes.cuh"
 #include "pas/pas_args.h"
 
 namespace lidcam::pas::cuda {
 
 constexpr int kBins = 2048, kCopies = 8;
-constexpr int64_t kScale = 100000;
 
 struct Scratch {
   uint32_t bins[kBins];
   uint32_t counts[256];  // of bytes: the copies together
-  uint32_t low[32], high[32], team_low, team_high;
+  uint64_t team_extremes;
+  uint32_t low[32], high[32];
   uint32_t sums[32], smallest[32], team_smallest;
   uint32_t bin[2], below[2], inside[2];
   uint32_t facts[32];
@@ -22,14 +23,51 @@ struct Scratch {
 
 static_assert(sizeof(Scratch) <= kFixedBytes && kFixedBytes % 16 == 0, "pas_args.h");
 
-struct Rank {
-  uint32_t low, next;
-  int remainder;  // between the two, in 1 / kScale
-};
+// The copies of each bin together, into s->counts.
+__device__ inline void sum_copies(Scratch* s) {
+  struct alignas(16) Quad {
+    uint32_t v[4];
+  };
+  static_assert(kCopies == 8);
+  __syncthreads();
+  for (int b = threadIdx.x; b < 256; b += blockDim.x) {
+    const Quad* copies = reinterpret_cast<const Quad*>(s->bins + b * kCopies);
+    const Quad p = copies[0], q = copies[1];
+    s->counts[b] = p.v[0] + p.v[1] + p.v[2] + p.v[3] + q.v[0] + q.v[1] + q.v[2] + q.v[3];
+  }
+}
 
-__device__ inline Rank rank_of(int percentile_milli, int64_t n) {
-  const int64_t position = int64_t(percentile_milli) * (n - 1), low = position / kScale;
-  return {uint32_t(low), uint32_t(low + 1 < n ? low + 1 : n - 1), int(position - low * kScale)};
+// The extremes of the whole map, of which `values` are this block's. The high one is infinite where one is not finite.
+template <class Team, class Values>
+__device__ Extremes extremes_of(const Team& team, const Values& values, bool large, Scratch* s) {
+  Extremes found;
+  values.each([&](int, int, int, const float* v) { found.take(v); });
+  if (large)  // a NaN is no extreme
+    values.each([&](int, int, int, const float* v) {
+#pragma unroll
+      for (int c = 0; c < kColumns; ++c)
+        if (!(fabsf(v[c]) <= 3.402823466e38f)) found.high = __uint_as_float(0x7f800000u);
+    });
+  found.over_block(s->low, s->high);
+  if (team.size() > 1) {
+    const int lane = threadIdx.x % 32;
+    if (threadIdx.x == 0) s->team_extremes = uint64_t(~key_of(found.low)) << 32 | key_of(found.high);
+    team.sync();
+    const uint64_t both = *team.at(&s->team_extremes, lane < team.size() ? lane : 0);
+    found.low = float_of(~lidcam::cuda::warp_max(uint32_t(both >> 32)));
+    found.high = float_of(lidcam::cuda::warp_max(uint32_t(both)));
+  }
+  return found;
+}
+
+// A counter of all blocks of the team together, read from so many blocks at once.
+template <int kAtOnce, class Team>
+__device__ uint32_t sum_over(const Team& team, const uint32_t* counters, int i) {
+  uint32_t total = 0;
+#pragma unroll kAtOnce
+  for (int r = 0; r < Team::kMost; ++r)
+    if (r < team.size()) total += team.at(counters, r)[i];
+  return total;
 }
 
 // For two ranks: the bin that holds each, how many values lie below that bin, how many in it. All threads call it;
@@ -61,13 +99,6 @@ __device__ void locate(Scratch* s, int bins, uint32_t first_rank, uint32_t secon
   __syncthreads();
 }
 
-// Order of keys = order of floats; both zeros have one key.
-__device__ inline uint32_t key_of(float v) {
-  const uint32_t bits = __float_as_uint(v + 0.0f);
-  return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
-}
-__device__ inline float float_of(uint32_t key) { return __uint_as_float(key & 0x80000000u ? key & 0x7fffffffu : ~key); }
-
 // The percentile of floats by radix select: each(f) calls f(value) for the values of this block. Bins are 0 on entry.
 // When it returns, other blocks may still read this one's memory.
 template <class Team, class Each>
@@ -87,11 +118,7 @@ __device__ float float_standard(const Team& team, Scratch* s, Rank rank, Each ea
       if (pass == 0 || key >> (shift + bits) == prefix) atomicAdd(&bins[key >> shift & ((1u << bits) - 1)], 1u);
     });
     team.sync();
-    locate(s, 1 << bits, low, low, [&](int b) {
-      uint32_t total = 0;
-      for (int r = 0; r < team.size(); ++r) total += team.at(bins, r)[b];
-      return total;
-    });
+    locate(s, 1 << bits, low, low, [&](int b) { return sum_over<1>(team, bins, b); });
     prefix = prefix << bits | s->bin[0];
     low -= s->below[0];
     inside = s->inside[0];

@@ -15,8 +15,8 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[2]
 KERNELS = ROOT / "kernels"
 STORE = ROOT / "build" / "cuda_on_cpu"
-DEVICE = ["pas/pas.cuh", "pas/percentile.cuh", "components/components.cuh", "components/components.cu",
-          "crf/lattice.cuh", "crf/mean_field.cuh"]  # fmt: skip
+DEVICE = ["pas/pas.cuh", "pas/bytes.cuh", "pas/percentile.cuh", "pas/extremes.cuh", "components/components.cuh",
+          "components/components.cu", "crf/lattice.cuh", "crf/mean_field.cuh"]  # fmt: skip
 FLAGS = ["-std=c++17", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", "-ffp-contract=off",
          "-fno-extern-tls-init", "-U_FORTIFY_SOURCE", "-fPIC", "-pthread"]  # fmt: skip
 SANITIZED = ["-O0", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]

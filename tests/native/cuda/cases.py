@@ -25,7 +25,7 @@ def write(path: Path, shared: int | None = None) -> Path:
     """
     rng = np.random.default_rng(0)
     with path.open("wb") as file:
-        for number, record in enumerate(itertools.chain(_pas(rng), _boxes(rng), _crf(rng))):
+        for number, record in enumerate(itertools.chain(_pas(rng), _bytes(), _boxes(rng), _crf(rng))):
             head, *arrays = record
             assert len(head) == 12, number
             if shared is not None:
@@ -55,6 +55,20 @@ def _pas(rng):
         yield (0, *low, *high, milli, micro, bits, threads, cluster, shared, 2), cam, result.map, result.mask, (
             result.threshold
         )
+
+
+def _bytes():
+    """PaS where the bytes stay in shared memory: the default options, a width of whole groups of columns."""
+    rng = np.random.default_rng(1)
+    lows = ((5, 6), (11, 4), (40, 48))
+    for number, (cluster, threads, low) in enumerate(itertools.product((1, 2, 4), (64, 96), lows)):
+        cam = rng.random((1, 3, *low), np.float32) - np.float32(0.3)
+        cam[0, 2] *= np.float32(3e38)
+        high = ((32, 40), (21, 24))[number % 2]
+        settings = PasOptions(98 - 7 * number % 60, 0.2 + 0.04 * number)
+        result = pas_reference(cam, high, settings)
+        head = 0, *low, *high, *settings.kernel_integers(), threads, cluster, 49152, 3
+        yield head, cam, result.map, result.mask, result.threshold
 
 
 def _box(mask, by):

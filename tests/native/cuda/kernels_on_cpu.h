@@ -35,29 +35,26 @@ inline Grid grid(int64_t maps, int threads, int cluster, int shared, int order, 
           seed};
 }
 
-inline void pas(Grid g, const std::string& name, const float* cam, PasArgs args, const lidcam::pas::cuda::Taps& taps,
+inline void pas(Grid g, const std::string& name, const float* cam, PasArgs args, const lidcam::pas::cuda::Plan& plan,
                 uint8_t* map, uint8_t* mask, float* threshold) {
-  const auto kernel = name == "lidcam_pas"        ? lidcam_pas
-                      : name == "lidcam_pas_kept" ? lidcam_pas_kept
-                                                  : lidcam_pas_cluster;
-  const auto* given = &taps;
+  const auto kernel = name == "lidcam_pas"                 ? lidcam_pas
+                      : name == "lidcam_pas_bytes"         ? lidcam_pas_bytes
+                      : name == "lidcam_pas_bytes_cluster" ? lidcam_pas_bytes_cluster
+                                                           : lidcam_pas_cluster;
+  const auto* given = &plan;
   lidcam::shim::launch(g, [] { return lidcam_pas_shared; }, [=] { kernel(cam, args, *given, map, mask, threshold); });
 }
 
-// The kernel that the launcher would take with so many blocks per map and threads, except that values are not kept
-// where there is no room for the rows.
+// The kernel that the launcher would take with so many blocks per map and so much shared memory.
 inline void pas(Grid g, const float* cam, PasArgs args, uint8_t* map, uint8_t* mask, float* threshold) {
   using namespace lidcam::pas::cuda;
-  Taps taps;
-  std::memset(&taps, 0xff, sizeof taps);
-  make_taps(args, &taps);
-  const bool keeps =
-      fits_registers(args, g.cluster, int(g.threads)) && shared_bytes(args, g.cluster) <= int64_t(g.shared);
-  pas(g,
-      keeps           ? "lidcam_pas_kept"
-      : g.cluster > 1 ? "lidcam_pas_cluster"
-                      : "lidcam_pas",
-      cam, args, taps, map, mask, threshold);
+  Plan plan;
+  std::memset(&plan, 0xff, sizeof plan);
+  make_plan(args, &plan);
+  const bool aligned = (reinterpret_cast<uintptr_t>(map) | reinterpret_cast<uintptr_t>(mask)) % 4 == 0;
+  const bool bytes = aligned && takes_bytes(args) && shared_with_bytes(args, g.cluster) <= int64_t(g.shared);
+  const std::string name = bytes ? "lidcam_pas_bytes" : "lidcam_pas";
+  pas(g, name + (g.cluster > 1 ? "_cluster" : ""), cam, args, plan, map, mask, threshold);
 }
 
 inline void pas_aot(Grid g, const float* cam, PasArgs a, uint32_t* map, uint32_t* mask, float* threshold) {

@@ -29,9 +29,9 @@ void run_by_name(const std::string& name, unsigned blocks, unsigned rows, unsign
   last_threads = int(threads);
   on_cpu::Grid g = on_cpu::grid(blocks / cluster, int(threads), int(cluster), int(shared), order, seed);
   g.rows = rows;
-  if (name == "lidcam_pas" || name == "lidcam_pas_cluster" || name == "lidcam_pas_kept") {
+  if (name.rfind("lidcam_pas", 0) == 0 && name != "lidcam_pas_aot") {
     on_cpu::pas(g, name, argument<const float*>(a, 0), argument<on_cpu::PasArgs>(a, 1),
-                argument<lidcam::pas::cuda::Taps>(a, 2), argument<uint8_t*>(a, 3), argument<uint8_t*>(a, 4),
+                argument<lidcam::pas::cuda::Plan>(a, 2), argument<uint8_t*>(a, 3), argument<uint8_t*>(a, 4),
                 argument<float*>(a, 5));
   } else if (name == "lidcam_pas_aot") {
     on_cpu::PasArgs args{};
@@ -63,29 +63,13 @@ void run_by_name(const std::string& name, unsigned blocks, unsigned rows, unsign
   }
 }
 
-const char* const kNames[] = {"lidcam_pas",
-                              "lidcam_pas_cluster",
-                              "lidcam_pas_kept",
-                              "lidcam_pas_aot",
-                              "lidcam_mask_bits",
-                              "lidcam_map_bits",
-                              "lidcam_boxes",
-                              "lidcam_crf_words",
-                              "lidcam_crf_clear",
-                              "lidcam_crf_vertices",
-                              "lidcam_crf_neighbours",
-                              "lidcam_crf_weigh",
-                              "lidcam_crf_norms",
-                              "lidcam_crf_blur_weights",
-                              "lidcam_crf_begin",
-                              "lidcam_crf_blur",
-                              "lidcam_crf_mix",
-                              "lidcam_crf_step",
-                              "lidcam_crf_step_two",
-                              "lidcam_resample",
-                              "lidcam_energies",
-                              "lidcam_refined",
-                              "lidcam_zero"};
+const char* const kNames[] = {
+    "lidcam_pas",       "lidcam_pas_bytes", "lidcam_pas_bytes_cluster", "lidcam_pas_cluster",
+    "lidcam_pas_aot",   "lidcam_mask_bits", "lidcam_map_bits",          "lidcam_boxes",
+    "lidcam_crf_words", "lidcam_crf_clear", "lidcam_crf_vertices",      "lidcam_crf_neighbours",
+    "lidcam_crf_weigh", "lidcam_crf_norms", "lidcam_crf_blur_weights",  "lidcam_crf_begin",
+    "lidcam_crf_blur",  "lidcam_crf_mix",   "lidcam_crf_step",          "lidcam_crf_step_two",
+    "lidcam_resample",  "lidcam_energies",  "lidcam_refined",           "lidcam_zero"};
 constexpr int kFunctions = int(std::size(kNames));
 std::atomic<int> shared_limits[kFunctions];  // less what every launch may have
 // Calls so far: cuInit, modules loaded, primary contexts retained, limits of shared memory set, pools made, memory

@@ -114,7 +114,7 @@ template <class T>
 T atomicCAS(T* p, T expected, T v) {
   return lidcam::shim::update(p, [expected, v](T old) { return old == expected ? v : old; });
 }
-inline void __cluster_barrier_arrive() { lidcam::shim::arrive_at_cluster(); }
+inline void __cluster_barrier_arrive_relaxed() { lidcam::shim::arrive_at_cluster(); }
 inline void __cluster_barrier_wait() { lidcam::shim::wait_for_cluster(); }
 inline void __threadfence() {}
 inline void __threadfence_block() {}
