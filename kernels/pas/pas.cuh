@@ -102,12 +102,12 @@ __device__ void standardise(const Team& team, const Args& args, const Resizer& r
   const bool raw = flags & kRaw, in_floats = flags & kFloat, normalize = flags & kNormalize;
   const bool in_bytes = !raw && !in_floats;
   const int n_raw = args.h * args.w;
-  const Quantiser quantiser(low, range);
   const Rank rank = rank_of(args.percentile_milli, raw ? n_raw : int64_t(args.height) * args.width);
   int64_t numerator = 0;
   float standard = __uint_as_float(0x7f800000u);  // infinite: there is none
   if (!finite(range) || range == 0) {
   } else if (in_bytes) {
+    const Quantiser quantiser(low, range);
     values.each([&](int y, int x, int n_columns, const float* v) {
       const uint32_t bytes = quantiser.four(v);
       if (!normalize) map.store(y, x, n_columns, bytes);
@@ -174,6 +174,7 @@ __device__ void standardise(const Team& team, const Args& args, const Resizer& r
     const float clipped = scaled < -1.0f ? -1.0f : scaled > 255.0f ? 255.0f : scaled;
     const int level = int(floorf(clipped));
     const Level bytes_above(level);
+    const Quantiser quantiser(low, range);
     values.each([&](int y, int x, int n_columns, const float* v) {
       const uint32_t bytes = quantiser.four(v);
       uint32_t above[kColumns];
