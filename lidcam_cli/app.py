@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
 from typing import Annotated, Any, get_args, get_origin
@@ -139,11 +139,12 @@ def _version(value: bool) -> None:
         raise typer.Exit
 
 
-def build_app(only: str | None = None) -> typer.Typer:
+def build_app(only: str | None = None, verbs: Mapping[str, EntryPoint] | None = None) -> typer.Typer:
     """The command line with its verbs.
 
     Args:
         only: load this verb alone, so that one verb's start does not pay for the others.
+        verbs: None: those of the installed packages.
 
     Raises:
         OutdatedPackageError: typer is too old.
@@ -163,7 +164,7 @@ def build_app(only: str | None = None) -> typer.Typer:
     ) -> None:
         del version
 
-    verbs = _verbs()
+    verbs = _verbs() if verbs is None else verbs
     for name, entry in verbs.items():
         if only not in verbs or name == only:
             _add(app, name, entry)

@@ -18,6 +18,13 @@ __all__ = ["check_bench"]
 
 _ROOT = Path(__file__).parents[2]
 
+#: `lidcam bench` where nothing is installed.
+_LIDCAM_BENCH = """
+from importlib.metadata import EntryPoint
+from lidcam_cli.app import build_app
+build_app(verbs={"bench": EntryPoint("bench", "lidcam_bench.cli.bench:app", "lidcam.verbs")})(prog_name="lidcam")
+"""
+
 
 def check_bench(
     data: dict[str, Any], artifact: Path, folder: Path, *, device: str, batches: str = "1,8,32", seconds: float = 10.0,
@@ -48,7 +55,7 @@ def check_bench(
         Image.fromarray(picture).save(pictures / f"{number:02d}.jpg", quality=90)
     options = ["--images", pictures, "--device", device, "--batch", batches, "--duration", seconds, "--cold-starts", 1,
                "--no-accuracy", *([] if floor else ["--no-floor"]), "-o", out]  # fmt: skip
-    command = [sys.executable, "-c", "from lidcam_bench.cli.bench import app; app()", str(artifact)]
+    command = [sys.executable, "-c", _LIDCAM_BENCH, "bench", str(artifact)]
     paths = [str(_ROOT / name) for name in ("", "export", "training", "benchmarks")]  # a checkout not installed
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([*paths, os.environ.get("PYTHONPATH", "")])}
     done = subprocess.run([*command, *map(str, options)], capture_output=True, text=True, env=environment)

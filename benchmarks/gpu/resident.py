@@ -18,7 +18,7 @@ from benchmarks.gpu.device import TorchCuda
 from benchmarks.gpu.report import Cannot, Wrong
 from lidcam_rt.text import cut
 
-__all__ = ["SIZE", "check_resident", "figures"]
+__all__ = ["SIZE", "check_resident", "figures", "in_turns"]
 
 #: Pictures of these sizes (height, width), as photo collections have them.
 SIZE = (375, 500)
@@ -134,36 +134,40 @@ def check_resident(
             contenders[name] = _torch_pipeline(torch, manifest, fast, half)
         except ImportError as error:
             notes[name] = str(error)
-    rows = []
     for name, why in notes.items():
         print(f"   {name}: {why}", flush=True)
-    for batch in batches:
-        some = pictures[:batch]
-        samples: dict[str, list[float]] = {}
-        for name, run in list(contenders.items()):
-            try:
-                for _ in range(3):
-                    run(some)
-            except Exception as error:
-                notes[f"{name}, batch {batch}"] = f"{type(error).__name__}: {cut(str(error), 200)}"
-                continue
-            samples[name] = []
-        end = time.perf_counter() + seconds * len(samples)
-        while time.perf_counter() < end:
-            for name, taken in samples.items():
-                begin = time.perf_counter()
-                contenders[name](some)
-                taken.append(time.perf_counter() - begin)
-        row = {"batch": batch, "contenders": {name: figures(taken, batch) for name, taken in samples.items()}}
-        rows.append(row)
-        for name, figures in row["contenders"].items():
-            print(f"   batch {batch}: {name}: {figures}", flush=True)
+    rows = [in_turns(contenders, pictures[:batch], seconds, notes) for batch in batches]
     data |= {"rows": rows, "could not run": notes, "picture size": SIZE}
     for one in opened:
         one.close()
     wrong = {name: value for name, value in data["agreement"].items() if value > LIMITS[name]}
     if wrong:
         raise Wrong(f"the resident pipeline is not the CPU's: {wrong}")
+
+
+def in_turns(
+    contenders: dict[str, Callable[[list[Any]], Any]], pictures: list[Any], seconds: float, notes: dict[str, str]
+) -> dict[str, Any]:
+    """Call the contenders in turns with one batch, each for so many seconds; one that fails goes into the notes."""
+    batch, samples = len(pictures), {}
+    for name, run in contenders.items():
+        try:
+            for _ in range(3):
+                run(pictures)
+        except Exception as error:
+            notes[f"{name}, batch {batch}"] = f"{type(error).__name__}: {cut(str(error), 200)}"
+            continue
+        samples[name] = list[float]()
+    end = time.perf_counter() + seconds * len(samples)
+    while any(not taken for taken in samples.values()) or (samples and time.perf_counter() < end):
+        for name, taken in samples.items():
+            begin = time.perf_counter()
+            contenders[name](pictures)
+            taken.append(time.perf_counter() - begin)
+    row = {name: figures(taken, batch) for name, taken in samples.items()}
+    for name, values in row.items():
+        print(f"   batch {batch}: {name}: {values}", flush=True)
+    return {"batch": batch, "contenders": row}
 
 
 def _half(artifact: Path, notes: dict[str, str]) -> Path | None:
