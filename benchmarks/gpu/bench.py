@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.gpu.build import offered
 from benchmarks.gpu.crf import photos
 from benchmarks.gpu.report import Cannot, Wrong
 
@@ -57,6 +58,7 @@ def check_bench(
                "--no-accuracy", *([] if floor else ["--no-floor"]), "-o", out]  # fmt: skip
     command = [sys.executable, "-c", _LIDCAM_BENCH, "bench", str(artifact)]
     paths = [str(_ROOT / name) for name in ("", "export", "training", "benchmarks")]  # a checkout not installed
+    paths += offered()
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([*paths, os.environ.get("PYTHONPATH", "")])}
     done = subprocess.run([*command, *map(str, options)], capture_output=True, text=True, env=environment)
     if done.returncode != 0:

@@ -12,7 +12,7 @@ from typing import Any
 
 from benchmarks.gpu.report import Cannot
 
-__all__ = ["ROOT", "build_kernels"]
+__all__ = ["ROOT", "build_kernels", "offer", "offered"]
 
 ROOT = Path(__file__).parents[2]
 _ASK = "import lidcam_gpu.kernels as c; print(int(c.compiled()))"
@@ -71,10 +71,43 @@ def build_kernels(
         raise Cannot(f"the build left no _kernels module in {folder.name}")
     for ops in folder.glob("ops/*lidcam_ops*"):  # looked for beside the module
         shutil.copy2(ops, folder)
+    offer(library, folder / "python")
     _load(library)
     data["kernels"] = "built by CMake"
     version = subprocess.run([nvcc, "--version"], capture_output=True, text=True).stdout.strip().splitlines()
     data["nvcc"] = version[-1] if version else "?"
+
+
+def offer(library: Path, folder: Path) -> None:
+    """Make a built file the module lidcam_rt._kernels of all Python processes that have the folder in PYTHONPATH."""
+    folder.mkdir(exist_ok=True)
+    (folder / "sitecustomize.py").write_text(_FINDER.format(library=str(library)))
+    _offered[:] = [str(folder)]
+
+
+_FINDER = """
+import importlib.util
+import sys
+
+
+class Finder:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        if name == "lidcam_rt._kernels":
+            return importlib.util.spec_from_file_location(name, {library!r})
+        return None
+
+
+sys.meta_path.insert(0, Finder)
+"""
+
+
+def offered() -> list[str]:
+    """What other processes need in PYTHONPATH to find the kernels that this process built."""
+    return _offered
+
+
+_offered: list[str] = []
 
 
 def _load(library: Path) -> None:

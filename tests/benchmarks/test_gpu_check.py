@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -494,3 +495,17 @@ def test_contenders_take_turns_and_one_that_fails_is_noted():
         assert all(entry["samples"] == 1 and entry["images/s"] > 0 for entry in row["contenders"].values())
     assert calls == ["a"] * 3 + ["b"] * 3 + ["a", "b"] + ["a"] * 3 + ["b"] * 3 + ["a", "b"]
     assert list(notes) == ["fails, batch 2", "fails, batch 3"] and "out of memory" in notes["fails, batch 2"]
+
+
+def test_other_processes_find_the_kernels_that_were_built(tmp_path, monkeypatch):
+    """The module lies where only the finder looks, under another name than its own."""
+    import lidcam_rt._kernels as kernels
+
+    monkeypatch.setattr(build, "_offered", [])
+    library = tmp_path / f"built{Path(kernels.__file__).suffix}"
+    library.symlink_to(kernels.__file__)
+    build.offer(library, tmp_path / "python")
+    ask = "import lidcam_rt._kernels as k; print(k.__file__)"
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(build.offered())}
+    done = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, env=environment)
+    assert done.stdout.strip() == str(library), done.stderr
