@@ -20,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -190,16 +190,24 @@ def prepare(folder: Path) -> None:
             save_checkpoint(build_classifier(spec), meta, folder / pooling)
 
 
-def check(verb: Verb, inputs: Path, work: Path, kills: int, rng: random.Random) -> list[str]:
-    """Kill a verb `kills` times; what was wrong afterwards."""
+def check(verb: Verb, inputs: Path, work: Path, kills: Sequence[Sequence[float]]) -> list[str]:
+    """Kill a verb and run it again; what was wrong afterwards.
+
+    Args:
+        verb: the verb.
+        inputs: the folder that `prepare` filled.
+        work: where it runs.
+        kills: for each output the moments at which its runs are killed one after the other, as shares of the time that
+            the unbroken run takes; then it is run to its end.
+    """
     begin = time.monotonic()
     unbroken = work / "unbroken"
     if (status := run(verb, inputs, unbroken)) != 0:
         return [f"the unbroken run ended with {status}: see {unbroken}.log"]
     takes, wanted, wrong = time.monotonic() - begin, tree(unbroken), []
-    for number in range(kills):
+    for number, shares in enumerate(kills):
         out = work / f"kill{number}"
-        moments = [takes * rng.random() for _ in range(rng.choice((1, 1, 2)))]
+        moments = [takes * share for share in shares]
         for moment in moments:
             run(verb, inputs, out, kill_after=moment)
         status = run(verb, inputs, out)
@@ -232,7 +240,8 @@ def main() -> int:
                 continue
             work = Path(name) / verb.name.replace(" ", "-")
             work.mkdir()
-            wrong = check(verb, inputs, work, options.kills, rng)
+            kills = [[rng.random() for _ in range(rng.choice((1, 1, 2)))] for _ in range(options.kills)]
+            wrong = check(verb, inputs, work, kills)
             print(f"{verb.name:<18}{options.kills:>5} kills  {len(wrong)} wrong", flush=True)
             for line in wrong[:10]:
                 print(f"    {line}")
