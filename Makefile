@@ -33,6 +33,7 @@ quick: .venv/.test-ready lint
 fuzz: .venv/.test-ready
 	.venv/bin/$(PYTEST) --hypothesis-profile=default -m hypothesis tests
 	LIDCAM_THREADS_SECONDS=60 .venv/bin/$(PYTEST) tests/lidcam_rt/test_threads.py
+	LIDCAM_CRF_SEEDS=30000 .venv/bin/$(PYTEST) tests/native/cpu/test_crf_sanitizers.py
 	.venv/bin/python tests/hostile/fuzz.py --inputs 1000000 --seconds 3600 --seed $$$$ --findings out/findings
 	.venv/bin/python tests/hostile/kills.py --kills 20
 	.venv/bin/python tests/native/cpu/libfuzzer.py 1000000 $$$$ out/corpus || test $$? -eq 2
