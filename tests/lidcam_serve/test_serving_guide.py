@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import shutil
+import socket
+from contextlib import ExitStack, suppress
 
 import artifacts
 import pytest
@@ -12,6 +14,17 @@ import snippets
 from PIL import Image
 
 pytestmark = pytest.mark.slow  # not in make quick: servers and a browser
+
+
+@pytest.fixture(autouse=True)
+def taken():
+    """The ports of the guide are, as by another run of these tests."""
+    with ExitStack() as stack:
+        for port in (8321, 8322, 8331):
+            holder = stack.enter_context(socket.socket())
+            with suppress(OSError):  # then it is taken already
+                holder.bind(("127.0.0.1", port))
+        yield
 
 
 @pytest.fixture
