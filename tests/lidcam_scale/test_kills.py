@@ -14,13 +14,32 @@ from scale_tables import is_alive, plain_run, rows_of
 
 from lidcam_scale.listing import list_pictures
 
-LIDCAM = [sys.executable, "-c", "from lidcam_cli.main import main; main()"]
+#: The command, which stops itself (SIGSTOP) once it knows of so many parts; 0: never.
+_STOPS = """
+import os, signal, sys
+from lidcam_scale.run import _Work
+
+add, at = _Work._add, int(sys.argv.pop(1))
+
+def stopping(self, *facts):
+    add(self, *facts)
+    if len(self._facts) == at:
+        os.kill(os.getpid(), signal.SIGSTOP)
+
+_Work._add = stopping
+from lidcam_cli.main import main
+main()
+"""
 
 
-def start(model, photos, out, *options) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [*LIDCAM, "scale", str(model), str(photos), "-o", str(out), "--quiet", *options], stderr=subprocess.DEVNULL
-    )
+def start(model, photos, out, *options, stop_at=0) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-c", _STOPS, str(stop_at), "scale", str(model), str(photos), "-o", str(out), "--quiet"]
+    return subprocess.Popen([*command, *options], stderr=subprocess.DEVNULL)
+
+
+def wait_until_it_stops(process: subprocess.Popen[bytes]) -> None:
+    state = os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+    assert state is not None and state.si_code == os.CLD_STOPPED, "it was over before it stopped"
 
 
 def finished(out: Path) -> int:
@@ -42,8 +61,8 @@ def until_parts(process: subprocess.Popen[bytes], out: Path, count: int) -> None
 def test_killed_half_way_twice_and_resumed(model, many, tmp_path):
     out, options = tmp_path / "out", ("--processes", "2", "--shard-size", "8")
     for share in (5, 20):
-        command = start(model, many, out, *options)
-        until_parts(command, out, share)
+        command = start(model, many, out, *options, stop_at=share)
+        wait_until_it_stops(command)
         workers = children(command.pid)
         command.kill()
         command.wait()
@@ -62,10 +81,11 @@ def test_killed_half_way_twice_and_resumed(model, many, tmp_path):
 @pytest.mark.hostile
 def test_killed_workers_are_replaced(model, many, tmp_path):
     out = tmp_path / "out"
-    command = start(model, many, out, "--processes", "2", "--shard-size", "8")
-    until_parts(command, out, 4)
+    command = start(model, many, out, "--processes", "2", "--shard-size", "8", stop_at=4)
+    wait_until_it_stops(command)
     victim, *_ = children(command.pid)
     os.kill(victim, signal.SIGKILL)
+    command.send_signal(signal.SIGCONT)
     assert command.wait() == 8
     assert rows_of(out) == plain_run(model, list_pictures([str(many)]))
 
@@ -73,9 +93,8 @@ def test_killed_workers_are_replaced(model, many, tmp_path):
 @pytest.mark.slow
 def test_two_commands_at_once_in_one_folder(model, many, tmp_path):
     out = tmp_path / "out"
-    first = start(model, many, out, "--processes", "1", "--shard-size", "8")
-    until_parts(first, out, 1)
-    first.send_signal(signal.SIGSTOP)  # or it may have ended before the second one looks
+    first = start(model, many, out, "--processes", "1", "--shard-size", "8", stop_at=1)
+    wait_until_it_stops(first)
     try:
         assert start(model, many, out, "--processes", "1", "--shard-size", "8").wait() == 6
     finally:
