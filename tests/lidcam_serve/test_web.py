@@ -186,7 +186,7 @@ def test_an_archive_writes_nothing_by_itself(tmp_path, model, ort):
     path = tmp_path / "ort.tgz"
     with tarfile.open(path, "w:gz") as file:
         file.add(ort, "package")
-        for name in ("../evil", "/tmp/lidcam-evil", f"package/dist/../../{ALL[0]}"):
+        for name in ("../evil", f"{tmp_path}/lidcam-evil", f"package/dist/../../{ALL[0]}"):
             entry = tarfile.TarInfo(name)
             entry.size = 4
             file.addfile(entry, io.BytesIO(b"evil"))
@@ -194,7 +194,7 @@ def test_an_archive_writes_nothing_by_itself(tmp_path, model, ort):
         link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
         file.addfile(link)
     write_site(model, tmp_path / "site", SiteOptions(ort=path))
-    assert not list(tmp_path.rglob("*evil*")) and not Path("/tmp/lidcam-evil").exists()
+    assert not list(tmp_path.rglob("*evil*"))
 
 
 @pytest.mark.parametrize(
@@ -260,7 +260,7 @@ def test_after_kill_9_the_next_run_leaves_nothing_of_the_first(tmp_path, model, 
         [sys.executable, "-c", code, "web", str(model), "-o", "out/site"],
         cwd=tmp_path, env={**os.environ, "PATH": f"{place}:{os.environ['PATH']}"}, start_new_session=True,
     )  # fmt: skip
-    end = time.monotonic() + 60
+    end = time.monotonic() + 300
     while not (tmp_path / "fetching").exists():
         assert process.poll() is None and time.monotonic() < end
         time.sleep(0.02)
