@@ -26,7 +26,7 @@ def package(requirement: str) -> Path:
     pip = [sys.executable, "-m", "pip"]
     with tempfile.TemporaryDirectory() as place:
         command = [*pip, "download", "-q", "--no-deps", "--only-binary=:all:", "-d", place, requirement]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
         wheels = list(Path(place).glob("*.whl"))
         if done.returncode or not wheels:
             last = (done.stderr.strip().splitlines() or ["pip said nothing"])[-1]

@@ -29,7 +29,7 @@ LIDCAM = [sys.executable, "-c", "from lidcam_cli.main import main; main()"]
 def lidcam(*arguments, stdin: str | None = None, **environment) -> subprocess.CompletedProcess:
     done = subprocess.run(
         [*LIDCAM, *map(str, arguments)],
-        capture_output=True, text=True, input=stdin, timeout=120,
+        capture_output=True, text=True, input=stdin, timeout=300,
         env={**os.environ, "COLUMNS": "80", "TERM": "dumb", **environment},
     )  # fmt: skip
     assert "Traceback" not in done.stderr + done.stdout
@@ -249,8 +249,8 @@ def test_stopped_in_a_terminal_and_resumed(model, tmp_path, how, moment):
     terminal.start()
     with fifo.open("rb"):
         process.send_signal(how)
-    status = process.wait(60)
-    terminal.join(60)
+    status = process.wait(300)
+    terminal.join(300)
     os.close(master)
     shown = b"".join(seen)
     lines = [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
@@ -276,9 +276,9 @@ def test_stopped_in_a_terminal_and_resumed(model, tmp_path, how, moment):
 def test_standard_output_that_is_full_or_closed(model, pictures, tmp_path):
     command = [*LIDCAM, "localize", str(model), str(pictures), "-o", str(tmp_path / "o"), "--jsonl"]
     with Path("/dev/full").open("w") as full:
-        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=300)
     assert done.returncode == 6 and "No space left" in done.stderr and "Traceback" not in done.stderr
-    again = subprocess.run(["sh", "-c", '"$@" | head -1', "sh", *command], capture_output=True, text=True, timeout=60)
+    again = subprocess.run(["sh", "-c", '"$@" | head -1', "sh", *command], capture_output=True, text=True, timeout=300)
     assert "Traceback" not in again.stderr and len(again.stdout.splitlines()) == 1
 
 

@@ -18,7 +18,7 @@ LIDCAM = f'"{sys.executable}" -c "{CODE}"'
 
 def shell(script: str, folder: Path) -> subprocess.CompletedProcess:
     done = subprocess.run(
-        ["bash", "-c", script], cwd=folder, capture_output=True, text=True, timeout=120,
+        ["bash", "-c", script], cwd=folder, capture_output=True, text=True, timeout=300,
         env={**os.environ, "COLUMNS": "80", "TERM": "dumb"},
     )  # fmt: skip
     assert "Traceback" not in done.stderr + done.stdout and "Exception ignored" not in done.stderr
@@ -99,7 +99,7 @@ MODULES = (
 def test_interrupted_while_a_module_is_imported(folder, module):
     done = subprocess.run(
         [sys.executable, "-c", INTERRUPTED, module, "localize", "model.onnx", "red.png", "-o", "out"],
-        cwd=folder, capture_output=True, text=True, timeout=120,
+        cwd=folder, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert done.returncode == 130
     assert done.stderr.startswith("error interrupted") and len(done.stderr.splitlines()) == 1
@@ -131,7 +131,7 @@ def test_interrupted_twice_while_a_thread_is_in_a_kernel(folder):
     """The second Ctrl-C ends the wait for the thread: it is still in C++ when the process ends."""
     done = subprocess.run(
         [sys.executable, "-c", TWICE, "localize", "model.onnx", "red.png", "-o", "out"],
-        cwd=folder, capture_output=True, text=True, timeout=120,
+        cwd=folder, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert done.returncode == 130
     assert done.stderr.startswith("error interrupted") and len(done.stderr.splitlines()) == 1
@@ -146,7 +146,7 @@ def test_a_program_that_calls_the_command_goes_on(tmp_path):
         "try: command.main(['doctor'])\n"
         "except SystemExit as end: print('goes on after', end.code)\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0 and done.stdout == "goes on after 130\n"
 
 

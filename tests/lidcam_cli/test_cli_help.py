@@ -28,7 +28,7 @@ HERE += [f"{entry.name} {name}" for entry in VERBS for name in GROUPS.get(entry.
 def run(*arguments: str, **environment: str) -> str:
     done = subprocess.run(
         [*LIDCAM, *arguments],
-        capture_output=True, text=True, timeout=120, check=True,
+        capture_output=True, text=True, timeout=300, check=True,
         env={**os.environ, "COLUMNS": "80", "TERM": "dumb", **environment},
     )  # fmt: skip
     assert not done.stderr

@@ -28,7 +28,7 @@ NASTY = ("[/bold]", "[red]a[/red]", "\x1b[31mred\x1b]0;title\x07", "a\nb", "50% 
 def lidcam(*arguments, cwd: Path, **environment) -> subprocess.CompletedProcess:
     done = subprocess.run(
         [*LIDCAM, *map(str, arguments)],
-        capture_output=True, cwd=cwd, timeout=120,
+        capture_output=True, cwd=cwd, timeout=300,
         env={**os.environ, "COLUMNS": "80", "TERM": "dumb", **environment},
     )  # fmt: skip
     assert b"Traceback" not in done.stderr + done.stdout and b"MarkupError" not in done.stderr

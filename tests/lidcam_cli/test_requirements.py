@@ -65,7 +65,7 @@ main({arguments})
 
 def run(old: dict[str, str], arguments: list[str], more: str = "") -> subprocess.CompletedProcess[str]:
     code = OLD.format(old=old, arguments=arguments, more=more)
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
 
 
 def test_no_verb_runs_with_an_old_typer():

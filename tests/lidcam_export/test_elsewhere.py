@@ -140,7 +140,7 @@ def test_onnxruntime_web(files, tmp_path, form):
     shape = [str(v) for v in (*inputs["image"].shape[:3], 2)]
     script = Path(__file__).with_name("onnxruntime_web.mjs")
     done = subprocess.run(
-        ["node", str(script), str(tmp_path), str(packages), *shape], capture_output=True, text=True, timeout=120
+        ["node", str(script), str(tmp_path), str(packages), *shape], capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stderr
     expected = in_onnxruntime(files / "plain.onnx", inputs)

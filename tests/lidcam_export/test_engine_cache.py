@@ -257,7 +257,7 @@ def test_load_without_a_gpu_says_so(resnet10, cache, monkeypatch):
 def lidcam(*arguments):
     done = subprocess.run(
         [sys.executable, "-c", "from lidcam_cli.main import main; main()", *map(str, arguments)],
-        capture_output=True, text=True, env={**os.environ, "COLUMNS": "80", "TERM": "dumb"}, timeout=120,
+        capture_output=True, text=True, env={**os.environ, "COLUMNS": "80", "TERM": "dumb"}, timeout=300,
     )  # fmt: skip
     return done.returncode, done.stdout, done.stderr
 

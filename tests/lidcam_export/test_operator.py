@@ -324,7 +324,7 @@ def test_the_runtime_registers_the_library_and_inspect_names_the_form(library, t
         environment = os.environ | {"LIDCAM_OPS": switch}
         program = "from lidcam_cli.main import main; main()"
         command = [sys.executable, "-c", program, "inspect", str(model), "--json"]
-        shown = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+        shown = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
         assert shown.returncode == 0, shown.stderr
         forms.append(json.loads(shown.stdout)["operator"])
     assert forms[0] == "kernel of the operator library"
@@ -369,7 +369,7 @@ def test_the_oldest_onnxruntime(library, tmp_path):
         np.savez(tmp_path / f"{i}.npz", cam=cam, like=like, **want._asdict())
     command = [sys.executable, "-c", OLD_SCRIPT, str(library), str(tmp_path), str(len(SPECS))]
     environment = os.environ | {"PYTHONPATH": str(place)}
-    result = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
+    result = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
     assert result.returncode == 0, result.stderr
     assert f"{len(SPECS)} equal in {OLDEST}" in result.stdout
 

@@ -122,7 +122,7 @@ def test_what_a_killed_writer_leaves_is_removed_by_the_next(tmp_path, how):
         (old / "old").touch()
     else:
         old.write_bytes(b"old")
-    done = subprocess.run([sys.executable, "-c", _KILLED, how, tmp_path], check=False, timeout=60)
+    done = subprocess.run([sys.executable, "-c", _KILLED, how, tmp_path], check=False, timeout=300)
     assert done.returncode == -signal.SIGKILL
     assert any(name.startswith(".") for name in names(tmp_path))
     kept = former(old) if how == "swap" else old
@@ -142,7 +142,7 @@ def test_what_a_killed_writer_leaves_in_the_folder_of_a_run_is_removed_by_the_ne
     if how == "swap":
         (tmp_path / "out").mkdir()
         (tmp_path / "out" / "old").touch()
-    done = subprocess.run([sys.executable, "-c", _KILLED, how, tmp_path], check=False, timeout=60)
+    done = subprocess.run([sys.executable, "-c", _KILLED, how, tmp_path], check=False, timeout=300)
     assert done.returncode == -signal.SIGKILL
     (tmp_path / ".other.lock").touch()  # of another program
     with replacing(tmp_path / "busy") as temporary:

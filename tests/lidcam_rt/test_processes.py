@@ -89,5 +89,5 @@ def test_after_a_fork_the_child_is_refused(model):
         "localizer(picture)\n"
         "sys.exit(os.waitstatus_to_exitcode(status))\n"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr

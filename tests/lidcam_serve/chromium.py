@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-PATIENCE = 60
+PATIENCE = 300  # seconds, as in servers.py
 
 
 def binary() -> str:
@@ -48,8 +48,8 @@ class Page:
             pytest.skip("chromium does not start here")
         import httpx
 
-        (tab,) = [t for t in httpx.get(f"http://{match[0][5:]}/json").json() if t["type"] == "page"]
-        self._socket = client.connect(tab["webSocketDebuggerUrl"], max_size=None)
+        (tab,) = [t for t in httpx.get(f"http://{match[0][5:]}/json", timeout=PATIENCE).json() if t["type"] == "page"]
+        self._socket = client.connect(tab["webSocketDebuggerUrl"], max_size=None, open_timeout=PATIENCE)
         self._number = 0
         self.console: list[str] = []
         self.requests: list[str] = []

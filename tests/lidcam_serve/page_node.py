@@ -62,7 +62,7 @@ class Node:
 
     def close(self) -> None:
         self.process.stdin.close()
-        assert self.process.wait(60) == 0
+        assert self.process.wait(300) == 0
 
 
 def _told(array: Any) -> Any:

@@ -49,7 +49,7 @@ def together(service, what):
 
     async def run():
         transport = httpx.ASGITransport(build_app(service), raise_app_exceptions=False)
-        async with httpx.AsyncClient(transport=transport, base_url="http://here", timeout=60) as client:
+        async with httpx.AsyncClient(transport=transport, base_url="http://here", timeout=300) as client:
             return await what(client)
 
     return asyncio.run(run())
@@ -203,7 +203,7 @@ class Gate:
         def held(*arguments):
             self.runs += 1
             self.began.release()
-            assert self.go.acquire(timeout=60)
+            assert self.go.acquire(timeout=300)
             return run(*arguments)
 
         monkeypatch.setattr(pipeline, "run", held)
@@ -220,7 +220,7 @@ def test_a_full_queue_is_429_with_retry_after(model, monkeypatch):
 
             accepted = [post() for _ in range(batcher.parallel)]
             for _ in accepted:
-                await asyncio.to_thread(gate.began.acquire, timeout=60)
+                await asyncio.to_thread(gate.began.acquire, timeout=300)
             accepted += [post(), post()]
             while batcher.waiting < 2:
                 await asyncio.sleep(0.001)
@@ -263,7 +263,7 @@ def test_what_a_client_left_behind_never_reaches_the_network(model, monkeypatch)
         async def leave(client):
             busy = [asyncio.create_task(client.post("/v1/localize", content=data)) for _ in range(batcher.parallel)]
             for _ in busy:
-                await asyncio.to_thread(gate.began.acquire, timeout=60)
+                await asyncio.to_thread(gate.began.acquire, timeout=300)
             gone, sent = asyncio.Event(), []
             messages = iter([{"type": "http.request", "body": data, "more_body": False}])
 
@@ -307,7 +307,7 @@ def test_a_model_that_a_request_holds_is_not_closed_by_a_reload(model, tmp_path)
             (retiring,) = models._retiring
             retiring.join(0.3)  # it has nothing to wait for but this request
             assert not old.batcher._closed and not old.loaded.closed
-        retiring.join(60)
+        retiring.join(300)
         assert old.loaded.closed
 
 

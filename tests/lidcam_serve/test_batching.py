@@ -24,7 +24,7 @@ class Held:
     def run(self, prepared, wanted, outputs, stop):
         self.batches.append([int(entry.array[0]) for entry in prepared])
         self.began.release()
-        assert self.go.acquire(timeout=60)
+        assert self.go.acquire(timeout=300)
         if any(entry.array[0] < 0 for entry in prepared):
             raise ValueError("this row breaks the batch")
         return {"out": np.array([entry.array[0] * 10 for entry in prepared])}
@@ -66,7 +66,7 @@ def make(held):
     pool.shutdown()
 
 
-def job(*values, seconds=60.0, prepare=None, shape=1):
+def job(*values, seconds=600.0, prepare=None, shape=1):
     rows = [SimpleNamespace(array=np.full(shape, value)) for value in values]
 
     def finish(prepared, outputs, row):
@@ -77,7 +77,7 @@ def job(*values, seconds=60.0, prepare=None, shape=1):
 
 def until(state):
     """Wait for a state that another thread is about to reach."""
-    end = time.monotonic() + 60
+    end = time.monotonic() + 300
     while not state():
         assert time.monotonic() < end
         time.sleep(0.001)
@@ -86,7 +86,7 @@ def until(state):
 def test_requests_that_wait_together_are_run_together_and_get_their_own_rows(make, held):
     batcher, _ = make(max_batch=4, max_delay=0.0)
     first = batcher.submit(job(1))
-    assert held.began.acquire(timeout=60)
+    assert held.began.acquire(timeout=300)
     entered = threading.Semaphore(0)
 
     def prepared(*values):
@@ -96,10 +96,10 @@ def test_requests_that_wait_together_are_run_together_and_get_their_own_rows(mak
 
     others = [batcher.submit(job(*v, prepare=lambda v=v: prepared(*v))) for v in ((2,), (3, 4), (5,))]
     for _ in others:
-        assert entered.acquire(timeout=60)
+        assert entered.acquire(timeout=300)
     until(lambda: not batcher._preparing)
     held.go.release(10)
-    assert [future.result(60) for future in (first, *others)] == [[10], [20], [30, 40], [50]]
+    assert [future.result(300) for future in (first, *others)] == [[10], [20], [30, 40], [50]]
     assert held.batches[0] == [1] and sorted(held.batches[1]) == [2, 3, 4, 5]
 
 
@@ -107,36 +107,36 @@ def test_rows_of_different_sizes_are_not_run_together(make, held):
     batcher, _ = make(max_batch=4, max_delay=0.0)
     held.go.release(10)
     futures = [batcher.submit(job(1)), batcher.submit(job(2, shape=2)), batcher.submit(job(3))]
-    assert [future.result(60) for future in futures] == [[10], [20], [30]]
+    assert [future.result(300) for future in futures] == [[10], [20], [30]]
     assert not any(2 in batch and len(batch) > 1 for batch in held.batches)
 
 
 def test_a_full_queue_refuses_and_says_when_to_come_again(make, held):
     batcher, _ = make(queue=2)
     running = batcher.submit(job(1))
-    assert held.began.acquire(timeout=60)
+    assert held.began.acquire(timeout=300)
     waiting = [batcher.submit(job(2)), batcher.submit(job(3))]
     with pytest.raises(Busy) as error:
         batcher.submit(job(4))
     assert error.value.status == 429 and error.value.retry_after >= 1
     held.go.release(10)
-    wait([running, *waiting], 60)
-    assert batcher.submit(job(5)).result(60) == [50]  # there is room again
+    wait([running, *waiting], 300)
+    assert batcher.submit(job(5)).result(300) == [50]  # there is room again
 
 
 def test_what_nobody_waits_for_never_reaches_the_network(make, held):
     batcher, seen = make()
     running = batcher.submit(job(1))
-    assert held.began.acquire(timeout=60)
+    assert held.began.acquire(timeout=300)
     left, late = job(2), job(3, seconds=0.0)
     futures = [batcher.submit(left), batcher.submit(late), batcher.submit(job(4))]
     left.abandon()
     held.go.release(10)
-    assert running.result(60) == [10] and futures[2].result(60) == [40]
+    assert running.result(300) == [10] and futures[2].result(300) == [40]
     with pytest.raises(CancelledError):
-        futures[0].result(60)
+        futures[0].result(300)
     with pytest.raises(DeadlinePassed):
-        futures[1].result(60)
+        futures[1].result(300)
     until(lambda: batcher.waiting == 0 and len(seen.drops) == 2)
     assert held.batches == [[1], [4]]
 
@@ -145,7 +145,7 @@ def test_a_row_that_breaks_a_batch_breaks_no_other_request(make, held):
     batcher, _ = make(max_batch=3, max_delay=30.0)
     held.go.release(10)
     futures = [batcher.submit(job(value)) for value in (1, -2, 3)]
-    wait(futures, 60)
+    wait(futures, 300)
     assert futures[0].result() == [10] and futures[2].result() == [30]
     with pytest.raises(ValueError, match="breaks"):
         futures[1].result()
@@ -160,9 +160,9 @@ def test_a_picture_that_cannot_be_decoded_fails_alone_and_leaves_the_queue(make,
 
     for _ in range(5):
         with pytest.raises(ValueError, match="no picture"):
-            batcher.submit(job(1, prepare=broken)).result(60)
+            batcher.submit(job(1, prepare=broken)).result(300)
     held.go.release()
-    assert batcher.submit(job(2)).result(60) == [20]
+    assert batcher.submit(job(2)).result(300) == [20]
 
 
 def test_closing_finishes_what_was_accepted(make, held):
@@ -171,6 +171,6 @@ def test_closing_finishes_what_was_accepted(make, held):
     closing = threading.Thread(target=batcher.close)
     closing.start()
     held.go.release(10)
-    assert [future.result(60) for future in futures] == [[10], [20], [30], [40], [50]]
-    closing.join(60)
+    assert [future.result(300) for future in futures] == [[10], [20], [30], [40], [50]]
+    closing.join(300)
     assert not closing.is_alive()

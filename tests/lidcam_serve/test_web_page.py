@@ -230,9 +230,8 @@ def test_where_webgpu_does_not_start_webassembly_takes_over(tab, site, pictures,
         tab.send("Page.removeScriptToEvaluateOnNewDocument", identifier=script)
 
 
-def test_webgpu_in_software_is_there_to_choose(tmp_path, folder, pictures, localizer, monkeypatch):
-    """SwiftShader stands in for a GPU; on a busy machine it takes longer to start than the page and the tests wait."""
-    monkeypatch.setattr(chromium, "PATIENCE", 300)
+def test_webgpu_in_software_is_there_to_choose(tmp_path, folder, pictures, localizer):
+    """SwiftShader stands in for a GPU; on a busy machine it takes longer to start than the page waits."""
     shutil.copytree(folder, tmp_path / "site")
     script, about = tmp_path / "site" / "static" / "browser.js", tmp_path / "site" / "model.json"
     patience = "const PATIENCE = 60000;"

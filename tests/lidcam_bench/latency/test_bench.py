@@ -115,7 +115,7 @@ def test_a_killed_command_leaves_no_measuring_process(model, plain, tmp_path):
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout.readline()
         process.kill()
-        process.communicate(timeout=120)
+        process.communicate(timeout=300)
     assert not (tmp_path / "run.json").exists()
 
 

@@ -36,7 +36,7 @@ def runner(model, pictures):
     def make(scope="end-to-end", bound_ms=HOUR_MS, **options):
         target = Target(path=model, **options)
         opened.append(open_target(target))
-        times = Times(seconds=0.05, max_seconds=20, bound_ms=bound_ms, single_ms=1.0)
+        times = Times(seconds=0.05, max_seconds=300, bound_ms=bound_ms, single_ms=1.0)
         return Runner(Tasks(opened[-1], target, pictures, scope), times)
 
     yield make

@@ -165,7 +165,7 @@ def test_a_step_that_fails_is_not_recorded():
 
 
 def test_threads_keep_their_queries_apart():
-    timers, both = StageTimer(), threading.Barrier(2, timeout=60)
+    timers, both = StageTimer(), threading.Barrier(2, timeout=300)
     found = {}
 
     def run(name):

@@ -36,7 +36,7 @@ def test_calls_share():
 
     def call():
         with turns.shared():
-            meet.wait(60)
+            meet.wait(300)
 
     threads = [start(call) for _ in range(3)]
     for thread in threads:

@@ -181,7 +181,7 @@ def test_a_deadline_ends_a_graph_that_does_not(tmp_path):
 
         thread = threading.Thread(target=elsewhere)
         thread.start()
-        thread.join(60)
+        thread.join(300)
         assert "first run took more" in caught[0]
 
 
@@ -203,7 +203,7 @@ def test_the_command_has_a_deadline(tmp_path):
     Image.fromarray(artifacts.picture()).save(tmp_path / "a.png")
     code = "from lidcam_cli.main import main; main()"
     command = ["localize", endless(tmp_path / "m.onnx"), tmp_path / "a.png", "-o", tmp_path / "o", "--deadline", "0.3"]
-    done = subprocess.run([sys.executable, "-c", code, *map(str, command)], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", code, *map(str, command)], capture_output=True, text=True, timeout=300)
     assert done.returncode == 5 and "took more than 0.3 s" in " ".join(done.stderr.split()), done.stderr
     assert "Traceback" not in done.stderr
 
@@ -229,7 +229,7 @@ def test_ctrl_c_ends_a_graph_that_does_not(tmp_path, use):
         assert process.stdout.readline() == "calling\n"
         wait_until_it_computes(process.pid)
         os.kill(process.pid, signal.SIGINT)
-        out, errors = process.communicate(timeout=60)
+        out, errors = process.communicate(timeout=300)
         assert out == "interrupted\n" and process.returncode == 0, errors
     finally:
         process.kill()

@@ -19,7 +19,7 @@ from lidcam_rt.segmenter import SegmentOptions
 def lidcam(*arguments):
     done = subprocess.run(
         [sys.executable, "-c", "from lidcam_cli.main import main; main()", *map(str, arguments)],
-        capture_output=True, text=True, timeout=120, env={**os.environ, "COLUMNS": "80", "TERM": "dumb"},
+        capture_output=True, text=True, timeout=300, env={**os.environ, "COLUMNS": "80", "TERM": "dumb"},
     )  # fmt: skip
     assert "Traceback" not in done.stderr + done.stdout
     return done

@@ -99,5 +99,5 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 def test_calls_end(case):
     code = PRELUDE + textwrap.dedent(CASES[case]) + "\nprint('ended')\n"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=240)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=600)
     assert (done.returncode, done.stdout) == (0, "ended\n"), done.stderr[-2000:]

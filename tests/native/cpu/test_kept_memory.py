@@ -65,6 +65,6 @@ def large():
 def test_memory_after_a_large_array(case):
     setup, limit = CASES[case]
     code = CODE.format(setup=textwrap.dedent(setup), page=os.sysconf("SC_PAGE_SIZE"))
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=240)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert float(done.stdout) < limit

@@ -66,7 +66,7 @@ def module(tmp_path_factory):
     jobs += [(path, name, checked + flags) for path, name, flags in subjects]
     objects = compile_all(jobs, folder)
     target = folder / f"_kernels{sysconfig.get_config_var('EXT_SUFFIX')}"
-    subprocess.run(["g++", "-shared", *SANITIZE, *objects, "-o", str(target), "-lpthread"], check=True, timeout=120)
+    subprocess.run(["g++", "-shared", *SANITIZE, *objects, "-o", str(target), "-lpthread"], check=True, timeout=300)
     return target
 
 
