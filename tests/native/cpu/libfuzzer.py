@@ -14,11 +14,11 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 from sources import KERNELS, sources
 
-FLAGS = ["-std=c++17", "-O1", "-g1", "-ffp-contract=off", "-fno-omit-frame-pointer", "-w", "-pthread"]
+FLAGS = ["-std=c++17", "-g1", "-ffp-contract=off", "-fno-omit-frame-pointer", "-w", "-pthread"]
 SANITIZE = ["-fsanitize=fuzzer,address,undefined", "-fno-sanitize-recover=all"]
 
 
-def build(folder: Path) -> Path | None:
+def build(folder: Path, *, optimize: str = "-O1") -> Path | None:
     """The program, or None where clang or its fuzzer is missing."""
     here = Path(__file__).parent
     compiler = shutil.which("clang++") or next((shutil.which(f"clang++-{v}") for v in range(25, 11, -1)), None)
@@ -31,7 +31,7 @@ def build(folder: Path) -> Path | None:
     empty = [compiler, *SANITIZE, str(folder / "empty.cpp"), "-o", str(folder / "empty")]
     if subprocess.run(empty, capture_output=True).returncode:
         return None
-    command = [compiler, *FLAGS, *SANITIZE, f"-I{KERNELS}", "-DLIDCAM_TARGET=baseline"]
+    command = [compiler, *FLAGS, optimize, *SANITIZE, f"-I{KERNELS}", "-DLIDCAM_TARGET=baseline"]
     command += ["-include", str(here / "clang.h")]
     files = [str(path) for path, _, _ in sources("cpu", "components", "metrics", "pas", "crf")]
     subprocess.run([*command, *files, str(here / "kernels_fuzz.cpp"), "-o", str(folder / "kernels_fuzz")], check=True)

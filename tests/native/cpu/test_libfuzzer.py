@@ -7,7 +7,7 @@ pytestmark = [pytest.mark.hostile, pytest.mark.slow]
 
 
 def test_inputs_from_nothing(tmp_path):
-    program = libfuzzer.build(tmp_path)
+    program = libfuzzer.build(tmp_path, optimize="-O0")  # compiling takes longer than these inputs
     if program is None:
         pytest.skip("needs clang++ with libFuzzer, and the sources beside the tests")
     done = libfuzzer.run(program, tmp_path / "corpus", 7_000, seed=1)
