@@ -168,6 +168,7 @@ def _offered(call: Call, workspace: Any) -> tuple[int, int]:
     return view.address, view.nbytes
 
 
+@GPU_TURNS.shared()
 def pas(cam: Any, out: tuple[Any, Any, Any], options: PasOptions = _DEFAULTS, *, stream: Any = None) -> None:
     """Percentile as a standard on the device: one launch, no workspace; returns before it has run.
 
@@ -209,6 +210,7 @@ def pas(cam: Any, out: tuple[Any, Any, Any], options: PasOptions = _DEFAULTS, *,
     )
 
 
+@GPU_TURNS.shared()
 def largest_boxes(mask: Any, out: Any, *, by: str = "contour", workspace: Any = None, stream: Any = None) -> None:
     """The box of the largest component of each mask, as `lidcam_rt.boxes.largest_box`; returns before it has run.
 
@@ -242,6 +244,7 @@ def largest_boxes(mask: Any, out: Any, *, by: str = "contour", workspace: Any = 
     )
 
 
+@GPU_TURNS.shared()
 def mean_field(
     image: Any,
     unary: Any,
@@ -330,6 +333,7 @@ def mean_field_workspace(
         raise InputError(str(error)) from error
 
 
+@GPU_TURNS.shared()
 def boxes_at_size(
     map8: Any,
     level: Any,

@@ -14,6 +14,34 @@ from collections.abc import Iterator
 __all__ = ["GPU_TURNS", "Turns"]
 
 
+class _Shared(contextlib.ContextDecorator):
+    """Written out: made with contextlib.contextmanager it cost several microseconds, a good part of a launch."""
+
+    __slots__ = ("_held", "_turns")
+
+    def __init__(self, turns: Turns) -> None:
+        self._turns = turns
+
+    def __enter__(self) -> None:
+        held = self._held = self._turns._held
+        depth = getattr(held, "depth", 0)
+        held.depth = depth + 1
+        if not depth:
+            try:
+                self._turns._take()
+            except BaseException:
+                held.depth = depth
+                raise
+
+    def __exit__(self, *error: object) -> None:
+        self._held.depth -= 1
+        if not self._held.depth:
+            self._turns._give()
+
+    def _recreate_cm(self) -> _Shared:
+        return _Shared(self._turns)
+
+
 class Turns:
     """A lock that ordinary calls share and that a capture holds alone.
 
@@ -26,29 +54,26 @@ class Turns:
 
     def reset(self) -> None:
         """Forget all holders: after a fork there are none, as their threads are not in the child."""
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
         self._sharing, self._alone, self._waiting = 0, False, 0
         self._held = threading.local()
 
-    @contextlib.contextmanager
-    def shared(self) -> Iterator[None]:
+    def shared(self) -> _Shared:
         """Hold it with others; waits while one is alone or wants to be."""
-        with self.covered() as outermost:
-            if not outermost:
-                yield
-                return
-            taken = False
-            try:
-                with self._changed:
-                    self._changed.wait_for(lambda: not self._alone and not self._waiting)
-                    self._sharing += 1
-                    taken = True
-                yield
-            finally:
-                if taken:
-                    with self._changed:
-                        self._sharing -= 1
-                        self._changed.notify_all()
+        return _Shared(self)
+
+    def _take(self) -> None:
+        with self._lock:
+            if self._alone or self._waiting:
+                self._changed.wait_for(lambda: not self._alone and not self._waiting)
+            self._sharing += 1
+
+    def _give(self) -> None:
+        with self._lock:
+            self._sharing -= 1
+            if self._waiting:
+                self._changed.notify_all()
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
