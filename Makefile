@@ -28,12 +28,14 @@ test: .venv-runtime/.ready .venv/.test-ready lint
 quick: .venv/.test-ready lint
 	.venv/bin/$(PYTEST) --dist worksteal -m "not slow and not hostile" tests
 
-# Every property on new examples, eight threads for a minute on each engine, an hour of mutated files for every reader,
-# killed processes for every verb that writes.
+# Every property on new examples, eight threads for a minute on each engine, random calls of the CRF, every cell of the
+# table of networks, an hour of mutated files for every reader, killed processes for every verb that writes, and random
+# calls of the C++ kernels.
 fuzz: .venv/.test-ready
 	.venv/bin/$(PYTEST) --hypothesis-profile=default -m hypothesis tests
 	LIDCAM_THREADS_SECONDS=60 .venv/bin/$(PYTEST) tests/lidcam_rt/test_threads.py
 	LIDCAM_CRF_SEEDS=30000 .venv/bin/$(PYTEST) tests/native/cpu/test_crf_sanitizers.py
+	LIDCAM_WHOLE_TABLE=1 .venv/bin/$(PYTEST) tests/lidcam_export/test_exporting_table.py
 	.venv/bin/python tests/hostile/fuzz.py --inputs 1000000 --seconds 3600 --seed $$$$ --findings out/findings
 	.venv/bin/python tests/hostile/kills.py --kills 20
 	.venv/bin/python tests/native/cpu/libfuzzer.py 1000000 $$$$ out/corpus || test $$? -eq 2
