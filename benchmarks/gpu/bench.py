@@ -28,7 +28,7 @@ build_app(verbs={"bench": EntryPoint("bench", "lidcam_bench.cli.bench:app", "lid
 
 
 def check_bench(
-    data: dict[str, Any], artifact: Path, folder: Path, *, device: str, batches: str = "1,8,32", seconds: float = 10.0,
+    data: dict[str, Any], artifact: Path, folder: Path, *, device: str, batches: str = "1,8,32", seconds: float = 3.0,
     floor: bool = True,
 ) -> None:  # fmt: skip
     """Percentiles, throughput, stages, memory, energy and floor of the artifact.
