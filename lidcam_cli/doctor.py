@@ -112,9 +112,8 @@ def _speed(
         agreement = same, "-" if row.iou is None else f"{row.iou:.4f}"
         table.add_row(cell(row.model), cell(engine), f"{row.ms:.1f}", f"{low:.1f} to {high:.1f}", *agreement)
     out.print(table)
-    for row in rows:
-        if row.why_not:
-            say(f"{row.backend}: {row.why_not}", style="yellow", wrap=True)
+    for why_not in dict.fromkeys(f"{row.backend}: {row.why_not}" for row in rows if row.why_not):
+        say(why_not, style="yellow", wrap=True)
     runs = [row for row in rows if row.ms is not None]
     if not runs:
         raise typer.Exit(1)

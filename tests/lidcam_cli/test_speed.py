@@ -75,6 +75,8 @@ def test_an_engine_that_is_missing_says_how_to_install_it(model, monkeypatch):
     rows = compare_engines([model], seconds=0.01)
     assert rows[0].ms is not None
     assert rows[1].ms is None and "pip install 'lidcam-rt[openvino]'" in rows[1].why_not
+    shown = CliRunner().invoke(build_app(), ["doctor", "--speed", str(model), "--seconds", "0.01"])
+    assert shown.output.count("pip install") == 1, shown.output  # not once per precision
 
 
 @pytest.mark.slow
