@@ -186,12 +186,14 @@ def cuda_options(index: int) -> dict[str, str]:
     """Options of the CUDA provider.
 
     TF32 is off: an artifact gives what its manifest says, on any device. The search for convolutions is by rule: the
-    exhaustive one, which is the default, would run again for every new batch size.
+    exhaustive one, which is the default, would run again for every new batch size. The first GPU is not named, or
+    version 1.31 warns at every start that it has looked for a plugin of that GPU in vain.
 
     Args:
         index: number of the GPU.
     """
-    return {"device_id": str(index), "use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
+    named = {"device_id": str(index)} if index else {}
+    return named | {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
 
 
 def _register_ops(options: Any) -> bool:

@@ -108,3 +108,11 @@ def test_a_file_whose_name_is_not_utf8(model, tmp_path, backend):
         pytest.skip("this file system takes no such name")
     with lidcam_rt.load(odd, backend=backend) as localizer:
         assert localizer(artifacts.picture("red")).class_name == "red"
+
+
+def test_only_another_gpu_than_the_first_is_named():
+    """ONNX Runtime 1.31 warns at every start where one is."""
+    from lidcam_rt.backends.onnxruntime import cuda_options
+
+    assert "device_id" not in cuda_options(0) and cuda_options(1)["device_id"] == "1"
+    assert all(options["use_tf32"] == "0" for options in map(cuda_options, (0, 1)))
