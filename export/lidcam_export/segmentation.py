@@ -107,6 +107,11 @@ def export_segmentation(
     if height % _MULTIPLE or width % _MULTIPLE:
         raise ExportError(f"--size {height}x{width}: sides of a segmentation network are multiples of {_MULTIPLE}")
     graph = _Graph(checkpoint).eval()
+    if height == width == _MULTIPLE and any(isinstance(module, nn.GroupNorm) for module in graph.modules()):
+        raise ExportError(
+            f"--size {height}x{width}: the network's coarsest map would have one cell, too few for its group "
+            f"normalization: one side must be {2 * _MULTIPLE} or more"
+        )
 
     def manifest(free: bool) -> Manifest:
         return Manifest(

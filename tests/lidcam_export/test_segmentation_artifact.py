@@ -187,6 +187,12 @@ def test_the_manifest_is_of_schema_2_and_checked(artifact, tmp_path, photos):
 def test_sizes_that_the_network_does_not_take(checkpoint, tmp_path):
     with pytest.raises(ExportError, match="multiples of 32"):
         export_segmentation(checkpoint, tmp_path / "a.onnx", size=(65, 64))
+    spec = NetworkSpec(architecture="fpn", encoder="tf_efficientnet_lite0", channels=32, num_labels=5)
+    meta = SegmentationMeta(spec, CLASSES, (64, 64), MEAN, STD)
+    pyramid = save_segmentation(build_network(spec).eval(), meta, tmp_path / "pyramid")
+    with pytest.raises(ExportError, match=r"32x32: .*one side must be 64 or more"):
+        export_segmentation(pyramid, tmp_path / "a.onnx", size=(32, 32))
+    assert not (tmp_path / "a.onnx").exists()
 
 
 def run(*arguments):
