@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 import subprocess
 import sys
 import threading
@@ -21,7 +20,6 @@ import tensorrt_standin  # noqa: E402
 
 from benchmarks import gpu_check  # noqa: E402
 from benchmarks.gpu import agreement, build, crf, decoding, device, engines, peers, report, speed, threads  # noqa: E402
-from benchmarks.gpu.resident import in_turns  # noqa: E402
 from lidcam_rt.backends.cuda_runtime import CudaRuntime  # noqa: E402
 from lidcam_rt.pas import PasOptions, pas, resize_reference  # noqa: E402
 
@@ -478,34 +476,3 @@ def test_graphs_beside_other_threads_are_compared(fault):
     assert data["calls"]["pool"] == (0 if fault == "capture" else 8)
     with pytest.raises(report.Cannot, match="CUDA provider"):
         threads.check_threads({}, Path("m.onnx"), rehearsal=True)
-
-
-def test_contenders_take_turns_and_one_that_fails_is_noted():
-    calls: list[str] = []
-    notes: dict[str, str] = {}
-
-    def fail(pictures):
-        raise RuntimeError("out of memory")
-
-    contenders = {"a": lambda p: calls.append("a"), "fails": fail, "b": lambda p: calls.append("b")}
-    rows = [in_turns(contenders, list(range(batch)), 0.0, notes) for batch in (2, 3)]
-    assert [row["batch"] for row in rows] == [2, 3]
-    for row in rows:
-        assert list(row["contenders"]) == ["a", "b"]
-        assert all(entry["samples"] == 1 and entry["images/s"] > 0 for entry in row["contenders"].values())
-    assert calls == ["a"] * 3 + ["b"] * 3 + ["a", "b"] + ["a"] * 3 + ["b"] * 3 + ["a", "b"]
-    assert list(notes) == ["fails, batch 2", "fails, batch 3"] and "out of memory" in notes["fails, batch 2"]
-
-
-def test_other_processes_find_the_kernels_that_were_built(tmp_path, monkeypatch):
-    """The module lies where only the finder looks, under another name than its own."""
-    import lidcam_rt._kernels as kernels
-
-    monkeypatch.setattr(build, "_offered", [])
-    library = tmp_path / f"built{Path(kernels.__file__).suffix}"
-    library.symlink_to(kernels.__file__)
-    build.offer(library, tmp_path / "python")
-    ask = "import lidcam_rt._kernels as k; print(k.__file__)"
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(build.offered())}
-    done = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, env=environment)
-    assert done.stdout.strip() == str(library), done.stderr
