@@ -25,14 +25,15 @@ def png(colour: str = "red", **options) -> bytes:
 
 
 class Server:
-    """`lidcam serve` in a process of its own, on free ports."""
+    """`lidcam serve` in a process of its own, on free ports, with a deadline that a busy machine keeps."""
 
     def __init__(self, *arguments: str, env: dict[str, str] | None = None) -> None:
         code = "import sys; from lidcam_cli.main import main; main(['serve', *sys.argv[1:]])"
         self.lines: list[dict] = []
         self._arrived = threading.Condition()
         self.process = subprocess.Popen(
-            [sys.executable, "-c", code, "--port", "0", "--grpc-port", "0", *map(str, arguments)],
+            [sys.executable, "-c", code, "--port", "0", "--grpc-port", "0", "--deadline", str(PATIENCE)]
+            + [*map(str, arguments)],
             stderr=subprocess.PIPE,
             text=True,
             cwd=ROOT,

@@ -26,7 +26,7 @@ pycocotools = pytest.importorskip("pycocotools.mask")
 
 @contextmanager
 def hosting(model, **options):
-    settings = {"max_body": 300_000, "max_pixels": 1_000_000, **options}
+    settings = {"max_body": 300_000, "max_pixels": 1_000_000, "deadline": 300, **options}
     service = Service(ServeOptions(models=(ModelSpec("tiny", "1", str(model)),), **settings), "cpu")
     try:
         yield service
@@ -210,7 +210,7 @@ class Gate:
 
 
 def test_a_full_queue_is_429_with_retry_after(model, monkeypatch):
-    with hosting(model, queue=2, deadline=50) as service:
+    with hosting(model, queue=2) as service:
         gate = Gate(service, monkeypatch)
         batcher = service.models.all()[0].batcher
 
@@ -255,7 +255,7 @@ def test_a_deadline_is_504_and_what_was_waiting_is_dropped(model, monkeypatch):
 
 
 def test_what_a_client_left_behind_never_reaches_the_network(model, monkeypatch):
-    with hosting(model, deadline=50) as service:
+    with hosting(model) as service:
         gate = Gate(service, monkeypatch)
         batcher = service.models.all()[0].batcher
         app, data = build_app(service), png()

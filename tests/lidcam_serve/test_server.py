@@ -183,7 +183,7 @@ def test_sigterm_loses_no_accepted_request(serve, model, localizer, workers):
 @pytest.mark.parametrize("workers", [1, 2])
 def test_what_is_under_way_at_sigterm_is_answered(serve, model, localizer, workers):
     """Six slow requests (a CRF on large pictures) that the server has, and nobody has an answer to yet."""
-    server = serve(model, "--workers", workers, "--deadline", "60")
+    server = serve(model, "--workers", workers)
 
     def all_under_way(answers) -> bool:
         while "lidcam_requests_under_way 7.0" not in httpx.get(f"{server.url}/metrics", timeout=PATIENCE).text:

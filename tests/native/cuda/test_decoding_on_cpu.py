@@ -264,7 +264,7 @@ reading, go = threading.Event(), threading.Event()
 class Slow(io.BytesIO):  # a file that is being read when the localizer is closed
     def read(self, *size):
         reading.set()
-        go.wait(60)
+        go.wait(300)
         return super().read(*size)
 said = []
 def call(picture):
@@ -274,7 +274,7 @@ def call(picture):
         said.append(str(error))
 late = threading.Thread(target=call, args=(Slow(encoded(a)),))
 late.start()
-reading.wait(60)
+reading.wait(300)
 one.close()
 go.set()
 late.join()

@@ -39,7 +39,7 @@ class Stream:
 def python(code, folder=None, **environment):
     paths = [str(folder)] if folder else []
     env = {**os.environ, **environment, "LD_LIBRARY_PATH": os.pathsep.join(paths)}
-    done = subprocess.run([sys.executable, "-c", PRELUDE + code], capture_output=True, text=True, env=env, timeout=120)
+    done = subprocess.run([sys.executable, "-c", PRELUDE + code], capture_output=True, text=True, env=env, timeout=300)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

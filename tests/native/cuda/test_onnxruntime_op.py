@@ -57,7 +57,7 @@ def compare(path):
 def python(code, folder, *arguments, **environment):
     env = {**os.environ, **environment, "LD_LIBRARY_PATH": str(folder)}
     command = [sys.executable, "-c", PRELUDE + code, *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=300)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -81,7 +81,7 @@ meet, go = threading.Barrier(2), threading.Event()  # one after the other, the f
 class Meeting(Counted):
     def _infer(self, n):
         if not go.is_set():
-            meet.wait(60)
+            meet.wait(300)
             go.set()
         super()._infer(n)
 

@@ -192,7 +192,7 @@ def test_tensorrt_for_rtx_loads_it_and_its_parser_finds_it(library, tmp_path):
     attach(model, spec)
     (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
     command = [sys.executable, "-c", LOAD, str(library), str(tmp_path / "m.onnx")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert "made" in done.stdout, done.stderr
     assert "Searching for plugin: PaS, plugin_version: 1, plugin_namespace: lidcam" in done.stdout + done.stderr
     assert "Successfully created plugin: PaS" in done.stdout + done.stderr
