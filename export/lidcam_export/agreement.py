@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -15,10 +16,15 @@ import torch
 from lidcam_export.graph.localization import LocalizationGraph
 from lidcam_rt.artifact import InputSpec, Manifest
 from lidcam_rt.backends.onnxruntime import session_source
+from lidcam_rt.files import file_sha256
 from lidcam_rt.image import network_input
 from lidcam_rt.pas import pas_reference
+from lidcam_rt.version import __version__
 
-__all__ = ["Agreement", "compare_with_pytorch", "relative_difference", "sample_pictures"]
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+__all__ = ["Agreement", "compare_with_pytorch", "export_record", "relative_difference", "sample_pictures"]
 
 
 @dataclass(frozen=True)
@@ -55,6 +61,21 @@ class Agreement:
     def holds(self) -> bool:
         """Whether the file may be written: the same classes, and no more than rounding between the rest."""
         return self.top1 == 1 and max(self.logits, self.cam, self.mask_flipped, self.identity) <= 1e-3
+
+
+def export_record(artifact: Path, agreement: DataclassInstance) -> str:
+    """What is written beside an artifact, as JSON: the file's SHA-256, the comparison, and who made it.
+
+    Args:
+        artifact: the finished file.
+        agreement: its comparison with PyTorch, a dataclass.
+    """
+    record = {
+        "artifact_sha256": file_sha256(artifact),
+        "agreement": asdict(agreement),
+        "versions": {"lidcam_rt": __version__, "torch": torch.__version__, "onnxruntime": ort.__version__},
+    }
+    return json.dumps(record, indent=1) + "\n"
 
 
 def sample_pictures() -> tuple[list[npt.NDArray[np.uint8]], str]:

@@ -14,7 +14,7 @@ import torch
 from lidcam_training.models.stride import feature_stride
 from pydantic import ValidationError
 
-from lidcam_export.agreement import Agreement, compare_with_pytorch
+from lidcam_export.agreement import Agreement, compare_with_pytorch, export_record
 from lidcam_export.graph.localization import LocalizationGraph, build_model
 from lidcam_export.graph.operator import OPSET, write_out
 from lidcam_export.options import ExportOptions
@@ -157,7 +157,7 @@ def _write(
     if options.portable:
         model = write_out(model)
     beside = output.with_name(output.name + ".export.json")
-    with replacing(output) as temporary, replacing(beside) as figures_file:
+    with replacing(output) as temporary, replacing(beside) as figures:
         onnx.save(model, str(temporary))
         note("comparing the file with PyTorch")
         try:
@@ -166,12 +166,7 @@ def _write(
             raise _Refused(f"the file does not run ({_first_line(error)})") from error
         if not agreement.holds:
             raise _Refused(f"the exported graph does not agree with PyTorch ({agreement})")
-        figures = {
-            "artifact_sha256": file_sha256(temporary),
-            "agreement": asdict(agreement),
-            "versions": {"lidcam_rt": __version__, "torch": torch.__version__, "onnxruntime": ort.__version__},
-        }
-        figures_file.write_text(json.dumps(figures, indent=1) + "\n")
+        figures.write_text(export_record(temporary, agreement))
     return manifest, agreement
 
 

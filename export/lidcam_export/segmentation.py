@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.export import Dim
 from torch.nn import functional
 
-from lidcam_export.agreement import relative_difference, sample_pictures
+from lidcam_export.agreement import export_record, relative_difference, sample_pictures
 from lidcam_export.graph.operator import OPSET
 from lidcam_export.graph.padding import replace_same_convolutions
 from lidcam_rt.artifact import InputSpec, Manifest, SegmentationSpec, SourceSpec
@@ -157,12 +157,7 @@ def _write(
         agreement = _compare(temporary, graph, manifest)
         if not agreement.holds:
             raise ExportError(f"the exported graph does not agree with PyTorch ({agreement}); nothing was written")
-        record = {
-            "artifact_sha256": file_sha256(temporary),
-            "agreement": asdict(agreement),
-            "versions": {"lidcam_rt": __version__, "torch": torch.__version__, "onnxruntime": ort.__version__},
-        }
-        figures.write_text(json.dumps(record, indent=1) + "\n")
+        figures.write_text(export_record(temporary, agreement))
     return manifest, agreement
 
 
