@@ -8,7 +8,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lidcam_cli.options import Backend, BatchSize, Deadline, Device, Model, OutputFolder, Precision, RefinePreset
+from lidcam_cli.options import (
+    MAX_PIXELS,
+    Augment,
+    Backend,
+    BatchSize,
+    Deadline,
+    Device,
+    MaxPixels,
+    Model,
+    OutputFolder,
+    Precision,
+    RefinePreset,
+    Strict,
+)
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -48,17 +61,10 @@ def localize(
     overlay: Annotated[bool, typer.Option(help="Write overlay pictures.")] = True,
     html: Annotated[bool, typer.Option("--html", help="Write index.html, a page of the overlays.")] = False,
     save_map: Annotated[bool, typer.Option("--map", help="Write the localization maps as PNG too.")] = False,
-    max_pixels: Annotated[
-        int, typer.Option(min=1, metavar="COUNT", help="Refuse pictures of more pixels.")
-    ] = 89_478_485,
-    strict: Annotated[
-        bool, typer.Option("--strict/--no-strict", help="Refuse damaged pictures, or take what can be read of them.")
-    ] = True,
+    max_pixels: MaxPixels = MAX_PIXELS,
+    strict: Strict = True,
     refine: RefinePreset = None,
-    augment: Annotated[
-        str | None,
-        typer.Option(metavar="VIEWS", help="Average several views: flip, or ms-flip (4 scales, each mirrored too)."),
-    ] = None,
+    augment: Augment = None,
     deadline: Deadline = None,
 ) -> None:
     """Localize the main object of pictures.

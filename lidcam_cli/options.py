@@ -8,6 +8,8 @@ from typing import Annotated
 import typer
 
 __all__ = [
+    "MAX_PIXELS",
+    "Augment",
     "Background",
     "Backend",
     "BatchSize",
@@ -17,6 +19,7 @@ __all__ = [
     "Gpus",
     "JsonFlag",
     "Limit",
+    "MaxPixels",
     "Model",
     "OutputFolder",
     "Precision",
@@ -26,6 +29,7 @@ __all__ = [
     "RefinePreset",
     "Score",
     "Split",
+    "Strict",
     "Verbose",
     "Workers",
 ]
@@ -73,6 +77,16 @@ RefinePreset = Annotated[
         "psa@original, on the picture itself.",
     ),
 ]
+Augment = Annotated[
+    str | None,
+    typer.Option(metavar="VIEWS", help="Average several views: flip, or ms-flip (4 scales, each mirrored too)."),
+]
+Strict = Annotated[
+    bool, typer.Option("--strict/--no-strict", help="Refuse damaged pictures, or take what can be read of them.")
+]
+MaxPixels = Annotated[int, typer.Option(min=1, metavar="COUNT", help="Refuse pictures of more pixels.")]
+#: The value of `lidcam_rt.image.MAX_PIXELS`; importing that would make every `--help` load NumPy and Pillow.
+MAX_PIXELS = 89_478_485
 Deadline = Annotated[
     float | None,
     typer.Option(metavar="SECONDS", help="Give up if the network takes longer for its first batch: it may never end."),

@@ -6,7 +6,21 @@ from typing import Annotated
 
 import typer
 
-from lidcam_cli.options import Backend, BatchSize, Device, Gpus, Precision, Processes, Ray, RefinePreset, Workers
+from lidcam_cli.options import (
+    MAX_PIXELS,
+    Augment,
+    Backend,
+    BatchSize,
+    Device,
+    Gpus,
+    MaxPixels,
+    Precision,
+    Processes,
+    Ray,
+    RefinePreset,
+    Strict,
+    Workers,
+)
 
 __all__ = ["scale"]
 
@@ -51,16 +65,10 @@ def scale(
     backend: Backend = "auto",
     device: Device = "auto",
     precision: Precision = "auto",
-    max_pixels: Annotated[
-        int, typer.Option(min=1, metavar="COUNT", help="Refuse pictures of more pixels.")
-    ] = 89_478_485,
-    strict: Annotated[
-        bool, typer.Option("--strict/--no-strict", help="Refuse damaged pictures, or take what can be read of them.")
-    ] = True,
+    max_pixels: MaxPixels = MAX_PIXELS,
+    strict: Strict = True,
     refine: RefinePreset = None,
-    augment: Annotated[
-        str | None, typer.Option(metavar="VIEWS", help="Average several views: flip, or ms-flip.")
-    ] = None,
+    augment: Augment = None,
 ) -> None:
     """Localize many pictures into Parquet: one row per picture.
 

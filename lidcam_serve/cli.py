@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from lidcam_cli.options import Backend, Precision, RefinePreset
+from lidcam_cli.options import MAX_PIXELS, Backend, MaxPixels, Precision, RefinePreset
 
 __all__ = ["serve"]
 
@@ -52,9 +52,7 @@ def serve(
     ] = 10.0,
     max_body: Annotated[int, typer.Option(min=1, max=1 << 30, metavar="BYTES", help="Refuse larger bodies.")] = 32
     << 20,
-    max_pixels: Annotated[
-        int, typer.Option(min=1, metavar="COUNT", help="Refuse pictures of more pixels.")
-    ] = 89_478_485,
+    max_pixels: MaxPixels = MAX_PIXELS,
     refine: RefinePreset = None,
     token_file: Annotated[
         Path | None,

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from lidcam_cli.options import MAX_PIXELS, MaxPixels
+
 __all__ = ["web"]
 
 
@@ -23,9 +25,7 @@ def web(
     webgpu: Annotated[
         bool, typer.Option("--webgpu/--no-webgpu", help="Use WebGPU where a browser has it (27 MB more).")
     ] = True,
-    max_pixels: Annotated[
-        int, typer.Option(min=1, metavar="COUNT", help="Refuse pictures of more pixels.")
-    ] = 89_478_485,
+    max_pixels: MaxPixels = MAX_PIXELS,
 ) -> None:
     """Write a static site that runs an artifact in the browser.
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from lidcam_cli.options import (
+    Augment,
     Backend,
     Background,
     BatchSize,
@@ -50,9 +51,7 @@ def evaluate(
     score: Score = 0.5,
     background: Background = "mask",
     refine: RefinePreset = None,
-    augment: Annotated[
-        str | None, typer.Option(metavar="VIEWS", help="Average several views: flip, or ms-flip.")
-    ] = None,
+    augment: Augment = None,
     deadline: Deadline = None,
     cases: Annotated[int, typer.Option(min=0, metavar="COUNT", help="Best and worst pictures in the report.")] = 6,
     processes: Processes = None,
