@@ -1,7 +1,7 @@
 # The two commands of a newcomer are `make demo` and `make test`; each sets up what it needs on its first run.
 # `make quick` is for daily work: lint and all tests that are not slow, in under two minutes.
 PYTHON ?= python3
-# Errors only: pip's remarks on the index it was given help nobody who reads this screen.
+# Errors only: pip's remarks on its package index help nobody who reads this screen.
 PIP := python -m pip install -qq --disable-pip-version-check
 SOURCES := pyproject.toml $(shell find kernels -name CMakeLists.txt -o -name '*.cpp' -o -name '*.h' -o -name '*.inc' -o -name '*.cu*')
 # Test processes: one per core, at most four.
@@ -10,7 +10,7 @@ PYTEST := python -m pytest -q -p no:cacheprovider -n $(WORKERS)
 # Tests of what must work where torch is not installed; all others run in the full environment.
 TORCHLESS := $(addprefix tests/,lidcam_rt lidcam_cli lidcam_crf lidcam_bench lidcam_scale lidcam_serve docs/test_guides_without_torch.py)
 
-# Of those, what has tests that skip without torch: these run in both.
+# Of those, the files with tests that skip without torch: these run in both.
 BOTH := tests/lidcam_rt/image/test_sources.py tests/lidcam_bench/latency/test_floor.py
 
 .PHONY: demo test quick bench lint track1 scale fuzz clean
@@ -47,7 +47,7 @@ scale: .venv/.test-ready
 
 # The suites that need no data set, one after the other on a quiet machine (over an hour), and the page of results. By
 # level: kernels (growth, PaS, CRF), a stage (CAM), Track 3 pictures (also as a stream), Track 1 pictures, serving.
-# NAME tells the machine in the names of the files: make bench NAME=2core_epyc
+# NAME identifies the machine in the names of the files: make bench NAME=2core_epyc
 NAME ?= here
 SUITES := bench_growth bench_cam bench_track3 bench_track1 bench_serve
 bench: .venv/.test-ready

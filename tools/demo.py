@@ -27,7 +27,7 @@ ABOUT = (
 
 
 def _photos() -> list[Path]:
-    """Photos that the wheels of scikit-image and scikit-learn ship; those that are not there are left out."""
+    """Photos shipped in the wheels of scikit-image and scikit-learn; missing ones are left out."""
     places = [Path(skimage.__file__).parent / "data" / name for name in PHOTOS]
     if found := find_spec("sklearn"):
         places.append(Path(str(found.origin)).parent / "datasets" / "images" / "flower.jpg")

@@ -11,8 +11,8 @@ keyring=/usr/share/keyrings/debian-archive-keyring.gpg
 
 if [ -f "$cache/$header" ]; then echo "$cache"; exit 0; fi
 fail() { echo "no ONNX Runtime headers: $1" >&2; exit 1; }
-command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null || fail "apt-get is not here"
-# The mirror that this system uses already.
+command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null || fail "apt-get or dpkg-deb is missing"
+# The mirror that this system already uses.
 mirror=$(apt-get --print-uris update 2>/dev/null | sed -n "s#^'\(.*\)/dists/.*#\1#p" | grep -v -- -security | sort -u | head -n 1)
 [ -n "$mirror" ] || fail "apt has no package source"
 

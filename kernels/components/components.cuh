@@ -14,8 +14,8 @@
 
 namespace lidcam::components::cuda {
 
-constexpr int kLaneWords = 4;                // that a lane takes at once
-constexpr int kWarpWords = 32 * kLaneWords;  // that a warp takes at once
+constexpr int kLaneWords = 4;                // words that a lane reads at once
+constexpr int kWarpWords = 32 * kLaneWords;  // words that a warp reads at once
 
 struct Scratch {
   uint32_t sums[32];

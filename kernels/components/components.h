@@ -21,11 +21,11 @@ class Finder {
  public:
   // Components in scan order of their first pixel.
   const std::vector<Component>& find(const uint8_t* mask, int height, int width);
-  // Gives the memory back where it is more than so many bytes.
+  // Releases the memory if it is more than this many bytes.
   void trim(size_t bytes);
   // After find: labels int32 [height, width], 0 for the background, components numbered from 1 in scan order.
   void paint(int32_t* labels, int height, int width) const;
-  // After find: the component of the largest external contour (cv2.contourArea) or, if by_pixels, of most pixels;
+  // After find: the component of the largest external contour (cv2.contourArea) or, if by_pixels, with most pixels;
   // -1 for none. Ties: the last in scan order by contour (the first that cv2.findContours lists), the first by pixels.
   int largest(const uint8_t* mask, int height, int width, bool by_pixels) const;
   // After find: 1 at the pixels of one component, 0 elsewhere.

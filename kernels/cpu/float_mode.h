@@ -8,11 +8,11 @@ namespace lidcam::cpu {
 
 enum class Subnormals {
   keep,   // as IEEE 754 says
-  flush,  // taken for 0 as operands and as results
+  flush,  // treated as 0, as operands and as results
 };
 
-// While it lives, the thread rounds to nearest, traps nothing and treats subnormal numbers as asked, or has the state
-// that another thread or time had. Then its control register is as it was, flags included.
+// While it lives, the thread rounds to nearest, traps nothing and treats subnormal numbers as requested, or has a state
+// that was read in another thread or earlier. Then its control register is restored, flags included.
 class FloatMode {
  public:
   enum State : unsigned long long {};

@@ -43,7 +43,7 @@ size_t round_up(size_t bytes) {
 
 #if defined(__SANITIZE_ADDRESS__)
 
-// Blocks as large as asked for and never handed out again, so that the sanitizer sees each step beyond one.
+// Blocks as large as requested and never handed out again, so that the sanitizer sees each access beyond one.
 void* take_block(size_t bytes, size_t* granted) {
   *granted = bytes;
   void* block = nullptr;

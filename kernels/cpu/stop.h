@@ -12,7 +12,7 @@ struct Stopped : std::exception {
   const char* what() const noexcept override { return "stopped"; }
 };
 
-// Asks the calls that were given it to stop; any thread may set it.
+// Asks the calls that hold it to stop; any thread may set it.
 class StopFlag {
  public:
   void set() { set_.store(true, std::memory_order_release); }

@@ -29,7 +29,7 @@ void for_each(int64_t count, int threads, const std::function<void(int64_t)>& wo
   const int64_t wanted = std::min<int64_t>(threads, count) - 1;
   try {
     for (int64_t i = 0; i < wanted; ++i) others.emplace_back(run);
-  } catch (const std::system_error&) {  // the limit of threads is reached: fewer share the work
+  } catch (const std::system_error&) {  // the thread limit is reached: fewer share the work
   } catch (const std::bad_alloc&) {
   }
   run();

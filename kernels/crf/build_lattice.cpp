@@ -94,7 +94,7 @@ bool find_simplices(Lattice& t, const Points& points, Ids& simplices) {
     for (int p = 0; p < kBlock; ++p) keys[p] = Codec::simplex(at, p);
     simplices.insert(keys, count, reinterpret_cast<int32_t*>(record) + stride - 1, stride);
   }
-  // What lies past the end is read together with the last pixels, never used: it must name a simplex.
+  // What lies past the end is read together with the last pixels but never used: it must still name a simplex.
   std::memset(t.record.data() + n * stride, 0, size_t(kBlock) * stride * 4);
   if (n % 4 != 0) {
     // pydensecrf fills its last group of four pixels with features 0 and so creates their vertices: they carry
@@ -110,8 +110,8 @@ bool find_simplices(Lattice& t, const Points& points, Ids& simplices) {
   return true;
 }
 
-// Ids: Table or Grid, of which `vertices` has one for each remainder: all neighbours of one remainder have another in
-// common.
+// Ids: Table or Grid, of which `vertices` has one for each remainder: the neighbours of all vertices of one remainder
+// have the same other remainder.
 template <typename Codec, int D, typename Ids>
 void connect(Lattice& t, const Ids& simplices, std::vector<Ids>& vertices) {
   using Key = typename Codec::Key;
@@ -150,7 +150,7 @@ void connect(Lattice& t, const Ids& simplices, std::vector<Ids>& vertices) {
         to.find(wanted, count, ids);
         for (int b = 0; b < count; ++b) ids[b] = ids[b] > 0 ? ids[b] + other : 0;
         std::memcpy(up + base - 1 + i, ids, size_t(count) * 4);
-        for (int b = 0; b < count; ++b) down[ids[b] - 1] = base + i + b;  // of 0: up[m - 1], which is mended below
+        for (int b = 0; b < count; ++b) down[ids[b] - 1] = base + i + b;  // of 0: up[m - 1], which is corrected below
         last[j] = ids[count - 1];
       }
     }

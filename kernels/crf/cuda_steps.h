@@ -7,9 +7,9 @@
 
 namespace lidcam::crf::cuda {
 
-// Calls launch(kernel, blocks, threads, rows, number, phase) for each: it takes (Arrays, Args, number, phase), so many
-// blocks along x, so many threads each, so many rows of blocks along y. at_once: threads that the device runs at once;
-// how many vertices a lattice has is known on the device only, so that these share them.
+// Calls launch(kernel, blocks, threads, rows, number, phase) for each: the kernel takes (Arrays, Args, number, phase),
+// with `blocks` blocks of `threads` threads along x and `rows` rows of blocks along y. at_once: threads that the device
+// runs at once; how many vertices a lattice has is known on the device only, so these threads share them.
 template <class Launch>
 void each_step(const Args& args, int64_t count, int64_t at_once, Launch launch) {
   const int64_t pieces = tiles(args.height, args.width);

@@ -8,7 +8,7 @@
 
 namespace lidcam::crf {
 
-// Replaces Table where the features are a picture's x and y alone. It has an entry for every key that is possible, two
+// Replaces Table where the features are a picture's x and y alone. It has an entry for every possible key, two
 // to three times as many as occur.
 class Grid {
  public:

@@ -22,7 +22,7 @@ std::shared_ptr<Lattice> image_lattice(const uint8_t* image, int height, int wid
 int infer(const uint8_t* image, int height, int width, const float* unary, int labels,
           const std::vector<PairwiseTerm>& terms, int iterations, float tolerance, float* q, bool fast = false);
 
-// Spatial lattices, kept by size, deviation and normalisation; the least recently used leave first.
+// Spatial lattices, kept by size, deviation and normalisation; the least recently used are evicted first.
 void clear_spatial_cache();
 struct CacheInfo {
   size_t lattices, bytes, hits, misses;

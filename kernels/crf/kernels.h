@@ -39,12 +39,12 @@ struct LatticeKernels {
   // points: [dimension][kBlock] features times the lattice's scale. records: [kBlock, stride]; weights and a norm of 1
   // are written, and up to two floats behind them.
   void (*locate)(int dimension, const float (*points)[kBlock], Located& out, float* records);
-  // kBlock keys: the id plus 1; 0 where there is none; -1 where the first bucket does not tell.
+  // kBlock keys: the id plus 1; 0 where there is none; -1 where the first bucket does not decide.
   void (*look_up)(const Slots& t, const uint64_t* keys, int32_t* ids);
   // The packed keys of the corners of kBlock simplices, [dimension + 1][kBlock].
   void (*corners)(int dimension, const uint64_t* simplices, uint64_t (*keys)[kBlock]);
-  // Normalisation. table: [vertices + 1]. What has `first` and `count` works on so many pixels, simplices or vertices
-  // from there on, at most kChunk of sweep.h; the arrays are the whole ones.
+  // Normalisation. table: [vertices + 1]. Functions with `first` and `count` work on `count` pixels, simplices or
+  // vertices from `first` on, at most kChunk of sweep.h; the arrays are the whole ones.
   void (*splat_ones)(const Lattice& t, int64_t first, int64_t count, float* table);
   void (*blur)(const Lattice& t, int axis, int64_t first, int64_t count, const float* table, float* spare);
   // To rows of 4 or 8 pairs, one per simplex.

@@ -133,10 +133,10 @@ __device__ void locate(const float* point, Key* key, float* weight) {
   }
 }
 
-constexpr int kLongest = 4096;  // search
+constexpr int kLongest = 4096;  // the longest search
 
 // The slot of a key, new or old; -1 where there are more vertices than the capacity. The table then stops filling up,
-// but for what is under way, so that searches stay short; one that does not tells the same. added: whether it is new.
+// but for what is under way, so that searches stay short; a longer one also returns -1. added: whether it is new.
 __device__ inline int insert(const Memory& m, const Args& args, Key key, bool* added) {
   const unsigned mask = unsigned(args.slots) - 1;
   unsigned h = hash(key) & mask;

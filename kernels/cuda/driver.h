@@ -18,10 +18,10 @@ using Stream = void*;  // CUstream = cudaStream_t; null is the legacy default st
 
 // True when the kernels were compiled in (nvcc was there when this was built).
 bool compiled();
-// True when moreover a driver is installed. Loads libcuda.so.1, and does not initialise it: a process may fork after
+// True when a driver is installed too. Loads libcuda.so.1, and does not initialise it: a process may fork after
 // it.
 bool installed();
-// True when moreover a device answers. The first call initialises the driver (cuInit), no more: no context is made and
+// True when a device answers too. The first call initialises the driver (cuInit), no more: no context is made and
 // no kernel loaded.
 bool available();
 // Why available() is false; empty when it is true.
@@ -37,8 +37,8 @@ const std::vector<Device>& devices();
 // The device that holds the memory at an address, or -1 where the driver does not know it.
 int device_of(const void* pointer);
 
-// While it lives, the context that a launch needs is current: that of the stream; for a default stream the current
-// one, or where that is none or of another device, the primary context of the device that holds `pointer`.
+// While it lives, the context that a launch needs is current: the stream's; for a default stream the current one or, if
+// there is none or it belongs to another device, the primary context of the device that holds `pointer`.
 class Scope {
  public:
   Scope(Stream stream, const void* pointer);
@@ -69,11 +69,11 @@ struct Launch {
 void launch(void* function, const Launch& how, void** arguments);
 // How many clusters of `how` run at once on the device; 0 where none fits.
 int max_clusters(void* function, const Launch& how, const Device& device);
-// The largest size of a cluster, a power of two up to `limit`, with which so many tasks run at once, a cluster each;
+// The largest size of a cluster, a power of two up to `limit`, with which this many tasks run at once, a cluster each;
 // else 1.
 unsigned cluster_for(void* function, Launch how, int64_t tasks, unsigned limit, const Device& device);
 
-// Memory that is taken and given back in the order of the stream, of a pool that keeps 1 GiB per device from one call
+// Memory that is allocated and freed in the order of the stream, from a pool that keeps 1 GiB per device from one call
 // to the next.
 void* allocate(size_t bytes, Stream stream, const Device& device);
 void release(void* memory, Stream stream);
@@ -82,7 +82,7 @@ struct Workspace {
   void* data = nullptr;
   size_t bytes = 0;
 };
-// What is enqueued on `stream` from now on waits for what `other` was given so far.
+// Work enqueued on `stream` from now on waits for what was enqueued on `other` so far.
 void wait_for(Stream stream, Stream other);
 
 }  // namespace lidcam::cuda

@@ -207,7 +207,7 @@ class Levels {
     row_start_[height_] = row_start_[height_ + 1] = static_cast<int32_t>(runs_.size());
   }
 
-  // Adds the area of each hole and its islands to the component around it, and holds the hole's box against the truth.
+  // Adds the area of each hole and its islands to the component around it, and compares the hole's box with the truth.
   void fill_holes(const int64_t* truth, int boxes, LevelResult& result) {
     gaps_.clear();
     left_.clear();

@@ -21,7 +21,7 @@ OrtStatus* domain_of(const OrtApi* api, OrtCustomOpDomain** domain) {
   }
   if (OrtStatus* status = api->CreateCustomOpDomain("lidcam", domain)) return status;
   if (OrtStatus* status = api->CustomOpDomain_Add(*domain, lidcam::ops::pas_cpu())) return status;
-  // Asks no device: that would initialise the driver, after which a process may not fork, for sessions on the CPU too.
+  // Queries no device: that would initialise the driver, after which a process may not fork, also for CPU sessions.
   if (lidcam::cuda::installed())
     if (OrtStatus* status = api->CustomOpDomain_Add(*domain, lidcam::ops::pas_cuda())) return status;
   domains->emplace(api, *domain);

@@ -1,4 +1,4 @@
-// The operators of the library, as ONNX Runtime's C interface wants them. Every operator has one schema (pas_node.h);
+// The operators of the library, as ONNX Runtime's C interface needs them. Every operator has one schema (pas_node.h);
 // what differs is where it runs.
 #pragma once
 #include <onnxruntime_c_api.h>

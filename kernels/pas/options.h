@@ -44,7 +44,7 @@ inline constexpr ChoiceAttribute kChoices[] = {
 std::string requirement(const NumberAttribute& attribute);
 std::string requirement(const ChoiceAttribute& attribute);
 
-// Throw std::invalid_argument with the requirement and the value where it does not meet that.
+// Throw std::invalid_argument with the requirement and the value where it is not met.
 void set(PasOptions& options, const NumberAttribute& attribute, double value);
 void set(PasOptions& options, const ChoiceAttribute& attribute, std::string_view value);
 

@@ -110,7 +110,7 @@ float float_standard(const float* x, int64_t n, float low, const uint8_t* map, d
   return a + (b - a) * float(double(r.remainder) / double(kScale));
 }
 
-// Gives memory back that is more than a thread should keep.
+// Releases memory beyond what a thread should keep.
 void trim(std::vector<float>& values) {
   constexpr size_t kKept = size_t(1) << 20;  // floats
   if (values.capacity() > kKept) std::vector<float>().swap(values);

@@ -101,7 +101,7 @@ inline void make_plan(Args& a, Plan* plan) {
 }
 
 constexpr int kThreads = 512;
-constexpr int kColumns = 4;  // that a thread resizes together
+constexpr int kColumns = 4;  // columns that a thread resizes together
 
 // Shared memory, bytes: fixed, then as far as they fit all together: the weights, the activation map and its rows
 // resized along x that a block needs; else the weights, then the map.
@@ -114,7 +114,7 @@ LIDCAM_EITHER inline int64_t tap_count(const Args& a) {
 LIDCAM_EITHER inline int64_t row_bytes(const Args& a, int64_t rows) {
   return (tap_count(a) * kTapBytes + int64_t(a.h) * a.w * 4 + 15) / 16 * 16 + 4 * rows * ((a.width + 3) / 4 * 4);
 }
-// For a map shared by so many blocks.
+// For a map shared by this many blocks.
 inline int64_t shared_bytes(const Args& a, int blocks) {
   const int64_t rows = (a.height + blocks - 1) / blocks, sources = ((rows - 1) * a.h + a.height - 1) / a.height + 4;
   return kFixedBytes + row_bytes(a, sources < a.h ? sources : a.h);
@@ -122,7 +122,7 @@ inline int64_t shared_bytes(const Args& a, int blocks) {
 // Whether the percentile is one of bytes, and the map is not divided by it; and whether the bytes of four pixels can be
 // stored at once, given that both outputs begin at a multiple of four.
 inline bool takes_bytes(const Args& a) { return !(a.flags & (kNormalize | kFloat | kRaw)) && a.width % kColumns == 0; }
-// The shared memory that takes.
+// The shared memory that this takes.
 inline int64_t shared_with_bytes(const Args& a, int blocks) {
   return (shared_bytes(a, blocks) + 15) / 16 * 16 + int64_t((a.height + blocks - 1) / blocks) * a.width;
 }

@@ -1,4 +1,4 @@
-// The resize of PaS on the GPU. The resized map is in no memory: its rows resized along x lie in shared memory, and a
+// The resize of PaS on the GPU. The resized map is never stored: its rows resized along x lie in shared memory, and a
 // value is made from four of them, once into registers where a thread's part is small, else whenever it is needed.
 #pragma once
 #include <cstdint>

@@ -15,7 +15,7 @@ void bind_metrics(nb::module_& parent);
 void bind_pas(nb::module_& parent);
 
 NB_MODULE(_kernels, m) {
-  // An interrupt may leave objects alive in a traceback until the process ends; its last line is no place to say so.
+  // An interrupt may leave objects alive in a traceback until the process ends; a leak warning would be its last line.
   nb::set_leak_warnings(false);
   m.doc() = "Compiled kernels of lidcam_rt. Use the Python modules (lidcam_rt.pas, .boxes, .crf), not this one.";
   m.def(

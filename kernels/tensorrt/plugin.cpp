@@ -179,7 +179,7 @@ class Creator final : public IPluginCreatorV3One {
 
 #define LIDCAM_EXPORT extern "C" __attribute__((visibility("default")))
 
-// What a plugin registry asks of a library that it loads.
+// What a plugin registry needs from a library that it loads.
 LIDCAM_EXPORT void setLoggerFinder(ILoggerFinder* finder) { logger_finder = finder; }
 
 LIDCAM_EXPORT IPluginCreatorInterface* const* getCreators(int32_t& count) {
