@@ -6,8 +6,8 @@ Builds the kernels if they are not installed, compares every CUDA kernel with th
 against their floor and against PyTorch and CuPy, runs the artifact in ONNX Runtime's CUDA provider, TensorRT and
 TensorRT for RTX where these are installed, and writes one JSON named after the device and the date, again after every
 part, so that a run cut off at its time limit keeps what it measured.
-A part that cannot run says why, and the rest goes on. Exit status: 0 all ran and agreed, 1 something failed, 2 nothing
-failed and something could not run.
+A part that cannot run says why, and the rest continues. Exit status: 0 if all ran and agreed, 1 if something failed, 2
+if nothing failed but something could not run.
 """
 
 from __future__ import annotations
@@ -230,7 +230,7 @@ class Check:
         return found
 
     def run(self) -> None:
-        """The parts asked for, and those they need; the JSON is written after each."""
+        """The parts requested, and those they need; the JSON is written after each."""
         parts = self.parts()
         chosen = choose(tuple(parts), self.options.only, self.options.skip)
         with contextlib.ExitStack() as stack:
@@ -259,8 +259,8 @@ def choose(names: tuple[str, ...], only: str, skip: str) -> tuple[str, ...]:
 
     Args:
         names: all there are.
-        only: names with commas, or nothing for all; what these need is added.
-        skip: names with commas.
+        only: comma-separated names, or nothing for all; what these need is added.
+        skip: comma-separated names.
 
     Raises:
         SystemExit: a name is not known.
@@ -282,7 +282,7 @@ def _needs(name: str) -> tuple[str, ...]:
 
 
 def arguments(given: list[str] | None = None) -> argparse.Namespace:
-    """What the command line asks for."""
+    """The command line's options."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--index", type=int, default=0, help="number of the GPU")
     parser.add_argument("--output", type=Path, metavar="PLACE", help="a folder, or a file that ends in .json; "
@@ -291,9 +291,9 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--skip", default="", metavar="PART,...", help="all but these parts")
     parser.add_argument("--artifact", help="an artifact to run; default: timm:seresnet50 at 384, random weights")
     parser.add_argument("--network", default="", help="another source for `lidcam export`")
-    parser.add_argument("--seed", type=int, default=0, help="of the random input")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the random input")
     parser.add_argument("--rebuild", action="store_true", help="build the kernels even if installed ones would do")
-    parser.add_argument("--quick", action="store_true", help="small shapes and few samples: does it run at all")
+    parser.add_argument("--quick", action="store_true", help="small shapes and few samples, to see whether it runs")
     parser.add_argument("--rehearse", action="store_true", help="on the CPU, to test this program itself")
     return parser.parse_args(given)
 

@@ -16,7 +16,7 @@ BEGIN, END = "<!-- written by benchmarks/render.py -->", "<!-- end -->"
 
 
 def machine_of(report: dict[str, Any]) -> str:
-    """In words."""
+    """The machine in words."""
     machine = report.get("machine") or report.get("device") or ""
     if isinstance(machine, dict):
         machine = f"{machine['name']}, kernels {machine['instruction_set']}"
@@ -25,7 +25,7 @@ def machine_of(report: dict[str, Any]) -> str:
 
 
 def table(name: str, report: dict[str, Any]) -> list[str]:
-    """The rows of a report whose form is known: peers in turns, or growth."""
+    """The rows of a report whose form is known: interleaved peers, or growth."""
     rows = report.get("rows")
     first = next(iter(rows.values()), None) if isinstance(rows, dict) else None
     if not isinstance(first, dict):
@@ -69,7 +69,7 @@ def render(results: Path) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="only say whether README.md is up to date")
+    parser.add_argument("--check", action="store_true", help="only check whether README.md is up to date")
     check = parser.parse_args().check
     readme = HERE / "README.md"
     text = readme.read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The command line with its verbs, which are found by their entry points."""
+"""The command line with its verbs, which are found through their entry points."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def missing_modules(extra: str) -> tuple[str, ...]:
 def _is_installed(name: str) -> bool:
     try:
         return find_spec(name) is not None
-    except ModuleNotFoundError:  # not even the package that it is in
+    except ModuleNotFoundError:  # not even the package that contains it
         return False
 
 
@@ -61,7 +61,7 @@ def _verbs() -> dict[str, EntryPoint]:
 
 
 def _run(verb: Callable[..., Any]) -> Callable[..., Any]:
-    """A verb with the options of every verb; its errors become a message and an exit status."""
+    """A verb with the options that every verb has; its errors become a message and an exit status."""
 
     @functools.wraps(verb)
     def run(*args: Any, quiet: bool = False, verbose: bool = False, **kwargs: Any) -> Any:
@@ -102,7 +102,7 @@ def _spelled(parameter: inspect.Parameter) -> inspect.Parameter:
     name = parameter.name.replace("_", "-")
     names = f"--{name}/--no-{name}" if bool in (kind, *get_args(kind)) else f"--{name}"
     for i, note in enumerate(notes):
-        # In Annotated, typer keeps the first name that was given as `default`.
+        # In Annotated, typer keeps the first given name as `default`.
         if isinstance(note, OptionInfo) and note.default is ... and not note.param_decls:
             notes[i] = copy.copy(note)
             notes[i].param_decls = (names,)
@@ -143,7 +143,7 @@ def build_app(only: str | None = None, verbs: Mapping[str, EntryPoint] | None = 
     """The command line with its verbs.
 
     Args:
-        only: load this verb alone, so that one verb's start does not pay for the others.
+        only: load only this verb, so that starting it does not pay for the others.
         verbs: None: those of the installed packages.
 
     Raises:

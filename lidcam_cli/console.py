@@ -1,7 +1,7 @@
 """Consoles of the command line: results go to standard output, everything else to standard error.
 
-Text that comes from data (names of files and classes, messages of libraries) is printed as it is: no markup is read
-from it, and what would control the terminal is escaped.
+Text that comes from data (names of files and classes, messages of libraries) is printed as it is: markup in it is not
+interpreted, and what would control the terminal is escaped.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ __all__ = ["cell", "configure", "err", "note", "out", "print_error", "progress",
 
 
 class _Console(Console):
-    """Reads no markup, and leaves a closed pipe to `lidcam_cli.main`."""
+    """Interprets no markup, and leaves a closed pipe to `lidcam_cli.main`."""
 
     def __init__(self, *, stderr: bool = False) -> None:
         super().__init__(markup=False, emoji=False, highlight=False, stderr=stderr)
@@ -41,7 +41,7 @@ class _Console(Console):
 out = _Console()
 err = _Console(stderr=True)
 
-#: A way out that is spelled for both users: of it the shell's spelling is shown.
+#: A remedy spelled for Python and for the shell; the shell's spelling is shown.
 _BOTH = re.compile(r"\S+ in Python, (--[^,;.)]+) on the command line")
 
 _PACKAGES = ("lidcam_rt", "lidcam_bench", "lidcam_training", "lidcam_export")
@@ -80,7 +80,7 @@ def say(content: Any = "", style: str = "", *, wrap: bool = False) -> None:
     Args:
         content: what to print.
         style: of a text.
-        wrap: break a text's lines between words (not for paths, which one copies).
+        wrap: break a text's lines between words (not for paths, which users copy).
     """
     if not _quiet:
         _print(out, content, style, wrap)
@@ -130,7 +130,7 @@ class _RateColumn(TextColumn):
 
 
 def progress(unit: str = "images") -> Progress:
-    """A progress bar with count, rate and time left on standard error; silent where that is no terminal."""
+    """A progress bar with count, rate and time left on standard error; silent if that is not a terminal."""
     return Progress(
         SpinnerColumn(),
         TextColumn("{task.description}", markup=False),

@@ -26,13 +26,13 @@ _CV2 = (
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at.
+    """One thing that was checked.
 
     Attributes:
         what: its name.
         state: `ok`, `absent` (an optional part that is not there), or `broken` (localization may fail).
         detail: what was found.
-        mend: the command that mends or installs it, or an empty text.
+        mend: the command that fixes or installs it, or an empty text.
     """
 
     what: str
@@ -44,21 +44,21 @@ class Finding:
 def doctor(
     speed: Annotated[
         list[Path] | None,
-        typer.Option(metavar="MODEL", help="Run MODEL in every engine that is installed, in turns; may be repeated."),
+        typer.Option(metavar="MODEL", help="Run MODEL in every installed engine, interleaved; may be repeated."),
     ] = None,
     images: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="With --speed: pictures. [default: made ones]")
+        Path | None, typer.Option(metavar="FOLDER", help="With --speed: pictures. [default: synthetic ones]")
     ] = None,
     device: Device = "auto",
     threads: Annotated[int, typer.Option(metavar="COUNT", help="With --speed: threads of a call; 0: all cores.")] = 0,
     seconds: Annotated[
-        float, typer.Option(metavar="SECONDS", help="With --speed: how long, all engines together.")
+        float, typer.Option(metavar="SECONDS", help="With --speed: how long to measure, all engines together.")
     ] = 20.0,
     as_json: JsonFlag = False,
 ) -> None:
-    """Check this installation, and say how to mend it.
+    """Check this installation, and say how to fix it.
 
-    With --speed: the engines side by side. Exit status: 0, or 1 where something is broken.
+    With --speed: compare the engines. Exit status: 0, or 1 if something is broken.
     """
     if speed:
         _speed(speed, images, device, threads, seconds, as_json)
@@ -121,7 +121,7 @@ def _speed(
     asked = f"--backend {best.backend}" + (f" --precision {best.precision}" if best.precision != "auto" else "")
     say(
         f"Fastest here: {best.engine} on {best.model} ({asked}). `same` (classes of pictures, or labels of pixels) and "
-        "`IoU` (of masks, or of label maps) are against the first of the same classes."
+        "`IoU` (of masks, or of label maps) compare each row with the first one of the same classes."
     )
 
 
@@ -141,7 +141,7 @@ def examine(versions: Callable[[tuple[str, ...]], dict[str, str]] = _versions) -
     """Look at this installation.
 
     Args:
-        versions: gives the installed ones of some distributions with their versions.
+        versions: returns which of some distributions are installed, with their versions.
     """
     from lidcam_rt import __version__
 
@@ -182,7 +182,7 @@ def _clash(module: str, names: tuple[str, ...], versions: Callable[[tuple[str, .
         return Finding(
             f"{module} distributions",
             "broken",
-            f"{listed} are all installed and overwrite each other's files; one must stay",
+            f"{listed} are all installed and overwrite each other's files; keep only one",
             f"pip uninstall -y {' '.join(installed)} && pip install {keep}",
         )
     if not installed:
@@ -219,7 +219,7 @@ def _engine() -> list[Finding]:
             Finding(
                 "GPU",
                 "absent",
-                f"{gpu}, and this onnxruntime has no CUDA provider",
+                f"{gpu}, but this onnxruntime has no CUDA provider",
                 "pip uninstall -y onnxruntime && pip install 'lidcam-rt[gpu]'",
             )
         )
@@ -227,7 +227,7 @@ def _engine() -> list[Finding]:
 
 
 def _gpu() -> str | None:
-    """Names of the NVIDIA GPUs, asked of the driver's tool in a process of its own; None without a driver."""
+    """Names of the NVIDIA GPUs, from the driver's tool in a separate process; None without a driver."""
     import shutil
     import subprocess
 

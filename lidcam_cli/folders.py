@@ -1,4 +1,4 @@
-"""The pictures in a folder: which are read, which are left out and why."""
+"""The pictures in a folder: which are read, which are left out, and why."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lidcam_rt.image.formats import image_suffixes
 
 __all__ = ["FolderPictures", "find_pictures"]
 
-#: Pictures and films that are not read, and are told of rather than passed over.
+#: Pictures and videos that are not read, but reported rather than silently ignored.
 _OTHER_MEDIA = frozenset(
     f".{suffix}"
     for suffix in (
@@ -25,7 +25,7 @@ _OTHER_MEDIA = frozenset(
         *("mp4", "m4v", "mov", "avi", "mkv", "webm", "mpg", "mpeg", "wmv", "3gp"),
     )
 )
-#: How the files go on that `Localization.save` and `Segmentation.save` name in a JSON file beside them.
+#: Endings of the files that `Localization.save` and `Segmentation.save` list in a JSON file beside them.
 _SAVED = {"_mask.png": ".json", "_map.png": ".json", "_overlay.jpg": ".json", "_labels.png": "_labels.json"}
 
 
@@ -35,8 +35,8 @@ class FolderPictures:
 
     Attributes:
         paths: the pictures, sorted within each folder.
-        skipped: pictures and films in formats that are not read, by suffix.
-        others: how many files there are besides.
+        skipped: pictures and videos in formats that are not read, by suffix.
+        others: how many other files there are.
         outputs: folders and files that lidcam wrote, which are not read.
     """
 
@@ -58,11 +58,11 @@ class FolderPictures:
 def find_pictures(folder: Path) -> FolderPictures:
     """Look for pictures in a folder, to any depth.
 
-    Hidden files and folders are left out, and so is what lidcam wrote. Linked folders are followed, each folder is
+    Hidden files and folders are left out, and so is what lidcam wrote. Linked folders are followed; each folder is
     visited once.
 
     Raises:
-        DataError: there is none; the message says what there is.
+        DataError: there is none; the message says what else there is.
     """
     found = FolderPictures()
     own = set(_recorded(folder))
@@ -71,7 +71,7 @@ def find_pictures(folder: Path) -> FolderPictures:
     waiting = [os.fspath(folder)]
     while waiting or links:
         place = waiting.pop() if waiting else links.pop(0)
-        with contextlib.suppress(OSError):  # a folder that may not be read, a link to nothing
+        with contextlib.suppress(OSError):  # a folder that may not be read, a dangling link
             status = os.stat(place)  # noqa: PTH116
             if (status.st_dev, status.st_ino) not in seen:
                 seen.add((status.st_dev, status.st_ino))
@@ -81,8 +81,8 @@ def find_pictures(folder: Path) -> FolderPictures:
         kinds += [f"{found.others} other files"] if found.others else []
         kinds += [f"{found.outputs} results of lidcam"] if found.outputs else []
         raise DataError(
-            f"{folder}: no pictures in it or its sub-folders ({', '.join(kinds) or 'it is empty'}). Read are "
-            f"{' '.join(sorted(image_suffixes()))}"
+            f"{folder}: no pictures in it or its sub-folders ({', '.join(kinds) or 'it is empty'}). Files with these "
+            f"suffixes are read: {' '.join(sorted(image_suffixes()))}"
         )
     return found
 
@@ -112,7 +112,7 @@ def _look_into(place: str, found: FolderPictures, links: list[str], own: set[str
 
 
 def _recorded(folder: Path) -> Iterator[str]:
-    """Files that `lidcam localize` wrote into this very folder."""
+    """Files that `lidcam localize` wrote into this folder itself."""
     with contextlib.suppress(OSError), open_file(folder / "results.jsonl") as file:
         for line in file:
             with contextlib.suppress(ValueError, RecursionError, AttributeError, TypeError):

@@ -13,7 +13,7 @@ __all__ = ["inspect"]
 def inspect(model: Model, as_json: JsonFlag = False) -> None:
     """Show an artifact: manifest, inputs, outputs, operators.
 
-    It also says which form of the PaS operator runs here. Of an engine the sidecar is shown, and nothing is loaded.
+    Also says which form of the PaS operator runs here. For an engine, shows its sidecar without loading it.
     """
     import json
 
@@ -79,7 +79,7 @@ def _engine_facts(path: Path) -> dict[str, Any]:
 
 
 def _other_engines(path: Path, shown: str) -> dict[str, str]:
-    """The other engines that load such a file, and what they offer or how they are installed."""
+    """The other engines that load such a file, and what they offer or how to install them."""
     from lidcam_rt.backends import BACKENDS
 
     return {
@@ -99,7 +99,7 @@ def operator_form(functions: tuple[str, ...], registered: bool) -> str:
         return "kernel of the operator library"
     return (
         "function body of the file, in standard operators "
-        "(the operator library is not built or switched off: `lidcam doctor`)"
+        "(the operator library is not built or is switched off: see `lidcam doctor`)"
     )
 
 
@@ -174,16 +174,19 @@ def _precision(spec: dict[str, Any] | None) -> str:
         text += f", {len(spec['float_layers'])} layers in float32"
     agreement = spec["agreement"] or {}
     if "label_iou" in agreement:
-        text += f"; label IoU {agreement['label_iou']:.4f} with fp32, {100 * agreement['flipped']:.2f}% other labels"
+        text += (
+            f"; label IoU {agreement['label_iou']:.4f} with fp32, {100 * agreement['flipped']:.2f}% of labels "
+            "differ"
+        )
         if "miou" in agreement:
             text += f", mean IoU {100 * agreement['miou_fp32']:.2f}% in fp32 and {100 * agreement['miou']:.2f}% now"
     elif agreement:
-        text += f"; mask IoU {agreement['mask_iou']:.4f} with fp32, {100 * agreement['changed']:.2f}% other classes"
+        text += f"; mask IoU {agreement['mask_iou']:.4f} with fp32, {100 * agreement['changed']:.2f}% of classes differ"
     return text
 
 
 def _maps(manifest: dict[str, Any]) -> list[tuple[str, str]]:
-    """The rows that tell how maps are formed, or label maps."""
+    """The rows that say how maps or label maps are formed."""
     cam, pas, segmentation = manifest["cam"], manifest["pas"], manifest["segmentation"]
     if segmentation is not None:
         return [("label map", f"logits at stride {segmentation['stride']}, sides multiples of "
@@ -201,7 +204,7 @@ def _maps(manifest: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _tuned(manifest: dict[str, Any]) -> list[tuple[str, str]]:
-    """The rows of what `lidcam tune` chose."""
+    """The rows that say what `lidcam tune` chose."""
     rows = []
     if defaults := manifest["defaults"]:
         scales = ", ".join(f"{scale:g}" for scale in defaults["scales"])
@@ -221,7 +224,7 @@ def _weights(source: dict[str, Any]) -> str:
 
 
 def _form(facts: dict[str, Any]) -> tuple[str, str]:
-    """The row that tells an artifact's opsets, or what an engine was built from."""
+    """The row that says an artifact's opsets, or what an engine was built from."""
     if "built_from" in facts:
         return "built from", f"{facts['built_from']['artifact']}, sha256 {facts['built_from']['sha256']}"
     opsets = ", ".join(f"{k or 'ai.onnx'} {v}" for k, v in facts["opsets"].items())

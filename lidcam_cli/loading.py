@@ -16,10 +16,10 @@ def load_localizer(path: str | os.PathLike[str], **options: Any) -> Localizer:
     """As `lidcam_rt.load`, for callers that need activation maps.
 
     Raises:
-        InputError: it is a segmentation network, besides what `load` raises.
+        InputError: it is a segmentation network; and whatever `load` raises.
     """
     loaded = load(path, **options)
     if isinstance(loaded, Localizer):
         return loaded
     loaded.close()
-    raise InputError(f"{os.fspath(path)} is a segmentation network and has no activation maps: give a classifier's")
+    raise InputError(f"{os.fspath(path)} is a segmentation network and has no activation maps: give a classifier")

@@ -56,10 +56,10 @@ def localize(
     top_k: Annotated[int, typer.Option(min=1, metavar="COUNT", help="Classes to localize per picture.")] = 1,
     labels: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="Localize this class, not the predicted one; may be given several times."),
+        typer.Option(metavar="NAME", help="Localize this class, not the predicted one; may be repeated."),
     ] = None,
     overlay: Annotated[bool, typer.Option(help="Write overlay pictures.")] = True,
-    html: Annotated[bool, typer.Option("--html", help="Write index.html, a page of the overlays.")] = False,
+    html: Annotated[bool, typer.Option("--html", help="Write index.html, a page that shows the overlays.")] = False,
     save_map: Annotated[bool, typer.Option("--map", help="Write the localization maps as PNG too.")] = False,
     max_pixels: MaxPixels = MAX_PIXELS,
     strict: Strict = True,
@@ -69,9 +69,9 @@ def localize(
 ) -> None:
     """Localize the main object of pictures.
 
-    Writes results.json, and an overlay and a mask per picture; of a
-    segmentation network an overlay and a label map.
-    The same command again does what is left.
+    Writes results.json, and an overlay and a mask per picture; for a
+    segmentation network, an overlay and a label map.
+    Run the same command again to do what is left.
 
     Exit status: 0 all went well, 8 some pictures failed (results.json
     says which and why), 2 wrong arguments, 3 the artifact, 5 the device,
@@ -119,7 +119,7 @@ def localize(
     with load(model, **engine, max_pixels=max_pixels, strict=strict, deadline=deadline) as localizer:
         segments = isinstance(localizer, Segmenter)
         if segments and (wanted is not None or top_k > 1 or save_map):
-            raise InputError(f"{model} is a segmentation network: leave --labels, --top-k and --map out")
+            raise InputError(f"{model} is a segmentation network: leave out --labels, --top-k and --map")
         if not segments:
             localizer.pipeline.wanted(wanted, top_k)
         with RunFolder(output, {"run": "localize", **settings}, ignored=("artifact",)) as folder:
@@ -127,7 +127,7 @@ def localize(
             todo = [path for path in paths if not pictures.is_done(path)]
             skipped = len(paths) - len(todo)
             if skipped:
-                note(f"{skipped} of {len(paths)} pictures are done already, {len(todo)} to do")
+                note(f"{skipped} of {len(paths)} pictures are already done, {len(todo)} to do")
             head = {
                 "lidcam_rt": __version__,
                 **settings,
@@ -169,7 +169,7 @@ def localize(
     failures = [record for record in records if "error" in record]
     if not jsonl:
         say(_table(records))
-        # The path alone on a line, so that a terminal lets one click or copy it.
+        # The path alone on a line, so that it can be clicked or copied in a terminal.
         say(f"{len(records) - len(failures)} localized, {len(failures)} failed")
         if found.skipped:
             say(f"not read: {found.left_out()}")
@@ -183,10 +183,10 @@ def localize(
 
 
 def class_ids(names: Sequence[str], class_names: Sequence[str]) -> tuple[int, ...]:
-    """Ids of classes by their names, upper and lower case alike.
+    """Ids of classes by their names, whatever their case.
 
     Raises:
-        InputError: a class is not one of the model's; the message says which are near.
+        InputError: a class is not one of the model's; the message suggests some that are.
     """
     import difflib
 
@@ -198,7 +198,8 @@ def class_ids(names: Sequence[str], class_names: Sequence[str]) -> tuple[int, ..
             near = difflib.get_close_matches(name.casefold(), index, 3) or list(index)[:3]
             listed = ", ".join(class_names[index[entry]] for entry in near)
             raise InputError(
-                f"--labels {name}: not a class of the model. Near are: {listed}. `lidcam inspect` shows all"
+                f"--labels {name}: not a class of the model. It has, for example: {listed}. `lidcam inspect --json` "
+                "lists all"
             )
     return tuple(index[name.casefold()] for name in names)
 

@@ -1,4 +1,4 @@
-"""`lidcam`, from its first import to its exit status: however it ends, it says so in a line."""
+"""`lidcam`, from its first import to its exit status: however it ends, one line says why."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ _LEAST_ADDRESS_SPACE = 1 << 30
 def main(argv: list[str] | None = None) -> None:
     """Run the command line and exit with its status.
 
-    An error made on purpose prints its message and exits with the error's `exit_code`, Ctrl-C with 130, a closed pipe
-    with 141. With LIDCAM_TRACEBACK set errors show their traceback.
+    An error raised on purpose prints its message and exits with the error's `exit_code`, Ctrl-C with 130, a closed pipe
+    with 141. With LIDCAM_TRACEBACK set, errors show their traceback.
     """
     try:
         _open_standard_streams()
@@ -50,7 +50,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _name_outdated() -> None:
-    """Say what may be behind an error that nobody expected: packages older than this one needs."""
+    """Name a possible cause of an unexpected error: packages older than this one needs."""
     try:
         from lidcam_cli.console import print_error
         from lidcam_cli.requirements import outdated
@@ -67,10 +67,10 @@ def _call_left_running() -> bool:
 
 
 def _exit_at_once(status: int | None) -> None:
-    """End without waiting for threads that are still at work.
+    """End without waiting for threads that are still running.
 
-    The interpreter's own end stops a thread where it asks for the interpreter's lock. Inside C++ (a kernel, an engine,
-    a module that is being loaded) that is a crash. It happens after a call that was given up, and after a second
+    When the interpreter ends, it stops a thread as soon as that asks for the interpreter's lock. Inside C++ (a kernel,
+    an engine, a module that is being loaded) that is a crash. It happens after an abandoned call, and after a second
     Ctrl-C during `Thread.join`, which Python 3.11 takes for the thread's end (python/cpython#90882).
     """
     try:
@@ -91,11 +91,11 @@ def _check_address_space(arguments: list[str]) -> None:
     limit = resource.getrlimit(resource.RLIMIT_AS)[0]
     help_only = not arguments or {"-h", "--help", "--version"} & set(arguments)
     if not help_only and limit != resource.RLIM_INFINITY and limit < _LEAST_ADDRESS_SPACE:
-        raise MemoryError(f"ulimit -v is {limit >> 10}, at least {_LEAST_ADDRESS_SPACE >> 10} are needed")
+        raise MemoryError(f"ulimit -v is {limit >> 10}, at least {_LEAST_ADDRESS_SPACE >> 10} is needed")
 
 
 def _open_standard_streams() -> None:
-    """Keep files from getting the numbers of closed standard streams, and have writing to a closed one fail."""
+    """Keep files from getting the numbers of closed standard streams, and make writing to a closed one fail."""
     for number, mode in ((0, os.O_WRONLY), (1, os.O_RDONLY), (2, os.O_RDWR)):
         try:
             os.fstat(number)

@@ -41,7 +41,7 @@ Model = Annotated[
 OutputFolder = Annotated[
     Path,
     typer.Option(
-        "--output", "-o", metavar="FOLDER", help="Folder for the results. The same command again resumes there."
+        "--output", "-o", metavar="FOLDER", help="Folder for the results; the same command, run again, resumes there."
     ),
 ]
 Data = Annotated[
@@ -63,7 +63,7 @@ Device = Annotated[str, typer.Option(metavar="DEVICE", help="auto, cpu, cuda or 
 Precision = Annotated[
     str, typer.Option(metavar="NAME", help="Arithmetic of the network: auto (as exported), fp32; openvino: bf16.")
 ]
-Score = Annotated[float, typer.Option(metavar="SCORE", help="Track 1: lowest score of a class that is drawn.")]
+Score = Annotated[float, typer.Option(metavar="SCORE", help="Track 1: lowest score at which a class is drawn.")]
 Background = Annotated[
     str, typer.Option(metavar="RULE", help="Track 1: background score of a pixel: mask, constant or power.")
 ]
@@ -72,9 +72,9 @@ RefinePreset = Annotated[
     typer.Option(
         "--refine",
         metavar="PRESET",
-        help="Refine maps, masks and boxes by the picture with a dense CRF: psa, irn, deeplab or example; psa-fast and "
-        "so on leave pydensecrf's rounding for speed. The CRF works on the network's input, or with @original, as in "
-        "psa@original, on the picture itself.",
+        help="Refine maps, masks and boxes with a dense CRF: psa, irn, deeplab or example; psa-fast and so on give up "
+        "pydensecrf's rounding for speed. The CRF works on the network's input, or with @original, as in psa@original, "
+        "on the picture itself.",
     ),
 ]
 Augment = Annotated[
@@ -82,29 +82,29 @@ Augment = Annotated[
     typer.Option(metavar="VIEWS", help="Average several views: flip, or ms-flip (4 scales, each mirrored too)."),
 ]
 Strict = Annotated[
-    bool, typer.Option("--strict/--no-strict", help="Refuse damaged pictures, or take what can be read of them.")
+    bool, typer.Option("--strict/--no-strict", help="Refuse damaged pictures, or use what can be read of them.")
 ]
-MaxPixels = Annotated[int, typer.Option(min=1, metavar="COUNT", help="Refuse pictures of more pixels.")]
+MaxPixels = Annotated[int, typer.Option(min=1, metavar="COUNT", help="Refuse pictures with more pixels.")]
 #: The value of `lidcam_rt.image.MAX_PIXELS`; importing that would make every `--help` load NumPy and Pillow.
 MAX_PIXELS = 89_478_485
 Deadline = Annotated[
     float | None,
-    typer.Option(metavar="SECONDS", help="Give up if the network takes longer for its first batch: it may never end."),
+    typer.Option(metavar="SECONDS", help="Give up if the network's first batch takes longer: it may never end."),
 ]
 Processes = Annotated[
     int | None,
-    typer.Option(min=0, metavar="COUNT", help="Processes of this machine; 0: none besides this one."),
+    typer.Option(min=0, metavar="COUNT", help="Processes on this machine; 0: none besides this one."),
 ]
 Ray = Annotated[
     str | None,
-    typer.Option(metavar="ADDRESS", help="Run on Ray: local, auto (a cluster that is running) or its address."),
+    typer.Option(metavar="ADDRESS", help="Run on Ray: local, auto (a running cluster) or a cluster's address."),
 ]
 Workers = Annotated[
     int | None, typer.Option(min=1, metavar="COUNT", help="With --ray: actors. [default: one per core, or per GPU]")
 ]
-Gpus = Annotated[float, typer.Option(min=0, metavar="COUNT", help="With --ray: GPUs of each actor, also parts of one.")]
+Gpus = Annotated[float, typer.Option(min=0, metavar="COUNT", help="With --ray: GPUs per actor, fractions allowed.")]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 #: Options of every verb: `lidcam_cli.app` adds them.
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only, and results that were asked for.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only errors and requested results.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say what is loaded, and why.")]

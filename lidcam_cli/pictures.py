@@ -1,4 +1,4 @@
-"""The pictures of a `lidcam localize` run: which are done, what their files are called, what was found."""
+"""The pictures of a `lidcam localize` run: which are done, what their files are called, what the results are."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lidcam_rt.files import safe_name
 
 __all__ = ["Pictures"]
 
-#: Files of a picture by kind, as they go on after its name.
+#: Endings of a picture's files, by kind.
 _ENDS = {"mask": "_mask.png", "map": "_map.png", "overlay": "_overlay.jpg", "labels": "_labels.png"}
 
 
@@ -31,7 +31,7 @@ def _key(path: str) -> str:
 
 
 def _is_sound(record: dict[str, Any]) -> bool:
-    """Whether a record that was read can be used: of the expected form, and its files in the folder of the run."""
+    """Whether a record can be used: it has the expected form, and its files are in the folder of the run."""
     if not isinstance(record.get("image"), str):
         return False
     if "error" in record:
@@ -58,11 +58,11 @@ def _is_sound(record: dict[str, Any]) -> bool:
 
 
 class Pictures:
-    """What a run knows of its pictures, by their absolute paths.
+    """What a run knows about its pictures, by their absolute paths.
 
     Args:
-        run: the open folder; its records are read. One that names files outside of it is left out, so that its
-            picture is localized again.
+        run: the open folder; its records are read. A record that names files outside the folder is left out, so that
+            its picture is localized again.
     """
 
     def __init__(self, run: RunFolder) -> None:
@@ -83,7 +83,7 @@ class Pictures:
         return self.records[_key(path)]
 
     def is_done(self, path: str) -> bool:
-        """Whether a picture was localized before, has not changed since, and its files are there."""
+        """Whether a picture was localized before and has not changed since, and its files are there."""
         record = self.records.get(_key(path))
         if record is None or "error" in record or record.get("stamp") != _stamp(path):
             return False

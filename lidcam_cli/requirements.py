@@ -1,4 +1,4 @@
-"""Packages that are installed and older than this one needs."""
+"""Installed packages that are older than this one needs."""
 
 from __future__ import annotations
 
@@ -62,12 +62,12 @@ def outdated(
     lines: Callable[[], Iterable[str]] = _lines,
     version: Callable[[str], str] = _version,
 ) -> list[Outdated]:
-    """What is older than the lower bounds of this package's requirements. pip asks for them, nothing else does.
+    """Packages older than the lower bounds of this package's requirements, which nothing but pip enforces.
 
     Args:
         extra: the requirements of this extra; None: those of the package itself.
-        lines: gives the requirements as in the metadata.
-        version: gives the version of an installed package, or raises PackageNotFoundError.
+        lines: returns the requirements as in the metadata.
+        version: returns the version of an installed package, or raises PackageNotFoundError.
     """
     old = []
     for line in lines():

@@ -1,6 +1,6 @@
 """Runs that resume: a folder with the identity of a run, and its records line by line.
 
-`run.json` holds the identity, `results.jsonl` a JSON object per line. A line is added when all that it speaks of is
+`run.json` holds the identity, `results.jsonl` a JSON object per line. A line is added when everything it refers to is
 complete, so that a process killed at any point leaves at most a part of a line, which the next run cuts off.
 """
 
@@ -20,7 +20,7 @@ from lidcam_rt.files import open_file, output_folder, read_file, write_atomicall
 __all__ = ["RunFolder", "differences"]
 
 _RUN, _RECORDS, _RESULTS = "run.json", "results.jsonl", "results.json"
-_OF_SCALE = "_run.json"  # whose readers take every file of the folder for Parquet
+_OF_SCALE = "_run.json"  # of `lidcam scale`; readers of its output take every other file for Parquet
 
 
 class RunFolder:
@@ -28,8 +28,8 @@ class RunFolder:
 
     Args:
         folder: made if it is missing.
-        identity: what the results depend on, as JSON values. A folder of another identity is refused.
-        ignored: names in `identity` that are kept for people and may differ.
+        identity: what the results depend on, as JSON values. A folder with another identity is refused.
+        ignored: names in `identity` that are recorded for people and may differ.
 
     Attributes:
         folder: the folder.
@@ -70,14 +70,14 @@ class RunFolder:
         except FileNotFoundError:
             if any((self.folder / name).exists() for name in (_RECORDS, _RESULTS, _OF_SCALE)):
                 raise OutputError(
-                    f"{self.folder}: holds results of something else. Choose another folder"
+                    f"{self.folder}: already holds other results. Choose another folder"
                 ) from None
             write_atomically(path, json.dumps(self._identity, indent=1).encode() + b"\n")
             return
         except (OSError, ValueError, RecursionError):
             before = None
         if not isinstance(before, dict):
-            raise OutputError(f"{path}: is not the identity of a run. Choose another folder, or remove this one")
+            raise OutputError(f"{path}: does not describe a run. Choose another folder, or remove this one")
         about = {name: before.get(name) for name in self._ignored}
         changes = differences(before, self._identity | about)
         if changes:
@@ -88,7 +88,7 @@ class RunFolder:
             )
 
     def _cut(self, complete_lines: int | None) -> int:
-        """Cut the records after so many complete lines (None: after the last); how many there are now."""
+        """Cut the records after so many complete lines (None: after the last); returns how many there are now."""
         length = count = 0
         with open_file(self.folder / _RECORDS) as file:
             for line in file:
@@ -120,7 +120,7 @@ class RunFolder:
             raise self._full(error) from None
         if complete < count:
             raise OutputError(
-                f"{self.folder / _RECORDS} has {complete} records, {count} were written: it was damaged. Remove "
+                f"{self.folder / _RECORDS} has {complete} records, but {count} were written: it was damaged. Remove "
                 f"{self.folder} to start again"
             )
 

@@ -41,7 +41,7 @@ def find_images(arguments: Iterable[str], stdin: Iterable[str] | None = None) ->
 
     Raises:
         DataError: a folder or a pattern holds no picture.
-        InputError: nothing was named.
+        InputError: no picture was named.
     """
     lines = _lines() if stdin is None else stdin
     seen: dict[str, str] = {}

@@ -38,12 +38,12 @@ class Candidate:
         engine: engine, version, device and precision; empty where it does not run.
         ms: median of a call for one picture, milliseconds.
         spread_ms: 10th and 90th percentile.
-        same: share of pictures with the reference's class, or, of a segmentation network, of pixels with its label; the
-            reference is the first of the same task and classes that runs, itself if it is that one. None where label
-            maps have another size.
-        iou: mean IoU with the reference's masks at the network's size, or that of its label maps over the labels; None
-            where their sizes differ.
-        auto: whether `backend="auto"` takes it.
+        same: share of pictures with the reference's class, or, for a segmentation network, of pixels with its label;
+            the reference is the first candidate with the same task and classes that runs, perhaps this one. None if
+            the label maps have different sizes.
+        iou: mean IoU with the reference's masks at the network's size, or over the labels of its label maps; None if
+            their sizes differ.
+        auto: whether `backend="auto"` chooses it.
         why_not: why it does not run, or an empty text.
     """
 
@@ -62,14 +62,14 @@ class Candidate:
 def compare_engines(
     models: Sequence[Path], *, images: Path | None = None, device: str = "auto", threads: int = 0, seconds: float = 20
 ) -> list[Candidate]:
-    """Run every installed engine on the same pictures, in turns, so that what else the machine does meets all alike.
+    """Run every installed engine on the same pictures, interleaved, so that other load affects all alike.
 
     Args:
         models: artifacts or engines; the first of those with the same task and classes is the reference.
-        images: folder of pictures; None: made ones, whose classes mean nothing.
+        images: folder of pictures; None: synthetic ones, whose classes mean nothing.
         device: as for `lidcam_rt.load`.
         threads: of a call.
-        seconds: how long is measured, all candidates together.
+        seconds: how long to measure, all candidates together.
 
     Raises:
         LidcamError: a file or folder cannot be read.
@@ -119,7 +119,7 @@ def compare_engines(
 
 
 def _candidates(path: Path, device: str) -> Iterator[tuple[Path, Candidate]]:
-    """Every engine that loads such a file, as the file is and in the precisions that it can be asked for."""
+    """Every engine that loads such a file, in the file's precision and in others that can be requested."""
     manifest: Manifest = manifest_of(path)
     chosen = choose(path, device=device, arithmetic=manifest.arithmetic)
     for engine in BACKENDS:
@@ -137,7 +137,7 @@ def _outputs(loaded: Loaded) -> tuple[str, ...]:
 
 
 def _kind(loaded: Loaded) -> tuple[bool, Sequence[str]]:
-    """What two networks have in common whose results can be compared."""
+    """What two networks must have in common for their results to be compared."""
     return loaded.manifest.task == "segmentation", tuple(loaded.class_names)
 
 

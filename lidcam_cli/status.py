@@ -9,12 +9,12 @@ from typing import IO
 
 __all__ = ["status_of"]
 
-#: What loaders and libraries say where memory or threads run out.
+#: What loaders and libraries say when memory or threads run out.
 _EXHAUSTED = ("annot allocate memory", "failed to map segment", "bad_alloc", "can't start new thread", "system_error")
 
 
 def status_of(error: BaseException) -> int | None:
-    """Say in a line why a command ends; its exit status, or None for what shows its traceback."""
+    """Say in a line why a command ends; returns its exit status, or None if the traceback is to be shown."""
     from lidcam_rt.errors import LidcamError
 
     chain: list[BaseException] = []
@@ -24,7 +24,7 @@ def status_of(error: BaseException) -> int | None:
         link = link.__cause__ or link.__context__
     if any(isinstance(entry, KeyboardInterrupt) for entry in chain):  # an import may wrap it
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # what is left to do is short
-        _say("interrupted; finished files are complete, the same command does the rest")
+        _say("interrupted; finished files are complete, run the same command again for the rest")
         return 130
     if isinstance(error, BrokenPipeError):
         _silence(sys.stdout, 1)
@@ -56,6 +56,6 @@ def _say(message: str) -> None:
 
 
 def _silence(stream: IO[str] | None, number: int) -> None:
-    """Send what is still buffered nowhere, so that the interpreter's end does not stumble over it."""
+    """Discard what is still buffered, so that the interpreter does not stumble over it when it ends."""
     if stream is not None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), number)

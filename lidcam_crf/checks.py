@@ -26,9 +26,9 @@ __all__ = [
 
 Float32Array = npt.NDArray[np.float32]
 
-#: What +infinity (a probability of 0, unclipped) becomes: e^-1e30 is 0 too, and the arithmetic stays finite.
+#: What +infinity (a probability of 0, unclipped) becomes: e^-1e30 is also 0, and the arithmetic stays finite.
 _IMPOSSIBLE = np.float32(1e30)
-#: Of energies and compatibilities, so that no sum overflows (kernels/crf/mean_field.h).
+#: Limits of energies and compatibilities, so that no sum overflows (kernels/crf/mean_field.h).
 _MAX_ENERGY, _MAX_COMPAT = 3e38, 1e20
 _MAX_FLOAT32 = float(np.finfo(np.float32).max)
 
@@ -88,16 +88,16 @@ def float32_matrix(name: str, value: Any, shape: tuple[int | None, ...]) -> Floa
 
 
 def finite_energy(name: str, values: Float32Array) -> Float32Array:
-    """A copy without infinities; a label's +infinity stays one that is never chosen."""
+    """A copy without infinities; a label whose energy was +infinity is still never chosen."""
     if np.isnan(values).any():
         raise InputError(f"{name} holds NaN: check the probabilities before the logarithm")
     infinite = np.isinf(values)
     if (np.abs(values) > _MAX_ENERGY)[~infinite].any():
-        raise InputError(f"{name} holds energies beyond 3e38: +infinity forbids a label")
+        raise InputError(f"{name} holds energies beyond 3e38: to forbid a label use +infinity")
     if not infinite.any():
         return values.copy()
     if (values[infinite] < 0).any():
-        raise InputError(f"{name} holds -infinity: an energy is -log(probability), of a probability of at most 1")
+        raise InputError(f"{name} holds -infinity: an energy is -log(probability), with a probability of at most 1")
     if infinite.all(0).any():
         raise InputError(f"{name}: a pixel has probability 0 for every label: clip probabilities before the logarithm")
     return np.where(infinite, _IMPOSSIBLE, values).astype(np.float32)
@@ -123,7 +123,7 @@ def compatibility(compat: Any, labels: int) -> Float32Array:
 
 
 def _real(value: Any) -> float:
-    """As a float; NaN for what is no real number, or too large to be one."""
+    """As a float; NaN for what is not a real number or too large for a float."""
     if isinstance(value, (str, bytes, complex, np.complexfloating)):
         return math.nan
     try:
@@ -133,7 +133,7 @@ def _real(value: Any) -> float:
 
 
 def deviations_of(name: str, value: Any, count: int) -> tuple[float, ...]:
-    """`count` standard deviations, from as many or from one for all."""
+    """`count` standard deviations, given as that many or as one for all."""
     if isinstance(value, Number):
         value = (value,) * count
     try:
@@ -152,7 +152,7 @@ def normalization_of(value: Any, kernel: Any) -> NormalizationType:
         return NormalizationType(value)
     except (ValueError, TypeError):
         raise InputError(
-            f"kernel is one of {', '.join(KernelType.__members__)} and normalization one of "
+            f"kernel must be one of {', '.join(KernelType.__members__)} and normalization one of "
             f"{', '.join(NormalizationType.__members__)}, got {kernel!r} and {value!r}"
         ) from None
 

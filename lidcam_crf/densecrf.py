@@ -2,19 +2,19 @@
 
     from lidcam_crf import densecrf             # was: import pydensecrf.densecrf as densecrf
 
-Same names, argument order and results (Q within 1e-5; docs/crf.md has the measured differences). What surprises
-people there is the same here, because programs depend on it:
+Same names, argument order and results (Q within 1e-5; docs/crf.md has the measured differences). pydensecrf's
+surprises are the same here, because programs depend on them:
 
 - a scalar `compat` w is a Potts weight and adds -w K Q to the energy; an array adds + M K Q, so that the array
   for the same model is `-w * np.eye(labels)`. A matrix is symmetrised: (M + M^T) / 2.
-- `NO_NORMALIZATION` leaves K as the lattice gives it (pydensecrf computes a norm and never applies it): messages
+- `NO_NORMALIZATION` leaves K as the lattice returns it (pydensecrf computes a norm and never applies it): messages
   grow with the number of similar pixels.
 - `kernel=` has no effect on inference.
 - the unary is float32 [labels, pixels], C-contiguous, the negative logarithm of a probability.
-- `startInference` without a unary gives zeros, `inference` without a unary starts from equal probabilities.
+- `startInference` without a unary returns zeros, `inference` without a unary starts from equal probabilities.
 
-Other than there: every mistake is an exception (`InputError`, a ValueError) and never a crash; `Q` is a plain
-numpy array; read-only arrays and keyword arguments are taken; `inference` releases the interpreter lock. Sources:
+Unlike pydensecrf: every mistake is an exception (`InputError`, a ValueError) and never a crash; `Q` is a plain
+numpy array; read-only arrays and keyword arguments are accepted; `inference` releases the interpreter lock. Sources:
 Krahenbuhl and Koltun, NIPS 2011 (model, mean field) and ICML 2013 (symmetric normalisation).
 """
 
@@ -93,7 +93,7 @@ class ConstUnary(Unary):
         u: float32 [labels, pixels].
 
     Raises:
-        InputError: `u` is no such array, or holds NaN.
+        InputError: `u` is not such an array, or holds NaN.
     """
 
     def __init__(self, u: Any) -> None:
@@ -108,7 +108,7 @@ class LogisticUnary(Unary):
         f: float32 [features, pixels].
 
     Raises:
-        InputError: they are no such arrays, or the energy is not finite.
+        InputError: they are not such arrays, or the energy is not finite.
     """
 
     def __init__(self, L: Any, f: Any) -> None:
@@ -221,7 +221,7 @@ class DenseCRF:
         """One mean field step, in place.
 
         Args:
-            Q: float32 [labels, points], of `startInference`; overwritten.
+            Q: float32 [labels, points], from `startInference`; overwritten.
             tmp1: not used.
             tmp2: not used.
 
@@ -239,7 +239,7 @@ class DenseCRF:
     def klDivergence(self, Q: Any) -> float:
         """Sum of Q log Q, unary energy and pairwise terms: the KL divergence to the CRF up to a constant.
 
-        Pairs count twice, as in pydensecrf, so that it is not exactly what mean field lowers.
+        Pairs count twice, as in pydensecrf, so it is not exactly what mean field minimizes.
 
         Args:
             Q: float32 [labels, points].
@@ -256,15 +256,15 @@ class DenseCRF:
 
     def _marginals(self, value: Any) -> Float32Array:
         if not isinstance(value, np.ndarray) or value.dtype != np.float32:
-            raise InputError("Q must be the float32 array that startInference or inference gave")
+            raise InputError("Q must be the float32 array that startInference or inference returned")
         if value.shape != (self._nlabel, self._nvar):
             raise InputError(f"Q must have shape {(self._nlabel, self._nvar)}, got {value.shape}")
         if not (np.abs(value) <= _MAX_MARGINAL).all():
-            raise InputError("Q holds NaN or numbers that are no probabilities")
+            raise InputError("Q holds NaN or numbers that are not probabilities")
         return value
 
     def _messages(self, q: Float32Array) -> Sequence[Float32Array]:
-        """Per term, compatibility times K Q: what is subtracted from the logits."""
+        """For each term, compatibility times K Q: what is subtracted from the logits."""
         from lidcam_rt._kernels import crf
 
         flat, messages = np.ascontiguousarray(q), []

@@ -2,8 +2,8 @@
 
     from lidcam_crf import utils                # was: import pydensecrf.utils as utils
 
-Same names, arguments and values. Other than there, what is returned is always float32 and C-contiguous, as
-`setUnaryEnergy` and `addPairwiseEnergy` want it (there a transposed softmax gives an array that they refuse), uint8
+Same names, arguments and values. Unlike in pydensecrf, results are always float32 and C-contiguous, as `setUnaryEnergy`
+and `addPairwiseEnergy` require (in pydensecrf a transposed softmax becomes an array that they refuse), uint8
 label maps work with `zero_unsure`, and mistakes raise `InputError`, a ValueError.
 """
 
@@ -37,7 +37,7 @@ def unary_from_labels(labels: Any, n_labels: int, gt_prob: float, zero_unsure: b
 
     Args:
         labels: whole numbers, any shape.
-        n_labels: number of labels, at least 2. With `zero_unsure` the 0 is not counted.
+        n_labels: number of labels, at least 2. With `zero_unsure`, 0 is not counted.
         gt_prob: between 0 and 1, both excluded.
         zero_unsure: 0 means unknown (all labels alike), and value k is label k - 1. Otherwise k is label k.
 
@@ -97,7 +97,7 @@ def unary_from_softmax(sm: Any, scale: float | None = None, clip: float | None =
     with np.errstate(divide="ignore", invalid="ignore"):
         energy = -np.log(p)
     if np.isnan(energy).any():
-        raise InputError("sm holds negative probabilities, which clip=None does not mend: pass the softmax's output")
+        raise InputError("sm holds negative probabilities, which clip=None leaves: pass the softmax's output")
     return np.ascontiguousarray(energy.reshape(p.shape[0], -1), np.float32)
 
 
@@ -125,7 +125,7 @@ def create_pairwise_bilateral(sdims: Sequence[float], schan: Any, img: Any, chdi
         sdims: standard deviation per axis, in steps; rows first.
         schan: standard deviation of the channels, or one per channel.
         img: numbers, the picture.
-        chdim: the axis of the channels. -1 says that there is none (it does not mean the last).
+        chdim: the axis of the channels. -1 means that there is none (not the last axis).
 
     Returns:
         float32 [axes + channels, points].

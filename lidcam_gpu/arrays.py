@@ -1,4 +1,4 @@
-"""Arrays on a device, of whatever library, and the calls of kernels on them."""
+"""Arrays on a device, from any library, and the calls of kernels on them."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class View:
         name: of the argument.
         address: of its first element.
         shape: of the array.
-        kind: type and size as `<f4`.
-        stream: what was enqueued there has to end first; None where the array is ready or the library waits itself.
-        owner: keeps the memory.
+        kind: type and size, such as `<f4`.
+        stream: the work enqueued there has to end first; None if the array is ready or the library waits itself.
+        owner: keeps the memory alive.
     """
 
     name: str
@@ -79,7 +79,7 @@ class Call:
 
     @property
     def stream(self) -> int:
-        """Its handle."""
+        """The stream's handle."""
         if self._given is not None:
             return self._given
         return next((view.stream for view in self._views if view.stream is not None), 0)
@@ -99,13 +99,13 @@ class Call:
         Args:
             array: offers `__cuda_array_interface__` or `__dlpack__`.
             name: of the argument, for messages.
-            kinds: types that it may have, as `<f4`; None: any.
+            kinds: types that it may have, such as `<f4`; None: any.
             shape: what its shape must be; None: any.
             rank: how many dimensions it must have; None: any.
             output: whether the kernel writes to it.
 
         Raises:
-            InputError: it is not like that, not dense, read-only though an output, or not on a device.
+            InputError: it is not such an array, not dense, read-only though an output, or not on a device.
         """
         with GPU_TURNS.shared():  # a library that hands an array over may make its streams wait
             view = self._look(array, name, output)
@@ -119,7 +119,7 @@ class Call:
         return view
 
     def run(self, function: Callable[..., object], *arguments: Any) -> None:
-        """`function(*arguments, stream)`, after what the arrays' own streams were given.
+        """`function(*arguments, stream)`, after the work on the arrays' own streams.
 
         Raises:
             InputError: the arrays are on several devices, or the kernel refuses an argument.
@@ -157,7 +157,7 @@ class Call:
         try:
             interface = getattr(array, "__cuda_array_interface__", None)
         except RuntimeError as error:  # PyTorch's tensors that record gradients
-            raise InputError(f"{name} cannot be taken ({error}): pass {name.split(',')[0]}.detach()") from error
+            raise InputError(f"{name} cannot be used ({error}): pass {name.split(',')[0]}.detach()") from error
         if interface is not None:
             return _from_interface(array, interface, name, output)
         if hasattr(array, "__dlpack__"):
@@ -171,18 +171,18 @@ class Call:
 
         if hasattr(array, "__dlpack_device__") and int(array.__dlpack_device__()[0]) not in _ON_CUDA:
             raise InputError(f"{name} must be on a CUDA device; for arrays in host memory use lidcam_rt.pas")
-        # The library makes this stream wait for its own. Without a version, it refuses to give what is read-only.
+        # The library makes this stream wait for its own. Without a version, it refuses to export read-only arrays.
         stream = self.stream or _LEGACY
         versions = ({},) if output else ({"max_version": (1, 0)}, {})
         for version in versions:
             try:
                 capsule = array.__dlpack__(stream=stream, **version)
                 break
-            except TypeError:  # it does not know of versions
+            except TypeError:  # it does not support versions
                 if version == versions[-1]:
                     raise
             except (BufferError, RuntimeError, ValueError) as error:
-                raise InputError(f"{name} cannot be taken: {error}") from error
+                raise InputError(f"{name} cannot be used: {error}") from error
         address, shape, code, bits, on_device, dense, owner = cuda.look(capsule)
         if not on_device:
             raise InputError(f"{name} must be on a CUDA device; for arrays in host memory use lidcam_rt.pas")
@@ -199,7 +199,7 @@ def _from_interface(array: Any, interface: dict[str, Any], name: str, output: bo
     strides, expected = interface.get("strides"), int(kind[2:])
     for side, step in zip(reversed(shape), reversed(strides or ()), strict=False):
         if side > 1 and step != expected:
-            raise InputError(f"{name} must be dense in C order, its strides are {strides}")
+            raise InputError(f"{name} must be dense in C order, but its strides are {strides}")
         expected *= side
     if output and read_only:
         raise InputError(f"{name} is written to, and this array is read-only")

@@ -1,4 +1,4 @@
-"""Encoded pictures: JPEG decoded on the device by nvImageCodec where asked for, all else by the CPU's reader."""
+"""Encoded pictures: JPEG decoded on the device by nvImageCodec on request, everything else by the CPU's reader."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _OPTIONS = ":fancy_upsampling=1"
 
 
 class Encoded(io.BytesIO):
-    """The bytes of a picture's file under the name that messages give it.
+    """The bytes of a picture's file, and the picture's name in messages.
 
     Args:
         data: the file.
@@ -42,7 +42,7 @@ class DeviceDecoder:
     Args:
         api: the module `nvidia.nvimgcodec`.
         index: number of the GPU.
-        stream: that the decoder puts its work on; pictures are there for what follows on it.
+        stream: on which the decoder enqueues its work; pictures are ready for what follows on it.
 
     Raises:
         BackendError: nvImageCodec cannot be used there, or has no nvJPEG.
@@ -50,7 +50,7 @@ class DeviceDecoder:
 
     def __init__(self, api: Any, index: int, stream: int) -> None:
         self._api, self._stream = api, stream
-        # Without its own decoders on the CPU: what the GPU does not take is the CPU reader's.
+        # Without its own decoders on the CPU: what the GPU does not take is left to the CPU's reader.
         kinds = (api.BackendKind.HW_GPU_ONLY, api.BackendKind.GPU_ONLY, api.BackendKind.HYBRID_CPU_GPU)
         try:
             self._decoder = api.Decoder(
@@ -64,7 +64,7 @@ class DeviceDecoder:
         if self([_sample()])[0] is None:  # nvJPEG is a package of its own, and nvImageCodec only logs its absence
             self.close()
             raise BackendError(
-                f"nvImageCodec decodes no JPEG on cuda:{index}, nvJPEG may be missing: "
+                f"nvImageCodec decodes no JPEG on cuda:{index}; nvJPEG may be missing: "
                 "pip install 'lidcam-rt[gpu-decode]', or use decode='cpu'"
             )
 
@@ -87,7 +87,7 @@ class DeviceDecoder:
         return [image if _fits(image, picture) else None for image, picture in zip(images, pictures, strict=True)]
 
     def close(self) -> None:
-        """Free the decoder; its stream was waited for, and lives."""
+        """Free the decoder; its stream has been waited for and stays alive."""
         self._decoder = None
 
 
@@ -106,11 +106,11 @@ def open_decoder(index: int, stream: int) -> DeviceDecoder:
 
 
 class PictureReader:
-    """Turns what a batch is given as into arrays in host memory or on the device.
+    """Turns the pictures of a batch into arrays in host memory or on the device.
 
     Args:
-        max_pixels: encoded pictures of more are refused before they are decoded.
-        decoder: of JPEG on the device; None: all is decoded on the CPU.
+        max_pixels: encoded pictures with more are refused before they are decoded.
+        decoder: of JPEG on the device; None: everything is decoded on the CPU.
         takes: whether a picture of (height, width) may be on the device.
     """
 
@@ -124,10 +124,10 @@ class PictureReader:
         """Read files, and decode on the CPU what is not for the device. Several threads may call.
 
         Returns:
-            per picture an array in host memory, `Encoded` for the device, or what was given where that is an array.
+            per picture an array in host memory, `Encoded` for the device, or what was given if that is an array.
 
         Raises:
-            ImageError: a picture cannot be read; the message says which, and is that of `lidcam_rt.image`.
+            ImageError: a picture cannot be read; the message is that of `lidcam_rt.image`, and says which.
             InputError: this reader is closed.
         """
         waiting: dict[int, Future[Any]] = {}
@@ -144,7 +144,7 @@ class PictureReader:
         return results
 
     def decode(self, pictures: Sequence[Any]) -> tuple[list[Any], frozenset[int]]:
-        """Decode what `read` left for the device; what that does not take after all is decoded on the CPU.
+        """Decode what `read` left for the device; what the device then rejects is decoded on the CPU.
 
         Returns:
             the pictures as arrays.
@@ -165,7 +165,7 @@ class PictureReader:
         return results, frozenset(files) - set(others)
 
     def close(self) -> None:
-        """End the threads, after what is being decoded."""
+        """End the threads, once they have finished decoding."""
         self._threads.shutdown()
         if self._decoder is not None:
             self._decoder.close()
@@ -196,7 +196,7 @@ def is_encoded(picture: Any) -> bool:
 
 
 def _held(number: int, picture: Any) -> Any:
-    """The picture; an open file is read by the thread that gave it, since it may be there twice."""
+    """The picture; an open file is read by the caller's thread, since a batch may contain it twice."""
     if isinstance(picture, (str, os.PathLike, bytes)) or not callable(getattr(picture, "read", None)):
         return picture
     name = describe(picture)
@@ -214,7 +214,7 @@ def _result(number: int, future: Future[Any]) -> Any:
 
 
 def _fits(image: Any, picture: Encoded) -> bool:
-    """Whether a decoder gave what the header promised, without gaps between rows."""
+    """Whether a decoder returned what the header promised, without gaps between rows."""
     try:
         view = image.__cuda_array_interface__
     except Exception:  # None, or in host memory

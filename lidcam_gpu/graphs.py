@@ -24,7 +24,7 @@ class Graphs:
     """Runs a session's batches, one at a time, and knows which batch sizes it has captured.
 
     ONNX Runtime captures during the first run of a graph's id, and keeps graphs per thread: another thread would
-    capture its own, with handles and workspaces of cuDNN and cuBLAS. So all runs are put on one thread.
+    capture its own, with its own handles and workspaces of cuDNN and cuBLAS. So all runs happen on one thread.
 
     Args:
         used: whether the session captures graphs at all; else runs stay on the caller's thread.
@@ -36,7 +36,7 @@ class Graphs:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="lidcam-graph") if used else None
 
     def captures(self, count: int) -> bool:
-        """Whether the next run of `count` pictures captures: the caller then has the GPUs alone."""
+        """Whether the next run of `count` pictures captures; the caller must then hold the GPUs alone."""
         return self._thread is not None and count not in self._captured
 
     def run(self, count: int, run: Callable[[], object]) -> None:
@@ -70,7 +70,7 @@ class Graphs:
         if _CAPTURE.search(str(error)):
             return BackendError(
                 f"the CUDA graph of a batch of {count} could not be captured ({reason}): {meanwhile}, or the network "
-                f"has an operation that no graph takes. Open the artifact again and {way_out}"
+                f"has an operation that cannot be captured. Open the artifact again and {way_out}"
             )
         also = f"; or, if {meanwhile}, {way_out}" if self.captures(count) else ""
         return BackendError(f"onnxruntime failed on a batch of {count} ({reason}). Try a smaller batch{also}")

@@ -1,4 +1,4 @@
-"""Which JPEG files a decoder on the device reads as `lidcam_rt.image` does, by their markers alone."""
+"""Which JPEG files a decoder on the device reads as `lidcam_rt.image` does, judged by their markers alone."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _MAX_PASSES = 16
 _HOLE = bytes(4096)
 #: Huffman coded: baseline, extended sequential, progressive (ITU-T T.81, table B.1).
 _FRAMES = frozenset((0xC0, 0xC1, 0xC2))
-#: The other kinds of frames, arithmetic coding, and what is no segment (table B.1).
+#: The other kinds of frames, arithmetic coding, and what is not a segment (table B.1).
 _REFUSED = frozenset((*range(0xC0), 0xC3, *range(0xC5, 0xDA), 0xFF))
 #: Horizontal and vertical samples of luma for one of chroma.
 _SAMPLINGS = frozenset(((1, 1), (2, 1), (2, 2), (1, 2), (4, 1)))
@@ -25,10 +25,10 @@ _SCAN, _END = 0xDA, 0xD9
 
 
 def plain_jpeg(data: bytes, max_pixels: int) -> tuple[int, int] | None:
-    """Size of a JPEG that is decoded on the device with the meaning that it has on the CPU.
+    """Size of a JPEG that the device decodes with the same meaning as the CPU.
 
     That is: Huffman coded, 8 bits, three components that are Y, Cb and Cr, upright, one picture in the file, complete
-    as far as its markers tell, and within the limits. Colour profiles are ignored on both sides.
+    as far as its markers show, and within the limits. Colour profiles are ignored on both sides.
 
     Args:
         data: the file.
@@ -56,7 +56,7 @@ def _markers(data: bytes, begin: int) -> npt.NDArray[np.uint8]:
 
 
 def _first_scan(data: bytes) -> tuple[int, int, int] | None:
-    """Where the first scan begins, height and width; None: something in the header is for the CPU."""
+    """Where the first scan begins, height and width; None: something in the header leaves the file to the CPU."""
     at, size, ycbcr = 2, None, False
     exif: bytes | None = None
     turned_by_xmp = False
@@ -88,13 +88,13 @@ def _first_scan(data: bytes) -> tuple[int, int, int] | None:
 
 
 def _of_another_meaning(marker: int, body: bytes) -> bool:
-    """Whether a segment says that there are several pictures (CIPA DC-007), or that colours are no YCbCr (Adobe)."""
+    """Whether a segment says that there are several pictures (CIPA DC-007), or that colours are not YCbCr (Adobe)."""
     several = marker == 0xE2 and body[:4] == b"MPF\0"
     return several or (marker == 0xEE and body[:5] == b"Adobe" and body[11:] != b"\1")
 
 
 def _three_components(frame: bytes) -> bool:
-    """Whether a frame has 8 bits and three components, of which the first alone has more samples (B.2.2)."""
+    """Whether a frame has 8 bits and three components, of which only the first may have more samples (B.2.2)."""
     if len(frame) != 15 or frame[0] != 8 or frame[5] != 3:
         return False
     first, second, third = (divmod(frame[at], 16) for at in (7, 10, 13))
@@ -111,6 +111,6 @@ def _upright(exif: bytes | None, turned_by_xmp: bool) -> bool:
             tags = Image.Exif()
             tags.load(exif)
             value = tags.get(_ORIENTATION)
-        except Exception:  # damaged: what the reader makes of it, it says itself
+        except Exception:  # damaged: left to the reader
             return False
     return value == 1 or (value is None and not turned_by_xmp)

@@ -1,8 +1,8 @@
 """The CUDA kernels on arrays that are already on the device: PaS, the largest box, the dense CRF.
 
 Takes anything that offers `__cuda_array_interface__` or DLPack (PyTorch tensors, CuPy arrays, pycuda GPUArrays, Numba),
-on the caller's stream and in the caller's context. Importing this module touches no driver; the first question about a
-device loads libcuda. These kernels give the same bits as `lidcam_rt.pas.pas` and the same boxes as `lidcam_rt.boxes`.
+on the caller's stream and in the caller's context. Importing this module touches no driver; the first query of a
+device loads libcuda. These kernels return the same bits as `lidcam_rt.pas.pas` and the same boxes as `lidcam_rt.boxes`.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Device:
 
     Attributes:
         ordinal: its number for the driver.
-        name: as the driver gives it.
+        name: as the driver reports it.
         major: compute capability, before the point.
         minor: compute capability, after the point.
         processors: number of multiprocessors.
@@ -64,14 +64,14 @@ class Device:
 
 
 def compiled() -> bool:
-    """Whether this build holds CUDA kernels (nvcc was there when it was built)."""
+    """Whether this build contains CUDA kernels (nvcc was there when it was built)."""
     from lidcam_rt._kernels import cuda
 
     return bool(cuda.compiled())
 
 
 def available() -> bool:
-    """Whether this build holds kernels and a device answers."""
+    """Whether this build contains kernels and a device answers."""
     from lidcam_rt._kernels import cuda
 
     return bool(cuda.available())
@@ -85,7 +85,7 @@ def reason() -> str:
 
 
 def architectures() -> tuple[str, ...]:
-    """What the kernels were compiled for, as ("sm_75", ..., "compute_120")."""
+    """What the kernels were compiled for, such as ("sm_75", ..., "compute_120")."""
     from lidcam_rt._kernels import cuda
 
     return tuple(cuda.architectures().split())
@@ -115,7 +115,7 @@ def pas_ahead_of_time(major: int) -> tuple[bytes, int]:
         are listed in kernels/pas/pas_aot.cu.
 
     Raises:
-        BackendError: this build holds no kernels.
+        BackendError: this build contains no kernels.
     """
     from lidcam_rt._kernels import cuda
 
@@ -128,14 +128,14 @@ def pas_ahead_of_time(major: int) -> tuple[bytes, int]:
 def warm_up(array: Any = None, *, stream: Any = None) -> None:
     """Load all kernels into the context that calls with this array and stream use.
 
-    Otherwise the first launch of each does that, which ends the capture of a CUDA graph.
+    Otherwise the first launch of each kernel loads it, which ends the capture of a CUDA graph.
 
     Args:
         array: an array on the device; None: the current context is meant, or that of the stream.
         stream: see `pas`.
 
     Raises:
-        InputError: the array is none, or not on a device.
+        InputError: it is not an array, or not on a device.
         BackendError: CUDA cannot be used, or the kernels cannot be loaded.
     """
     from lidcam_rt._kernels import cuda
@@ -146,7 +146,7 @@ def warm_up(array: Any = None, *, stream: Any = None) -> None:
 
 
 def boxes_workspace(count: int, size: tuple[int, int]) -> int:
-    """Bytes of a workspace with which the boxes of `count` masks of `size` (H, W) take no memory of the device.
+    """Bytes of a workspace with which the boxes of `count` masks of `size` (H, W) allocate no device memory.
 
     Raises:
         InputError: a number is out of its range.
@@ -181,7 +181,7 @@ def pas(cam: Any, out: tuple[Any, Any, Any], options: PasOptions = _DEFAULTS, *,
             that the arrays name. None: the stream that `cam` names, else the default stream.
 
     Raises:
-        InputError: an array is wrong, arrays are on several devices, or options are no `PasOptions`.
+        InputError: an array is wrong, arrays are on several devices, or options is not a `PasOptions`.
         BackendError: CUDA cannot be used, or the launch failed.
     """
     from lidcam_rt._kernels import cuda
@@ -218,7 +218,7 @@ def largest_boxes(mask: Any, out: Any, *, by: str = "contour", workspace: Any = 
         mask: bool or uint8 [..., H, W] on a device, nonzero is foreground.
         out: int32 [..., 4]: x0, y0, x1, y1, the last two excluded; four times -1 for an empty mask.
         by: `contour` or `pixels`.
-        workspace: uint8 [bytes] on the device; where it has `boxes_workspace` bytes, no memory is taken.
+        workspace: uint8 [bytes] on the device; if it has `boxes_workspace` bytes, no memory is allocated.
         stream: see `pas`.
 
     Raises:
@@ -259,20 +259,20 @@ def mean_field(
     """A dense CRF on the device, as `lidcam_rt.crf.DenseCRF.infer` for a batch; returns before it has run.
 
     Supports every option of `CrfOptions`, with at most 4 terms. The lattices are built on the device. Sums over pixels
-    are sums of integers, whatever `options.rounding` says: the same bits in every run. Against the CPU's result with
-    `rounding="fast"` a probability moves by about 1e-6, and by up to 3e-5 where two labels are nearly tied.
+    are sums of integers, whatever `options.rounding` says: the same bits in every run. Compared with the CPU's result
+    with `rounding="fast"`, a probability differs by about 1e-6, and by up to 3e-5 where two labels are nearly tied.
 
     Args:
         image: uint8 [N, H, W, 3] RGB on a device.
         unary: float32 [N, L, H, W] on the device, negative log probabilities, L >= 2, all finite.
         out: where the results go: probabilities float32 [N, L, H, W], and a status int32 [N]: 0, or 1 for an image
             whose lattice has more vertices than there is room for; its probabilities are then not written.
-        options: `CrfOptions` or a preset's name. Arrays as compat are for all L labels. With a tolerance each image
-            stops for itself, with the result of as many iterations.
+        options: `CrfOptions` or a preset's name. Arrays as compat are for all L labels. With a tolerance, each image
+            stops on its own, with the result of that many iterations.
         labels: the labels present in all images, or one sequence of them per image, at least 2 each; the others get
             probability 0, take no time, and their energies are not read. None: all.
-        vertices_per_pixel: room for the lattices, up to 6, which serves every image. Photos need less than one.
-        workspace: uint8 [bytes] on the device; where it has `mean_field_workspace` bytes, no memory is taken.
+        vertices_per_pixel: room for the lattices; 6, the maximum, is enough for any image. Photos need less than one.
+        workspace: uint8 [bytes] on the device; if it has `mean_field_workspace` bytes, no memory is allocated.
         stream: see `pas`.
 
     Raises:
@@ -313,7 +313,7 @@ def mean_field_workspace(
     labels: Sequence[int] | Sequence[Sequence[int]] | None = None,
     vertices_per_pixel: float = 2.0,
 ) -> int:
-    """Bytes of a workspace with which `mean_field` takes no memory of the device.
+    """Bytes of a workspace with which `mean_field` allocates no device memory.
 
     Args:
         shape: of `unary`.
@@ -347,7 +347,7 @@ def boxes_at_size(
     """The box at the size of the original picture, without a map of that size in memory.
 
     Args:
-        map8: uint8 [N, h, w] on a device, localization maps; each is resized bilinearly to `size`, as cv2.resize does.
+        map8: uint8 [N, h, w] on a device: localization maps, each resized bilinearly to `size`, as cv2.resize does.
         level: float32 [N] on the device: the mask is where the resized map is above it.
         size: (H, W) of the picture in pixels, the same for all.
         out: int32 [N, 4], as for `largest_boxes`.

@@ -17,7 +17,7 @@ class Memory:
 
     Args:
         cuda: the runtime.
-        stream: that all work on the memory is put on.
+        stream: on which all work on the memory is enqueued.
     """
 
     def __init__(self, cuda: CudaRuntime, stream: int) -> None:
@@ -26,7 +26,7 @@ class Memory:
         self._pinned: npt.NDArray[np.uint8] | None = None
 
     def room(self, name: str, size: int) -> int:
-        """Address of at least `size` bytes under a name; what they held is lost where they have to grow."""
+        """Address of at least `size` bytes under a name; their content is lost if they have to grow."""
         address, have = self._buffers.get(name, (0, 0))
         if have >= size and address:
             return address
@@ -48,14 +48,14 @@ class Memory:
             self._cuda.free(self._buffers.pop(name)[0])
 
     def pinned(self, size: int) -> npt.NDArray[np.uint8]:
-        """Pinned memory, uint8 [size]; the next call may give the same."""
+        """Pinned memory, uint8 [size]; the next call may return the same."""
         if self._pinned is None or self._pinned.size < size:
             self._unpin()
             self._pinned = self._cuda.pinned(size)
         return self._pinned[:size]
 
     def free(self) -> None:
-        """Give all back. The stream was waited for."""
+        """Free everything. The stream must have been waited for."""
         for address, _ in self._buffers.values():
             self._cuda.free(address)
         self._buffers = {}

@@ -21,7 +21,7 @@ from lidcam_rt.image import describe, network_input
 __all__ = ["Picture", "PictureInput"]
 
 _MAX_SIDE = 32768
-#: Tables of weights that stay on the device: collections have pictures of thousands of sizes.
+#: How many tables of weights stay on the device: collections have pictures of thousands of sizes.
 _TABLES = 256
 
 
@@ -33,7 +33,7 @@ class Picture:
         size: its own (height, width) in pixels.
         host: uint8 [h, w, 3] in host memory, of its own size or of the network's; None: it is on the device.
         address: of uint8 [height, width, 3] on the device.
-        owner: keeps that memory.
+        owner: keeps that memory alive.
     """
 
     size: tuple[int, int]
@@ -43,12 +43,12 @@ class Picture:
 
 
 class PictureInput:
-    """Brings pictures to the device and resamples them there, with the bits of the installed Pillow.
+    """Brings pictures to the device and resamples them there, bit-identical to the installed Pillow.
 
     Args:
         cuda: the runtime.
         memory: where buffers come from.
-        stream: that all work is put on.
+        stream: on which all work is enqueued.
         spec: the artifact's input: uint8, stretched to its size.
     """
 
@@ -57,20 +57,20 @@ class PictureInput:
         self._tables: OrderedDict[tuple[int, int], int] = OrderedDict()  # taps of an axis
 
     def take(self, pictures: Sequence[Any]) -> list[Picture]:
-        """Check the pictures of a batch; nothing is enqueued but waits for their streams.
+        """Check the pictures of a batch; enqueues nothing but waits for their streams.
 
         Raises:
-            InputError: one is not uint8 [H, W, 3] of up to 32768 pixels a side, or is on the device where only Pillow
-                itself has Pillow's bits.
+            InputError: one is not uint8 [H, W, 3] of up to 32768 pixels a side, or is on the device although only
+                Pillow itself computes Pillow's bits for it.
         """
         return [self._on_host(p) if isinstance(p, np.ndarray) else self._on_device(p) for p in pictures]
 
     def takes(self, size: tuple[int, int]) -> bool:
-        """Whether a picture of (height, width) may be on the device."""
+        """Whether a picture of (height, width) may be resampled on the device."""
         return max(size) <= _MAX_SIDE and self._order(size) is not None
 
     def load(self, pictures: Sequence[Picture], target: int) -> None:
-        """Enqueue what brings them to uint8 [N, height, width, 3] at an address; they must live until it has run."""
+        """Enqueue their conversion to uint8 [N, height, width, 3] at an address; they must live until it has run."""
         slot = 3 * self._spec.height * self._spec.width
         hosted = [picture.host for picture in pictures if picture.host is not None]
         staging = 0
@@ -104,8 +104,8 @@ class PictureInput:
         place = cuda.device_of(view.address) if view.address else -1
         if place >= 0 and place != self._cuda.index:
             raise InputError(
-                f"a picture is on cuda:{place}, this localizer on cuda:{self._cuda.index}: copy it there, or use a "
-                "ResidentPool of both"
+                f"a picture is on cuda:{place}, but this localizer is on cuda:{self._cuda.index}: copy it there, or "
+                "use a ResidentPool of both"
             )
         if view.shape[2] != 3 or min(view.shape) < 1:
             raise InputError(f"a picture must be uint8 [H, W, 3], got {view.shape}")
@@ -123,12 +123,13 @@ class PictureInput:
     def _checked(shape: tuple[int, ...]) -> tuple[int, int]:
         if max(shape) > _MAX_SIDE:
             raise InputError(
-                f"a picture has up to {_MAX_SIDE} pixels a side here, got {shape[0]}x{shape[1]}: use lidcam_rt.load"
+                f"a picture may have up to {_MAX_SIDE} pixels a side here, got {shape[0]}x{shape[1]}: use "
+                "lidcam_rt.load"
             )
         return shape[0], shape[1]
 
     def _order(self, size: tuple[int, int]) -> bool | None:
-        """Whether x comes first; None: only Pillow has its bits."""
+        """Whether x comes first; None: only Pillow computes its bits."""
         wanted = self._spec.height, self._spec.width
         if size[0] == wanted[0] or size[1] == wanted[1]:
             return True  # one axis at most

@@ -1,4 +1,4 @@
-"""What a call of the dense CRF on the device will need, from its options; checked on the host."""
+"""What a call of the dense CRF on the device will need, derived from its options and checked on the host."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def plan_mean_field(
         raise InputError("the options leave out both pairwise terms: there is nothing to infer")
     if len(terms) > _MAX_TERMS:
         raise InputError(
-            f"the dense CRF on CUDA takes at most {_MAX_TERMS} pairwise terms, the options have {len(terms)}: "
+            f"the dense CRF on CUDA takes at most {_MAX_TERMS} pairwise terms, but the options have {len(terms)}: "
             "leave some out, or use lidcam_rt.crf.DenseCRF on the CPU"
         )
     capacity = min(math.ceil(vertices_per_pixel * height * width) + 64, 2**30)
@@ -59,9 +59,9 @@ def _present(labels: Any, count: int, total: int) -> list[list[int]]:
         one = all(isinstance(k, int | np.integer) for k in given)
         lists = [[operator.index(k) for k in entry] for entry in ([given] if one else given)]
     except TypeError as error:
-        raise InputError(f"labels holds the labels present, or one such list per image, got {labels!r}") from error
+        raise InputError(f"labels must be the labels present, or one such list per image, got {labels!r}") from error
     if not one and len(lists) != count:
-        raise InputError(f"labels holds {len(lists)} lists, there are {count} images: give one each, or one for all")
+        raise InputError(f"labels has {len(lists)} lists for {count} images: give one list each, or one for all")
     for entry in lists:
         if len(set(entry)) != len(entry) or not all(0 <= k < total for k in entry):
             raise InputError(f"labels must be distinct and lie in 0..{total - 1}, got {entry}")

@@ -1,4 +1,4 @@
-"""Several GPUs: one resident localizer each, and calls that take whichever is idle."""
+"""Several GPUs: one resident localizer each, and calls that use whichever is idle."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["ResidentPool"]
 
 
 class ResidentPool:
-    """An artifact on several GPUs. Results are those of one `ResidentLocalizer`, whichever of them gives them.
+    """An artifact on several GPUs. Results are those of a `ResidentLocalizer`, whichever GPU computes them.
 
     Pictures in host memory and encoded ones go to any GPU. Pictures that are on a GPU are localized there. Several
     threads may call.
@@ -28,8 +28,8 @@ class ResidentPool:
     Args:
         path: the artifact.
         devices: such as ("cuda:0", "cuda:1"); None: all GPUs of this machine. One that is named twice serves two calls
-            at once, the copies of one behind the kernels of the other.
-        open: makes a localizer of path, device and options.
+            at once, and the copies of one overlap the kernels of the other.
+        open: makes a localizer from path, device and options.
         options: of `ResidentLocalizer`.
 
     Raises:
@@ -70,9 +70,9 @@ class ResidentPool:
         """Localize pictures as one batch on one GPU; see `ResidentLocalizer`. Waits until that GPU is idle.
 
         Raises:
-            InputError: pictures are on different GPUs or on one that is not in the pool, or the pool is closed; besides
-                what a localizer raises.
-            BackendError: the engine or a kernel failed. The pool serves on.
+            InputError: pictures are on different GPUs or on one that is not in the pool, or the pool is closed; and
+                whatever a localizer raises.
+            BackendError: the engine or a kernel failed. The pool remains usable.
         """
         device = self._place(pictures)
         with self._changed:
@@ -86,19 +86,19 @@ class ResidentPool:
             return localizer(pictures, maps=maps)
         finally:
             with self._changed:
-                self._idle.append(localizer)  # at the end: all GPUs take their turn
+                self._idle.append(localizer)  # at the end, so that all GPUs take turns
                 self._changed.notify_all()
 
     def stream(self, batches: Iterable[Sequence[Any]], *, maps: bool = False) -> Iterator[DeviceBatch]:
         """Localize batches on all GPUs at once; results come in the order of the batches.
 
-        Batches are asked for as they are needed: two per GPU are under way or wait.
+        Batches are requested as they are needed: two per GPU are in progress or waiting.
 
         Yields:
             A DeviceBatch per batch.
 
         Raises:
-            InputError: as a call, at the place of the batch that is to blame; the ones before it have come.
+            InputError: as a call, in place of the result of the batch at fault; earlier results have been yielded.
             BackendError: likewise.
         """
         ahead: deque[Future[DeviceBatch]] = deque()
@@ -126,7 +126,7 @@ class ResidentPool:
             localizer.warm_up(sizes)
 
     def close(self) -> None:
-        """Free all GPUs, after the calls that are under way."""
+        """Free all GPUs, after the calls in progress."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -143,14 +143,14 @@ class ResidentPool:
         return next((entry for entry in self._idle if device in (None, entry.device)), None)
 
     def _place(self, pictures: Sequence[Any]) -> str | None:
-        """The GPU that pictures are on; None: they are in host memory, or it is not known."""
+        """The GPU that pictures are on; None: they are in host memory, or it is unknown."""
         places = {place for picture in pictures if (place := _device_of(picture)) is not None}
         if len(places) > 1:
             listed = ", ".join(f"cuda:{place}" for place in sorted(places))
             raise InputError(f"pictures of one batch must be on one GPU, got {listed}: make a batch of each")
         for place in places:
             if f"cuda:{place}" not in self.devices:
-                raise InputError(f"a picture is on cuda:{place}, this pool has {', '.join(self.devices)}")
+                raise InputError(f"a picture is on cuda:{place}, but this pool has {', '.join(self.devices)}")
             return f"cuda:{place}"
         return None
 

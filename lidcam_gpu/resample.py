@@ -1,4 +1,4 @@
-"""Pillow's resampling as tables of whole numbers, with which a device gives the CPU's bits."""
+"""Pillow's resampling as tables of integers, with which a device computes the CPU's bits."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def resample_tables(
 ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
     """Weights of one axis: place i of the result is the sum of `weights[i, k] * source[bounds[i, 0] + k]`.
 
-    The filter is widened by the factor of shrinking, as `PIL.Image.Image.resize` does; its sums are rounded by adding
+    The filter is widened by the shrinking factor, as `PIL.Image.Image.resize` does; its sums are rounded by adding
     2^21 and dividing by 2^22, then clipped to bytes, for one axis after the other (`columns_first`).
 
     Args:
@@ -72,8 +72,8 @@ def _sums(weights: npt.NDArray[np.int32], values: npt.NDArray[np.int64]) -> npt.
 def columns_first(before: tuple[int, int], after: tuple[int, int], interpolation: Interpolation) -> bool | None:
     """Whether the installed Pillow resamples along x before it does so along y.
 
-    The bits depend on it. Pillow up to 12 always does; Pillow 13 turns to y first where that makes less work, by a rule
-    that may change again. So it is asked, once for each pair of sizes, with a picture of noise.
+    The bits depend on it. Pillow up to 12 always does; Pillow 13 takes y first where that is less work, by a rule that
+    may change again. So Pillow itself is tried once for each pair of sizes, on a picture of noise.
 
     Args:
         before: (height, width) of the source in pixels.
@@ -81,7 +81,7 @@ def columns_first(before: tuple[int, int], after: tuple[int, int], interpolation
         interpolation: `bilinear` or `bicubic`.
 
     Returns:
-        None where neither order gives its bits: then only Pillow itself does.
+        Whether x comes first; None if neither order reproduces Pillow's bits.
     """
     from PIL import Image
 

@@ -1,7 +1,7 @@
-"""Track 3 on one GPU from picture to box: pictures go there once, and a few numbers per picture come back.
+"""Track 3 on one GPU from picture to box: pictures are uploaded once, and a few numbers per picture come back.
 
 Resampling, network, activation map, PaS, dense CRF and box run on one stream without a copy to the host in between;
-maps come back when they are asked for.
+maps come back on request.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ _OUTPUTS = {"class_ids": np.int64, "scores": np.float32, "threshold": np.float32
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DeviceBatch:
-    """What came of one call, a row per picture.
+    """The results of one call, a row per picture.
 
     Attributes:
         class_ids: int64 [N].
         scores: float32 [N].
         thresholds: float32 [N], of the maps (127 where they were refined).
         boxes: (x0, y0, x1, y1) in pixels of each picture, the last two excluded; None where its mask is empty.
-        maps: uint8 [N, h, w] at the network's size, where they were asked for.
-        decoded: where each picture's file was decoded; None for what was given as pixels.
+        maps: uint8 [N, h, w] at the network's size, if they were requested.
+        decoded: where each picture's file was decoded; None for a picture given as pixels.
     """
 
     class_ids: npt.NDArray[np.int64]
@@ -58,26 +58,26 @@ class ResidentLocalizer:
     """An artifact with its pre- and post-processing on one GPU, through ONNX Runtime's CUDA provider.
 
     Classes, maps and boxes are those of `Localizer` on the same engine: the resampling has Pillow's bits, the map has
-    PaS's, and it is brought to the picture's size as OpenCV does. One call runs at a time; several threads may call.
+    PaS's, and it is resized to the picture as OpenCV does. One call runs at a time; several threads may call.
 
     While a CUDA graph is captured, no other thread of the process may allocate on a GPU or wait for one. Calls of this
-    package wait for that; threads of PyTorch and others do not: `warm_up` before they start.
+    package respect that; threads of PyTorch and others do not: call `warm_up` before they start.
 
     Args:
         path: an artifact with uint8 input, resize policy `stretch` and top_k 1.
         device: `cuda` or `cuda:INDEX`.
         refine: a dense CRF at the network's size, as for `Localizer`.
         graph: replay the network of each batch size as one CUDA graph, which its first call captures.
-        max_batch: pictures that a call may have; their place is taken at once.
+        max_batch: pictures that a call may have; memory for them is allocated at once.
         decode: where encoded pictures are decoded. `cpu`: by `lidcam_rt.image`, in threads. `device`: JPEG by
-            nvImageCodec, whose pixels differ a little (docs/gpu.md); what it does not read as the CPU does, on the CPU.
-        max_pixels: encoded pictures of more pixels are refused before they are decoded.
+            nvImageCodec, whose pixels differ a little (docs/gpu.md); files that it would read differently, on the CPU.
+        max_pixels: encoded pictures with more pixels are refused before they are decoded.
         runtime: the CUDA runtime; None: that of this machine.
         session: an onnxruntime.InferenceSession of the artifact on that device and stream; None: a new one.
 
     Raises:
-        BackendError: CUDA, cuda-python or ONNX Runtime's CUDA provider cannot be used, or nvImageCodec where asked for.
-        MissingExtraError: nvImageCodec is asked for and not installed.
+        BackendError: CUDA, cuda-python or ONNX Runtime's CUDA provider cannot be used, or nvImageCodec if requested.
+        MissingExtraError: nvImageCodec is requested and not installed.
         InputError: the artifact or an option does not fit.
     """
 
@@ -102,16 +102,16 @@ class ResidentLocalizer:
             raise InputError(f"a resident localizer runs on cuda or cuda:INDEX, got {device!r}: use lidcam_rt.load")
         spec = self.manifest.input
         if self.manifest.task == "segmentation":
-            raise InputError(f"{path}: a segmentation network gives no map of a class: use lidcam_rt.load")
+            raise InputError(f"{path}: a segmentation network has no map of a class: use lidcam_rt.load")
         if spec.dtype != "uint8" or spec.resize != "stretch" or self.manifest.top_k != 1:
             raise InputError(
-                f"{path}: a resident localizer needs uint8 input, the resize policy stretch and top_k 1, the artifact "
+                f"{path}: a resident localizer needs uint8 input, the resize policy stretch and top_k 1; the artifact "
                 f"has {spec.dtype}, {spec.resize} and {self.manifest.top_k}: export it so, or use lidcam_rt.load"
             )
         self.refine = refinement(self.manifest, refine)
         if views(self.manifest, None) is not None:
             raise InputError(
-                f"{path}: its calls average several views of a picture (`lidcam tune`), a resident localizer runs one: "
+                f"{path}: its calls average several views of a picture (`lidcam tune`); a resident localizer runs one: "
                 "tune the artifact with --no-views, or use lidcam_rt.load"
             )
         if self.refine is not None and self.refine.size != "network":
@@ -152,7 +152,7 @@ class ResidentLocalizer:
             raise
 
     def _reserve(self) -> None:
-        """The place of all that the engine is given: its graphs hold the addresses."""
+        """Allocate everything that the engine reads and writes: its graphs hold the addresses."""
         pixels, most = self.manifest.input.height * self.manifest.input.width, self.max_batch
         self._image = self._memory.room("image", 3 * pixels * most)
         self._places = {
@@ -173,8 +173,8 @@ class ResidentLocalizer:
             maps: whether the maps come back too.
 
         Raises:
-            ImageError: an encoded picture cannot be read; the message is that of `lidcam_rt`, and says which it is.
-            InputError: a picture is not like that, or there is none.
+            ImageError: an encoded picture cannot be read; the message is that of `lidcam_rt`, and says which.
+            InputError: a picture is none of these, or there are none or too many.
             BackendError: the engine or a kernel failed.
         """
         if isinstance(pictures, (str, bytes, bytearray, os.PathLike)):
@@ -197,7 +197,7 @@ class ResidentLocalizer:
         return replace(batch, decoded=tuple(places))
 
     def warm_up(self, batch_sizes: Iterable[int]) -> None:
-        """Do all that the first call of a batch size does: load kernels, take memory, capture the CUDA graph.
+        """Do everything that the first call of a batch size does: load kernels, allocate, capture the CUDA graph.
 
         Args:
             batch_sizes: numbers of pictures.
@@ -232,7 +232,7 @@ class ResidentLocalizer:
         self.close()
 
     def _localize(self, opened: Sequence[Any], maps: bool) -> tuple[DeviceBatch, frozenset[int]]:
-        """The batch, and which pictures the device decoded. Their memory is given back before this returns."""
+        """The batch, and which pictures the device decoded. Their memory is released before this returns."""
         from lidcam_rt._kernels import cuda
 
         assert self._reader is not None
@@ -322,10 +322,10 @@ class ResidentLocalizer:
             maps = self._cuda.download(map8, (n, spec.height, spec.width), np.uint8, stream)
         self._cuda.wait(stream)
         if not np.isfinite(scores).all() or not np.isfinite(thresholds).all():
-            raise BackendError(f"the artifact gave NaN on {self.device}: check it with lidcam compare")
+            raise BackendError(f"the artifact returned NaN on {self.device}: check it with lidcam compare")
         if class_ids.min() < 0 or class_ids.max() >= len(self.manifest.class_names):
             raise BackendError(
-                f"the artifact gave class {class_ids.max()} on {self.device}: check it with lidcam compare"
+                f"the artifact returned class {class_ids.max()} on {self.device}: check it with lidcam compare"
             )
         if status is not None and status.any():
             raise BackendError(
@@ -342,7 +342,7 @@ def counts(batch_sizes: Iterable[int]) -> tuple[int, ...]:
     """Numbers of pictures to warm up for.
 
     Raises:
-        InputError: these are no numbers from 1 on.
+        InputError: these are not numbers of at least 1.
     """
     sizes = () if isinstance(batch_sizes, (int, str)) else tuple(batch_sizes)
     if not sizes or any(isinstance(size, bool) or not isinstance(size, int) or size < 1 for size in sizes):

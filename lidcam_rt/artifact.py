@@ -33,7 +33,7 @@ __all__ = [
 ]
 
 MANIFEST_KEY = "lidcam"
-#: SHA-256 of the manifest's JSON text, so that an edited manifest is noticed.
+#: SHA-256 of the manifest's JSON text, so that an edited manifest is detected.
 DIGEST_KEY = "lidcam_sha256"
 
 _Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
@@ -123,8 +123,8 @@ class SourceSpec(_Spec):
         weights: file name of the weights, or the name under which they are published; None where the source builds
             its weights.
         weights_sha256: SHA-256 of that file.
-        weights_entry: entry of the file that was taken, such as `state_dict_ema`; None where it holds nothing else.
-        random_weights: whether the weights are as the network is initialised, so that the maps mean nothing.
+        weights_entry: entry of the file that was used, such as `state_dict_ema`; None where it holds nothing else.
+        random_weights: whether the weights are those of the initialisation, so that the maps are meaningless.
     """
 
     name: str
@@ -135,7 +135,7 @@ class SourceSpec(_Spec):
 
 
 class NodeCounts(_Spec):
-    """Nodes of the graph, that of PaS being one.
+    """How many nodes the graph has; PaS counts as one.
 
     Attributes:
         traced: as PyTorch traced the network.
@@ -154,10 +154,10 @@ class PrecisionSpec(_Spec):
         made_of: SHA-256 of the float32 artifact.
         float_layers: convolutions and matrix products that were left in float32, by node.
         weight_bits: int8: 8, or 7 for processors without VNNI, whose products of 8 bits can saturate.
-        calibration: int8: how the ranges of activations were taken from pictures: `minmax`.
+        calibration: int8: how the ranges of activations were derived from pictures: `minmax`.
         calibration_pictures: int8: how many pictures.
         calibration_sha256: int8: SHA-256 over the SHA-256 of each of their files, in the order of use.
-        agreement: with the float32 artifact on held-out pictures: pictures, changed, mask_iou, top1; in segmentation
+        agreement: with the float32 artifact on held-out pictures: pictures, changed, mask_iou, top1; in segmentation:
             pictures, flipped, label_iou, miou.
     """
 
@@ -172,10 +172,10 @@ class PrecisionSpec(_Spec):
 
 
 class DefaultsSpec(_Spec):
-    """What a call of the Localizer does where its arguments do not say otherwise (`lidcam tune`; schema 3).
+    """What a call of the Localizer does unless its arguments say otherwise (`lidcam tune`; schema 3).
 
     Attributes:
-        scales: of the network's input size: the views whose maps are averaged; (1,): one view.
+        scales: scales of the network's input size, one view each, whose maps are averaged; (1,): one view.
         flip: whether each view is mirrored too.
         refine: preset of the dense CRF, with or without `@SIZE`; None: no CRF.
     """
@@ -186,11 +186,11 @@ class DefaultsSpec(_Spec):
 
 
 class TuningSpec(_Spec):
-    """What `lidcam tune` chose the settings on.
+    """The data and the metric by which `lidcam tune` chose the settings.
 
     Attributes:
-        made_of: SHA-256 of the artifact before.
-        metric: what was to rise: `mask-iou`, `pxap` or `box`.
+        made_of: SHA-256 of the artifact before tuning.
+        metric: what was maximized: `mask-iou`, `pxap` or `box`.
         data_sha256: fingerprint of the pictures that the settings were chosen on.
         pictures: how many.
         before: the metric on them with the settings before.
@@ -213,7 +213,7 @@ class Manifest(_Spec):
         task: `localization` (one softmax over classes), `multilabel` (a sigmoid per class), or `segmentation` (a
             softmax over background and classes per pixel; schema 2).
         input: how a picture becomes the network's input.
-        class_names: one name per class, in the order of the logits; in segmentation the background is before them.
+        class_names: one name per class, in the order of the logits; in segmentation the background precedes them.
         top_k: maps per picture, the K of the outputs.
         labels_input: whether the graph takes `labels` int64 [N, K] (a class to localize, -1: the
             predicted one).
@@ -227,7 +227,7 @@ class Manifest(_Spec):
         nodes: how many nodes the graph has, or None.
         precision: how the network's precision was lowered; None: it is float32.
         defaults: views and CRF of a call that does not name them; None: one view, no CRF (schema 3).
-        tuning: what `lidcam tune` chose pas, NWC and defaults on, or None (schema 3).
+        tuning: the data and the metric by which `lidcam tune` chose pas, NWC and defaults, or None (schema 3).
     """
 
     schema_version: int = Field(default=1, ge=1)
@@ -290,7 +290,7 @@ class Manifest(_Spec):
             path: name of the file, for messages.
 
         Raises:
-            ArtifactError: not a lidcam artifact, of a newer schema, or its manifest was changed or is
+            ArtifactError: it is not a lidcam artifact or has a newer schema, or its manifest was changed or is
                 invalid.
         """
         text = metadata.get(MANIFEST_KEY)
@@ -306,12 +306,12 @@ class Manifest(_Spec):
         version = raw.get("schema_version")
         if isinstance(version, int) and version > SCHEMA_VERSION:
             raise ArtifactError(
-                f"{path}: its manifest has schema {version}, this lidcam_rt reads up to {SCHEMA_VERSION}: "
+                f"{path}: its manifest has schema {version}, but this lidcam_rt reads up to {SCHEMA_VERSION}: "
                 f"pip install -U lidcam-rt (written by version {raw.get('package_version', 'unknown')})"
             )
         if metadata.get(DIGEST_KEY) != hashlib.sha256(text.encode()).hexdigest():
             raise ArtifactError(
-                f"{path}: its lidcam manifest was changed after export (its SHA-256 does not fit). "
+                f"{path}: its lidcam manifest was changed after export (its SHA-256 does not match). "
                 "Export the model again with the options you want"
             )
         try:
@@ -325,7 +325,7 @@ def json_object(text: str | bytes) -> dict[str, Any]:
     """A JSON object from a file of unknown origin.
 
     Raises:
-        ValueError: it is none; the message says what it is.
+        ValueError: it is not one; the message says what it is.
     """
     try:
         raw = json.loads(text)
@@ -339,7 +339,7 @@ def json_object(text: str | bytes) -> dict[str, Any]:
 
 
 def first_fault(error: ValidationError, whole: str) -> str:
-    """The first error of pydantic as `field: reason`; `whole` is named where it is of no field."""
+    """The first error of pydantic as `field: reason`; `whole` stands for the field if there is none."""
     first = error.errors(include_url=False, include_input=False)[0]
     return f"{'.'.join(str(part) for part in first['loc']) or whole}: {first['msg']}"
 

@@ -1,4 +1,4 @@
-"""Several views of a picture, scaled and mirrored, whose maps are averaged (as irn makes its class activation maps)."""
+"""Several views of a picture, scaled and mirrored, whose maps are averaged (as irn does)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Augment:
     """The views of a picture. `Augment.of("ms-flip")` is irn's choice: scales 0.5, 1, 1.5 and 2, each also mirrored.
 
     Attributes:
-        scales: of the network's input size; other scales than 1 need an artifact of free height and width.
+        scales: of the network's input size; scales other than 1 need an artifact with free height and width.
         flip: mirror each view too.
 
     Raises:
@@ -33,14 +33,14 @@ class Augment:
 
     def __post_init__(self) -> None:
         if not self.scales or not all(0.1 <= scale <= 8 for scale in self.scales):
-            raise InputError(f"scales of views lie between 0.1 and 8, got {self.scales!r}")
+            raise InputError(f"scales of views must be between 0.1 and 8, got {self.scales!r}")
 
     @classmethod
     def of(cls, value: Augment | str | None) -> Augment | None:
-        """What a user gave for `augment=`: None or `none`, `flip`, `ms-flip`, or an `Augment`.
+        """From a user's `augment=`: None or `none`, `flip`, `ms-flip`, or an `Augment`.
 
         Raises:
-            InputError: something else.
+            InputError: it is none of these.
         """
         if value is None or isinstance(value, Augment):
             return value
@@ -60,10 +60,10 @@ class Augment:
             multiple: sides of the inputs are multiples of this, pixels.
 
         Raises:
-            InputError: another scale than 1, and the network takes one size only.
+            InputError: a scale is not 1, and the network takes one size only.
         """
         if not spec.dynamic_size and any(scale != 1 for scale in self.scales):
-            raise InputError("views at other scales need an artifact of free height and width: export it without "
+            raise InputError("views at other scales need an artifact with free height and width: export it without "
                              "--fixed-size, or use augment='flip'")  # fmt: skip
         out = []
         for scale in self.scales:

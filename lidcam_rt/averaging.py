@@ -20,9 +20,9 @@ class Runner(Protocol):
     """What runs the network: a `Pipeline`.
 
     Attributes:
-        manifest: of the artifact.
-        backend: of the engine.
-        check: of its outputs.
+        manifest: the artifact's manifest.
+        backend: the engine.
+        check: the check of its outputs.
         stage: entered around each step.
     """
 
@@ -40,13 +40,13 @@ def averaged(pipeline: Runner, prepared: Sequence[Prepared], results: Outputs, s
     """The outputs of a run with the maps of all views averaged; the network runs once per scale for all pictures.
 
     Args:
-        pipeline: of the artifact.
+        pipeline: what runs the artifact.
         prepared: pictures with views.
-        results: of one view.
+        results: outputs of a run of one view.
         stop: ends the runs early.
 
     Raises:
-        InputError: the artifact takes no labels, or the engine no other size.
+        InputError: the artifact takes no labels, or the engine takes no other size.
     """
     manifest, augment = pipeline.manifest, prepared[0].augment
     assert augment is not None
@@ -76,7 +76,7 @@ def averaged(pipeline: Runner, prepared: Sequence[Prepared], results: Outputs, s
 
 
 def _check_size(backend: Backend, shape: tuple[int, ...]) -> None:
-    """Raise InputError where the engine takes one size only, and this is another."""
+    """Raise InputError if the engine takes one size only and this is another."""
     declared = next(entry["shape"] for entry in backend.inputs if entry["name"] == "image")
     fixed = any(isinstance(a, int) and a > 0 and a != b for a, b in zip(declared[1:], shape[1:], strict=True))
     if fixed and not getattr(backend, "takes_other_sizes", False):

@@ -23,7 +23,7 @@ def _checked(mask: npt.ArrayLike) -> npt.NDArray[np.uint8]:
     if array.ndim != 2 or array.dtype not in (np.bool_, np.uint8):
         raise InputError(f"mask must be bool or uint8 [H, W], got {array.dtype} {array.shape}")
     if max(array.shape) > 2**30:
-        raise InputError(f"mask of shape {array.shape} is too large: a side may have 2**30 pixels")
+        raise InputError(f"mask of shape {array.shape} is too large: a side may have at most 2**30 pixels")
     return np.ascontiguousarray(array).view(np.uint8)
 
 
@@ -41,7 +41,7 @@ def largest_box(mask: npt.ArrayLike, *, by: str = "contour", inclusive: bool = F
         by: `contour`: largest area inside the outer contour through pixel centres, holes filled (cv2.contourArea,
             as the released code; equal areas: the component whose first pixel comes last, which
             cv2.findContours lists first). `pixels`: most pixels (equal: the first).
-        inclusive: give the last pixel inside instead of the first outside.
+        inclusive: return the last pixel inside instead of the first outside.
 
     Returns:
         (x0, y0, x1, y1), or None for an empty mask.
@@ -62,7 +62,7 @@ def component_boxes(mask: npt.ArrayLike, *, inclusive: bool = False) -> npt.NDAr
 
     Args:
         mask: bool or uint8 [H, W].
-        inclusive: give the last pixel inside instead of the first outside.
+        inclusive: return the last pixel inside instead of the first outside.
 
     Returns:
         int64 [n, 5]: x0, y0, x1, y1 and the number of pixels.

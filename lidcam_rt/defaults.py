@@ -1,4 +1,4 @@
-"""What a call does where it names neither views nor a CRF: as the artifact says (`lidcam tune`)."""
+"""The views and the CRF of a call that names neither: those that `lidcam tune` recorded in the artifact."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ __all__ = ["refinement", "views"]
 
 
 def refinement(manifest: Manifest, value: Refine | CrfOptions | str | None) -> Refine | None:
-    """The CRF of a call: None is the artifact's own, `none` none at all.
+    """The CRF of a call: None means the artifact's own, `none` means no CRF.
 
     Raises:
-        InputError: no such preset or size, or something else.
+        InputError: no such preset or size, or a value of another type.
     """
     if value is None and manifest.defaults is not None:
         value = manifest.defaults.refine
@@ -30,7 +30,7 @@ def refinement(manifest: Manifest, value: Refine | CrfOptions | str | None) -> R
 
 
 def views(manifest: Manifest, value: Augment | str | None) -> Augment | None:
-    """The views of a call: None are the artifact's own, `none` is one view.
+    """The views of a call: None means the artifact's own, `none` means one view.
 
     Raises:
         InputError: no such views.

@@ -32,7 +32,7 @@ def overlay(
         map8: uint8 [height, width], shown in colours.
         mask: bool [height, width], shown by its outline.
         box: (x0, y0, x1, y1), x1 and y1 one past the last pixel.
-        text: the label, written at the box; empty: none.
+        text: the label, written at the box; empty: no label.
         alpha: weight of the map's colours, 0 to 1.
 
     Returns:
@@ -76,7 +76,7 @@ def _label(
     height, width = canvas.shape[:2]
     size = round(min(width, height) / 18)
     if size < 8:
-        return  # no room for a text that can be read
+        return  # no room for legible text
     size = min(size, 64)
     font = ImageFont.load_default(size=size)
     text = plain(text).replace("\n", " ").encode("latin-1", "replace").decode("latin-1")
@@ -118,12 +118,12 @@ def label_overlay(
 
     Args:
         image: uint8 [height, width, 3] RGB.
-        labels: uint8 [height, width]; 0 is left as it is.
+        labels: uint8 [height, width]; pixels of label 0 are left as they are.
         alpha: weight of the colours, 0 to 1.
         legend: names of labels, written in their colours below the picture; None: no legend.
 
     Returns:
-        uint8 [height, width, 3] RGB, higher by the legend.
+        uint8 [height, width, 3] RGB, taller by the height of the legend.
 
     Raises:
         InputError: alpha is not between 0 and 1.
@@ -137,7 +137,7 @@ def label_overlay(
 
 
 def _legend(names: Mapping[int, str], width: int) -> npt.NDArray[np.uint8]:
-    """A line per label: a square of its colour and its name; uint8 [lines, width, 3]."""
+    """One line per label, with a square of its colour and its name; uint8 [lines, width, 3]."""
     from PIL import Image, ImageDraw, ImageFont
 
     size = max(9, min(28, width // 24))

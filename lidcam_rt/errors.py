@@ -1,7 +1,7 @@
 """Errors of lidcam_rt: one base, subclasses by what the user must do.
 
-Every message names the thing, says why it was refused and what mends it. The command line prints the
-message alone (no traceback) and exits with `exit_code`.
+Every message names the thing, the reason it was refused, and the remedy. The command line prints only
+the message (no traceback) and exits with `exit_code`.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class ExportError(LidcamError):
 
 
 class BackendError(LidcamError):
-    """An engine cannot run what was asked for here: install the backend or choose another device."""
+    """An engine cannot do on this machine what was requested: install the backend or choose another device."""
 
     exit_code = 5
 
@@ -72,8 +72,8 @@ class MissingExtraError(LidcamError, ImportError):
     """A part of lidcam_rt needs packages that are not installed: install the extra.
 
     Args:
-        what: what the user asked for, for example ``lidcam export``.
-        extra: name of the extra that brings it.
+        what: what the user requested, for example ``lidcam export``.
+        extra: name of the extra that provides it.
         missing: the modules that could not be found.
     """
 

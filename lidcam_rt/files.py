@@ -1,6 +1,6 @@
 """Files: written whole or not at all, locked against other processes, named safely, hashed.
 
-Every package writes through this module. A process killed while it writes leaves hidden temporary files only:
+Every package writes through this module. A process killed while writing leaves only hidden temporary files behind:
 the next writer of the same file, or the next run in the same folder, removes them.
 """
 
@@ -45,12 +45,12 @@ def write_atomically(path: Path, data: bytes | memoryview, *, sync: bool = False
     Args:
         path: the file; its folder must exist.
         data: the content.
-        sync: wait until the content is on the disk, so that a power failure too leaves the old file or the new one.
+        sync: wait until the content is on the disk, so that even a power failure leaves the old file or the new one.
         new: do not replace a file of that name.
 
     Raises:
         OutputError: it cannot be written; nothing is left behind.
-        FileExistsError: `new`, and there is a file of that name.
+        FileExistsError: with `new`, if there is a file of that name.
     """
     temporary = path.with_name(f".lidcam-{secrets.token_hex(6)}.part")
     try:
@@ -78,7 +78,7 @@ def write_atomically(path: Path, data: bytes | memoryview, *, sync: bool = False
 
 
 def _claim(temporary: Path, path: Path) -> None:
-    """Give `path` to this writer alone: as a second name of its file, or empty where a file has one name only."""
+    """Reserve `path` for this writer: as a hard link to its file, or as an empty file where links are unsupported."""
     try:
         os.link(temporary, path)
     except FileExistsError:
@@ -95,10 +95,10 @@ def write_new(
     A stem that is taken gets a number: `photo`, `photo-2`, `photo-3`. Other threads and processes may do the same.
 
     Args:
-        folder: made if it is not there.
+        folder: created if it is missing.
         stem: what the names begin with.
-        files: per kind, what follows the stem in its name, and its content.
-        about: makes the content of `STEM.json`, of which the kind is `json`, from the names of the others.
+        files: for each kind, what follows the stem in the name, and the content.
+        about: makes the content of `STEM.json`, whose kind is `json`, from the names of the others.
 
     Returns:
         The files by kind.
@@ -142,9 +142,9 @@ def write_new(
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Write a large file, or a folder, beside its place: it gets its name when the block ends without an error.
+    """Write a large file or a folder under a temporary name; it gets its own when the block ends without an error.
 
-    The lock of `path` is held meanwhile. What a killed writer of the same path left is removed first.
+    The lock of `path` is held meanwhile. Whatever a killed writer of the same path left is removed first.
 
     Args:
         path: the file or folder; it is replaced if it exists, and its parent folder is made.
@@ -179,12 +179,12 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def former(path: Path) -> Path:
-    """Where `replacing` puts a folder for the moment in which the new one takes its name."""
+    """Where `replacing` puts the old folder while the new one takes its name."""
     return path.with_name(f".{path.name}.old")
 
 
 def _settle(path: Path) -> None:
-    """Finish a replacement of a folder that a kill broke off: back to the former one, or without it."""
+    """Finish a replacement of a folder that a kill interrupted: restore the former one, or remove it."""
     if former(path).exists() and not path.exists():
         former(path).rename(path)
     _remove(former(path))
@@ -239,7 +239,7 @@ def output_folder(folder: Path) -> Iterator[Path]:
             raise _unwritable(folder, error) from None
         try:
             yield folder
-        finally:  # Ctrl-C may come between the making of a temporary file and the knowing of its name
+        finally:  # Ctrl-C may come after a temporary file was made and before its name is known
             with contextlib.suppress(OSError):
                 _remove_leftovers(folder)
 
@@ -264,7 +264,7 @@ def locked(file: Path, *, waiting: Callable[[], None] | None = None) -> Iterator
 
     Args:
         file: the lock, which must not be a file of contents; its folder must exist.
-        waiting: called once where another holds the lock, before this waits for it; None: do not wait.
+        waiting: if another holds the lock, called once before waiting for it; None: do not wait.
 
     Raises:
         OutputError: it cannot be made, or another holds it and `waiting` is None.
@@ -283,13 +283,13 @@ def locked(file: Path, *, waiting: Callable[[], None] | None = None) -> Iterator
 
 @contextlib.contextmanager
 def _lock(file: Path, taken: str, *, keep: bool = True, timeout: float = 0) -> Iterator[None]:
-    """Hold a lock file; the system lets go of it when the process ends, even after kill -9.
+    """Hold a lock file; the system releases it when the process ends, even after kill -9.
 
     Args:
         file: the lock; it must not be the file that is written.
-        taken: message where another process holds it.
+        taken: message if another process holds it.
         keep: leave the file there at the end.
-        timeout: seconds to wait for another process; -1: any time.
+        timeout: seconds to wait for another process; -1: no limit.
     """
     from filelock import FileLock, Timeout
 
@@ -303,7 +303,7 @@ def _lock(file: Path, taken: str, *, keep: bool = True, timeout: float = 0) -> I
     try:
         yield
     finally:
-        if not keep:  # removed while it is held: who opened it before takes a lock without a name, and tries again
+        if not keep:  # removed while held: a process that had opened it gets a lock without a name, and tries again
             with contextlib.suppress(OSError):
                 file.unlink(missing_ok=True)
         holder.release()
@@ -329,7 +329,7 @@ def open_file(path: str | os.PathLike[str]) -> io.BufferedReader:
     """Open a file to read bytes from it.
 
     Raises:
-        OSError: it is missing, a folder, or no file that ends: a pipe that nobody writes to, a device.
+        OSError: it is missing, a folder, or not a regular file but a pipe or a device.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_NONBLOCK", 0))
     mode = os.fstat(descriptor).st_mode
@@ -337,7 +337,7 @@ def open_file(path: str | os.PathLike[str]) -> io.BufferedReader:
         os.close(descriptor)
         if stat.S_ISDIR(mode):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
-        raise OSError(errno.EINVAL, "is no regular file", os.fspath(path))
+        raise OSError(errno.EINVAL, "is not a regular file", os.fspath(path))
     return os.fdopen(descriptor, "rb")
 
 

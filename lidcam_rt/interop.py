@@ -1,4 +1,4 @@
-"""Results in the forms that other packages take: supervision's Detections, COCO results, pictures for notebooks."""
+"""Results in the formats of other packages: supervision's Detections, COCO results, pictures for notebooks."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ def detections(localizations: Sequence[Any]) -> Any:
 def coco_rle(mask: npt.NDArray[np.bool_]) -> dict[str, Any]:
     """A mask as COCO's compressed run lengths.
 
-    The same text as pycocotools.mask.encode, which is not needed for it: results of a service in COCO's form should not
-    need an extra.
+    Returns the same text as pycocotools.mask.encode without needing pycocotools: a service should not need an extra to
+    return COCO results.
 
     Args:
         mask: bool [H, W].
@@ -56,9 +56,9 @@ def coco_rle(mask: npt.NDArray[np.bool_]) -> dict[str, Any]:
         runs.pop()
     out = bytearray()
     for i, run in enumerate(runs):
-        value = run - runs[i - 2] if i > 2 else run  # from the fourth on, the difference to the last run of its kind
+        value = run - runs[i - 2] if i > 2 else run  # from the fourth on, the difference from the last one of its kind
         more = True
-        while more:  # 5 bits a character, the lowest first
+        while more:  # 5 bits per character, the lowest first
             bits, value = value & 0x1F, value >> 5
             more = value != (-1 if bits & 0x10 else 0)
             out.append(48 + (bits | 0x20 * more))
@@ -68,7 +68,7 @@ def coco_rle(mask: npt.NDArray[np.bool_]) -> dict[str, Any]:
 def coco_result(
     mask: npt.NDArray[np.bool_], box: tuple[int, int, int, int] | None, *, image_id: int, category_id: int, score: float
 ) -> dict[str, Any]:
-    """An entry of a COCO results file; no box is four zeros."""
+    """An entry of a COCO results file; a missing box becomes four zeros."""
     x0, y0, x1, y1 = box or (0, 0, 0, 0)
     return {
         "image_id": image_id,

@@ -1,4 +1,4 @@
-"""An artifact on an engine: loading it, its life, and what Localizer and Segmenter share."""
+"""An artifact loaded on an engine: opening it, closing it, and what Localizer and Segmenter share."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _DEFAULTS: dict[str, Any] = {"max_pixels": MAX_PIXELS, "strict": True, "deadline
 
 
 class Loaded:
-    """An artifact on an engine, to be called with pictures: what Localizer and Segmenter share.
+    """An artifact loaded on an engine: the base of Localizer and Segmenter.
 
     It may be used from several threads. It is a context manager; after `close` it cannot be used.
 
@@ -66,8 +66,8 @@ class Loaded:
         """
         if os.getpid() != self._process:
             raise InputError(
-                f"this {type(self).__name__} came here by fork, and its engine's threads did not: load the artifact in "
-                "each process or give it to processes that are started with the method `spawn`"
+                f"this {type(self).__name__} was made before a fork, which its engine's threads do not survive: load "
+                "the artifact in each process, or start the processes with the method `spawn`"
             )
         pipeline = self._pipeline
         if pipeline is None:
@@ -100,7 +100,7 @@ class Loaded:
         _ = self.pipeline
         if self._loaded_with is None or self.path is None:
             raise InputError(
-                f"this {type(self).__name__} was not made by load: only a path and options of load can be pickled"
+                f"this {type(self).__name__} was not made by load: only one that load made from a path can be pickled"
             )
         return load_again, (type(self), self.path.absolute(), self._loaded_with)
 
@@ -119,7 +119,7 @@ class Loaded:
         self.close()
 
     def close(self) -> None:
-        """Free the engine. May be called twice; calls that are under way in other threads end normally."""
+        """Free the engine. May be called twice; calls still running in other threads end normally."""
         with self._lock:
             pipeline, self._pipeline = self._pipeline, None
         del pipeline  # the last user frees the engine: another thread may be inside run()
@@ -140,5 +140,5 @@ def open_loaded(kind: type[_Kind], path: str | os.PathLike[str], manifest: Manif
 
 
 def load_again(kind: type[_Kind], path: Path, options: dict[str, Any]) -> _Kind:
-    """What a pickle calls in the other process."""
+    """Called in the other process when a pickle is loaded there."""
     return open_loaded(kind, path, manifest_of(path), options)

@@ -1,4 +1,4 @@
-"""`lidcam_rt.load`: from a file to what runs it, by the task that its manifest names."""
+"""`lidcam_rt.load`: from a file to the object that runs it, by the task in its manifest."""
 
 from __future__ import annotations
 
@@ -34,19 +34,19 @@ def load(
     Args:
         path: an .onnx file made by `lidcam export`, or an .engine file made by `lidcam build`.
         backend: `auto`, `onnxruntime`, `openvino` or `tensorrt`. `tensorrt` takes an artifact's engine from the cache
-            of `lidcam build`, or builds it first (minutes; extra `export`). `auto` is TensorRT for engines;
-            for artifacts ONNX Runtime, but on the CPU OpenVINO for those of `lidcam quantize` in int8, where it is
-            installed; where the first lacks the precision, the installed engine that has it.
-        device: `auto`, `cpu`, `cuda` or `cuda:INDEX`. What is asked for is what runs: there is no silent
-            change to the CPU.
+            of `lidcam build`, or builds it first (minutes; needs the extra `export`). `auto` is TensorRT for engines
+            and ONNX Runtime for artifacts, except that int8 artifacts of `lidcam quantize` run in OpenVINO on the CPU
+            if it is installed; if that choice lacks the precision, `auto` is an installed engine that has it.
+        device: `auto`, `cpu`, `cuda` or `cuda:INDEX`. A device that you name is the one that runs: there is no silent
+            fallback to the CPU.
         threads: threads of one network call on the CPU; 0: one per usable core.
         precision: of the network's arithmetic: `auto` (as exported or built), `fp32`, or `bf16` (OpenVINO; faster where
             the processor has AMX or AVX-512-BF16, and less exact).
-        max_pixels: pictures of more pixels are refused.
-        strict: refuse pictures of which data is missing or damaged; False: localize in what can be read of them, and
-            say what was missing in the result.
+        max_pixels: pictures with more pixels are refused.
+        strict: refuse pictures with missing or damaged data; False: localize in what can be read of them, and record
+            in the result what was missing.
         deadline: seconds that the first run of the network may take, for artifacts of unknown origin, whose graph may
-            never end; None: any time.
+            never end; None: no limit.
 
     Raises:
         ArtifactError: the file is missing, damaged, not a lidcam artifact, or of a newer schema.

@@ -1,4 +1,4 @@
-"""Localize classes in pictures: the class that most users need."""
+"""`Localizer`, which localizes classes in pictures: what most users need."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["Localizer", "listed"]
 
 
 class Localizer(Loaded):
-    """Localizes classes in pictures. Made by `lidcam_rt.load` from an artifact of task localization or multilabel.
+    """Localizes classes in pictures. `lidcam_rt.load` makes one from an artifact of task localization or multilabel.
 
     A localizer may be used from several threads. It is a context manager; after `close` it cannot be used.
     """
@@ -43,17 +43,18 @@ class Localizer(Loaded):
                 [H, W, 3] RGB (or [H, W], [H, W, 4]), a Pillow image.
             labels: class ids to localize instead of the predicted ones (ground-truth-known
                 localization), at most the artifact's top_k.
-            top_k: predicted classes to localize, 1 to the artifact's top_k; the best is the result, the
+            top_k: how many predicted classes to localize, 1 to the artifact's top_k; the best is the result, the
                 rest are in its `others`. By default 1.
             keep_image: keep the picture in the result, for `overlay`.
-            refine: refine map, mask and box by the picture with a dense CRF: a preset (psa, irn, deeplab, example),
-                which works at the network's size, a preset at the picture's size (`psa@original`), CrfOptions, or
+            refine: refine map, mask and box with a dense CRF on the picture: a preset (psa, irn, deeplab, example),
+                which works at the network's size; a preset at the picture's size (`psa@original`); CrfOptions; or
                 `lidcam_rt.crf.Refine`. Foreground and background tie at the PaS threshold
-                (`lidcam_rt.crf.foreground_probability`). None: as the artifact says (`lidcam tune`; else no CRF);
-                `none`: no CRF.
+                (`lidcam_rt.crf.foreground_probability`). None: as `lidcam tune` recorded in the artifact, otherwise no
+                CRF; `none`: no CRF.
             augment: average the maps of several views: `flip`, `ms-flip` (scales 0.5, 1, 1.5, 2, each also
-                mirrored), or a `lidcam_rt.augment.Augment`. Costs as many runs of the network; other scales need free
-                height and width. None: as the artifact says (`lidcam tune`; else one view); `none`: one view.
+                mirrored), or a `lidcam_rt.augment.Augment`. The network runs on every view; scales other than 1 need
+                free height and width. None: as `lidcam tune` recorded in the artifact, otherwise one view; `none`: one
+                view.
 
         Raises:
             ImageError: the picture cannot be read.
@@ -78,11 +79,11 @@ class Localizer(Loaded):
     ) -> list[Localization]:
         """Localize in several pictures with one call of the network: all of them, or none.
 
-        `stream` goes on after a picture that cannot be read.
+        `stream`, in contrast, continues after a picture that cannot be read.
 
         Args:
             images: the pictures, of any sizes.
-            labels: per picture its class ids, one class id, or None for the predicted ones.
+            labels: for each picture its class ids, one class id, or None for the predicted classes.
             top_k: as in a call.
             keep_image: as in a call.
             refine: as in a call.
@@ -125,11 +126,11 @@ class Localizer(Loaded):
     ) -> Generator[Localization | Failure, None, None]:
         """Localize in a stream of pictures: decoding, network and post-processing overlap; order is kept.
 
-        Nothing is read before the first result is asked for. At most `(ahead + 1) * batch_size` pictures
+        Nothing is read before the first result is requested. At most `(ahead + 1) * batch_size` pictures
         are held; closing the generator (or an error, or Ctrl-C) ends its threads.
 
         Args:
-            images: any iterable, also an endless one; it is read in the caller's thread.
+            images: any iterable, even an endless one; it is read in the caller's thread.
             labels: as in `batch`, read along with `images`.
             batch_size: pictures per call of the network; by default 1 on the CPU, where larger batches were
                 measured slower (benchmarks/README.md), and 8 on a GPU.
@@ -137,7 +138,7 @@ class Localizer(Loaded):
             keep_image: as in a call.
             refine: as in a call; several pictures are refined at once.
             augment: as in a call.
-            ahead: batches that are read ahead of the one being given out.
+            ahead: batches that are read ahead of the one being yielded.
             workers: threads for decoding and post-processing; by default one per usable core.
 
         Yields:
@@ -169,7 +170,7 @@ class Localizer(Loaded):
 
 
 def listed(images: Iterable[ImageSource]) -> list[ImageSource]:
-    """The pictures of a batch; one picture alone is refused."""
+    """The pictures of a batch; a single picture is refused."""
     if isinstance(images, (str, bytes, bytearray, os.PathLike)) or not isinstance(images, Iterable):
         raise InputError(f"batch takes several pictures, got {describe(images)}: use [picture]")
     return list(images)

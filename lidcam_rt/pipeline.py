@@ -1,7 +1,7 @@
 """The life of a picture: prepare it, run the network on a batch, finish each result.
 
-`Pipeline` is what the Localizer, the stream, the CamSegmenter, evaluation and comparison share, so that there is one
-place where inputs are made and one where outputs become results.
+The Localizer, the stream, the CamSegmenter, evaluation and comparison share `Pipeline`, so that inputs are made in one
+place and outputs become results in one place.
 """
 
 from __future__ import annotations
@@ -46,15 +46,15 @@ _TOP = 5
 
 
 class Pipeline:
-    """The steps of an artifact on an engine. May be used from several threads at once.
+    """The steps of a localization with an artifact on an engine. May be used from several threads at once.
 
     Args:
         manifest: the artifact's manifest.
         backend: the engine that runs it.
         name: of the artifact, for messages.
-        max_pixels: pictures of more pixels are refused.
-        strict: pictures of which data is missing are refused.
-        deadline: seconds that the first run may take; None: any time.
+        max_pixels: pictures with more pixels are refused.
+        strict: pictures with missing data are refused.
+        deadline: seconds that the first run may take; None: no limit.
 
     Attributes:
         engine: what runs, for results and reports: engine, version, device and precision.
@@ -87,15 +87,15 @@ class Pipeline:
     def observe(self, stage: StageHook) -> None:
         """Have a hook entered around each step from now on.
 
-        The steps are `decode`, `preprocess`, `network` (within it those of the backend, where it tells them), `maps`
-        (maps and masks at the picture's size), `crf` and `boxes`; and `compose` of a CamSegmenter.
+        The steps are `decode`, `preprocess`, `network` (and within it those of the backend, if it reports any), `maps`
+        (maps and masks at the picture's size), `crf` and `boxes`; and `compose`, which makes label maps.
         """
         self.stage = stage
         if (observe := getattr(self.backend, "observe", None)) is not None:
             observe(stage)
 
     def for_streams(self) -> tuple[Pipeline, int]:
-        """This pipeline on the engine's form for many pictures, and how many threads should call its `run`."""
+        """This pipeline on the engine set up for many pictures, and how many threads should call its `run`."""
         backend, threads = self.backend.for_streams()
         if backend is self.backend:
             return self, threads
@@ -105,14 +105,14 @@ class Pipeline:
         return pipeline, threads
 
     def wanted(self, labels: Sequence[int] | int | None = None, top_k: int | None = None) -> tuple[int, ...]:
-        """What the graph's input `labels` gets for one picture, one entry per localization wanted.
+        """The graph's input `labels` for one picture: one entry per requested localization.
 
         Args:
             labels: class ids, one class id, or None for the predicted classes (-1 each).
             top_k: how many predicted classes; by default 1.
 
         Raises:
-            InputError: a class id is out of range, there are more than the artifact's top_k, or it takes none.
+            InputError: a class id is out of range, there are more than the artifact's top_k, or it takes no labels.
         """
         limit = self.manifest.top_k
         if labels is None:
@@ -149,7 +149,7 @@ class Pipeline:
         Args:
             image: the picture.
             keep_image: whether the result gets the picture.
-            refine: how the result will be refined; the picture is kept for it where it needs it.
+            refine: how the result will be refined; the picture is kept where that needs it.
             augment: views whose maps are averaged.
 
         Raises:
@@ -180,13 +180,13 @@ class Pipeline:
         outputs: Sequence[str] = OUTPUTS,
         stop: Stop | None = None,
     ) -> Outputs:
-        """Run the network on prepared pictures, and check what it gives against the manifest.
+        """Run the network on prepared pictures, and check its outputs against the manifest.
 
-        The first run asks for every output and checks them all. In the main thread Ctrl-C ends a run.
+        The first run requests every output and checks them all. In the main thread, Ctrl-C ends a run.
 
         Args:
             prepared: the pictures, at least one.
-            wanted: of `wanted`, for each; None: the predicted classes.
+            wanted: what `wanted` returned for each; None: the predicted classes.
             outputs: names of the outputs of the graph that are needed.
             stop: ends the run early.
 
@@ -194,7 +194,7 @@ class Pipeline:
             The outputs by name, each with a row per picture.
 
         Raises:
-            BackendError: the engine failed, was stopped, gave NaN, or passed the deadline.
+            BackendError: the engine failed, was stopped, returned NaN, or passed the deadline.
             ArtifactError: an output is not what the manifest says.
         """
         labels = None
@@ -219,7 +219,7 @@ class Pipeline:
         return averaged(self, prepared, results, stop or Stop())
 
     def call(self, image: Any, labels: Any, names: tuple[str, ...], stop: Stop, deadline: float | None) -> Outputs:
-        """One run of the engine, unchecked, in another thread if Ctrl-C or a deadline may have to end it."""
+        """One run of the engine, unchecked; in another thread if Ctrl-C or a deadline may have to end it."""
         if deadline is None and threading.current_thread() is not threading.main_thread():
             return self.backend.run(image, labels, names, stop)
         try:
@@ -228,8 +228,8 @@ class Pipeline:
             if deadline is None:
                 raise
             raise BackendError(
-                f"{self.name}: its first run took more than {deadline:g} s on {self.backend.name} and was given up: "
-                "its graph may never end. Give more time (deadline=..., --deadline), or use another artifact"
+                f"{self.name}: its first run took more than {deadline:g} s on {self.backend.name} and was abandoned: "
+                "its graph may never end. Allow more time (deadline=..., --deadline), or use another artifact"
             ) from None
 
     def finish(
@@ -246,7 +246,7 @@ class Pipeline:
             refine: refine map, mask and box with a dense CRF.
 
         Raises:
-            InputError: a picture that was not kept is to be refined at its original size.
+            InputError: the picture is to be refined at its original size, but was not kept.
         """
         scores = self._scores(outputs["logits"][row])
         names = self.manifest.class_names
@@ -305,7 +305,7 @@ class Pipeline:
         spec, level = self.manifest.input, int(np.floor(plain.threshold))
         if refine.size == "original":
             if entry.picture is None:
-                raise InputError("refining at the original size needs the picture: give `refine` to `prepare` too")
+                raise InputError("refining at the original size needs the picture: pass `refine` to `prepare` too")
             with self.stage("crf"):
                 full = refine.apply(entry.picture, plain.map, level)
         else:

@@ -24,14 +24,14 @@ class Prepared:
     """A decoded picture and its network input.
 
     Attributes:
-        path: its name in results, or None for pictures from memory.
+        path: its name in results, or None for a picture from memory.
         size: (width, height) in pixels.
         picture: uint8 [H, W, 3], or None where it is not kept.
         array: network input without its batch dimension.
         keep_image: whether the result gets the picture.
         missing: what was missing in its file, or None.
-        views: of an augmentation: per scale the network inputs [views, ...].
-        augment: the augmentation.
+        views: with an augmentation, the network inputs [views, ...] of each scale.
+        augment: the augmentation, or None.
     """
 
     path: str | None

@@ -63,9 +63,9 @@ class Localization:
         crf: the options of the CRF that refined `map`, `mask` and `box` (`lidcam_rt.crf.Refine.to_dict`), or None.
             `map` is then 255 times the foreground's probability and `threshold` 127.
         unrefined: this localization before the CRF, or None.
-        missing: what was missing or damaged in the picture's file, where such pictures were let through
+        missing: what was missing or damaged in the picture's file, where such pictures are accepted
             (`load(..., strict=False)`), or None.
-        engine: what ran the network, as `onnxruntime 1.24.1 on cpu, fp32`.
+        engine: what ran the network, such as `onnxruntime 1.24.1 on cpu, fp32`.
     """
 
     class_id: int
@@ -138,7 +138,7 @@ class Localization:
 
         Returns:
             Detections of those that have a box: xyxy float32 [n, 4] (x1 and y1 one past the last pixel), mask bool
-            [n, height, width] (all of it; the box is that of its largest component), confidence, class_id, and
+            [n, height, width] (the whole mask; the box is that of its largest component), confidence, class_id, and
             class_name in `data`.
 
         Raises:
@@ -151,12 +151,12 @@ class Localization:
     def to_coco(self, *, image_id: int = 0, category_id: int | None = None) -> dict[str, Any]:
         """An entry of a COCO results file: image_id, category_id, bbox [x, y, width, height], score, segmentation.
 
-        The mask is in run lengths that pycocotools reads, all of it; the box is that of its largest component, four
-        zeros for an empty mask. `others` are further entries: `[r.to_coco() for r in (result, *result.others)]`.
+        The whole mask is given, as run lengths that pycocotools reads; the box is that of its largest component, four
+        zeros for an empty mask. `others` need entries of their own: `[r.to_coco() for r in (result, *result.others)]`.
 
         Args:
-            image_id: of the picture in the data set.
-            category_id: of the class in the data set; by default the model's `class_id`.
+            image_id: id of the picture in the data set.
+            category_id: id of the class in the data set; by default the model's `class_id`.
         """
         from lidcam_rt.interop import coco_result
 
@@ -173,8 +173,8 @@ class Localization:
         """Write overlay, mask, map and a JSON file; all or nothing. No file is overwritten.
 
         Args:
-            folder: made if it is not there.
-            name: what the names begin with; by default that of the picture. A number is added where it is taken.
+            folder: created if it is missing.
+            name: what the file names begin with; by default the picture's name. A number is added if it is in use.
 
         Returns:
             The written files by kind: `overlay` (where the picture was kept), `mask`, `map`, `json`.
@@ -202,7 +202,7 @@ class Localization:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A picture that could not be localized, in a batch run.
+    """A picture that could not be localized, in a run over several.
 
     Attributes:
         path: the file, or a description of the input.

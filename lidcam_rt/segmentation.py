@@ -1,4 +1,4 @@
-"""Label maps of a segmentation network: what `lidcam_rt.load` gives for an artifact of task `segmentation`."""
+"""Label maps of a segmentation network: what `lidcam_rt.load` returns for an artifact of task `segmentation`."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ SEGMENT_OUTPUTS = ("logits", "label_map", "scores")
 class Segmenter(Loaded):
     """Makes label maps: background or one class per pixel. Made by `lidcam_rt.load`.
 
-    A segmenter may be used from several threads. It is a context manager; after `close` it cannot be used. Label maps
-    from the activation maps of a classifier are made by `CamSegmenter`.
+    A segmenter may be used from several threads. It is a context manager; after `close` it cannot be used. For label
+    maps from the activation maps of a classifier, use `CamSegmenter`.
     """
 
     def __call__(

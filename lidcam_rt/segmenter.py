@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SegmentOptions", "Segmentation", "CamSegmenter"]
 
-#: Label of pixels that the truth leaves out; no class may have it.
+#: Label of pixels that the ground truth leaves out; no class may have it.
 IGNORED = 255
 _TINY = 1e-6
 
@@ -32,19 +32,19 @@ class SegmentOptions:
     """How class maps become a label map. Maps are in 0..1 (the artifact's map8 / 255).
 
     Attributes:
-        score: lowest score of a predicted class that is drawn (sigmoid of a multilabel artifact, softmax of a
+        score: a predicted class is drawn from this score on (sigmoid of a multilabel artifact, softmax of a
             localization one). The best class is drawn whatever its score, unless `empty`.
-        empty: leave a picture without a class of that score all background.
+        empty: leave a picture without a class of that score entirely background.
         background: the background score.
-            `mask`: the artifact's PaS threshold t_c, class by class: a pixel is of the class with the highest
+            `mask`: the artifact's PaS threshold t_c, class by class: a pixel belongs to the class with the highest
                 map_c / t_c, if that is above 1. (PaS, ECCV 2020: the percentile is the standard, not the maximum.)
             `constant`: `level` (irn: 0.15); the class with the highest map wins.
             `power`: (1 - max_c map_c) ** `alpha` (psa 4 and 32, SEAM 24).
         level: for `constant`, 0 to 1.
         alpha: for `power`, above 0.
-        refine: refine the probabilities (scores over their sum) with a dense CRF over all classes: a preset (psa, irn,
-            deeplab, example), CrfOptions, or `lidcam_rt.crf.Refine`. It always works at the picture's size. None: no
-            CRF.
+        refine: refine the probabilities (scores divided by their sum) with a dense CRF over all classes: a preset (psa,
+            irn, deeplab, example), CrfOptions, or `lidcam_rt.crf.Refine`. It always works at the picture's size. None:
+            no CRF.
 
     Raises:
         InputError: a value is out of its range.
@@ -60,7 +60,7 @@ class SegmentOptions:
     def __post_init__(self) -> None:
         _crf_of(self.refine)
         if not 0 <= self.score <= 1 or not 0 <= self.level <= 1:
-            raise InputError(f"score and level lie in 0..1, got {self.score!r} and {self.level!r}")
+            raise InputError(f"score and level must be in 0..1, got {self.score!r} and {self.level!r}")
         if not self.alpha > 0:
             raise InputError(f"alpha must be a number above 0, got {self.alpha!r}")
         if self.background not in ("mask", "constant", "power"):
@@ -73,7 +73,7 @@ class Segmentation:
 
     Attributes:
         labels: uint8 [height, width] at original size: 0 background, else 1 + class index.
-        classes: the classes that were drawn, by falling score; `class_id` is the model's.
+        classes: the classes that were drawn, best first; `class_id` is the model's.
         indices: label of each of them in `labels`.
         path: file the picture came from, or None.
         image: uint8 [height, width, 3] RGB, or None where it was not kept.
@@ -107,7 +107,7 @@ class Segmentation:
 
         Args:
             alpha: weight of the colours, 0 to 1.
-            legend: write the names of the classes below the picture, which makes the result higher.
+            legend: write the names of the classes below the picture, which makes the result taller.
 
         Raises:
             InputError: the picture was not kept, or alpha is not in 0..1.
@@ -120,10 +120,10 @@ class Segmentation:
         return label_overlay(self.image, self.labels, alpha=alpha, legend=names if legend else None)
 
     def to_coco(self, *, image_id: int = 0, categories: Sequence[int] | None = None) -> list[dict[str, Any]]:
-        """Entries of a COCO results file, one per class that has pixels; the box is that of all of them.
+        """Entries of a COCO results file, one per class that has pixels; the box encloses all of these.
 
         Args:
-            image_id: of the picture in the data set.
+            image_id: id of the picture in the data set.
             categories: category of each of `classes` in the data set; by default the model's `class_id`.
 
         Raises:
@@ -152,11 +152,11 @@ class Segmentation:
     def save(self, folder: str | Path, *, name: str | None = None) -> dict[str, Path]:
         """Write `NAME_labels.png` (8-bit grey, the labels themselves) and `NAME_labels.json`; all or nothing.
 
-        No file is overwritten: a number is added to a name that is taken.
+        No file is overwritten: a number is added to a name that is in use.
 
         Args:
-            folder: made if it is not there.
-            name: what the names begin with; by default that of the picture.
+            folder: created if it is missing.
+            name: what the file names begin with; by default the picture's name.
 
         Returns:
             The written files by kind: `png`, `json`.
@@ -177,13 +177,13 @@ class Segmentation:
 
 
 class CamSegmenter:
-    """Makes label maps of what a Localizer finds (LID 2020 Track 1; pseudo labels for a segmentation network).
+    """Makes label maps from a Localizer's maps (LID 2020 Track 1; pseudo labels for a segmentation network).
 
     Args:
-        localizer: an artifact, preferably of task `multilabel` and exported with a `--top-k` of as many classes as a
-            picture may have; for further classes the network runs again.
+        localizer: an artifact, preferably of task `multilabel` and exported with a `--top-k` as large as the number of
+            classes in a picture; for further classes the network runs again.
         options: how class maps become a label map.
-        classes: the model's class of label 1, 2, ... (-1: none); None: label 1 + class id. Other classes are not drawn.
+        classes: the model's class for label 1, 2, ... (-1: none); None: label 1 + class id. No others are drawn.
 
     Raises:
         InputError: a class is not one of the model's, or there are more than 254.
@@ -200,7 +200,7 @@ class CamSegmenter:
         self.options = options or SegmentOptions()
         ids = range(len(localizer.class_names)) if classes is None else classes
         if any(not -1 <= i < len(localizer.class_names) for i in ids):
-            raise InputError(f"classes are the model's: 0 to {len(localizer.class_names) - 1}, got {list(ids)}")
+            raise InputError(f"classes must be the model's: 0 to {len(localizer.class_names) - 1}, got {list(ids)}")
         if len(ids) >= IGNORED and classes is not None:
             raise InputError(f"a label map has 8 bits: at most {IGNORED - 1} classes, got {len(ids)}")
         self._label = {class_id: label for label, class_id in enumerate(ids, start=1) if class_id >= 0}
@@ -213,8 +213,8 @@ class CamSegmenter:
 
         Args:
             image: as for a Localizer.
-            labels: class ids that are in the picture (as image-level labels say); None: the predicted ones, of which
-                at most the five best, or the artifact's top_k if that is more.
+            labels: class ids that are in the picture (as image-level labels say); None: the predicted ones, at most
+                the five best, or the artifact's top_k if that is more.
             keep_image: keep the picture in the result, for `overlay`.
 
         Raises:
@@ -234,11 +234,11 @@ class CamSegmenter:
     def complete(
         self, image: ImageSource, localization: Localization, *, labels: Sequence[int] | None = None
     ) -> Segmentation:
-        """As a call, from a localization that was made already; classes whose maps are not in it are localized.
+        """As a call, but from an existing localization; classes whose maps it lacks are localized.
 
         Args:
             image: the picture.
-            localization: of it, with `others`, and with its picture kept where a CRF is wanted.
+            localization: one of that picture, with `others`, and with its picture kept where a CRF is wanted.
             labels: as in a call.
         """
         return self._complete(lambda: self.localizer.pipeline.prepare(image, keep_image=False), localization, labels)

@@ -1,8 +1,8 @@
 """A stream of pictures: decode, network and post-processing overlap, in order, with bounded memory.
 
-Decoding and post-processing run in one pool of threads, the network in another, of as many threads as the
-engine wants callers (Python's lock is free in all three). Only the network's threads wait for other tasks,
-and only for decoding, which waits for nothing: so the two pools cannot lock each other up.
+Decoding and post-processing run in one pool of threads, the network in another, with as many threads as the
+engine wants callers (all three release Python's lock). Only the network's threads wait for other tasks,
+and only for decoding, which waits for nothing: so the two pools cannot deadlock.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _Job: TypeAlias = "tuple[str, tuple[int, ...], Future[Prepared]]"
 
 
 def check_stream(images: Any, batch_size: int | None, ahead: int, workers: int | None) -> None:
-    """Check what a stream was given, before anything is read.
+    """Check the arguments of a stream before anything is read.
 
     Raises:
         InputError: a number is out of range, or `images` is one picture.
@@ -130,6 +130,6 @@ def run_stream(
         stop.set()  # after Ctrl-C, or where the stream is closed early, nobody wants what is still running
         for batch in running:
             batch.cancel()
-        # The network first: a batch under way still hands its post-processing to the pool.
+        # The network first: a batch in progress still hands its post-processing to the pool.
         network.shutdown(wait=True, cancel_futures=True)
         pool.shutdown(wait=True, cancel_futures=True)

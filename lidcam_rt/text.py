@@ -11,7 +11,7 @@ _DIRECTION = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u
 
 
 def cut(text: str, length: int) -> str:
-    """A text of at most `length` characters: of a longer one its two ends, as a reason may stand at either."""
+    """A text of at most `length` characters; a longer one keeps both ends, as the reason may be at either."""
     if len(text) <= length:
         return text
     half = (length - 5) // 2
@@ -19,9 +19,9 @@ def cut(text: str, length: int) -> str:
 
 
 def plain(text: str) -> str:
-    r"""A text that a terminal or a plot shows and nothing more; newlines stay.
+    r"""A text that a terminal or a plot only displays, without acting on it; newlines stay.
 
-    Control characters, marks of direction and lone surrogates are escaped as in a Python literal; a byte of a file
+    Control characters, direction marks and lone surrogates are escaped as in a Python literal; a byte of a file
     name that is not UTF-8 (PEP 383) becomes `\xNN`.
     """
     if text.isascii() and text.isprintable():

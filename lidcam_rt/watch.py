@@ -18,12 +18,12 @@ from lidcam_rt.backends.base import Stop
 __all__ = ["Watch", "left_running"]
 
 _T = TypeVar("_T")
-_GRACE = 5.0  # seconds that an engine gets to stop in
+_GRACE = 5.0  # seconds that an engine is given to stop
 _left: list[Future[Any]] = []  # calls that did not stop in time
 
 
 class Watch:
-    """Makes calls in a thread of its own, which is started for the first call and waits for the next one."""
+    """Makes calls in a thread of its own, which the first call starts and which then waits for the next call."""
 
     def __init__(self) -> None:
         self._jobs: queue.SimpleQueue[Callable[[], None] | None] | None = None
@@ -51,7 +51,7 @@ class Watch:
             else:
                 future.set_result(result)
 
-        with self._lock:  # a thread that is still at work is left to it
+        with self._lock:  # a thread that is still busy is not used again
             jobs, self._jobs = self._jobs or _start(), None
         jobs.put(job)
         ended = False
@@ -80,7 +80,7 @@ class Watch:
 
 
 def left_running() -> bool:
-    """Whether a call that was given up is still at work: then only `os._exit` ends the process without a crash."""
+    """Whether an abandoned call is still running: then only `os._exit` ends the process without a crash."""
     _left[:] = [future for future in _left if not future.done()]
     return bool(_left)
 
@@ -93,7 +93,7 @@ def _start() -> queue.SimpleQueue[Callable[[], None] | None]:
             job()
             del job
 
-    # A daemon: a call that never ends must not keep the process.
+    # A daemon: a call that never ends must not keep the process alive.
     threading.Thread(target=work, name="lidcam_call", daemon=True).start()
     return jobs
 

@@ -1,7 +1,7 @@
 """One artifact over many pictures, on many processes or machines: one row per picture, in Parquet.
 
-`scale` runs a job in shards that survive kills; `LocalizerActor` and `localize_batches` are for pipelines of Ray Data
-and Spark of your own. The parts have one schema, `lidcam_scale.rows.SCHEMA`.
+`scale` runs a job in shards that survive kills; `LocalizerActor` and `localize_batches` are for your own pipelines of
+Ray Data and Spark. The parts have one schema, `lidcam_scale.rows.SCHEMA`.
 """
 
 from __future__ import annotations

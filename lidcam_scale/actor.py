@@ -15,14 +15,14 @@ __all__ = ["LocalizerActor"]
 
 
 class LocalizerActor:
-    """A callable class for Ray Data: one localizer per actor, batches of pictures to batches of rows.
+    """A callable class for Ray Data: one localizer per actor turns batches of pictures into batches of rows.
 
         dataset.map_batches(LocalizerActor, fn_constructor_args=("model.onnx",), batch_format="pyarrow",
                             batch_size=64, compute=ray.data.ActorPoolStrategy(size=4), num_gpus=1)
 
     A batch has the column `path` (paths or URLs that the actors can read), and may have `bytes`, the files' contents,
-    which are then taken instead, as `ray.data.read_binary_files(..., include_paths=True)` gives them. The result has
-    the columns of `lidcam_scale.rows.SCHEMA`, one row per picture and in the batch's order.
+    which are then used instead, as `ray.data.read_binary_files(..., include_paths=True)` returns them. The result has
+    the columns of `lidcam_scale.rows.SCHEMA`, one row per picture, in the batch's order.
 
     Args:
         model: path or URL of an artifact.

@@ -1,4 +1,4 @@
-"""The executor that a command line asks for."""
+"""The executor that a command line requests."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ def executor_of(
     """The executor; by default a process per core.
 
     Args:
-        processes: of this machine; 0: this process alone.
+        processes: how many on this machine; 0: this process alone.
         ray: address of a Ray cluster, or `local`.
         spark: master of Spark.
         workers: actors of Ray; None: as many as the cluster has room for.
         num_gpus: GPUs of each actor.
 
     Raises:
-        InputError: two of them were asked for, or an option without its executor.
+        InputError: two of them were requested, or an option without its executor.
         MissingExtraError: ray or pyspark is not installed.
     """
     asked = [

@@ -45,7 +45,7 @@ def scale(
             "--output",
             "-o",
             metavar="PLACE",
-            help="Folder or URL (s3://bucket/place) for the parts. The same command again resumes there.",
+            help="Folder or URL (s3://bucket/place) for the parts; the same command, run again, resumes there.",
         ),
     ],
     processes: Processes = None,
@@ -58,7 +58,7 @@ def scale(
     num_gpus: Gpus = 0.0,
     shard_size: Annotated[
         int | None,
-        typer.Option(min=1, metavar="COUNT", help="Pictures of a part. [default: 1000, fewer for short lists]"),
+        typer.Option(min=1, metavar="COUNT", help="Pictures per part. [default: 1000, fewer for short lists]"),
     ] = None,
     mask: Annotated[bool, typer.Option(help="Write masks, as COCO run lengths.")] = True,
     batch_size: BatchSize = None,
@@ -72,8 +72,8 @@ def scale(
 ) -> None:
     """Localize many pictures into Parquet: one row per picture.
 
-    On the processes of this machine, on Ray or on Spark. The same
-    command again does what is left.
+    In processes on this machine, on Ray or on Spark. Run the same
+    command again to do what is left.
 
     Exit status: 0 all went well, 8 some rows have an error, 2 wrong
     arguments, 3 the artifact, 5 the engine or the workers, 6 the output,
@@ -106,7 +106,7 @@ def scale(
 
         summary = run(job, list_pictures(images), output, executor=executor, shard_size=shard_size, progress=advance)
     if summary.resumed:
-        note(f"{summary.resumed} of {summary.pictures} pictures were done already")
+        note(f"{summary.resumed} of {summary.pictures} pictures were already done")
     say(f"{summary.pictures - summary.failed} localized, {summary.failed} failed")
     say(summary.output)
     if summary.failed:

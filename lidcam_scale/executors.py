@@ -13,18 +13,18 @@ from lidcam_rt.errors import LidcamError
 __all__ = ["ATTEMPTS", "Died", "Executor", "InProcess", "Raised", "guarded", "result_of"]
 
 _Task = TypeVar("_Task")
-#: How often a task is tried whose process dies.
+#: How often a task is tried if its process dies.
 ATTEMPTS = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Died:
-    """In place of a result: the process that had the task died, at every attempt."""
+    """In place of a result: the process with the task died, at every attempt."""
 
 
 @dataclass(frozen=True, slots=True)
 class Raised:
-    """In place of a result: what a task raised, in a form that travels.
+    """In place of a result: what a task raised, in a form that can be sent between processes.
 
     Attributes:
         kind: name of the class in `lidcam_rt.errors`; empty for an error that was not raised on purpose.
@@ -46,10 +46,10 @@ class Executor(Protocol):
             tasks: its arguments.
 
         Yields:
-            (place of the task, result or `Died`), in the order in which they end.
+            (index of the task, result or `Died`), in the order in which they end.
 
         Raises:
-            LidcamError: as a task raised it, or the workers cannot be reached.
+            LidcamError: a task raised it, or the workers cannot be reached.
         """
 
 
@@ -73,11 +73,11 @@ def guarded(function: Callable[[Any], Any], task: Any) -> Any:
 
 
 def result_of(value: Any) -> Any:
-    """A result, raising here what the task raised there.
+    """A result; raises here what the task raised there.
 
     Raises:
         LidcamError: the task raised it.
-        RuntimeError: the task raised something that is not on purpose.
+        RuntimeError: the task failed with any other error.
     """
     if not isinstance(value, Raised):
         return value

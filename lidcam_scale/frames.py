@@ -23,7 +23,7 @@ def localize_batches(model: str, **options: Any) -> Callable[[Iterator[Any]], It
         model: path or URL of an artifact that every executor can read.
         options: of `lidcam_scale.Job`.
     """
-    LocalizerActor(model, **options)  # what is wrong with the options is said here, not on an executor
+    LocalizerActor(model, **options)  # wrong options are reported here, not on an executor
 
     def localize(frames: Iterator[Any]) -> Iterator[Any]:
         import pandas
@@ -31,7 +31,7 @@ def localize_batches(model: str, **options: Any) -> Callable[[Iterator[Any]], It
         actor = LocalizerActor(model, **options)
         for frame in frames:
             rows = actor(frame.rename(columns={"content": "bytes"}))
-            # Columns of objects: pandas has no whole numbers with gaps, and Spark takes None.
+            # Columns of objects: pandas has no nullable integers here, and Spark accepts None.
             yield pandas.DataFrame({name: pandas.Series(rows[name].to_pylist(), dtype=object) for name in SCHEMA.names})
 
     return localize

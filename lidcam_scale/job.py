@@ -25,7 +25,7 @@ class Job:
 
     Attributes:
         model: path or URL of an artifact, or path of an engine; every worker must be able to read it.
-        mask: give the masks too.
+        mask: include the masks.
         batch_size: pictures per call of the network; None: 1 on the CPU, 8 on a GPU.
         backend: as for `lidcam_rt.load`.
         device: as for `lidcam_rt.load`.
@@ -34,7 +34,7 @@ class Job:
         augment: views, as in a call of the localizer.
         max_pixels: as for `lidcam_rt.load`.
         strict: as for `lidcam_rt.load`.
-        threads: of a call of the network on the CPU, in each worker. Not part of a run's identity.
+        threads: threads of a call of the network on the CPU, in each worker. Not part of a run's identity.
         sha256: of the model's file; a worker refuses another one. Empty: not checked.
     """
 
@@ -58,7 +58,7 @@ class Job:
         return {"model_sha256": values.pop("sha256"), **values}
 
     def check(self) -> None:
-        """Look at the options before any worker starts.
+        """Check the options before any worker starts.
 
         Raises:
             InputError: one is out of range.
@@ -77,7 +77,7 @@ def localizer_of(job: Job) -> Localizer:
     """The localizer of this process: loaded for the first shard, kept for those that follow.
 
     Raises:
-        ArtifactError: the model is not the one that the job began with.
+        ArtifactError: the model is not the one that the job started with.
     """
     path = _downloaded(job.model) if is_url(job.model) else Path(job.model)
     if job.sha256:
@@ -90,7 +90,7 @@ def localizer_of(job: Job) -> Localizer:
             ) from None
         if digest != job.sha256:
             raise ArtifactError(
-                f"{job.model}: a worker sees another file than the job began with (SHA-256 {digest[:12]}..., not "
+                f"{job.model}: a worker sees another file than the job started with (SHA-256 {digest[:12]}..., not "
                 f"{job.sha256[:12]}...). Copy the same model to all machines"
             )
     return load_localizer(
@@ -105,7 +105,7 @@ def localizer_of(job: Job) -> Localizer:
 
 
 def _downloaded(url: str) -> Path:
-    """A copy of a model in this machine's temporary folder, under its digest; a copy that is there is taken."""
+    """A copy of a model in this machine's temporary folder, named by its digest; an existing copy is reused."""
     try:
         data = read_url(url)
     except OSError as error:

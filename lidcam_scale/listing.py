@@ -24,7 +24,7 @@ def list_pictures(arguments: Sequence[str], stdin: Iterable[str] | None = None) 
 
     Raises:
         DataError: a folder, a URL or a pattern holds no picture.
-        InputError: nothing was named, or a URL's protocol is not known.
+        InputError: no picture was named, or a URL's protocol is not known.
     """
     pictures: list[str] = []
     for argument in arguments:
@@ -36,7 +36,7 @@ def list_pictures(arguments: Sequence[str], stdin: Iterable[str] | None = None) 
 
 
 def in_order(pictures: Iterable[str | os.PathLike[str]]) -> list[str]:
-    """Paths made absolute, each once, sorted by their bytes; URLs as they are.
+    """Absolute paths, each once, sorted by their bytes; URLs stay as they are.
 
     Raises:
         DataError: there is none.

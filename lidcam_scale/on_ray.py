@@ -15,18 +15,18 @@ from lidcam_scale.executors import ATTEMPTS, Died, guarded, result_of
 __all__ = ["RayActors", "start_ray"]
 
 _Task = TypeVar("_Task")
-#: Object store of a Ray of our own: no picture goes through it.
+#: Object store of a Ray that we start: no picture goes through it.
 _STORE_BYTES = 80 << 20
 _PATIENCE = 10.0
 _STARTS = 3
 
 
 def start_ray(address: str, *, cores: int | None = None) -> bool:
-    """Connect to a cluster, or start Ray on this machine; without effect where this process is connected already.
+    """Connect to a cluster, or start Ray on this machine; without effect if this process is already connected.
 
     Args:
         address: `local`, `auto`, or the address of a cluster.
-        cores: of a Ray of our own.
+        cores: of a Ray that is started here.
 
     Returns:
         Whether it was started or connected here.
@@ -52,9 +52,9 @@ def start_ray(address: str, *, cores: int | None = None) -> bool:
         try:
             ray.init(address=address, **more)
             break
-        except Exception as error:  # ConnectionError, RuntimeError, ValueError, by what is wrong
+        except Exception as error:  # ConnectionError, RuntimeError or ValueError
             ray.shutdown()
-            # Ray gives its own processes 30 seconds, which a busy machine may not keep to.
+            # Ray gives its own processes 30 seconds, which can be too short on a busy machine.
             if attempt == attempts or "timed out during startup" not in str(error):
                 raise BackendError(
                     f"Ray at {address}: cannot be reached ({error}). Start it with `ray start --head`, or use "
@@ -64,7 +64,7 @@ def start_ray(address: str, *, cores: int | None = None) -> bool:
 
 
 def _knock(address: str) -> None:
-    """Ray itself waits for minutes, and prints, where nobody answers."""
+    """Check that somebody answers: otherwise Ray itself waits for minutes, and prints."""
     host, _, port = address.rpartition("://")[2].rpartition(":")
     if not host or not port.isdecimal():
         return
@@ -82,7 +82,7 @@ class RayActors:
     Args:
         address: `local`, `auto`, or the address of a cluster.
         workers: how many actors; None: as many as the cluster has room for.
-        num_gpus: GPUs of each actor; 0: a core each.
+        num_gpus: GPUs of each actor; 0: a core for each.
     """
 
     def __init__(self, address: str = "local", *, workers: int | None = None, num_gpus: float = 0.0) -> None:

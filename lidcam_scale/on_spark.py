@@ -1,4 +1,4 @@
-"""Tasks on Spark: `mapInPandas` over the numbers of the tasks, one localizer per Python process of an executor."""
+"""Tasks on Spark: `mapInPandas` over the indices of the tasks, one localizer per Python process of an executor."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _Task = TypeVar("_Task")
 
 
 def start_spark(master: str) -> Any:
-    """A session of Spark: the one that is there, or a new one.
+    """A Spark session: the existing one, or a new one.
 
     Args:
         master: `local[2]`, `yarn`, `spark://HOST:PORT`.
 
     Raises:
         MissingExtraError: pyspark or pandas is not installed.
-        BackendError: it cannot be started, for want of Java for instance.
+        BackendError: it cannot be started, for example because Java is missing.
     """
     # The executors of local masters must run this Python, not the first one on the path.
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
@@ -55,10 +55,10 @@ def start_spark(master: str) -> Any:
 
 
 class SparkTasks:
-    """Runs tasks on Spark. Python processes that die are Spark's matter: `spark.task.maxFailures`.
+    """Runs tasks on Spark, which handles Python processes that die itself: `spark.task.maxFailures`.
 
     Args:
-        master: of the session; one that this process has already is taken as it is.
+        master: of the session; if this process already has a session, that is used as it is.
     """
 
     def __init__(self, master: str = "local[*]") -> None:
@@ -66,7 +66,7 @@ class SparkTasks:
 
     def run(self, function: Callable[[_Task], Any], tasks: Sequence[_Task]) -> Generator[tuple[int, Any], None, None]:
         """See `Executor.run`. Results come when all tasks have ended."""
-        if not tasks:  # Spark makes no frame of no rows
+        if not tasks:  # Spark cannot make a frame without rows
             return
         start_spark(self.master)
         from pyspark.sql import SparkSession

@@ -1,4 +1,4 @@
-"""Processes of this machine: no package is needed. A process that dies is started again; all end with their parent."""
+"""Processes on this machine: no package is needed. A process that dies is started again; all end with their parent."""
 
 from __future__ import annotations
 
@@ -40,18 +40,18 @@ class _Queue:
     begun: dict[int, int] = field(default_factory=dict)
 
 
-#: More is a slip, and may take a machine down: each loads the network.
+#: More is a mistake, and may bring a machine down: each loads the network.
 MAX_PROCESSES = 1024
 
 
 class Processes:
-    """Runs tasks in processes that are started anew (nothing is forked, the caller's main module is not run again).
+    """Runs tasks in new processes (nothing is forked, and the caller's main module is not run again).
 
     Args:
-        count: of processes, 1 to 1024.
+        count: number of processes, 1 to 1024.
 
     Raises:
-        InputError: another count.
+        InputError: the count is out of range.
     """
 
     def __init__(self, count: int) -> None:
@@ -95,7 +95,7 @@ class Processes:
 
 
 def _start(function: Callable[..., Any]) -> _Worker:
-    """Start a process; it hears of the function and of the end of this process over a socket."""
+    """Start a process; a socket tells it the function, and when this process ends."""
     ours, theirs = socket.socketpair()
     with theirs:
         try:
@@ -111,7 +111,7 @@ def _start(function: Callable[..., Any]) -> _Worker:
                 f"a process cannot be started ({error.strerror or error}). Use fewer, or free memory"
             ) from None
     connection = Connection(ours.detach())
-    with contextlib.suppress(ConnectionError):  # a process that died already is seen by its first task
+    with contextlib.suppress(ConnectionError):  # if the process has died already, its first task will show it
         connection.send(function)
     return _Worker(process, connection)
 
@@ -143,7 +143,7 @@ def _serve(number: int) -> None:
             try:
                 tasks.put(connection.recv())
             except (EOFError, OSError):
-                os._exit(0)  # in the middle of a task too: nobody waits for it
+                os._exit(0)  # even in the middle of a task: nobody waits for it
 
     Thread(target=read, daemon=True).start()
     while True:

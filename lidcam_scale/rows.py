@@ -70,7 +70,7 @@ class _Remote:
 
 
 def text_of(path: str) -> tuple[str, bytes | None]:
-    r"""A path as Parquet takes it: as UTF-8, and its bytes where it is not UTF-8 (`\xNN` in the text)."""
+    r"""A path for Parquet: as UTF-8 text, and its bytes where it is not UTF-8 (`\xNN` in the text)."""
     try:
         path.encode()
     except UnicodeEncodeError:
@@ -80,7 +80,7 @@ def text_of(path: str) -> tuple[str, bytes | None]:
 
 
 def path_of(row: Mapping[str, Any]) -> str:
-    """The path of a row as the file system takes it, also where it is not UTF-8."""
+    """The path of a row for the file system, even where it is not UTF-8."""
     raw = row.get("path_bytes")
     return os.fsdecode(raw) if isinstance(raw, bytes) else str(row["path"])
 
@@ -98,10 +98,10 @@ def localized_rows(
     """A row per picture, in order.
 
     Args:
-        localizer: of `localizer_of`.
+        localizer: from `localizer_of`.
         pictures: pairs of a name and what the localizer takes; None: the name is the path or URL of the picture.
         job: the options.
-        careful: one picture at a time, none read ahead.
+        careful: one picture at a time, with none read ahead.
     """
     listed: Sequence[tuple[str, Any]] = [
         (name, source if source is not None else _Remote(name) if is_url(name) else name) for name, source in pictures

@@ -1,4 +1,4 @@
-"""A job from its list to its last part: what is done already is kept, what is damaged is done again."""
+"""A job from its list to its last part: what is already done is kept, what is damaged is done again."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ __all__ = ["Summary", "scale"]
 
 _RUN, _DONE = "_run.json", "_SUCCESS"
 _FORMAT = 1
-#: So many pictures one after the other at which a process died, and no other: it is not the pictures.
+#: If processes die at the first so many pictures without exception, the pictures are not the cause.
 _HOPELESS = 5
 
 
@@ -43,9 +43,9 @@ class Summary:
 
     Attributes:
         output: path or URL.
-        pictures: rows.
-        failed: rows with an error.
-        resumed: rows that were there before.
+        pictures: number of rows.
+        failed: number of rows with an error.
+        resumed: number of rows that were there before.
         errors: some of the errors.
     """
 
@@ -65,14 +65,14 @@ def scale(
     shard_size: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Summary:
-    """Localize pictures and write one row for each into Parquet parts; the same call again does what is left.
+    """Localize pictures and write one row for each into Parquet parts; repeat the call to do what is left.
 
     Args:
         job: the artifact and its options.
-        pictures: paths and URLs that every worker can read. Their order does not matter, each counts once.
-        output: local folder, or URL that fsspec knows. Every worker must reach it.
+        pictures: paths and URLs that every worker can read. Their order does not matter; each counts once.
+        output: local folder, or URL that fsspec knows. Every worker must be able to reach it.
         executor: where the work is done; None: in this process.
-        shard_size: pictures of a part; None: 1000, fewer where that would be under 64 parts.
+        shard_size: pictures per part; None: 1000, or fewer if that would make under 64 parts.
         progress: called with (done, all).
 
     Raises:
@@ -143,7 +143,7 @@ class _Work:
         self._resumed = self._rows
 
     def do(self, executor: Executor) -> None:
-        """Do the shards that are left; pictures at which processes die get a row that says so."""
+        """Do the shards that are left; pictures that kill their process get a row that says so."""
         todo = [shard for shard in self._shards if shard.number not in self._facts]
         if not todo:
             return
@@ -162,13 +162,13 @@ class _Work:
             self._add(shard.number, write_part(shard, [rows[name] for name in shard.pictures]))
 
     def finish(self, identity: dict[str, Any]) -> Summary:
-        """Look whether all parts are there, and say so in `_SUCCESS`."""
+        """Check that all parts are there, and record them in `_SUCCESS`."""
         parts = [self._facts[shard.number] for shard in self._shards]
         there = self._store.names()
         absent = [entry["name"] for entry in parts if there.get(entry["name"]) != entry["bytes"]]
         if absent:
             raise OutputError(
-                f"{self._store.url}: {len(absent)} of {len(parts)} parts are not there, such as {absent[0]}, though "
+                f"{self._store.url}: {len(absent)} of {len(parts)} parts are missing, such as {absent[0]}, though "
                 "workers wrote them: not all see the same place, or another job writes into it. Use a folder or object "
                 "store that all machines share"
             )
@@ -183,7 +183,7 @@ class _Work:
 
 
 def _one_by_one(executor: Executor, alone: list[tuple[Job, str]]) -> dict[str, dict[str, Any]]:
-    """The rows of pictures of which some end their processes.
+    """The rows of pictures, some of which kill their process.
 
     Raises:
         BackendError: processes die whatever the picture.
@@ -197,7 +197,7 @@ def _one_by_one(executor: Executor, alone: list[tuple[Job, str]]) -> dict[str, d
             rows[name] = lost_row(name) if isinstance(row, Died) else row
             if died == len(rows) == _HOPELESS:
                 raise BackendError(
-                    f"processes die whatever picture they are given, {name} the last: too little memory, or an engine "
+                    f"processes die on every picture, {name} being the last: too little memory, or an engine "
                     "that does not run there. Try `lidcam localize` on one of the machines"
                 )
     return rows
@@ -215,9 +215,9 @@ def _check_identity(store: Store, identity: dict[str, Any]) -> None:
     there = store.names()
     if _RUN not in there:
         if _DONE in there or any(name.startswith("part-") for name in there):
-            raise OutputError(f"{store.url}: holds results of something else. Choose another place")
+            raise OutputError(f"{store.url}: already holds other results. Choose another place")
         others = sorted(name for name in there if not name.startswith((".", "_")))
-        if others:  # readers of Parquet take a folder as a whole
+        if others:  # readers of Parquet read a folder as a whole
             raise OutputError(f"{store.url}: holds other files ({others[0]}). Choose another place, or an empty one")
         store.write(_RUN, json.dumps(identity, indent=1).encode() + b"\n")
     try:  # read back: on an object store another job may have been faster
@@ -225,7 +225,7 @@ def _check_identity(store: Store, identity: dict[str, Any]) -> None:
     except (OSError, ValueError, RecursionError):
         before = None
     if not isinstance(before, dict):
-        raise OutputError(f"{store.url}/{_RUN}: is not the identity of a run. Choose another place, or remove this one")
+        raise OutputError(f"{store.url}/{_RUN}: does not describe a run. Choose another place, or remove this one")
     if changes := differences(before, identity):
         raise OutputError(
             f"{store.url}: holds another run: {'; '.join(changes)}. Use the same model, pictures and options, or "

@@ -50,7 +50,7 @@ class Shard:
 
 
 def default_size(count: int) -> int:
-    """Pictures of a shard: 1000, fewer where the list would have under 64 shards."""
+    """Pictures per shard: 1000, or fewer if that would make under 64 shards."""
     return max(1, min(_LARGEST, -(-count // _FEWEST)))
 
 
@@ -60,14 +60,14 @@ def part_name(number: int, run: str) -> str:
 
 
 def localize_shard(shard: Shard) -> dict[str, Any]:
-    """Localize the pictures of a shard and write its part; what `write_part` returns."""
+    """Localize the pictures of a shard and write its part; returns what `write_part` returns."""
     pictures = [(name, None) for name in shard.pictures]
     rows = list(localized_rows(localizer_of(shard.job), pictures, shard.job))
     return write_part(shard, rows)
 
 
 def localize_alone(task: tuple[Job, str]) -> dict[str, Any]:
-    """The row of one picture, after its shard ended a process."""
+    """The row of one picture, after its shard killed a process."""
     job, name = task
     (row,) = localized_rows(localizer_of(job), [(name, None)], job, careful=True)
     return row
@@ -92,9 +92,9 @@ def write_part(shard: Shard, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def check_part(shard: Shard, data: bytes) -> dict[str, Any] | None:
-    """The facts of a part that was written before; None where it is not whole, or not this shard's."""
+    """The facts of a part that was written before; None if it is incomplete or not this shard's."""
     try:
-        # Page checksums: a flipped bit is seen too. No threads of Arrow's: where the process ends right after they were
+        # Page checksums detect even a flipped bit. No threads of Arrow's: if the process ends right after they were
         # started, they end it with SIGABRT (pyarrow 26, once in a hundred).
         with pq.ParquetFile(io.BytesIO(data), pre_buffer=False, page_checksum_verification=True) as file:
             table = file.read(use_threads=False)
@@ -113,7 +113,7 @@ def check_part(shard: Shard, data: bytes) -> dict[str, Any] | None:
 
 
 def lost_row(name: str) -> dict[str, Any]:
-    """The row of a picture whose localization ends the process that does it."""
+    """The row of a picture whose localization kills the process."""
     return failed_row(name, f"{name}: the process that localized it died, twice. Leave the picture out")
 
 

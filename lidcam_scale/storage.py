@@ -1,6 +1,6 @@
 """Where parts are written: a local folder, or whatever fsspec reaches.
 
-A name appears with its whole content or not at all: in folders by renaming, on object stores because a put is atomic,
+A file appears with its whole content or not at all: in folders by renaming, on object stores because a put is atomic,
 on other file systems by writing under a hidden name and moving.
 """
 
@@ -28,7 +28,7 @@ class Store(Protocol):
     url: str
 
     def hold(self) -> contextlib.AbstractContextManager[None]:
-        """Keep other jobs out where that is possible, and remove what killed writers left."""
+        """Keep other jobs out if possible, and remove what killed writers left."""
 
     def write(self, name: str, data: bytes) -> None:
         """Write a file, whole or not at all.
@@ -93,7 +93,7 @@ def read_url(url: str) -> bytes:
 
 
 def open_store(url: str) -> Store:
-    """The store at a path or URL; nothing is made yet.
+    """The store at a path or URL; nothing is created yet.
 
     Raises:
         InputError: no such protocol.
@@ -139,7 +139,7 @@ class _Remote:
 
     @contextlib.contextmanager
     def hold(self) -> Iterator[None]:
-        """Remove leftovers. There are no locks: jobs of one identity write the same rows, others are refused."""
+        """Remove leftovers. There are no locks: jobs with one identity write the same rows, others are refused."""
         self._sweep()
         try:
             yield

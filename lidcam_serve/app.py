@@ -1,4 +1,4 @@
-"""The addresses of HTTP."""
+"""The HTTP endpoints."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ from lidcam_serve.v2 import HEADER, decode, encode, json_length
 __all__ = ["EXTENSIONS", "build_app"]
 
 EXTENSIONS = ("binary_tensor_data", "model_repository")
-_LARGE = 1 << 20  # bytes of JSON, or numbers in it, which take ten times as much while they are read or written
+_LARGE = 1 << 20  # bytes of JSON, or numbers in it, which take ten times as much memory while being read or written
 _PAGE = Path(__file__).parent / "page"
 _FILES = {path.name: path for path in _PAGE.iterdir() if path.suffix in (".js", ".css", ".svg")}
 
 
 class Route(AnyRoute):
-    """Refuses other methods as everything else is refused: with JSON."""
+    """Refuses other methods with JSON, as every other refusal."""
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
@@ -89,7 +89,7 @@ def build_app(service: Service) -> ASGIApp:
 
 
 async def _nowhere(scope: Scope, receive: Receive, send: Send) -> None:
-    raise NotFound("there is nothing at this address; /docs lists what there is")
+    raise NotFound("there is no such endpoint; /docs lists those that exist")
 
 
 def _page(name: str) -> Callable[[Request], Awaitable[Response]]:
@@ -111,7 +111,7 @@ async def _openapi(request: Request) -> Response:
 
 
 class _Api:
-    """The addresses that need the service."""
+    """The endpoints that need the service."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
@@ -171,7 +171,7 @@ class _Api:
 
     async def _body(self, request: Request, deadline: float) -> bytes:
         if request.headers.get("content-encoding", "").strip().lower() not in ("", "identity"):
-            raise UnsupportedMedia("compressed bodies are not read")
+            raise UnsupportedMedia("compressed bodies are not supported")
 
         async def stream() -> Any:
             try:
@@ -224,7 +224,7 @@ class _Api:
         return Response(content, headers=headers)
 
     async def _alone(self, size: int, deadline: float, work: Callable[..., Any], *arguments: Any) -> Any:
-        """What work in a thread gives; where it is large, in one thread for all, whose memory serves the next one."""
+        """The result of work in a thread; large work shares one thread, whose memory the next one uses again."""
         if size < _LARGE:
             return await asyncio.to_thread(work, *arguments)
         waiting = asyncio.get_running_loop().run_in_executor(self._large, work, *arguments)
@@ -242,19 +242,19 @@ class _Api:
         body = await self._body(request, self._service.deadline())
         self._service.bodies.release(len(body))
         if body.strip() and json_parameters(body):
-            raise BadRequest("load takes no parameters: it reads again the file that the server was started with")
+            raise BadRequest("load takes no parameters: it reloads the file that the server was started with")
         name, _ = split_name(self._service.models, request.path_params["model"])
         outcome = await self._service.reload(name)
         if "failed" in outcome.values():
-            raise RequestError("the new file cannot be loaded, the old model stays; the server's log says why")
+            raise RequestError("the new file cannot be loaded, so the old model stays; the server's log says why")
         return JSONResponse(outcome)
 
     async def unload(self, request: Request) -> Response:
-        raise BadRequest("the models are those that the server was started with: none is unloaded")
+        raise BadRequest("the models are those that the server was started with: they cannot be unloaded")
 
 
 def json_parameters(body: bytes) -> Any:
-    """The parameters of a request of the repository.
+    """The parameters of a request to the repository.
 
     Raises:
         BadRequest: it is not JSON.
@@ -267,6 +267,6 @@ def json_parameters(body: bytes) -> Any:
 
 
 async def _gone(request: Request) -> None:
-    """Ends when the client closes its connection. To be awaited after the body."""
+    """Ends when the client closes its connection. Await it only after the body."""
     while (await request.receive())["type"] != "http.disconnect":
         pass

@@ -1,4 +1,4 @@
-"""What a request of `/v1` asks for, and the job that answers it."""
+"""The options of a request to `/v1`, and the job that answers it."""
 
 from __future__ import annotations
 
@@ -50,11 +50,11 @@ class Ask:
     Attributes:
         model: name; empty: the server's first.
         version: empty: the newest.
-        labels: classes to localize, by name or number, with commas between them; empty: the predicted ones.
-        top_k: predicted classes to localize.
-        refine: preset of the dense CRF; `none`: no CRF; empty: as the server was started.
-        mask: whether the mask comes as COCO run lengths.
-        map: whether the map comes as a PNG in base64, with the histogram that PaS takes its percentile from.
+        labels: classes to localize, by name or number, separated by commas; empty: the predicted ones.
+        top_k: how many predicted classes to localize.
+        refine: preset of the dense CRF; `none`: no CRF; empty: the server's setting.
+        mask: whether to include the mask, as COCO run lengths.
+        map: whether to include the map, as a PNG in base64, with the histogram that PaS takes its percentile from.
         form: `json`, `overlay`, `mask`, `map`, `labels`; empty: by the header Accept.
     """
 
@@ -72,13 +72,13 @@ class Ask:
         """From names and texts.
 
         Raises:
-            Unprocessable: a name is not known or comes twice, or a value is not of its kind.
+            Unprocessable: a name is unknown or comes twice, or a value has the wrong type.
         """
         known = {entry.name: entry.type for entry in fields(cls)}
         values: dict[str, Any] = {}
         for name, text in given:
             if name in values:
-                raise Unprocessable(f"{name} is given twice{': one, with commas' if name == 'labels' else ''}")
+                raise Unprocessable(f"{name} is given twice{': separate them by commas' if name == 'labels' else ''}")
             if name not in known:
                 raise Unprocessable(f"unknown option {name[:64]!r}: the options are {', '.join(known)}")
             if len(text) > 4096:
@@ -100,7 +100,7 @@ def _value(name: str, text: str, kind: str) -> Any:
 
 
 def class_ids(text: str, names: Sequence[str]) -> tuple[int, ...] | None:
-    """Classes by name or number, with commas between them; None for an empty text.
+    """Classes by name or number, separated by commas; None for an empty text.
 
     Raises:
         Unprocessable: a class is neither.
@@ -121,7 +121,7 @@ def class_ids(text: str, names: Sequence[str]) -> tuple[int, ...] | None:
 
 
 def refinement(ask: str, default: str | None, manifest: Manifest | None = None) -> Refine | None:
-    """The CRF of a request: as it asks, else the server's, else that of the artifact's manifest, if given.
+    """The CRF of a request: the one it names, else the server's, else that of the artifact's manifest, if given.
 
     Raises:
         Unprocessable: no such preset.
@@ -170,14 +170,14 @@ def localize_job(
         accept: the header of that name.
         refine: the server's CRF.
         deadline: `time.monotonic()` when nobody waits any more.
-        head: entries of a JSON answer that come first.
+        head: the first entries of a JSON answer.
 
     Raises:
         Unprocessable: an option does not fit the model.
         InputError: labels or top_k are out of range.
     """
     if model.segments:
-        raise Unprocessable(f"{model.spec.name} is a segmentation network: POST /v1/segment")
+        raise Unprocessable(f"{model.spec.name} is a segmentation network: use POST /v1/segment")
     form = _form(ask, accept, _LOCALIZE_FORMS)
     how = refinement(ask.refine, refine, model.manifest)
     wanted = model.pipeline.wanted(class_ids(ask.labels, model.manifest.class_names), ask.top_k)
@@ -233,7 +233,7 @@ def segment_job(
     """The job of a request for a label map; arguments and errors as for `localize_job`."""
     form = _form(ask, accept, _SEGMENT_FORMS)
     if ask.top_k != 1:
-        raise Unprocessable("top_k is an option of /v1/localize: a label map has the classes that are there")
+        raise Unprocessable("top_k is an option of /v1/localize: a label map has whichever classes are present")
     how = refinement(ask.refine, refine)
     labels = class_ids(ask.labels, model.manifest.class_names)
     pipeline, loaded, stop = model.pipeline, model.loaded, Stop()

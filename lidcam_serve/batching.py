@@ -1,7 +1,7 @@
 """Dynamic batching: requests are decoded in a pool, run together by the network, and finished in the pool.
 
-A request that nobody waits for any more (its client went, or its deadline passed) is dropped before its decoding, and
-again before the network runs.
+A request that nobody waits for any more (its client has gone, or its deadline has passed) is dropped before decoding,
+or else before the network runs.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ class Job:
 
     Attributes:
         prepare: makes its network inputs; called in the pool.
-        wanted: per row, as `Pipeline.wanted` gives them.
+        wanted: per row, as `Pipeline.wanted` returns them.
         outputs: names of the outputs of the graph that `finish` needs.
         finish: makes the answer from the inputs, the outputs of the batch and the first row of this job; called in the
             pool.
         deadline: `time.monotonic()` after which nobody waits for it.
-        result: what `finish` gave, or the error.
-        stop: ends its CRF, and its network where that runs for it alone.
-        prepared: what `prepare` gave.
-        ready: when that was.
+        result: what `finish` returned, or the error.
+        stop: ends its CRF, and its network if that runs for it alone.
+        prepared: what `prepare` returned.
+        ready: when `prepare` returned.
         traced: batch size and seconds of waiting, for the log.
     """
 
@@ -60,7 +60,7 @@ class Job:
         return len(self.wanted)
 
     def abandon(self) -> None:
-        """Nobody waits for it: what has not begun is left out, a CRF under way ends."""
+        """Nobody waits for it any more: steps that have not begun are skipped, and a running CRF ends."""
         self.result.cancel()
         self.stop.set()
 
@@ -81,10 +81,10 @@ class Observer(Protocol):
     """Told what a batcher does, for metrics."""
 
     def queued(self, rows: int) -> None:
-        """So many rows wait."""
+        """This many rows wait."""
 
     def batch(self, rows: int) -> None:
-        """The network runs on so many rows."""
+        """The network runs on this many rows."""
 
     def dropped(self, stage: str) -> None:
         """A job was dropped before `decode` or `network`."""
@@ -138,7 +138,7 @@ class Batcher:
         return self._waiting
 
     def check_room(self, rows: int = 1) -> None:
-        """Raise Busy unless so many rows may be submitted now."""
+        """Raise Busy unless this many rows may be submitted now."""
         if self._waiting and self._waiting + rows > self.queue:
             seconds = self._waiting * self._row_seconds / self.parallel
             raise Busy(max(1, math.ceil(seconds)))
@@ -160,7 +160,7 @@ class Batcher:
         return job.result
 
     def close(self) -> None:
-        """End the threads; jobs under way are finished first."""
+        """End the threads; jobs in progress are finished first."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -209,7 +209,7 @@ class Batcher:
                 self._run(jobs)
 
     def _next(self) -> list[Job] | None:
-        """Jobs for one call of the network, once they are full or have waited long enough; None: no more will come."""
+        """Jobs for one call of the network, once they fill it or have waited long enough; None: no more will come."""
         with self._changed:
             while True:
                 for job in [job for job in self._ready if job.dropped()]:
@@ -263,7 +263,7 @@ class Batcher:
             if len(live) == 1:
                 live[0].fail(error)
                 self._end(1)
-            else:  # the fault of one is not that of the others
+            else:  # one job's fault must not fail the others
                 for job in live:
                     self._run_again(job)
             return

@@ -19,7 +19,7 @@ _MAX_FIELD = 4096
 
 
 class Bodies:
-    """Reads bodies, of which all that are held at once have a limit too.
+    """Reads bodies; all that are held at once have a common limit too.
 
     Args:
         limit: bytes of one body.
@@ -31,16 +31,16 @@ class Bodies:
         self.held = 0
 
     async def read(self, stream: AsyncIterator[bytes], length: str | None, deadline: float) -> bytes:
-        """A whole body; the caller gives it back with `release`.
+        """A whole body; the caller must `release` it.
 
         Args:
             stream: its parts.
             length: the header Content-Length, or None.
-            deadline: `time.monotonic()` until which it must be here.
+            deadline: `time.monotonic()` by which it must have arrived.
 
         Raises:
             TooLarge: it is over the limit.
-            SlowBody: it was not there in time.
+            SlowBody: it did not arrive in time.
             Busy: too many bodies are held.
             ClientGone: the client went away.
         """
@@ -52,7 +52,7 @@ class Bodies:
             async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
                 async for part in stream:
                     out += part
-                    self.held += len(part)  # what came, not what was declared: that costs a client nothing
+                    self.held += len(part)  # what came, not what was declared: declaring costs a client nothing
                     if len(out) > self.limit:
                         raise self._too_large()
                     if self.held > self.total:
@@ -89,7 +89,7 @@ class _Form:
     def begin(self) -> None:
         self.parts += 1
         if self.parts > _MAX_PARTS:
-            raise BadRequest(f"a form has at most {_MAX_PARTS} parts")
+            raise BadRequest(f"a form may have at most {_MAX_PARTS} parts")
         self.headers, self.data = {}, bytearray()
 
     def close(self) -> None:
@@ -103,12 +103,12 @@ class _Form:
         _, options = parse_options_header(self.headers.get(b"content-disposition", b""))
         if b"filename" in options or options.get(b"name") == b"image":
             if self.picture is not None:
-                raise BadRequest("a form has one picture: send a request for each")
+                raise BadRequest("a form may have only one picture: send a request for each")
             self.picture = bytes(self.data)
             return
         name = options.get(b"name", b"").decode("utf-8", "replace")
         if len(self.data) > _MAX_FIELD or not name:
-            raise BadRequest("a form's field has a name and at most 4096 bytes")
+            raise BadRequest("a form's field must have a name and at most 4096 bytes")
         try:
             self.fields.append((name, self.data.decode("utf-8")))
         except UnicodeDecodeError:
@@ -116,10 +116,10 @@ class _Form:
 
 
 def picture_and_fields(body: bytes, content_type: str) -> tuple[bytes, list[tuple[str, str]]]:
-    """The picture of a body and the options beside it.
+    """The picture in a body, and the options beside it.
 
     Args:
-        body: a picture's file; or a form whose one file (or part named `image`) is the picture.
+        body: a picture's file; or a form whose only file (or part named `image`) is the picture.
         content_type: the header.
 
     Raises:
@@ -154,10 +154,10 @@ def picture_and_fields(body: bytes, content_type: str) -> tuple[bytes, list[tupl
         except FormParserError:
             raise BadRequest("the form is damaged") from None
         if not form.ended:
-            raise BadRequest("the form is cut: its last boundary is missing")
+            raise BadRequest("the form is incomplete: its last boundary is missing")
         if form.picture is None:
             raise BadRequest("the form has no picture: send it as a file")
         return form.picture, form.fields
     if kind in (b"", b"application/octet-stream", b"application/x-www-form-urlencoded") or kind.startswith(b"image/"):
-        return body, []  # the last but one is what curl --data-binary says
+        return body, []  # x-www-form-urlencoded is what curl --data-binary sends
     raise UnsupportedMedia("send the picture itself (image/*, application/octet-stream) or as multipart/form-data")

@@ -23,17 +23,17 @@ def serve(
     host: Annotated[
         str, typer.Option(metavar="ADDRESS", help="Address to listen on; by default this machine only.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, metavar="PORT", help="Port of HTTP; 0: any free one.")] = 8000,
+    port: Annotated[int, typer.Option(min=0, max=65535, metavar="PORT", help="HTTP port; 0: any free one.")] = 8000,
     grpc_port: Annotated[
         int | None,
-        typer.Option(min=0, max=65535, metavar="PORT", help="Port of gRPC; 0: any free one. [default: none]"),
+        typer.Option(min=0, max=65535, metavar="PORT", help="gRPC port; 0: any free one. [default: none]"),
     ] = None,
     workers: Annotated[
         int | None, typer.Option(min=1, max=256, metavar="COUNT", help="Processes. [default: one per --device]")
     ] = None,
     device: Annotated[
         list[str] | None,
-        typer.Option(metavar="DEVICE", help="auto, cpu, cuda or cuda:INDEX; given several times: one process on each."),
+        typer.Option(metavar="DEVICE", help="auto, cpu, cuda or cuda:INDEX; if repeated, one process on each."),
     ] = None,
     backend: Backend = "auto",
     precision: Precision = "auto",
@@ -48,7 +48,7 @@ def serve(
         int, typer.Option(min=1, max=100_000, metavar="COUNT", help="Pictures that may wait, per model and process.")
     ] = 32,
     deadline: Annotated[
-        float, typer.Option(min=0.001, max=3600, metavar="SECONDS", help="Time from a request to its answer.")
+        float, typer.Option(min=0.001, max=3600, metavar="SECONDS", help="Time allowed from request to answer.")
     ] = 10.0,
     max_body: Annotated[int, typer.Option(min=1, max=1 << 30, metavar="BYTES", help="Refuse larger bodies.")] = 32
     << 20,
@@ -62,13 +62,13 @@ def serve(
 ) -> None:
     """Serve artifacts over HTTP and gRPC.
 
-    A page is at /, /v1 takes pictures, /v2 tensors (Open Inference Protocol);
-    /metrics and /docs are there too.
+    / is a page, /v1 takes pictures, /v2 tensors (Open Inference Protocol);
+    there are also /metrics and /docs.
 
-    SIGTERM and Ctrl-C answer what was accepted, then end. SIGHUP loads
-    again the models whose files have changed.
+    On SIGTERM or Ctrl-C it answers the requests it has accepted, then ends.
+    SIGHUP reloads the models whose files have changed.
 
-    Exit status: 0 ended as asked, 2 wrong arguments, 3 an artifact,
+    Exit status: 0 ended on request, 2 wrong arguments, 3 an artifact,
     5 the device, 6 the address.
     """
     from lidcam_cli.console import note
@@ -106,7 +106,7 @@ def serve(
         ) from None
     if host not in ("127.0.0.1", "::1", "localhost") and options.token is None:
         note(
-            "every machine that reaches this address may use the server: set --token-file to ask for a token", "yellow"
+            "any machine that reaches this address can use the server: set --token-file to require a token", "yellow"
         )
     note(f"http://{at(host, http.getsockname()[1])}/ as soon as the models are loaded; Ctrl-C ends")
     if options.workers == 1:

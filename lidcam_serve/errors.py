@@ -29,9 +29,9 @@ class RequestError(LidcamError):
     """A request that is not answered.
 
     Attributes:
-        status: of HTTP.
+        status: the HTTP status.
         kind: a short name for metrics, logs and clients.
-        grpc: name of the status of gRPC.
+        grpc: name of the gRPC status.
         retry_after: seconds after which another attempt makes sense, or None.
     """
 
@@ -60,22 +60,22 @@ class Forbidden(RequestError):
 
 
 class NotFound(RequestError):
-    """There is no such model or address."""
+    """There is no such model or endpoint."""
 
     status, kind, grpc = 404, "not_found", "NOT_FOUND"
 
 
 class WrongMethod(RequestError):
-    """The address has other methods.
+    """The endpoint accepts other methods.
 
     Args:
-        allowed: those.
+        allowed: the methods that it accepts.
     """
 
     status, kind, grpc = 405, "wrong_method", "UNIMPLEMENTED"
 
     def __init__(self, allowed: str) -> None:
-        super().__init__(f"this address takes {allowed}")
+        super().__init__(f"this endpoint accepts {allowed}")
         self.allowed = allowed
 
 
@@ -92,7 +92,7 @@ class TooLarge(RequestError):
 
 
 class UnsupportedMedia(RequestError):
-    """The body is of a type or coding that is not read."""
+    """The body's type or encoding is not supported."""
 
     status, kind, grpc = 415, "unsupported_media", "INVALID_ARGUMENT"
 
@@ -134,19 +134,19 @@ class DeadlinePassed(RequestError):
 
 #: Advice for those who run the runtime themselves; a client can follow none of it.
 _ADVICE = re.compile(
-    r"((, or raise the limit|, or take what can be read of it|, which needs pillow-heif): |; export it with "
+    r"((, or raise the limit|, or use what can be read of it|, which needs pillow-heif): |; export it with "
     r"|, or give CrfOptions).*",
     re.S,
 )
 
 
 def without_advice(text: str) -> str:
-    """A message of the runtime as a client can use it."""
+    """A message of the runtime without advice that a client cannot follow."""
     return _ADVICE.sub("", text)
 
 
 def as_request_error(error: BaseException) -> RequestError:
-    """What a client is told of an error. Only what concerns its own input comes with its text."""
+    """What a client is told about an error. Only errors in its own input keep their text."""
     if isinstance(error, RequestError):
         return error
     if isinstance(error, ImageError):
@@ -156,4 +156,4 @@ def as_request_error(error: BaseException) -> RequestError:
         return Unprocessable(without_advice(str(error)))
     if isinstance(error, BackendError):
         return RequestError("the engine failed on this request; the server's log says why")
-    return RequestError("an error of the server; its log says which")
+    return RequestError("an error in the server; its log says which")

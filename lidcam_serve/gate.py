@@ -1,4 +1,4 @@
-"""What every request of HTTP passes: request id, token, origin, errors, metrics, logs, trace."""
+"""What every HTTP request passes through: request id, token, origin, errors, metrics, logs, trace."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["Gate", "check_token", "log_error"]
 
 _DRAIN_SECONDS = 2.0
 _log = logging.getLogger("lidcam_serve")
-#: Addresses that need no token: they tell nothing but that the server is there, or are the page's own files.
+#: Paths that need no token: they reveal only that the server is there, or are the page's own files.
 _OPEN = ("/", "/docs", "/openapi.json", "/v2/health/live", "/v2/health/ready", "/healthz", "/readyz")
 _HEADERS = (
     (b"x-content-type-options", b"nosniff"),
@@ -67,7 +67,7 @@ class Gate:
         self._app, self._token, self._metrics, self._max_body = app, token, metrics, max_body
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, and answer with JSON where that raises."""
+        """Pass a request on, and answer with JSON if that raises."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -101,11 +101,11 @@ class Gate:
                 if told.status >= 500 and not isinstance(error, RequestError):
                     log_error(error, {"request_id": rid})
                 if not status and not isinstance(error, ClientGone):
-                    if told.status != 408:  # that client had its time
+                    if told.status != 408:  # a client that was slow gets no more time
                         await body.drain(2 * self._max_body)
                     await _refuse(answer, told, rid)
                 status = status or told.status
-                del told  # with its traceback it holds this frame, and all that the request had, until a collection
+                del told  # its traceback would keep this frame, and all of the request, until a garbage collection
             seconds = time.monotonic() - start
             route = _route(scope)
             self._metrics.requests.labels(route, str(status)).inc()
@@ -127,7 +127,7 @@ class Gate:
 
 
 def _place(origin: str) -> str | None:
-    """Host and port of an origin; None where it is none."""
+    """Host and port of an origin; None if it is not an origin."""
     try:
         return urlsplit(origin).netloc
     except ValueError:
@@ -138,7 +138,7 @@ class _Body:
     """Knows how much of a request's body was read.
 
     Args:
-        receive: gives it.
+        receive: receives it.
         expects: whether the client waits for `100 Continue` before it sends it.
     """
 
@@ -152,7 +152,7 @@ class _Body:
         return message
 
     async def drain(self, limit: int) -> None:
-        """Read and forget the rest, so that the client reads the answer before it meets a closed connection."""
+        """Read and discard the rest, so that the client gets the answer before the connection is closed."""
         if self._unsent:
             return
         try:
@@ -164,7 +164,7 @@ class _Body:
 
 
 def _route(scope: Scope) -> str:
-    """The address without what the client chose in it, for metrics."""
+    """The route, without the values that the client chose, for metrics."""
     route = scope.get("route")
     return getattr(route, "path", None) or "other"
 

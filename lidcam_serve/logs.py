@@ -16,7 +16,7 @@ _ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 
 
 class JsonLines(logging.Formatter):
-    """A record as one line of JSON; what `extra={"fields": {...}}` gives is in it."""
+    """A record as one line of JSON, which includes the fields of `extra={"fields": {...}}`."""
 
     def format(self, record: logging.LogRecord) -> str:
         """The line."""
@@ -33,7 +33,7 @@ class JsonLines(logging.Formatter):
 
 
 def configure(*, quiet: bool) -> None:
-    """Log as JSON, what libraries have to say too; with `quiet` errors only."""
+    """Log as JSON, including what libraries log; with `quiet` errors only."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines())
     logging.captureWarnings(True)
@@ -53,5 +53,5 @@ def configure(*, quiet: bool) -> None:
 
 
 def request_id(given: str | None) -> str:
-    """The id that a client gave, where it is a plain one, else a new one."""
+    """The id that a client gave, if it is a plain one; else a new one."""
     return given if given and _ID.fullmatch(given) else secrets.token_hex(8)

@@ -1,7 +1,7 @@
 """The messages of the Open Inference Protocol over gRPC, as protobuf classes.
 
-The descriptors are written here rather than in a .proto, so that no generated code, which is tied to one version of
-protobuf, is kept. Field numbers: the protocol's specification, and Triton's extension for model repositories.
+The descriptors are written here rather than in a .proto, because generated code is tied to one version of protobuf.
+The field numbers are those of the protocol's specification, and of Triton's extension for model repositories.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ __all__ = ["MESSAGES", "SERVICE"]
 SERVICE = "inference.GRPCInferenceService"
 
 _PARAMETERS = "map InferParameter parameters"
-#: Per message its fields: `[repeated | map | oneof] TYPE NAME`, and the number.
+#: The fields of each message: `[repeated | map | oneof] TYPE NAME`, and the number.
 _FIELDS: dict[str, list[tuple[str, int]]] = {
     "ServerLiveRequest": [],
     "ServerLiveResponse": [("bool live", 1)],

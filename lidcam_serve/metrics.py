@@ -23,7 +23,7 @@ class Metrics:
         self._registry = registry = CollectorRegistry()
         label = ["model"]
         self.requests = Counter(
-            "lidcam_requests", "Requests by address and status.", ["route", "status"], registry=registry
+            "lidcam_requests", "Requests by route and status.", ["route", "status"], registry=registry
         )
         self.errors = Counter("lidcam_errors", "Requests that were not answered, by kind.", ["kind"], registry=registry)
         self.under_way = Gauge(
@@ -54,18 +54,18 @@ class Metrics:
             registry=registry,
         )
         self.dropped = Counter(
-            "lidcam_dropped", "Requests that nobody waited for any more, by the step they were dropped before.",
+            "lidcam_dropped", "Requests that nobody waited for any more, by the step that was skipped.",
             ["model", "stage"], registry=registry,
         )  # fmt: skip
         self.queue_rows = Gauge(
             "lidcam_queue_rows",
-            "Rows that wait for the network.",
+            "Rows waiting for the network.",
             label,
             multiprocess_mode="livesum",
             registry=registry,
         )
         self.reloads = Counter(
-            "lidcam_reloads", "Models that were loaded again.", ["model", "outcome"], registry=registry
+            "lidcam_reloads", "Reloads of models, by outcome.", ["model", "outcome"], registry=registry
         )
 
     def text(self) -> bytes:
@@ -93,11 +93,11 @@ class ModelMetrics:
         self._rows = metrics.batch_rows.labels(name)
 
     def queued(self, rows: int) -> None:
-        """So many rows wait."""
+        """This many rows wait."""
         self._queue.set(rows)
 
     def batch(self, rows: int) -> None:
-        """The network runs on so many rows."""
+        """The network runs on this many rows."""
         self._rows.observe(rows)
 
     def dropped(self, stage: str) -> None:

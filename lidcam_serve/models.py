@@ -1,4 +1,4 @@
-"""The models of a server by name and version: loading, loading again, and lending them to requests."""
+"""The models of a server by name and version: loading, reloading, and lending them to requests."""
 
 from __future__ import annotations
 
@@ -94,17 +94,17 @@ class Model:
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """Names of the outputs of the graph that may be asked for."""
+        """Names of the outputs of the graph that may be requested."""
         declared = (str(entry["name"]) for entry in self.pipeline.backend.outputs)
         return tuple(name for name in declared if name in self.pipeline.check.outputs)
 
     def lend(self) -> None:
-        """Count a user."""
+        """Count one more user."""
         with self._idle:
             self._lent += 1
 
     def give_back(self) -> None:
-        """Count a user less."""
+        """Count one user less."""
         with self._idle:
             self._lent -= 1
             self._idle.notify_all()
@@ -118,7 +118,7 @@ class Model:
 
 
 def _warm_up(pipeline: Pipeline) -> None:
-    """Run the network once, so that no request pays for it and a broken artifact is noticed at the start."""
+    """Run the network once, so that no request pays for it and a broken artifact is detected at the start."""
     spec = pipeline.manifest.input
     grey = np.full((spec.height, spec.width, 3), 128, np.uint8)
     prepared = pipeline.prepare(grey, keep_image=False)
@@ -156,16 +156,16 @@ class Models:
 
     @property
     def default(self) -> str:
-        """Name of the model of requests that name none."""
+        """Name of the model for requests that name none."""
         return self._options.models[0].name
 
     def all(self) -> list[Model]:
-        """In the order they were given in."""
+        """All models, in the order in which they were given."""
         with self._lock:
             return list(self._models.values())
 
     def versions(self, name: str) -> list[str]:
-        """Of a model, the newest last.
+        """The versions of a model, the newest last.
 
         Raises:
             NotFound: there is no such model.
@@ -191,7 +191,7 @@ class Models:
 
     @contextmanager
     def lent(self, name: str, version: str = "") -> Iterator[Model]:
-        """A model for the time of a request; it is not closed before that, whatever is loaded meanwhile."""
+        """A model for the duration of a request; it is not closed before that ends, whatever is loaded meanwhile."""
         version = version or self.versions(name)[-1]
         with self._lock:
             model = self._models.get((name, version))
@@ -205,7 +205,7 @@ class Models:
             model.give_back()
 
     def reload(self, name: str | None = None) -> dict[str, str]:
-        """Load again what has changed on disk. Requests under way end on the model they began on.
+        """Reload what has changed on disk. Running requests finish on the model they began on.
 
         A file that cannot be loaded leaves the old model in place.
 
@@ -236,7 +236,7 @@ class Models:
             if file_sha256(spec.path) == old.digest:
                 return "unchanged"
             new = self._open(spec)
-        except Exception as error:  # whatever a broken file brings up: the old model goes on
+        except Exception as error:  # whatever a broken file raises: the old model stays in use
             reason = f"{type(error).__name__}: {error}"
             _log.error("reload failed", extra={"fields": {"model": spec.name, "reason": reason}})
             return "failed"
@@ -252,7 +252,7 @@ class Models:
         return "loaded"
 
     def close(self) -> None:
-        """Close all, once their last users are gone."""
+        """Close all models, once their last users are gone."""
         for model in self.all():
             model.retire()
         for thread in self._retiring:

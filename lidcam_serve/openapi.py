@@ -1,4 +1,4 @@
-"""The OpenAPI document of the HTTP addresses."""
+"""The OpenAPI document of the HTTP endpoints."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _ERRORS = {
     "400": "The request does not follow the protocol.",
     "401": "A bearer token is needed.",
     "404": "No such model or version.",
-    "405": "The address has other methods; the header Allow names them.",
+    "405": "The endpoint accepts other methods; the header Allow lists them.",
     "408": "The body did not arrive in time.",
     "413": "The body is over the limit.",
-    "415": "A type or coding of body that is not read.",
+    "415": "The body's type or encoding is not supported.",
     "422": "The picture or an option is refused; the text says why.",
     "429": "The queue is full. The header Retry-After says in how many seconds it may have room.",
     "504": "The deadline passed.",
@@ -56,7 +56,7 @@ _MAP = {
         "histogram": {
             "type": "array",
             "items": {"type": "integer"},
-            "description": "How often each of the 256 values is in the network's map: PaS takes its percentile of it.",
+            "description": "How often each of the 256 values occurs in the network's map, for PaS's percentile.",
         },
     },
 }
@@ -78,30 +78,30 @@ def document() -> dict[str, Any]:
                 "Make a label map of a picture",
                 "Segmentation",
                 ("json", "overlay", "labels"),
-                "By default JSON; with `Accept: image/png` the overlay. A classifier's label map is made of its maps.",
+                "By default JSON; with `Accept: image/png` the overlay. For classifiers it is made from their maps.",
                 "top_k",
             )
         },
         "/v1/models": {"get": _plain("The models, their classes and the server's limits")},
         "/v2": {"get": _plain("Open Inference Protocol: the server")},
         "/v2/health/live": {"get": _plain("The process is alive")},
-        "/v2/health/ready": {"get": _plain("The server takes requests; 503 while it drains")},
+        "/v2/health/ready": {"get": _plain("The server accepts requests; 503 while it drains")},
         "/healthz": {"get": _plain("As /v2/health/live")},
         "/readyz": {"get": _plain("As /v2/health/ready")},
         "/metrics": {"get": _plain("Metrics in Prometheus's text format")},
         "/openapi.json": {"get": _plain("This document")},
         "/v2/repository/index": {"post": _plain("The models and their states")},
         "/v2/repository/models/{model}/load": {
-            "post": _plain("Load a model again from its file, where that has changed", "model")
+            "post": _plain("Reload a model from its file, if that has changed", "model")
         },
-        "/v2/repository/models/{model}/unload": {"post": _plain("Is refused", "model")},
+        "/v2/repository/models/{model}/unload": {"post": _plain("Always refused", "model")},
     }
     for prefix, names in (
         ("/v2/models/{model}", ("model",)),
         ("/v2/models/{model}/versions/{version}", ("model", "version")),
     ):
         paths[prefix] = {"get": _plain("Inputs and outputs of a model", *names)}
-        paths[prefix + "/ready"] = {"get": _plain("The model takes requests", *names)}
+        paths[prefix + "/ready"] = {"get": _plain("The model accepts requests", *names)}
         paths[prefix + "/infer"] = {"post": _plain("Tensors in, tensors out, as JSON or with raw tensors", *names)}
     return {
         "openapi": "3.1.0",
@@ -138,12 +138,12 @@ def _picture(summary: str, schema: str, forms: tuple[str, ...], form: str, *left
         (
             "labels",
             {"type": "string"},
-            "Classes, by name or number, with commas between them; by default the predicted.",
+            "Classes, by name or number, separated by commas; by default the predicted ones.",
         ),
-        ("top_k", {"type": "integer", "minimum": 1, "default": 1}, "Predicted classes to localize."),
+        ("top_k", {"type": "integer", "minimum": 1, "default": 1}, "How many predicted classes to localize."),
         ("refine", {"type": "string"}, "Dense CRF: psa, irn, deeplab, example, psa@original and so on, or none."),
-        ("mask", {"type": "boolean"}, "The mask as COCO run lengths."),
-        ("map", {"type": "boolean"}, "The map as a PNG."),
+        ("mask", {"type": "boolean"}, "Include the mask, as COCO run lengths."),
+        ("map", {"type": "boolean"}, "Include the map, as a PNG."),
         ("form", {"type": "string", "enum": list(forms)}, form),
     ]
     options = [entry for entry in options if entry[0] not in left_out]
@@ -158,7 +158,7 @@ def _picture(summary: str, schema: str, forms: tuple[str, ...], form: str, *left
     }
     return {
         "summary": summary,
-        "description": "The picture is the body, or the file of a form whose fields are options too.",
+        "description": "The picture is the body, or the file in a form whose other fields are options.",
         "parameters": [
             {"name": name, "in": "query", "schema": kind, "description": text} for name, kind, text in options
         ],

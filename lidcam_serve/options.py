@@ -15,7 +15,7 @@ from lidcam_rt.image import MAX_PIXELS
 
 __all__ = ["PICTURES", "ModelSpec", "ServeOptions", "at", "grpc_cannot_listen", "model_name", "read_token", "specs"]
 
-#: What the name of a model that takes pictures ends with.
+#: Suffix of the name of a model that takes pictures.
 PICTURES = "_pictures"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -27,9 +27,9 @@ class ModelSpec:
     """A model to serve.
 
     Attributes:
-        name: in addresses.
+        name: its name in URLs.
         version: a whole number, as text.
-        path: of its artifact or engine.
+        path: path of its artifact or engine.
     """
 
     name: str
@@ -38,10 +38,10 @@ class ModelSpec:
 
     @classmethod
     def of(cls, text: str) -> ModelSpec:
-        """`PATH`, `NAME=PATH` or `NAME:VERSION=PATH`; the name is by default that of the file, the version 1.
+        """`PATH`, `NAME=PATH` or `NAME:VERSION=PATH`; by default the name is the file's and the version is 1.
 
         Raises:
-            InputError: a name or version has characters that addresses do not take.
+            InputError: a name or version has characters that are not allowed in URLs.
         """
         head, equals, path = text.partition("=")
         if not equals:
@@ -49,8 +49,8 @@ class ModelSpec:
         name, _, version = head.partition(":")
         if not _NAME.fullmatch(name) or not _VERSION.fullmatch(version or "1") or not path:
             raise InputError(
-                f"{text}: a model is PATH, NAME=PATH or NAME:VERSION=PATH, the name of letters, digits, dots, dashes "
-                "and underscores, the version a whole number"
+                f"{text}: a model is PATH, NAME=PATH or NAME:VERSION=PATH, where the name has letters, digits, dots, "
+                "dashes and underscores, and the version is a whole number"
             )
         return cls(name, str(int(version or "1")), path)
 
@@ -65,16 +65,16 @@ class ServeOptions:
         port: of HTTP; 0: any free one.
         grpc_port: of gRPC; 0: any free one; None: no gRPC.
         workers: processes. Each loads every model.
-        devices: what runs the networks; worker i takes the i-th, round and round.
-        backend: as `lidcam_rt.load` takes it.
-        precision: as `lidcam_rt.load` takes it.
+        devices: what runs the networks; worker i uses the i-th, starting over after the last.
+        backend: as for `lidcam_rt.load`.
+        precision: as for `lidcam_rt.load`.
         max_batch: rows of one call of the network; None: 1 on the CPU, 8 on a GPU.
         max_delay: seconds that a row may wait for others to fill a batch.
         queue: rows that may wait per model and process; more are refused with 429.
         deadline: seconds from a request's first byte to its answer.
         max_body: bytes of a request's body.
-        max_pixels: pictures of more pixels are refused before they are decoded.
-        refine: preset of the dense CRF of requests that name none; None: no CRF.
+        max_pixels: pictures with more pixels are refused before they are decoded.
+        refine: preset of the dense CRF for requests that name none; None: no CRF.
         token: what clients must send as `Authorization: Bearer TOKEN`, or None.
         quiet: log errors only.
     """
@@ -106,7 +106,9 @@ class ServeOptions:
             raise InputError(f"two models are {twice[0]} version {twice[1]}: give NAME:VERSION=PATH for one of them")
         for name, _ in names:
             if name.endswith(PICTURES) and name.removesuffix(PICTURES) in dict(names):
-                raise InputError(f"{name} is also what takes pictures for {name.removesuffix(PICTURES)}: rename one")
+                raise InputError(
+                    f"{name} is also the name under which {name.removesuffix(PICTURES)} takes pictures: rename one"
+                )
         if self.token is not None and not (len(self.token) >= 8 and self.token.isascii() and self.token.isprintable()):
             raise InputError("the token must have at least 8 printable ASCII characters")
 
@@ -123,23 +125,23 @@ class ServeOptions:
 
 
 def model_name(given: str, model: Path) -> str:
-    """A name for addresses and folders: the one that was given, else that of the file.
+    """A name for URLs and folders: the given one, else the file's.
 
     Raises:
         InputError: the given one has other characters.
     """
     if given and not _NAME.fullmatch(given):
-        raise InputError(f"--name {given}: a name has letters, digits, dots, dashes and underscores, at most 128")
+        raise InputError(f"--name {given}: use up to 128 letters, digits, dots, dashes and underscores")
     return given or safe_name(model.stem).lstrip("-")[:100] or "model"
 
 
 def at(host: str, port: int) -> str:
-    """An address as URLs have it."""
+    """An address as written in URLs."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def grpc_cannot_listen(address: str, reason: str = "it is taken, or not this machine's") -> OutputError:
-    """The error of a port of gRPC that cannot be had."""
+def grpc_cannot_listen(address: str, reason: str = "it is in use, or not this machine's") -> OutputError:
+    """The error when gRPC cannot listen on its port."""
     return OutputError(f"{address}: gRPC cannot listen there ({reason}). Choose another --grpc-port")
 
 

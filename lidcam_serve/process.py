@@ -29,10 +29,10 @@ _CONNECTIONS = 1024
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens.
+    """A listening socket.
 
     Raises:
-        OSError: the address is not ours, or taken.
+        OSError: the address is not this machine's, or is in use.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     bound = socket.socket(family, socket.SOCK_STREAM)
@@ -48,7 +48,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 class _Protocol(H11Protocol):
-    """HTTP/1.1, closing connections on which the head of a request does not end in time."""
+    """HTTP/1.1; closes connections on which the head of a request does not end in time."""
 
     _late: asyncio.TimerHandle | None = None
 
@@ -97,8 +97,8 @@ def run(options: ServeOptions, device: str, http: socket.socket, grpc_port: int 
     Args:
         options: of the server.
         device: what runs the networks of this process.
-        http: listens.
-        grpc_port: of gRPC; 0: any; None: no gRPC.
+        http: the listening socket.
+        grpc_port: port of gRPC; 0: any free one; None: no gRPC.
         supervised: whether a supervisor started this process.
     """
     logs.configure(quiet=options.quiet)
@@ -125,7 +125,7 @@ async def _serve(service: Service, http: socket.socket, grpc_port: int | None) -
     ends: list[Any] = []
 
     def drain() -> None:
-        if service.draining:  # asked for twice
+        if service.draining:  # requested twice
             server.force_exit = True
             if calls is not None:
                 ends.append(loop.create_task(calls.stop(0)))
@@ -156,7 +156,7 @@ async def _serve(service: Service, http: socket.socket, grpc_port: int | None) -
 def main() -> None:
     """A worker of a supervisor: options as a line of JSON on standard input, the listening socket as a file descriptor.
 
-    The end of standard input is the end of the supervisor, and ends this process too.
+    When standard input ends, the supervisor has ended, and this process ends too.
     """
     number, device, fd, grpc_port = sys.argv[1:5]
     del number

@@ -46,11 +46,11 @@ _CONTENTS = {
 
 
 async def start(service: Service, address: str) -> tuple[grpc.aio.Server, int]:
-    """Start a server of gRPC in this event loop; it and its port.
+    """Start a gRPC server in this event loop; returns it and its port.
 
     Args:
         service: what answers.
-        address: HOST:PORT. Processes that are given the same one share it.
+        address: HOST:PORT. Processes with the same one share it.
 
     Raises:
         OutputError: nothing can listen there.
@@ -61,7 +61,7 @@ async def start(service: Service, address: str) -> tuple[grpc.aio.Server, int]:
             ("grpc.max_receive_message_length", limit),
             ("grpc.max_send_message_length", -1),
             ("grpc.so_reuseport", 1 if service.options.workers > 1 else 0),
-            ("grpc.compression_enabled_algorithms_bitset", 1),  # none: a small message is not a large one unpacked
+            ("grpc.compression_enabled_algorithms_bitset", 1),  # none: a small message must not unpack to a large one
         ],
         maximum_concurrent_rpcs=service.options.queue + 32,
     )
@@ -173,32 +173,32 @@ class _Api:
 
     async def RepositoryModelLoad(self, request: Any, context: Any, fields: dict[str, Any]) -> Any:
         if request.parameters:
-            raise BadRequest("load takes no parameters: it reads again the file that the server was started with")
+            raise BadRequest("load takes no parameters: it reloads the file that the server was started with")
         name, _ = split_name(self._service.models, request.model_name)
         if "failed" in (await self._service.reload(name)).values():
-            raise RequestError("the new file cannot be loaded, the old model stays; the server's log says why")
+            raise RequestError("the new file cannot be loaded, so the old model stays; the server's log says why")
         return MESSAGES["RepositoryModelLoadResponse"]()
 
     async def RepositoryModelUnload(self, request: Any, context: Any, fields: dict[str, Any]) -> Any:
-        raise BadRequest("the models are those that the server was started with: none is unloaded")
+        raise BadRequest("the models are those that the server was started with: they cannot be unloaded")
 
 
 def _request(request: Any) -> InferRequest:
     """A request from its message; tensors come raw, or typed in their `contents`.
 
     Raises:
-        BadRequest: they do not fit together.
+        BadRequest: its parts do not match.
     """
     raw = list(request.raw_input_contents)
     if raw and len(raw) != len(request.inputs):
-        raise BadRequest(f"{len(request.inputs)} inputs and {len(raw)} raw contents")
+        raise BadRequest(f"there are {len(request.inputs)} inputs but {len(raw)} raw contents")
     inputs = []
     for i, entry in enumerate(request.inputs):
         name, shape = entry.name, list(entry.shape)
         if raw:
             data = as_array(name, entry.datatype, shape, raw[i])
         elif entry.datatype not in _CONTENTS:
-            raise BadRequest(f"input {name}: datatype {entry.datatype[:16]!r} comes raw only")
+            raise BadRequest(f"input {name}: datatype {entry.datatype[:16]!r} must be sent raw")
         else:
             values, count = getattr(entry.contents, _CONTENTS[entry.datatype]), element_count(name, shape)
             if len(values) != count:

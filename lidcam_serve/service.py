@@ -19,7 +19,7 @@ from lidcam_serve.options import ServeOptions
 
 __all__ = ["Service"]
 
-_BODIES = 256 << 20  # bytes of all bodies that a process holds, where the queue needs no more
+_BODIES = 256 << 20  # bytes of all bodies that a process holds at once, or one body's limit if that is larger
 
 
 class Service:
@@ -28,7 +28,7 @@ class Service:
     Args:
         options: of the server.
         device: what runs the networks of this process.
-        supervised: whether a supervisor started this process, which tells the others to load models again.
+        supervised: whether a supervisor started this process; it tells the others to reload models.
     """
 
     def __init__(self, options: ServeOptions, device: str, *, supervised: bool = False) -> None:
@@ -46,7 +46,7 @@ class Service:
         return not self.draining
 
     def deadline(self, start: float | None = None, seconds: float | None = None) -> float:
-        """`time.monotonic()` when nobody waits any more.
+        """The `time.monotonic()` from which on nobody waits any more.
 
         Args:
             start: when the request came; None: now.
@@ -56,7 +56,7 @@ class Service:
         return (time.monotonic() if start is None else start) + limit
 
     async def answer(self, submit: Callable[[], Any], job: Job, gone: Awaitable[Any] | None = None) -> Any:
-        """Submit a job and wait for what it gives.
+        """Submit a job and wait for its result.
 
         Args:
             submit: puts it into its model's queue.
@@ -89,14 +89,14 @@ class Service:
                     await watch
 
     async def reload(self, name: str | None = None) -> dict[str, str]:
-        """Load changed models again, here and in the other processes; see `Models.reload`."""
+        """Reload changed models, here and in the other processes; see `Models.reload`."""
         outcome = await asyncio.to_thread(self.models.reload, name)
         if self.supervised and "loaded" in outcome.values():
             os.kill(os.getppid(), signal.SIGHUP)
         return outcome
 
     def reload_soon(self) -> None:
-        """Load changed models again, in the background."""
+        """Reload changed models in the background."""
         task = asyncio.get_running_loop().create_task(asyncio.to_thread(self.models.reload))
         self._reloads.add(task)
         task.add_done_callback(self._reloads.discard)

@@ -1,4 +1,4 @@
-"""Several processes on one address: starts them, starts again what dies, and ends them."""
+"""Several processes on one address: starts them, restarts those that die, and ends them."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from lidcam_serve.options import ServeOptions, at, grpc_cannot_listen
 __all__ = ["supervise"]
 
 _log = logging.getLogger("lidcam_serve")
-_SHORT = 5.0  # seconds; a worker that lived shorter is not started again at once
-_GRACE = 10.0  # seconds beyond the deadline that workers get to drain in
+_SHORT = 5.0  # seconds; a worker that died sooner is not restarted at once
+_GRACE = 10.0  # seconds beyond the deadline that workers are given to drain
 
 
 @dataclass(slots=True)
@@ -37,10 +37,10 @@ class _Worker:
 
 
 def supervise(options: ServeOptions, http: socket.socket) -> None:
-    """Run the workers until SIGTERM or SIGINT. SIGHUP has them load changed models again.
+    """Run the workers until SIGTERM or SIGINT. SIGHUP makes them reload changed models.
 
     Raises:
-        BackendError: the workers end before they are ready.
+        BackendError: a worker ended before it was ready.
         OutputError: gRPC cannot listen.
     """
     logs.configure(quiet=options.quiet)
@@ -60,7 +60,7 @@ def supervise(options: ServeOptions, http: socket.socket) -> None:
                 _start(worker, options, http, grpc_port, environment)
             _watch(workers, options, http, grpc_port, environment, ending)
         finally:
-            http.close()  # nobody would accept what still comes
+            http.close()  # nobody would accept new connections
             _send([worker for worker in workers if not worker.told], signal.SIGTERM)  # a second one would cut it short
             _wait(workers, options.deadline + _GRACE)
             for number, handler in before.items():
@@ -119,7 +119,7 @@ def _watch(
     workers: list[_Worker], options: ServeOptions, http: socket.socket, grpc_port: int | None,
     environment: dict[str, str], ending: threading.Event,
 ) -> None:  # fmt: skip
-    """Until the end is asked for, start again what has died."""
+    """Restart workers that have died, until the end is requested."""
     from prometheus_client.multiprocess import mark_process_dead
 
     told = False

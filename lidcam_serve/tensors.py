@@ -1,7 +1,7 @@
 """The Open Inference Protocol (KServe V2) without its transports: models as tensors in and tensors out.
 
 Each artifact is two models. NAME is the artifact's graph, with its inputs and outputs. NAME_pictures takes the files of
-pictures (input `picture`, BYTES) and gives what a `Localizer` gives.
+pictures (input `picture`, BYTES) and returns what a `Localizer` returns.
 Source: https://kserve.github.io/website, "Open Inference Protocol (V2)", with Triton's binary tensor extension.
 """
 
@@ -46,9 +46,9 @@ DTYPES: dict[str, str] = {
     "INT32": "<i4", "INT64": "<i8", "FP16": "<f2", "FP32": "<f4", "FP64": "<f8",
 }  # fmt: skip
 _NAMES = {np.dtype(code): name for name, code in DTYPES.items()}
-#: Parameters of a request; tritonclient may send the first three of any model.
+#: Parameters of a request; tritonclient may send the first three for any model.
 _PARAMETERS = ("binary_data_output", "priority", "timeout", "refine", "top_k")
-#: What Triton does for an output on request and this server does not: an answer without it would be taken for one with.
+#: What Triton can do for an output and this server cannot: clients would take an answer without it for one with it.
 _NOT_DONE = ("classification", "shared_memory_region", "shared_memory_byte_size", "shared_memory_offset")
 _MAX_ROWS = 64
 _MAX_AREA = 16  # times the size that the artifact was exported for
@@ -60,7 +60,7 @@ class Tensor:
 
     Attributes:
         name: of an input or output.
-        data: an array; of BYTES an object array of bytes.
+        data: an array; for BYTES an object array of bytes.
     """
 
     name: str
@@ -74,11 +74,11 @@ class Tensor:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class InferRequest:
-    """A request, whichever way it came.
+    """A request, over whichever transport it came.
 
     Attributes:
         inputs: by name.
-        outputs: names of those wanted; empty: all but masks and maps of a model of pictures.
+        outputs: names of those wanted; empty: all, except masks and maps of a model of pictures.
         parameters: `refine` and `top_k` of a model of pictures.
     """
 
@@ -102,14 +102,14 @@ def by_name(tensors: Iterable[Tensor]) -> dict[str, Tensor]:
 
 
 def check_output(name: str, parameters: Iterable[str]) -> str:
-    """The name of an output that is asked for.
+    """The name of a requested output.
 
     Raises:
-        BadRequest: it is asked for in a form that is not given.
+        BadRequest: it is requested in a form that is not supported.
     """
     for key in parameters:
         if key in _NOT_DONE:
-            raise BadRequest(f"output {name[:64]!r}: there is no {key} here; leave it out")
+            raise BadRequest(f"output {name[:64]!r}: {key} is not supported; leave it out")
     return name
 
 
@@ -117,7 +117,7 @@ def as_array(name: str, datatype: str, shape: Sequence[int], data: bytes | memor
     """A tensor from its raw bytes (little endian; BYTES: each element after its length as uint32).
 
     Raises:
-        BadRequest: type, shape and bytes do not go together.
+        BadRequest: type, shape and bytes do not match.
     """
     count = element_count(name, shape)
     if datatype == "BYTES":
@@ -131,13 +131,13 @@ def as_array(name: str, datatype: str, shape: Sequence[int], data: bytes | memor
 
 
 def element_count(name: str, shape: Sequence[int]) -> int:
-    """Elements of a shape.
+    """The number of elements of a shape.
 
     Raises:
-        BadRequest: it is none.
+        BadRequest: it is not a shape.
     """
     if len(shape) > 8 or any(isinstance(s, bool) or not isinstance(s, int) or not 0 <= s < 1 << 31 for s in shape):
-        raise BadRequest(f"input {name}: a shape is up to 8 whole numbers")
+        raise BadRequest(f"input {name}: a shape must be up to 8 whole numbers")
     return math.prod(shape)
 
 
@@ -172,7 +172,7 @@ def split_name(models: Models, name: str) -> tuple[str, bool]:
 
 
 def describe_model(model: Model, pictures: bool, versions: Sequence[str]) -> dict[str, Any]:
-    """The metadata of a model, as the protocol wants them."""
+    """The metadata of a model in the protocol's form."""
     spec, k = model.manifest.input, model.manifest.top_k
     engine = model.pipeline.backend.name.split()[0]
     if pictures:
@@ -224,7 +224,7 @@ def infer_job(model: Model, pictures: bool, request: InferRequest, *, refine: st
         if name not in _PARAMETERS:
             raise BadRequest(f"unknown parameter {name[:64]!r}: the parameters are {', '.join(_PARAMETERS)}")
     if len(set(request.outputs)) < len(request.outputs):
-        raise BadRequest("an output is asked for twice")
+        raise BadRequest("an output is requested twice")
     deadline = min(deadline, _timeout(request.parameters.get("timeout")))
     known = {entry["name"]: entry for entry in describe_model(model, pictures, ())["inputs"]}
     for name, tensor in request.inputs.items():
@@ -258,7 +258,7 @@ def infer_job(model: Model, pictures: bool, request: InferRequest, *, refine: st
 
 
 def _timeout(microseconds: Any) -> float:
-    """`time.monotonic()` when a client that gives a timeout waits no more."""
+    """The `time.monotonic()` from which on a client with a timeout no longer waits."""
     if microseconds is None:
         return math.inf
     if isinstance(microseconds, bool) or not isinstance(microseconds, int) or microseconds < 1:
@@ -311,7 +311,7 @@ def _pictures_job(
     files = [bytes(entry) for entry in request.inputs["picture"].data]
     top_k = request.parameters.get("top_k", 1)
     if "top_k" in request.parameters and (model.segments or labels is not None):
-        raise Unprocessable("top_k is for predicted classes: leave it out with labels, and of a segmentation network")
+        raise Unprocessable("top_k is for predicted classes: leave it out with labels and for segmentation networks")
     if labels is None:
         wanted = [(-1,) if model.segments else model.pipeline.wanted(None, top_k)] * len(files)
     else:
@@ -336,7 +336,7 @@ def _pictures_job(
             prepared.append(model.pipeline.prepare(data, keep_image=False, refine=how, augment=averaged))
             limit = model.pipeline.max_pixels
             if sum(entry.size[0] * entry.size[1] for entry in prepared) > limit:
-                raise Unprocessable(f"the pictures of a request have over {limit:,} pixels together: send several")
+                raise Unprocessable(f"the pictures of this request have over {limit:,} pixels in total: split it")
         return prepared
 
     return Job(prepare, wanted, SEGMENT_OUTPUTS if model.segments else OUTPUTS, finish, deadline, stop=stop)
@@ -357,5 +357,5 @@ def _column(name: str, found: Sequence[Localization]) -> npt.NDArray[Any]:
 
 def _stacked(arrays: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
     if len({array.shape for array in arrays}) > 1:
-        raise BadRequest("pictures of different sizes have no common tensor of masks or maps: one request for each")
+        raise BadRequest("masks or maps of pictures of different sizes fit no common tensor: send one request for each")
     return np.stack(arrays)

@@ -18,11 +18,11 @@ __all__ = ["finish", "span"]
 
 
 def span(name: str, headers: Mapping[str, str]) -> AbstractContextManager[Any]:
-    """A span of a request, the child of the client's where its headers (`traceparent`) name one.
+    """A span of a request, a child of the client's span if its headers (`traceparent`) name one.
 
     Args:
         name: of the span.
-        headers: names in lower case.
+        headers: with names in lower case.
     """
     if _trace is None:
         return nullcontext()

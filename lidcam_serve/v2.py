@@ -17,19 +17,19 @@ from lidcam_serve.tensors import DTYPES, InferRequest, Tensor, as_array, by_name
 
 __all__ = ["HEADER", "decode", "encode", "json_length"]
 
-#: Length of the JSON that raw tensors follow.
+#: The header with the length of the JSON that precedes raw tensors.
 HEADER = "inference-header-content-length"
 
 
 def json_length(body: bytes, header: str | None) -> int:
-    """Bytes of the JSON of a body.
+    """Length of a body's JSON in bytes.
 
     Args:
         body: of the request.
         header: the header `HEADER`, or None.
 
     Raises:
-        BadRequest: the header is no such length.
+        BadRequest: the header is not such a length.
     """
     if header is None:
         return len(body)
@@ -57,7 +57,7 @@ def decode(body: bytes, length: int) -> tuple[InferRequest, dict[str, Any]]:
     for entry in _objects(head.get("inputs"), "inputs"):
         name, datatype, shape = entry.get("name"), entry.get("datatype"), entry.get("shape")
         if not isinstance(name, str) or not isinstance(datatype, str) or not isinstance(shape, list):
-            raise BadRequest("each input has a name, a datatype and a shape")
+            raise BadRequest("each input must have a name, a datatype and a shape")
         size = _parameters(entry).get("binary_data_size")
         if size is not None:
             if isinstance(size, bool) or not isinstance(size, int) or not 0 <= size <= len(raw):
@@ -70,7 +70,7 @@ def decode(body: bytes, length: int) -> tuple[InferRequest, dict[str, Any]]:
         raise BadRequest(f"{len(raw)} bytes are left over after the inputs")
     asked = _objects(head.get("outputs", []), "outputs")
     if not all(isinstance(entry.get("name"), str) for entry in asked):
-        raise BadRequest("each output has a name")
+        raise BadRequest("each output must have a name")
     outputs = [check_output(entry["name"], _parameters(entry)) for entry in asked]
     return InferRequest(by_name(inputs), outputs, _parameters(head)), head
 
@@ -124,7 +124,7 @@ def _from_json(name: str, datatype: str, shape: list[Any], data: Any) -> npt.NDA
     """A tensor from nested or flat lists; elements of BYTES are base64."""
     count = element_count(name, shape)
     if not isinstance(data, list):
-        raise BadRequest(f"input {name}: has neither data nor a binary_data_size (shared memory is not read)")
+        raise BadRequest(f"input {name}: has neither data nor a binary_data_size (shared memory is not supported)")
     try:
         if datatype == "BYTES":
             files = [base64.b64decode(text, validate=True) for text in np.array(data, object).ravel()]

@@ -34,7 +34,7 @@ def check_bench(
     """Percentiles, throughput, stages, memory, energy and floor of the artifact.
 
     Args:
-        data: gets a row per variant.
+        data: receives a row per variant.
         artifact: to measure.
         folder: for pictures and reports.
         device: `cuda:0`, or `cpu` in a rehearsal.

@@ -1,4 +1,4 @@
-"""Building the kernels with what is there: CMake, a C++ compiler, nvcc and nanobind; no pip, no network."""
+"""Building the kernels with what is installed: CMake, a C++ compiler, nvcc and nanobind; no pip, no network."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ def build_kernels(
     """Use the installed kernels if they hold CUDA code, else build them into a folder and load them from there.
 
     Args:
-        data: gets what was done.
+        data: receives what was done.
         folder: where to build; None: build/gpu_check.
-        force: build also if the installed ones would do.
+        force: build even if the installed ones would do.
         capability: of the device to build for, as 9.0; empty: for all that a package is built for.
 
     Raises:

@@ -1,4 +1,4 @@
-"""JPEG decoded on the GPU: how far its pixels are from the CPU's, and what that makes of the way from file to box."""
+"""JPEG decoded on the GPU: how far its pixels are from the CPU's, and what that does to the way from file to box."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from benchmarks.gpu.resident import SIZE, figures
 
 __all__ = ["check_decoding"]
 
-#: How far pixels may be apart in the mean, of 255: rounding is below 1; other colours or rows are far above.
+#: How far pixels may differ on average, of 255: rounding is below 1; other colours or rows are far above.
 LIMIT = 3.0
 
 Decode = Callable[[Sequence[Any]], list[Any]]
@@ -29,16 +29,16 @@ def check_decoding(
     """Pixels against those of `lidcam_rt.image`, then the resident pipeline from files, decoded here and there.
 
     Args:
-        data: gets the figures.
+        data: receives the results.
         artifact: to localize with.
         rehearsal: nvImageCodec's decoders on the CPU are compared, and nothing is timed.
         index: number of the GPU.
         batches: pictures per call.
         seconds: per contender and batch.
-        open: makes a `ResidentLocalizer`; None: that.
+        open: makes a `ResidentLocalizer`; None: the class itself.
 
     Raises:
-        Cannot: nvImageCodec or ONNX Runtime's CUDA provider is not there.
+        Cannot: nvImageCodec or ONNX Runtime's CUDA provider is missing.
         Wrong: a kind of file was not decoded, or its pixels are further off than rounding explains.
     """
     from lidcam_rt.errors import BackendError, MissingExtraError

@@ -1,8 +1,8 @@
 """Where the check runs: a CUDA device through PyTorch, or the CPU for a rehearsal.
 
 The rehearsal goes through the same calls of `lidcam_gpu.kernels` with host memory posing as the device's: the
-launcher under them is replaced by the C++ CPU kernels. It finds typing errors and wrong comparisons; it tells nothing
-of a GPU.
+launcher under them is replaced by the C++ CPU kernels. It finds typing errors and wrong comparisons; it says nothing
+about a GPU.
 """
 
 from __future__ import annotations
@@ -59,14 +59,14 @@ class TorchCuda:
         return self.torch.from_numpy(np.ascontiguousarray(array)).to(self._place)
 
     def poisoned(self, shape: tuple[int, ...], dtype: str) -> Any:
-        """Memory on the device full of 0xCD, so that what no kernel writes is seen."""
+        """Memory on the device full of 0xCD, so that anything no kernel writes shows."""
         kind = getattr(self.torch, dtype)
         array = self.torch.empty(shape, dtype=kind, device=self._place)
         array.view(self.torch.uint8).fill_(0xCD) if array.numel() else None
         return array
 
     def get(self, array: Any) -> np.ndarray:
-        """A copy in host memory, after all that was started."""
+        """A copy in host memory, after all started work."""
         return np.asarray(array.cpu().numpy())
 
     def view(self, array: Any) -> Any:
@@ -78,16 +78,16 @@ class TorchCuda:
         return self.torch.cuda.current_stream()
 
     def sync(self) -> None:
-        """Wait for all that was started."""
+        """Wait for all started work."""
         self.torch.cuda.synchronize()
 
     def sampler(self, call: Callable[[int], Any], inner: int, *, graph: bool) -> Sampler:
         """Time `inner` calls between two events, launched one by one or as one CUDA graph.
 
         Args:
-            call: gets the number of the call, to take turns among buffers.
+            call: gets the number of the call, to rotate among buffers.
             inner: calls per sample.
-            graph: capture the calls once and replay them, which leaves the kernels and hardly a gap.
+            graph: capture the calls once and replay them, which leaves the kernels with hardly a gap.
         """
         torch = self.torch
         for i in range(3):

@@ -45,7 +45,7 @@ def make_artifact(data: dict[str, Any], folder: Path, *, given: Path | None = No
 
 
 def _feeds(manifest: Any, batch: int, seed: int) -> tuple[np.ndarray, np.ndarray | None]:
-    """Smooth random pictures as the artifact's input, and no class asked for."""
+    """Smooth random pictures as the artifact's input, with no class requested."""
     rng = np.random.default_rng(seed)
     spec = manifest.input
     coarse = rng.integers(0, 256, (batch, -(-spec.height // 32), -(-spec.width // 32), 3)).astype(np.float32)
@@ -72,7 +72,7 @@ def compare(got: dict[str, np.ndarray], want: dict[str, np.ndarray]) -> dict[str
 
 
 def _pas_of_its_own_cam(got: dict[str, np.ndarray], manifest: Any) -> float:
-    """Share of mask pixels other than the CPU kernel's on the very cam that the engine gave."""
+    """Share of mask pixels other than the CPU kernel's on the very cam that the engine returned."""
     from lidcam_rt.pas import pas
 
     want = pas(got["cam"], got["mask"].shape[2:], manifest.pas)
@@ -116,8 +116,8 @@ def _run_and_compare(
 def where_nodes_ran(ort: Any, artifact: Path, manifest: Any, device: str) -> dict[str, Any]:
     """Which provider ran each kind of node in one call, and how often memory crossed between host and device.
 
-    Only the profile tells: an operator library is registered with a CPU kernel too, and a node that falls back says
-    nothing.
+    Only the profile tells: an operator library is registered with a CPU kernel too, and a node falls back
+    silently.
 
     Returns:
         `PaS ran on`: providers of the PaS node, or of its body's nodes where no library is registered; `nodes by
@@ -209,7 +209,7 @@ def check_tensorrt(
     except (BackendError, InputError) as error:
         raise Cannot(str(error)) from None
     except ExportError as error:
-        if "builds for compute capability" in str(error) or "bakes no plugins" in str(error):
+        if "builds for compute capability" in str(error) or "cannot bake plugins" in str(error):
             raise Cannot(str(error)) from None
         raise
     data |= {"version": spec.version, "bytes": spec.engine_bytes, "built": spec.built, "evidence": spec.evidence,

@@ -1,4 +1,4 @@
-"""Parts of the check, what came of each, and the file that keeps it."""
+"""Parts of the check, the outcome of each, and the file that records it."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ class Cannot(Exception):
 
 
 class Wrong(Exception):
-    """A part ran and its result is not the reference's."""
+    """A part ran, and its result differs from the reference."""
 
 
 @dataclass
 class Outcome:
-    """What came of one part.
+    """The outcome of one part.
 
     Attributes:
         part: its name.
         state: `ok`, `failed` or `not run`.
         reason: why it failed or did not run.
         seconds: how long it took.
-        data: its figures.
+        data: its results.
     """
 
     part: str
@@ -46,7 +46,7 @@ class Outcome:
 
 
 class Report:
-    """Runs parts one after the other, whatever becomes of each, and collects their outcomes.
+    """Runs parts one after the other, even if some fail, and collects their outcomes.
 
     Args:
         facts: what the machine is.
@@ -57,7 +57,7 @@ class Report:
         self.outcomes: list[Outcome] = []
 
     def run(self, name: str, part: Callable[[dict[str, Any]], None]) -> Outcome:
-        """Run a part: it gets a dictionary for its figures, which are kept also if it stops half-way."""
+        """Run a part: it gets a dictionary for its results, which are kept even if it stops half-way."""
         print(f"== {name}", flush=True)
         data: dict[str, Any] = {}
         start = time.perf_counter()
@@ -79,7 +79,7 @@ class Report:
 
     @property
     def exit_status(self) -> int:
-        """0: all ran and agreed. 1: something failed. 2: nothing failed, and something could not run."""
+        """0: all ran and agreed. 1: something failed. 2: nothing failed, but something could not run."""
         states = {outcome.state for outcome in self.outcomes}
         return 1 if "failed" in states else 2 if "not run" in states else 0
 

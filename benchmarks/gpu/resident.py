@@ -148,7 +148,7 @@ def check_resident(
 def in_turns(
     contenders: dict[str, Callable[[list[Any]], Any]], pictures: list[Any], seconds: float, notes: dict[str, str]
 ) -> dict[str, Any]:
-    """Call the contenders in turns with one batch, each for so many seconds; one that fails goes into the notes."""
+    """Call the contenders alternately with one batch, each for `seconds`; one that fails goes into the notes."""
     batch, samples = len(pictures), {}
     for name, run in contenders.items():
         try:

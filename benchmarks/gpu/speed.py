@@ -76,14 +76,14 @@ def _maps(rng: np.random.Generator, batch: int, side: int) -> np.ndarray:
 
 
 def _close(device: TorchCuda, ours: list[Any], theirs: Any) -> float:
-    """Share of mask pixels that a peer gives otherwise (another resize, other rounding)."""
+    """Share of mask pixels on which a peer differs (another resize, other rounding)."""
     mask = theirs[1]
     other = device.get(mask) if hasattr(mask, "cpu") else mask.get()
     return float((device.get(ours[1]).astype(bool) != other.astype(bool)).mean())
 
 
 def _add(samplers: dict[str, Sampler], notes: dict[str, str], name: str, make: Callable[[], Sampler]) -> None:
-    """Prepare a contender; one that cannot run is noted, and the others go on."""
+    """Prepare a contender; one that cannot run is noted, and the others continue."""
     try:
         samplers[name] = make()
     except Exception as error:
@@ -122,7 +122,7 @@ def time_pas(
     for batch, small, side in shapes or [(1, 24, 384), (8, 24, 384), (32, 24, 384), (128, 24, 384), (1, 7, 224),
                                          (32, 7, 224), (1, 16, 512), (32, 16, 512)]:  # fmt: skip
         moved = batch * (small * small * 4 + side * side * 2 + 4)
-        sets = int(np.clip(2 * device.l2_bytes // moved + 1, 1, 64))  # taking turns, so that no cache holds them all
+        sets = int(np.clip(2 * device.l2_bytes // moved + 1, 1, 64))  # used in rotation, so no cache holds them all
         cams = [device.put(_maps(rng, batch, small)) for _ in range(sets)]
         outs = [
             [device.poisoned((batch, 1, side, side), "uint8"), device.poisoned((batch, 1, side, side), "uint8"),

@@ -25,13 +25,13 @@ def check_threads(
     """A pool of two localizers with graphs on one GPU, while a third localizer is called, opened and closed beside it.
 
     Args:
-        data: figures go here.
+        data: receives the results.
         artifact: what is run.
         rehearsal: there is no GPU.
         index: number of the GPU.
         batches: batch sizes, each captured by both localizers of the pool.
         rounds: streams over all of them, each with threads of its own.
-        open: makes a `ResidentLocalizer`; None: that.
+        open: makes a `ResidentLocalizer`; None: the class itself.
 
     Raises:
         Cannot: there is no GPU, or ONNX Runtime has no CUDA provider.

@@ -1,6 +1,6 @@
-"""A fixture for the tests of whoever ships an artifact: hold a latency or an accuracy in one's own CI.
+"""A pytest fixture for anyone who ships an artifact: check a latency or an accuracy in your own CI.
 
-It stands on pytest-benchmark's fixture `benchmark`, so that its options (`--benchmark-json`, `--benchmark-disable`)
+It builds on pytest-benchmark's fixture `benchmark`, so that its options (`--benchmark-json`, `--benchmark-disable`)
 work as everywhere. pytest finds the plugin by itself; importing it loads nothing else of the package.
 """
 
@@ -35,7 +35,7 @@ class Measured:
         latency: of the calls.
         stages: in their order.
         samples: nanoseconds per call, in order.
-        enabled: whether it was measured; with `--benchmark-disable` one call was made, and nothing is held.
+        enabled: whether it was measured; with `--benchmark-disable` one call was made, and no bound is checked.
     """
 
     name: str
@@ -45,7 +45,7 @@ class Measured:
     enabled: bool = True
 
     def hold(self, **bounds: float) -> None:
-        """Fail the test unless every bound is kept.
+        """Fail the test unless every bound holds.
 
         Args:
             bounds: `p50_ms`, `p90_ms`, `p95_ms`, `p99_ms`, `p99_9_ms`, `mean_ms`: highest latency in milliseconds.
@@ -66,8 +66,8 @@ class Measured:
                 percentile = self.latency.percentiles[_PERCENTILES[name]]
                 if not percentile.resolved:
                     raise AssertionError(
-                        f"{self.name}: {self.latency.n} calls are too few to bound the {_PERCENTILES[name]}: ask for "
-                        "more rounds, or hold a lower percentile"
+                        f"{self.name}: {self.latency.n} calls are too few to bound the {_PERCENTILES[name]}: use "
+                        "more rounds, or bound a lower percentile"
                     )
                 value = percentile.ms
             else:
@@ -78,7 +78,7 @@ class Measured:
     def times_faster_than(self, other: Measured) -> Ratio:
         """Median of the other over this one's, with its 95% interval: the same on slow and on fast machines.
 
-        Hold its lower end: `assert small.times_faster_than(large).low > 1.5`. With `--benchmark-disable` nothing was
+        Check its lower end: `assert small.times_faster_than(large).low > 1.5`. With `--benchmark-disable` nothing was
         measured, and it is infinite.
         """
         from lidcam_bench.latency.statistics import Ratio, ratio_of
@@ -129,12 +129,12 @@ class Scored:
 
 
 class LocalizerBenchmark:
-    """What the fixture gives.
+    """What the fixture returns.
 
     Args:
-        benchmark: gives pytest-benchmark's fixture. It is asked for where something is timed, since pytest-benchmark
-            warns of tests that have its fixture and do not use it.
-        disabled: whether the user asked for no measurement, by `--benchmark-disable`.
+        benchmark: returns pytest-benchmark's fixture. It is called only where something is timed, since
+            pytest-benchmark warns about tests that have its fixture and do not use it.
+        disabled: whether the user disabled measurement, by `--benchmark-disable`.
     """
 
     def __init__(self, benchmark: Callable[[], Any], *, disabled: bool = False) -> None:
@@ -165,11 +165,11 @@ class LocalizerBenchmark:
 
         Args:
             target: an artifact, an engine, or a checkpoint folder.
-            images: a folder of pictures, or their files; they are read beforehand and taken in turns.
+            images: a folder of pictures, or their files; they are read beforehand and used in rotation.
             engine: as for `lidcam bench --engine`.
             precision: as for `lidcam bench --precision`.
             device: as for `lidcam_rt.load`.
-            threads: of a call of the network; 0: one per core.
+            threads: per call of the network; 0: one per core.
             refine: preset of the dense CRF.
             rounds: calls that are timed. A p99 needs some 400.
             warm_up: calls before those.
@@ -177,14 +177,14 @@ class LocalizerBenchmark:
         Raises:
             LidcamError: the target or a picture cannot be opened.
             ValueError: there are no rounds.
-            AssertionError: pytest-benchmark would call only once, though nobody asked for that: it disables itself
-                where tests run in parallel, and a bound held over one call would say nothing.
+            AssertionError: pytest-benchmark would call only once, though nobody requested that: it disables itself
+                where tests run in parallel, and a bound on a single call would say nothing.
         """
         if rounds < 1 or warm_up < 0:
             raise ValueError(f"rounds must be at least 1, and warm_up at least 0; got {rounds} and {warm_up}")
         if getattr(self._benchmark, "disabled", False) and not self._disabled:
             raise AssertionError(
-                "pytest-benchmark disabled itself, as it does under pytest-xdist, so that no latency can be held: run "
+                "pytest-benchmark disabled itself, as it does under pytest-xdist, so no latency can be checked: run "
                 "this test in one process (pytest -n 0), or pass --benchmark-disable to run it without measuring"
             )
         from lidcam_bench.latency.cuda import device_for
@@ -249,7 +249,7 @@ class LocalizerBenchmark:
         Args:
             target: as in a call.
             data: labelled pictures, as for `lidcam eval`, or None.
-            reference: a target whose results are taken for the truth, or None.
+            reference: a target whose results are taken as the truth, or None.
             images: pictures for the comparison with the reference, where there is no data.
             engine: as in a call.
             precision: as in a call.

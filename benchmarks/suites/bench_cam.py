@@ -1,12 +1,12 @@
-"""The CAM stage against the packages that people take for it: grad-cam and torch-cam, and PyTorch by hand.
+"""The CAM stage against the packages that people use for it: grad-cam and torch-cam, and PyTorch by hand.
 
     python benchmarks/suites/bench_cam.py [--network seresnet50] [--rounds 20] [--write NAME]
 
 From a normalised picture to its class and that class's map at the network's size. seresnet50 of timm at 384, random
-weights, one thread, all peers in turns; counted is the processor time of the process. The plain map is asked of all (no
+weights, one thread, all peers interleaved; the processor time of the process is counted. All compute the plain map (no
 negative weight clamping), and before anything is timed the maps are compared: those of torch-cam and grad-cam are the
-artifact's without what is negative. The artifact also gives PaS's map, mask and threshold. Peers that are not installed
-(extra `peers`) are left out.
+artifact's without negative values. The artifact also returns PaS's map, mask and threshold. Peers that are not
+installed (extra `peers`) are left out.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ def likeness(a: np.ndarray, b: np.ndarray) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--network", default="seresnet50", help="of timm, with the layers layer4 and fc")
+    parser.add_argument("--network", default="seresnet50", help="a timm network with the layers layer4 and fc")
     parser.add_argument("--size", type=int, default=384)
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--write", metavar="NAME", help="keep the result as benchmarks/results/NAME.json")

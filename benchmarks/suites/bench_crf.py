@@ -1,14 +1,14 @@
 """Dense CRF against pydensecrf2: `python benchmarks/suites/bench_crf.py [--write] [--check | --float64 | --memory]`.
 
 Set-up and inference are counted on both sides, from the arrays to the marginals. Cold: no spatial lattice is kept;
-warm: that of this image size is; fast: with `rounding="fast"`. All run in turns in one process and thread; counted is
-the thread's processor time, the ratio is that of the medians. Confident unaries are those of a network that is sure:
-the marginals reach down to subnormal numbers, which some processors are slow with.
+warm: that of this image size is; fast: with `rounding="fast"`. All run interleaved in one process and thread; the
+thread's processor time is counted, and the ratio is that of the medians. Confident unaries are those of a network that
+is sure: the marginals reach down to subnormal numbers, which are slow on some processors.
 
 `--check` compares the results on the whole grid of photos, sizes, labels, presets and iterations instead (an hour with
 201 labels), `--float64` all three with float64 on the same lattice (10 iterations, 384x384), `--memory` gives the peak
-of 8192x8192 (2 labels, terms of psa, 2 iterations), each rounding in a process of its own. `--only` takes the rows
-whose name holds a text, `--write` keeps what was measured in benchmarks/results/.
+of 8192x8192 (2 labels, terms of psa, 2 iterations), each rounding in a process of its own. `--only` selects the rows
+whose name contains a text, `--write` keeps what was measured in benchmarks/results/.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ threads.
 
 The exponent is the slope of a line through the medians on logarithmic axes, with the standard error of that slope where
 there are more than two sizes. One thread and processor time; over threads, of which there are at most as many as cores,
-the clock's time, of which -1 would be perfect scaling. All sizes and peers in turns.
+wall-clock time, where -1 would be perfect scaling. All sizes and peers are interleaved.
 """
 
 from __future__ import annotations

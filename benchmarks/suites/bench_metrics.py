@@ -3,9 +3,9 @@
     python benchmarks/suites/bench_metrics.py [--maps 2000] [--loop 40] [--model MODEL.onnx] [-o FILE.json]
     python -m pytest benchmarks/suites/bench_metrics.py
 
-One thread, time of that thread (not of the wall). Maps of 500x375: with --model real ones, the artifact's on crops of
-scikit-image's photos; bicubic from 12x12; and uniform noise (the worst case: a component at every pixel). The loop is
-timed on the first maps only, in turns with ours, and its result compared.
+One thread, processor time of that thread (not wall-clock time). Maps of 500x375: with --model real ones, the artifact's
+on crops of scikit-image's photos; bicubic from 12x12; and uniform noise (the worst case: a component at every pixel).
+The loop is timed on the first maps only, interleaved with ours, and its result compared.
 """
 
 import argparse

@@ -1,9 +1,9 @@
-"""Artifacts of one network in several precisions: a call on one thread in turns, and what `lidcam quantize` compared.
+"""Artifacts of one network in several precisions: interleaved calls on one thread, and what `lidcam quantize` compared.
 
     python benchmarks/suites/bench_precision.py FP32.onnx INT8.onnx FP16.onnx [--rounds 60] [--write NAME]
 
-Counted is the processor time of the process, from the network's input to logits and map; accuracy is that which the
-manifests record.
+The processor time of the process is counted, from the network's input to logits and map; accuracy is as recorded in
+the manifests.
 """
 
 from __future__ import annotations

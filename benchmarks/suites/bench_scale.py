@@ -2,9 +2,9 @@
 
     python benchmarks/suites/bench_scale.py [--photos FOLDER] [--model LITE0.onnx] [--rounds 3] [--write NAME]
 
-Every peer localizes the same photos, in turns, on all cores. The figure of a peer is its work from call to end, with
-the start of its workers; `start_seconds` is that of a job of one picture. Beside the clock's time, which other work on
-the machine stretches, the processor time of this process and of all that descends from it is counted (not for Spark).
+Every peer localizes the same photos, interleaved, on all cores. A peer is timed from call to end, including the start
+of its workers; `start_seconds` is that of a job of one picture. Besides wall-clock time, which other work on the
+machine stretches, the processor time of this process and of all its descendants is counted (not for Spark).
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""A trained segmentation network in float32 and in int8: label maps against the true ones, and time in turns.
+"""A trained segmentation network in float32 and in int8: label maps against the true ones, and interleaved times.
 
     python benchmarks/suites/bench_segment_int8.py RUN/checkpoint scenes:data/scenes [--rounds 40] [--write NAME]
 
 The checkpoint is exported and quantized (calibrated on pictures of train alone); both artifacts segment the pictures
-of test in ONNX Runtime and OpenVINO, through the whole runtime. Counted is the processor time of a call of the network
-on one thread, all ways in turns, at the network's size and at four times its pixels (the size is free).
+of test in ONNX Runtime and OpenVINO, through the whole runtime. The processor time of a call of the network on one
+thread is counted, all ways interleaved, at the network's size and at four times its pixels (the size is free).
 """
 
 from __future__ import annotations

@@ -3,10 +3,10 @@
     python benchmarks/suites/bench_serve.py [--model LITE0.onnx] [--rounds 7] [--write NAME]
 
 Throughput: rounds of the same JPEG files through the stream, in this process, and through a server, in a process of its
-own, which clients in this process keep busy over loopback; in turns, both on all cores. Beside the clock's time, which
-other work on the machine stretches, the processor time of both processes is counted: on busy cores it is what a picture
-costs. The clients' work is part of the server's figures. Overload: requests come at twice the capacity just measured,
-on a schedule that does not wait for answers, each on a new connection.
+own, which clients in this process keep busy over loopback; interleaved, each on all cores. Besides wall-clock time,
+which other work on the machine stretches, the processor time of both processes is counted: on busy cores it is what a
+picture costs. The clients' work is part of the server's time. Overload: requests come at twice the capacity just
+measured, on a schedule that does not wait for answers, each on a new connection.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ WHAT = (
     "then at twice its capacity"
 )
 PICTURES, CLIENTS, OVERLOAD_SECONDS, DEADLINE = 48, 8, 20.0, 10.0
-#: A round of 48 would be half a second, of which begin and end, when not all clients are busy, are a tenth.
+#: A round of 48 would be half a second, of which beginning and end, when not all clients are busy, are a tenth.
 REPEATS = 8
 
 

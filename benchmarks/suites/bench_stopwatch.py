@@ -1,12 +1,12 @@
-"""Does another clock agree? hyperfine around `lidcam localize`, and `lidcam bench` of the same pictures, in turns.
+"""Does another clock agree? hyperfine around `lidcam localize`, and `lidcam bench` on the same pictures, interleaved.
 
     python benchmarks/suites/bench_stopwatch.py [--rounds 5] [--write NAME]
 
 EfficientNet-Lite0 at 320 with its ImageNet weights, 96 JPEG files of 500x375. hyperfine times whole processes
 (https://github.com/sharkdp/hyperfine): `lidcam localize --no-overlay` over all pictures and over one. Their difference
 over 95 is the time of a picture in the steady state, with reading it and writing its mask and journal. `lidcam bench`
-gives the same without files, as the inverse of its offline throughput. One picture alone is the time from the start of
-a process to its first result.
+measures the same without files, as the inverse of its offline throughput. One picture alone is the time from the start
+of a process to its first result.
 """
 
 from __future__ import annotations

@@ -2,10 +2,10 @@
 
     python benchmarks/suites/bench_track1.py [--labels 201] [--encoder resnet50] [--rounds 12] [--write NAME]
 
-DeepLabV3+ with random weights at 384, one thread, pictures of 500x375, all peers in turns; counted is the processor
-time of the process. The peer in PyTorch does what people write: logits resized to the picture by F.interpolate, then
-argmax. The runtime resizes the logits of those classes alone that the network's own label map has: a class that
-is nowhere the highest there cannot win a pixel. The share of pixels with PyTorch's label is in the result.
+DeepLabV3+ with random weights at 384, one thread, pictures of 500x375, all peers interleaved; the processor
+time of the process is counted. The peer in PyTorch does what people write: logits resized to the picture by
+F.interpolate, then argmax. The runtime resizes only the logits of the classes that the network's own label map has: a
+class that is nowhere the highest there cannot win a pixel. The share of pixels with PyTorch's label is in the result.
 """
 
 from __future__ import annotations

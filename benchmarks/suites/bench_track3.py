@@ -4,8 +4,8 @@
         [--write NAME]
 
 seresnet50 at 384, stride 32, with random weights, since time does not depend on them; int8 is calibrated on the
-pictures. All peers run in turns in one process on one thread, picture by picture; counted is the processor time of the
-process, which other work on the machine stretches less than the clock's. The peers in PyTorch do what people write:
+pictures. All peers run interleaved in one process on one thread, picture by picture; counted is processor time, which
+other work on the machine stretches less than wall-clock time. The peers in PyTorch do what people write:
 simplejpeg, OpenCV's resize, the network eagerly or through torch.compile, the map by OpenCV and numpy, pydensecrf2 with
 the preset psa at the network's size.
 """

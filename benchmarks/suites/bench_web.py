@@ -37,7 +37,7 @@ import chromium
 WHAT = (
     "The site of lidcam web in Chromium against lidcam_rt, Lite0 at 320, JPEG to class, mask and box, one thread each"
 )
-#: A worker of the site, as browser.js starts it; `localize` gives a picture's result and times.
+#: A worker of the site, as browser.js starts it; `localize` returns a picture's result and times.
 WORKER = """(async () => {
   const model = (await (await fetch("model.json")).json()).model;
   const code = `import ${JSON.stringify(location.origin + "/static/worker.js")};`;

@@ -3,7 +3,7 @@
     python benchmarks/suites/bench_zoo.py --photos FOLDER --data stamps:data/stamps [--write zoo_NAME]
 
 Photos are one of every second of ImageNet's classes, named by WordNet id: the i-th by name is of class 2i. The maps are
-those of the class that each network predicts. Counted is processor time, in turns: of a call of the network on one
+those of the class that each network predicts. Processor time is counted, interleaved: of a call of the network on one
 thread, and of a whole picture (decoding to box).
 """
 

@@ -1,7 +1,7 @@
 """Peak memory of one localization per pixel of the picture, by form of picture: `python benchmarks/suites/memory.py`.
 
-Each form is localized in a process of its own, by a tiny artifact whose network takes next to no memory; what its peak
-grows by over that of a small picture is divided by the number of pixels. docs/runtime.md states the largest.
+Each form is localized in a process of its own, by a tiny artifact whose network takes next to no memory; the
+growth of its peak over that of a small picture is divided by the number of pixels. docs/runtime.md states the largest.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the suites of a command write: one form for all files of benchmarks/results."""
+"""What the suites that are commands write: one form for all files of benchmarks/results."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def write(name: str | None, what: str, load: float, rows: dict[str, Any], **more
 
     Args:
         name: of the file, without its suffix.
-        what: was measured, and how.
+        what: what was measured, and how.
         load: the machine's average load before the first sample.
-        rows: the figures.
+        rows: the results.
         more: what else the report says, before the rows.
     """
     if not name:

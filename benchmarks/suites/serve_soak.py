@@ -2,10 +2,10 @@
 
     python benchmarks/suites/serve_soak.py MODEL.onnx FOLDER [--requests 10000] [--write NAME]
 
-Hostile are: bodies cut in the middle, bytes that are no HTTP, truncated pictures, text in place of one, a PNG of 400
-million pixels, a tensor of a million numbers in JSON and of another shape, clients that go before the answer, bodies
+Hostile: bodies cut in the middle, bytes that are not HTTP, truncated pictures, text in place of one, a PNG of 400
+million pixels, a tensor of a million numbers in JSON and of another shape, clients that leave before the answer, bodies
 that come slowly or not at all. Prints resident memory after every tenth; exit status 1 if it grew
-by more than --limit MB after the first, or an answer was wrong or a status of the server's own faults.
+by more than --limit MB after the first, or an answer was wrong or a status reported a server error.
 """
 
 from __future__ import annotations

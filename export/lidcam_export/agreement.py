@@ -51,7 +51,7 @@ class Agreement:
     identity: float = 0.0
 
     def __str__(self) -> str:
-        """As the summary of an export and its errors say it."""
+        """The text in the summary of an export and in its errors."""
         return (
             f"{self.pictures}: logits {self.logits:.1e}, CAM {self.cam:.1e} (relative), map {self.map} of 255, "
             f"mask {self.mask_flipped:.1e} of pixels; mean of map + offset = logit to {self.identity:.1e}"
@@ -59,12 +59,12 @@ class Agreement:
 
     @property
     def holds(self) -> bool:
-        """Whether the file may be written: the same classes, and no more than rounding between the rest."""
+        """Whether the file may be written: the same classes, and only rounding differences in the rest."""
         return self.top1 == 1 and max(self.logits, self.cam, self.mask_flipped, self.identity) <= 1e-3
 
 
 def export_record(artifact: Path, agreement: DataclassInstance) -> str:
-    """What is written beside an artifact, as JSON: the file's SHA-256, the comparison, and who made it.
+    """What is written beside an artifact, as JSON: the file's SHA-256, the comparison, and the versions that made it.
 
     Args:
         artifact: the finished file.

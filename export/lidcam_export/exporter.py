@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 
 import onnx
-import onnxruntime as ort
-import torch
 from lidcam_training.models.stride import feature_stride
 from pydantic import ValidationError
 
@@ -23,7 +19,7 @@ from lidcam_export.sources.source import Source, load_source
 from lidcam_export.structure import Structure
 from lidcam_rt.artifact import CamSpec, InputSpec, Manifest
 from lidcam_rt.errors import ExportError, InputError, LidcamError
-from lidcam_rt.files import file_sha256, replacing
+from lidcam_rt.files import replacing
 from lidcam_rt.pas import PasOptions
 from lidcam_rt.version import __version__
 
@@ -107,10 +103,10 @@ def export_artifact(
 
     Args:
         source: a checkpoint folder, a weights file, or one of the forms that `load_source` knows.
-        output: the .onnx file; `output.export.json` beside it gets the figures of the comparison and the file's
+        output: the .onnx file; `output.export.json` beside it records the comparison and the file's
             SHA-256.
         options: how to make it.
-        note: told what is done, step by step.
+        note: called with a message for each step.
 
     Raises:
         ExportError: the source cannot be exported, or the file does not agree with PyTorch.

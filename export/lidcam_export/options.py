@@ -18,12 +18,12 @@ Task = Literal["localization", "multilabel"]
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """How an artifact is made; None takes the value that the source knows.
+    """How an artifact is made; None: the source's own value.
 
     Attributes:
-        weights: state dict to load, for sources that bring none or other ones.
-        random_weights: take the network as it is initialised, to try an export.
-        ema: averaged weights of a file: True needs them, False leaves them, None takes them where there are any.
+        weights: state dict to load, for sources without weights or in place of theirs.
+        random_weights: use the network as it is initialised, to try an export.
+        ema: averaged weights of a file: True requires them, False ignores them, None uses them if there are any.
         head: `linear`: exact maps only; `linearized`: where the head is not linear, the maps of its linearization.
         task: `localization` (softmax) or `multilabel` (sigmoid); None: as the network ends, else localization.
         size: (height, width) of the input in pixels.

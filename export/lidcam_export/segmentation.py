@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ from lidcam_export.graph.padding import replace_same_convolutions
 from lidcam_rt.artifact import InputSpec, Manifest, SegmentationSpec, SourceSpec
 from lidcam_rt.backends.onnxruntime import session_source
 from lidcam_rt.errors import ExportError
-from lidcam_rt.files import file_sha256, replacing
+from lidcam_rt.files import replacing
 from lidcam_rt.image import network_input
 from lidcam_rt.version import __version__
 
@@ -90,14 +89,14 @@ def export_segmentation(
 
     Args:
         path: the checkpoint folder.
-        output: the .onnx file; `output.export.json` beside it gets the figures of the comparison.
+        output: the .onnx file; `output.export.json` beside it records the comparison.
         size: (height, width) of the input, multiples of 32 pixels; None: as it was trained.
         dynamic_size: leave height and width free (multiples of 32).
         weights_license: recorded in the manifest.
-        note: told what is done.
+        note: called with a message for each step.
 
     Raises:
-        ExportError: the size is none, or the file does not agree with PyTorch.
+        ExportError: the size is not possible, or the file does not agree with PyTorch.
         DataError: the checkpoint cannot be read.
         OutputError: the file cannot be written.
     """
@@ -105,7 +104,7 @@ def export_segmentation(
     meta = checkpoint.meta
     height, width = size or meta.size
     if height % _MULTIPLE or width % _MULTIPLE:
-        raise ExportError(f"--size {height}x{width}: sides of a segmentation network are multiples of {_MULTIPLE}")
+        raise ExportError(f"--size {height}x{width}: a segmentation network needs multiples of {_MULTIPLE}")
     graph = _Graph(checkpoint).eval()
     if height == width == _MULTIPLE and any(isinstance(module, nn.GroupNorm) for module in graph.modules()):
         raise ExportError(

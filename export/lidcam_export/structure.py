@@ -83,7 +83,7 @@ class Tail:
         return features.permute(0, 3, 1, 2) if self.channels_last else features, logits
 
     def classify(self, features: Tensor, x: Tensor) -> Tensor:
-        """Logits [N, K] of given features [N, C, h, w]; of the pictures x nothing but their number matters."""
+        """Logits [N, K] of given features [N, C, h, w]; of the pictures x only the number matters."""
         given = features.permute(0, 2, 3, 1) if self.channels_last else features
         return run_with(self.model, self.feature_layer, x, lambda _: given)[0]
 
@@ -111,7 +111,7 @@ def run_with(
 
 
 class _Watch:
-    """A forward pass: output, 4-D outputs of modules in order of their making, and layers that may be the head."""
+    """A forward pass: output, 4-D outputs of modules in order of execution, and layers that may be the head."""
 
     def __init__(self, model: nn.Module, x: Tensor) -> None:
         self.maps: dict[str, Tensor] = {}
@@ -215,7 +215,7 @@ def find_structure(model: nn.Module, name: str, *, size: Size = (224, 224)) -> S
 def _affine_structure(model: nn.Module, name: str, watch: _Watch, head: str, size: Size) -> Structure | None:
     """The structure of a head that is affine after the pooling without being one layer, such as two linear layers.
 
-    Its weights are the gradients of the logits by the pooled features, which do not depend on the picture.
+    Its weights are the gradients of the logits with respect to the pooled features, whatever the picture.
     """
     try:
         tail = find_tail(model, name, size=size)
@@ -283,7 +283,7 @@ def _what_stands_between(watch: _Watch, head: str, layer: nn.Linear | nn.Conv2d)
             f"the last feature map {last} has {watch.maps[last].shape[1]}" if last else "no layer gives a feature map"
         )
         seen = f"{head} takes {channels} channels, {shapes}"
-    return f"ends in {type(layer).__name__} {head!r}, but {seen}, so that no activation map of it is exact"
+    return f"ends in {type(layer).__name__} {head!r}, but {seen}, so it has no exact activation map"
 
 
 def _features(
@@ -323,7 +323,7 @@ def find_tail(model: nn.Module, name: str, *, size: Size = (224, 224)) -> Tail:
     output = watch.output
     if bool((output >= 0).all()) and bool((output <= 1).all()):
         raise ExportError(
-            f"{name} returns values between 0 and 1: the map of a linearized head is that of logits. Let it return the "
+            f"{name} returns values between 0 and 1, but the map of a linearized head needs logits. Let it return the "
             "values before its softmax or sigmoid"
         )
     maps = {n: m for n, m in watch.maps.items() if "Pool" not in type(model.get_submodule(n)).__name__}

@@ -103,7 +103,7 @@ def open_checkpoint(path: Path, *, compiled: bool = False, kernels: bool = False
         path: the folder.
         compiled: see `TorchBackend`.
         kernels: see `TorchBackend`.
-        threads: of PyTorch, in the whole process; 0: as it chose.
+        threads: of PyTorch, in the whole process; 0: PyTorch's choice.
 
     Raises:
         DataError: missing, incomplete or damaged.

@@ -35,11 +35,11 @@ class Engine:
         suffix: of the files that it loads.
         made_by: the verb of `lidcam` that makes such a file.
         devices: kinds of devices that it runs on.
-        precisions: arithmetic that it can be asked for, or that its files may have.
-        imports: packages that bring it; any one of them will do.
-        extra: of lidcam-rt, which installs them; None: they come with lidcam-rt itself.
+        precisions: arithmetic that can be requested of it, or that its files may have.
+        imports: packages that provide it; any one of them will do.
+        extra: the extra of lidcam-rt that installs them; None: they come with lidcam-rt itself.
         priority: among installed engines that load a file and run on the device, `auto` takes the highest.
-        first_for: precisions of files for which it comes before those of higher priority, on the CPU.
+        first_for: precisions of files for which it comes before engines of higher priority, on the CPU.
         manifest: `module:function` that reads the manifest of its files.
     """
 
@@ -61,8 +61,8 @@ class Engine:
         return any(_is_there(name) for name in self.imports)
 
 
-#: Every engine. `auto` goes by measurements (benchmarks/README.md): on the CPU, ONNX Runtime and OpenVINO take the same
-#: time in float32, and 8-bit networks take ONNX Runtime up to 1.6 times what they take OpenVINO.
+#: Every engine. `auto` goes by measurements (benchmarks/README.md): on the CPU, which of ONNX Runtime and
+#: OpenVINO is faster in float32 depends on the network; in int8 OpenVINO is, by 1.2 to 2.6 times.
 BACKENDS: tuple[Engine, ...] = (
     Engine(
         name="onnxruntime",
@@ -116,7 +116,7 @@ def _has_gpu_build() -> bool:
 
 
 def _lacks_vnni(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
-    """Whether this is an x86 processor that adds products of 8-bit numbers in 16 bits; False where it is not known."""
+    """Whether this is an x86 processor that adds products of 8-bit numbers in 16 bits; False if unknown."""
     try:
         flags = next(line for line in cpuinfo.read_text().splitlines() if line.startswith("flags"))
     except (OSError, StopIteration):
@@ -125,7 +125,7 @@ def _lacks_vnni(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
 
 
 def _loading(path: str | os.PathLike[str]) -> tuple[Engine, ...]:
-    """The engines that load a file, by its suffix; whatever no other engine claims is taken for an artifact."""
+    """The engines that load a file, by its suffix; a file that no engine claims is treated as an artifact."""
     suffix = Path(path).suffix.lower()
     return tuple(entry for entry in BACKENDS if entry.suffix == suffix) or tuple(
         entry for entry in BACKENDS if entry.suffix == ".onnx"
@@ -133,7 +133,7 @@ def _loading(path: str | os.PathLike[str]) -> tuple[Engine, ...]:
 
 
 def manifest_of(path: str | os.PathLike[str]) -> Manifest:
-    """The manifest of an artifact, or of an engine by its sidecar; neither is loaded.
+    """The manifest of an artifact, or of an engine from its sidecar; neither is loaded.
 
     Raises:
         ArtifactError: the file or the engine's sidecar is missing or cannot be used.
@@ -150,7 +150,7 @@ def choose(
     precision: str = "auto",
     arithmetic: str = "fp32",
 ) -> Engine:
-    """The engine that a file is run by.
+    """The engine that runs a file.
 
     Args:
         path: the artifact, or an engine that `lidcam build` made of one.
@@ -178,14 +178,14 @@ def choose(
     if not on_device:
         devices = sorted({known for entry in fitting for known in entry.devices})
         runs = " or ".join(entry.name for entry in fitting)
-        raise InputError(f"{name}: {runs} runs it on {' or '.join(devices)}, device {device} was asked for")
+        raise InputError(f"{name}: {runs} runs it on {' or '.join(devices)}, but device {device} was requested")
     known_precisions = sorted({known for entry in BACKENDS for known in entry.precisions})
     if precision != "auto" and precision not in known_precisions:
         raise InputError(f"precision must be auto or one of {', '.join(known_precisions)}, got {precision!r}")
     exact = [entry for entry in on_device if precision == "auto" or precision in entry.precisions]
     if not exact:
         has = " or ".join(f"{entry.name} has {', '.join(entry.precisions)}" for entry in on_device)
-        raise InputError(f"{name}: precision {precision} was asked for, {has}")
+        raise InputError(f"{name}: precision {precision} was requested, but {has}")
     ranked = sorted(exact, key=lambda entry: -entry.priority)
     first = [entry for entry in ranked if arithmetic in entry.first_for and entry.installed]
     if first and (kind == "cpu" or (kind == "auto" and not _has_gpu_build())):
@@ -214,7 +214,7 @@ def open_backend(
 
     Raises:
         InputError: backend, device, threads or precision is not recognised, or does not go with the file.
-        BackendError: the engine cannot run it here, or would run it elsewhere than asked for.
+        BackendError: the engine cannot run it here, or not on the requested device.
         MissingExtraError: the engine is not installed.
         ArtifactError: the engine refuses the file, or its graph does not fit its manifest.
     """
@@ -224,7 +224,7 @@ def open_backend(
     opener = cast(Opener, importlib.import_module(engine.module).open_backend)
     others = [entry.name for entry in _loading(path) if entry is not engine and entry.installed]
     _log.debug(
-        "%s: loaded by %s (backend %s, device %s were asked for; %s)", os.fspath(path), engine.name, backend, device,
+        "%s: loaded by %s (backend %s, device %s were requested; %s)", os.fspath(path), engine.name, backend, device,
         f"{', '.join(others)} could load it too" if others else "no other engine that is installed loads it",
     )  # fmt: skip
     if manifest.precision and manifest.precision.weight_bits == 8 and _lacks_vnni():
@@ -234,7 +234,8 @@ def open_backend(
         )  # fmt: skip
     opened = opener(path, manifest, device=device, threads=threads, precision=precision)
     if precision not in ("auto", opened.precision):
-        raise InputError(f"{os.fspath(path)}: precision {precision} was asked for, the engine has {opened.precision}")
+        said = f"{os.fspath(path)}: precision {precision} was requested"
+        raise InputError(f"{said}, but the engine has {opened.precision}")
     _log.debug("%s: runs as %s on %s, %s", os.fspath(path), opened.name, opened.device, opened.precision)
     OutputCheck(manifest, os.fspath(path)).declared(opened.inputs, opened.outputs)
     return opened

@@ -1,4 +1,4 @@
-"""What the rest of the runtime asks of an engine."""
+"""What the rest of the runtime requires of an engine."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from lidcam_rt.errors import InputError
 __all__ = ["MAX_THREADS", "Backend", "Opener", "StageHook", "Stop", "check_threads", "engine_text", "parse_device",
            "unobserved", "usable_cores"]  # fmt: skip
 
-MAX_THREADS = 1024  # more is a slip, and may take a machine down
+MAX_THREADS = 1024  # more is a mistake, and may bring a machine down
 
 _NOTHING = nullcontext()
 
@@ -32,7 +32,7 @@ class StageHook(Protocol):
 
         Args:
             name: the step's.
-            stream: the device stream that its work is put on, where there is one.
+            stream: the device stream on which its work is queued, if there is one.
         """
         ...
 
@@ -51,7 +51,7 @@ class Stop:
         self.is_set = False
 
     def set(self) -> None:
-        """End the runs that were given this, and those that are given it later."""
+        """End the runs that were given this request, and those that are given it later."""
         with self._lock:
             self.is_set = True
             actions = list(self._actions)
@@ -84,7 +84,7 @@ class Backend(Protocol):
         device: where it runs: `cpu`, or `cuda:INDEX`.
         precision: arithmetic of the network: `fp32`, `fp16`, `bf16`.
         inputs: name, dtype and shape of each input; a free side has a name or is -1.
-        outputs: the same of each output.
+        outputs: the same for each output.
     """
 
     name: str
@@ -114,11 +114,11 @@ class Backend(Protocol):
         ...
 
     def for_streams(self) -> tuple[Backend, int]:
-        """The form of this engine for many pictures, and how many threads should call its `run` at once."""
+        """This engine set up for many pictures, and how many threads should call its `run` at once."""
         ...
 
     def close(self) -> None:
-        """Free the engine. Runs that are under way end first."""
+        """Free the engine. Runs in progress end first."""
         ...
 
 
@@ -136,7 +136,7 @@ def parse_device(device: str) -> tuple[str, int]:
     """Split a device name into kind (`auto`, `cpu`, `cuda`) and index.
 
     Raises:
-        InputError: none of these.
+        InputError: it is none of these.
     """
     match = re.fullmatch(r"(auto|cpu|cuda)(?::(\d{1,3}))?", device) if isinstance(device, str) else None
     if match is None or (match[2] is not None and match[1] != "cuda"):
@@ -145,7 +145,7 @@ def parse_device(device: str) -> tuple[str, int]:
 
 
 def engine_text(backend: Backend) -> str:
-    """What results and reports say of an engine, as `onnxruntime 1.24.1 on cpu, fp32`."""
+    """What results and reports call an engine, such as `onnxruntime 1.24.1 on cpu, fp32`."""
     return f"{backend.name} on {backend.device}, {backend.precision}"
 
 

@@ -27,7 +27,7 @@ class CudaRuntime:
 
     def __init__(self, api: Any, index: int = 0) -> None:
         self._api = api
-        # Asked before anything else: other calls may hang where no driver is.
+        # Queried before anything else: other calls may hang where there is no driver.
         status, count = api.cudaGetDeviceCount()
         if int(status) != 0 or not count:
             raise BackendError(
@@ -35,7 +35,7 @@ class CudaRuntime:
                 "device='cpu' in Python, --device cpu on the command line"
             )
         if index >= count:
-            raise BackendError(f"cuda:{index} was asked for, this machine has {count} GPU(s), numbered from 0")
+            raise BackendError(f"cuda:{index} was requested, but this machine has {count} GPU(s), numbered from 0")
         self.index, self.count = index, int(count)
 
     def _name(self, status: Any) -> str:
@@ -52,7 +52,7 @@ class CudaRuntime:
 
     @property
     def compute_capability(self) -> str:
-        """Such as 8.9."""
+        """The compute capability, such as 8.9."""
         attribute = self._api.cudaDeviceAttr
         kinds = (attribute.cudaDevAttrComputeCapabilityMajor, attribute.cudaDevAttrComputeCapabilityMinor)
         major, minor = (self._call("cudaDeviceGetAttribute", kind, self.index) for kind in kinds)
@@ -67,16 +67,16 @@ class CudaRuntime:
         return int(self._call("cudaMalloc", max(1, size)))
 
     def free(self, address: int) -> None:
-        """Give device memory back."""
+        """Free device memory."""
         self._call("cudaFree", address)
 
     def pinned(self, size: int) -> npt.NDArray[np.uint8]:
-        """Host memory of `size` bytes that copies need not stage; `unpin` gives it back."""
+        """Host memory of `size` bytes that copies need not stage; `unpin` frees it."""
         address = int(self._call("cudaHostAlloc", max(1, size), 0))
         return np.ctypeslib.as_array((ctypes.c_uint8 * max(1, size)).from_address(address))
 
     def unpin(self, array: npt.NDArray[np.uint8]) -> None:
-        """Give back what `pinned` gave."""
+        """Free memory that `pinned` returned."""
         self._call("cudaFreeHost", array.ctypes.data)
 
     def new_stream(self) -> int:
@@ -88,21 +88,21 @@ class CudaRuntime:
         self._call("cudaStreamDestroy", stream)
 
     def wait(self, stream: int) -> None:
-        """Wait for all that a stream was given."""
+        """Wait for all work that was queued on a stream."""
         self._call("cudaStreamSynchronize", stream)
 
     def upload(self, address: int, array: npt.NDArray[Any], stream: int) -> None:
-        """Copy a contiguous array to the device. It must live until the stream was waited for."""
+        """Copy a contiguous array to the device. It must live until the stream has been waited for."""
         kind = self._api.cudaMemcpyKind.cudaMemcpyHostToDevice
         self._call("cudaMemcpyAsync", address, array.ctypes.data, array.nbytes, kind, stream)
 
     def download_into(self, array: npt.NDArray[Any], address: int, stream: int) -> None:
-        """Copy to an array of the host, which is complete once the stream was waited for."""
+        """Copy to an array of the host, which is complete once the stream has been waited for."""
         kind = self._api.cudaMemcpyKind.cudaMemcpyDeviceToHost
         self._call("cudaMemcpyAsync", array.ctypes.data, address, array.nbytes, kind, stream)
 
     def download(self, address: int, shape: tuple[int, ...], dtype: npt.DTypeLike, stream: int) -> npt.NDArray[Any]:
-        """Copy to a new array, which is complete once the stream was waited for."""
+        """Copy to a new array, which is complete once the stream has been waited for."""
         array = np.empty(shape, dtype)
         if array.nbytes:
             kind = self._api.cudaMemcpyKind.cudaMemcpyDeviceToHost

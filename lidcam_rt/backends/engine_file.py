@@ -1,6 +1,6 @@
 """The sidecar of an engine: what an engine file was built from, for what, and with what; checked before it is loaded.
 
-TensorRT's engines carry no version that a user can read and no manifest, and nothing may be glued to them. So
+TensorRT's engines carry no version that a user can read and no manifest, and nothing may be added to them. So
 `model.engine` has `model.engine.json` beside it.
 """
 
@@ -59,9 +59,9 @@ class EngineSpec(_Spec):
         flavour: `tensorrt` or `tensorrt-rtx`.
         version: version of TensorRT that built it.
         compute_capability: what it was built for, such as 8.9; several for TensorRT for RTX.
-        precision: what was asked for: `fp32` or `fp16`.
+        precision: what was requested: `fp32` or `fp16`.
         built: what was built: how many of the network's convolutions have which type.
-        evidence: where `built` was read: `inspector` (the engine, loaded), `plan` (text inside the engine file) or
+        evidence: what `built` was read from: `inspector` (the engine, loaded), `plan` (text inside the engine file) or
             `network` (the strongly typed network it was built from).
         profile: shapes of each input.
         pas: `body` (standard operators) or `plugin` (a kernel baked into the engine).
@@ -98,7 +98,7 @@ class EngineSpec(_Spec):
         if unknown := {entry.dtype for entry in (*self.inputs, *self.outputs)} - _DTYPES:
             raise ValueError(f"no tensor has the type {sorted(unknown)[0]}")
         if set(self.profile) != {entry.name for entry in self.inputs}:
-            raise ValueError("the profile is not of the engine's inputs")
+            raise ValueError("the profile does not match the engine's inputs")
         for entry in self.inputs:
             shapes = self.profile[entry.name]
             if not len(shapes.min) == len(shapes.opt) == len(shapes.max) == len(entry.shape):
@@ -116,7 +116,7 @@ def sidecar_path(engine: str | os.PathLike[str]) -> Path:
 
 
 def read_sidecar(engine: str | os.PathLike[str]) -> EngineSpec:
-    """Read the sidecar of an engine. The engine itself is not looked at.
+    """Read the sidecar of an engine. The engine itself is not opened.
 
     Raises:
         ArtifactError: there is no sidecar.
@@ -139,7 +139,7 @@ def read_sidecar(engine: str | os.PathLike[str]) -> EngineSpec:
     version = raw.get("schema_version")
     if isinstance(version, int) and version > SIDECAR_SCHEMA:
         raise RebuildError(
-            f"{path}: it has schema {version}, this lidcam_rt reads up to {SIDECAR_SCHEMA}: "
+            f"{path}: it has schema {version}, but this lidcam_rt reads up to {SIDECAR_SCHEMA}: "
             f"pip install -U lidcam-rt, or {again}"
         )
     try:
@@ -149,7 +149,7 @@ def read_sidecar(engine: str | os.PathLike[str]) -> EngineSpec:
 
 
 def engine_manifest(path: str | os.PathLike[str]) -> Manifest:
-    """The manifest of the artifact that an engine was built from, by the engine's sidecar; the engine is not loaded.
+    """The manifest of the artifact that an engine was built from, read from the sidecar; the engine is not loaded.
 
     Raises:
         ArtifactError: there is no sidecar, or it cannot be used.
@@ -165,9 +165,9 @@ def check_engine(
     Args:
         path: the engine.
         spec: its sidecar.
-        flavour: `tensorrt` or `tensorrt-rtx`, which will load it.
-        version: version of that.
-        capability: compute capability of the GPU, such as 8.9; None: not known.
+        flavour: `tensorrt` or `tensorrt-rtx`, whichever will load it.
+        version: its version.
+        capability: compute capability of the GPU, such as 8.9; None: unknown.
 
     Raises:
         ArtifactError: the engine is missing.
@@ -180,20 +180,20 @@ def check_engine(
         raise ArtifactError(f"{path}: cannot be read ({error.strerror})") from None
     if size != spec.engine_bytes:
         raise RebuildError(
-            f"{path}: {size} bytes, its sidecar says {spec.engine_bytes}: an incomplete copy, or another engine's "
+            f"{path}: {size} bytes, but its sidecar says {spec.engine_bytes}: an incomplete copy, or another engine's "
             f"sidecar; copy both files again, or {again}"
         )
     if (flavour, version) != (spec.flavour, spec.version):
         raise RebuildError(
-            f"{path}: built by {spec.flavour} {spec.version}, here is {flavour} {version}, and engines do not move "
-            f"between versions; install that one, or {again}"
+            f"{path}: built by {spec.flavour} {spec.version}, but {flavour} {version} is installed, and an engine runs "
+            f"only in the version that built it; install that one, or {again}"
         )
     if capability is not None and capability not in spec.compute_capability:
         raise RebuildError(
-            f"{path}: built for compute capability {', '.join(spec.compute_capability)}, this GPU has {capability}; "
-            f"{again} on this machine"
+            f"{path}: built for compute capability {', '.join(spec.compute_capability)}, but this GPU has "
+            f"{capability}; {again} on this machine"
         )
     if file_sha256(path) != spec.engine_sha256:
         raise RebuildError(
-            f"{path}: its SHA-256 is not the one in the sidecar: the file was damaged or replaced; {again}"
+            f"{path}: its SHA-256 is not the one in its sidecar: the file was damaged or replaced; {again}"
         )

@@ -15,7 +15,7 @@ __all__ = ["GPU_TURNS", "Turns"]
 
 
 class _Shared(contextlib.ContextDecorator):
-    """Written out: made with contextlib.contextmanager it cost several microseconds, a good part of a launch."""
+    """Written out: with contextlib.contextmanager it cost several microseconds, a good part of a launch."""
 
     __slots__ = ("_held", "_turns")
 
@@ -45,8 +45,8 @@ class _Shared(contextlib.ContextDecorator):
 class Turns:
     """A lock that ordinary calls share and that a capture holds alone.
 
-    Whoever waits to be alone comes before calls that come later. A thread that holds it may take it again at no cost,
-    except alone while it shares it.
+    A thread that waits to hold it alone goes before calls that arrive later. A thread that holds it may take it again
+    at no cost, but a thread that shares it cannot take it alone.
     """
 
     def __init__(self) -> None:
@@ -60,7 +60,7 @@ class Turns:
         self._held = threading.local()
 
     def shared(self) -> _Shared:
-        """Hold it with others; waits while one is alone or wants to be."""
+        """Hold it with others; waits while another thread holds it alone or is waiting to."""
         return _Shared(self)
 
     def _take(self) -> None:
@@ -80,7 +80,7 @@ class Turns:
         """Hold it alone; waits for those that share it.
 
         Raises:
-            RuntimeError: this thread shares it, and would wait for itself.
+            RuntimeError: this thread shares it and would wait for itself.
         """
         with self.covered() as outermost:
             if not outermost:
@@ -107,12 +107,12 @@ class Turns:
 
     @contextlib.contextmanager
     def covered(self) -> Iterator[bool]:
-        """For a thread that works for one that holds it and waits: what it takes meanwhile is held already.
+        """For a thread that works for another, which holds it and waits: whatever it takes counts as held already.
 
         Yields:
             Whether nothing was held by this thread before.
         """
-        held = self._held  # a finalizer that runs while this waits does not wait in turn: it would for ever
+        held = self._held  # a finalizer that runs while this waits must not wait itself: it would wait for ever
         depth = getattr(held, "depth", 0)
         held.depth = depth + 1
         try:
@@ -121,7 +121,7 @@ class Turns:
             held.depth = depth
 
 
-#: Of all GPUs of this process: global mode knows no devices.
+#: For all GPUs of this process: global mode does not distinguish devices.
 GPU_TURNS = Turns()
 
 if hasattr(os, "register_at_fork"):

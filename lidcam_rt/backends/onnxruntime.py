@@ -25,7 +25,7 @@ __all__ = ["OrtBackend", "cuda_options", "open_backend", "reason_of", "session_o
 _log = logging.getLogger("lidcam_rt")
 #: A line of the source with the function that it is in.
 _SOURCE = re.compile(r"/\S*onnxruntime_src/\S+ (?:(?! failure \d).)*\) (?:\[with [^]]*\] )?(?=\S)")
-#: What follows on an error of CUDA and its libraries, with the call that failed.
+#: What follows an error of CUDA or its libraries, with the call that failed.
 _PLACE = re.compile(r" ; GPU=\S* ; hostname=.* ; expr=([^;]*);?.*")
 _CUDA, _CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
 
@@ -40,8 +40,8 @@ class OrtBackend:
         ops_registered: whether the operator library was registered.
         precision: of the network in the file.
         threads: threads of one call on the CPU.
-        open_one_thread: starts a second session of one thread, for streams; None: streams use this one.
-        open_free: starts a session of free height and width, when another size than the manifest's is first run.
+        open_one_thread: starts a second session with one thread, for streams; None: streams use this one.
+        open_free: starts a session with free height and width, when a size other than the manifest's is first run.
 
     Attributes: those of a `Backend`, `ops_registered` as given, and whether it `takes_other_sizes`.
     """
@@ -104,7 +104,7 @@ class OrtBackend:
         return dict(zip(outputs, values, strict=True))
 
     def _session_for(self, sides: tuple[int, ...]) -> Any:
-        """The session for pictures of a size: the one that is fixed to the manifest's, or one for all others."""
+        """The session for a picture size: the one fixed to the manifest's size, or one for all other sizes."""
         declared = next(entry["shape"] for entry in self.inputs if entry["name"] == "image")[1:]
         same = all(not isinstance(a, int) or a == b for a, b in zip(declared, sides, strict=False))
         if same or self._open_free is None:
@@ -115,7 +115,7 @@ class OrtBackend:
             return self._free
 
     def for_streams(self) -> tuple[OrtBackend, int]:
-        """On the CPU, several calls of one thread each: 1.3 times the pictures of one call on all cores.
+        """On the CPU, several single-threaded calls: 1.3 times the throughput of one call on all cores.
 
         The second session (and its copy of the weights) is made on the first call.
         """
@@ -185,9 +185,9 @@ def session_options(manifest: Manifest, threads: int = 0) -> Any:
 def cuda_options(index: int) -> dict[str, str]:
     """Options of the CUDA provider.
 
-    TF32 is off: an artifact gives what its manifest says, on any device. The search for convolutions is by rule: the
-    exhaustive one, which is the default, would run again for every new batch size. The first GPU is not named, or
-    version 1.31 warns at every start that it has looked for a plugin of that GPU in vain.
+    TF32 is off, so that an artifact does what its manifest says on any device. Convolution algorithms are chosen by a
+    heuristic: the exhaustive search, which is the default, would run again for every new batch size. The first GPU is
+    not named, because version 1.31 would then warn at every start that it found no plugin for that GPU.
 
     Args:
         index: number of the GPU.
@@ -197,7 +197,7 @@ def cuda_options(index: int) -> dict[str, str]:
 
 
 def _register_ops(options: Any) -> bool:
-    """Register the operator library where it was built; without it the file's own function body runs."""
+    """Register the operator library if it was built; without it the file's own function body runs."""
     from lidcam_rt.pas import ops_library
 
     library = ops_library()
@@ -207,7 +207,7 @@ def _register_ops(options: Any) -> bool:
     try:
         options.register_custom_ops_library(os.fspath(library))
     except Exception as error:
-        _log.warning("the operator library %s was refused (%s); the standard operators serve", library, error)
+        _log.warning("the operator library %s was rejected (%s); using the standard operators", library, error)
         return False
     _log.debug("PaS runs as the kernel of %s", library)
     return True
@@ -246,7 +246,7 @@ def open_backend(
     available = ort.get_available_providers()
     if kind == "cuda" and _CUDA not in available:
         raise BackendError(
-            f"device {device} was asked for, and the installed onnxruntime {ort.__version__} has no CUDA "
+            f"device {device} was requested, but the installed onnxruntime {ort.__version__} has no CUDA "
             f"provider (it has {', '.join(available)}): "
             "pip uninstall -y onnxruntime && pip install 'lidcam-rt[gpu]'"
         )
@@ -268,9 +268,9 @@ def open_backend(
                 )
             if kind == "cuda":
                 raise BackendError(
-                    f"device {device} was asked for and onnxruntime {ort.__version__} fell back to "
+                    f"device {device} was requested, but onnxruntime {ort.__version__} fell back to "
                     f"{', '.join(session.get_providers())}: driver, CUDA or cuDNN libraries are missing or "
-                    "do not fit. `lidcam doctor` says which; or take device='cpu' in Python, --device cpu on the "
+                    "incompatible. `lidcam doctor` says which; or use device='cpu' in Python, --device cpu on the "
                     "command line"
                 )
             _log.warning("no GPU: onnxruntime could not use its CUDA provider; running on the CPU")
@@ -323,7 +323,7 @@ def _start(
             raise BackendError(f"{path}: onnxruntime could not start on the GPU ({reason})") from None
         if "ir version" in lowered or "opset" in lowered:
             raise ArtifactError(
-                f"{path}: newer than onnxruntime {ort.__version__} reads ({reason}): pip install -U onnxruntime"
+                f"{path}: too new for onnxruntime {ort.__version__} ({reason}): pip install -U onnxruntime"
             ) from None
         raise ArtifactError(
             f"{path}: onnxruntime {ort.__version__} refuses it ({reason}). Copy or export it again"

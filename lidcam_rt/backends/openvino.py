@@ -1,8 +1,8 @@
 """OpenVINO on the CPU, with our own PaS kernel after the network.
 
-OpenVINO does not know the operator `lidcam::PaS` and does not read its body. So the graph is cut behind the activation
-map, and map, mask and threshold are made by our kernel (`lidcam_rt.pas.pas`), which is faster than the operators of the
-body and gives the same bits.
+OpenVINO does not know the operator `lidcam::PaS` and does not read its body. So the graph is cut after the activation
+map, and our kernel (`lidcam_rt.pas.pas`) makes map, mask and threshold; it is faster than the operators of the body and
+returns the same bits.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class OpenVinoBackend:
         model: the converted network.
         manifest: the artifact's.
         threads: threads of one call; 0: one call at a time, on every usable core.
-        precision: of the network, `fp32`, `bf16`, `int8` or `fp16`; the latter two are the file's.
+        precision: of the network, `fp32`, `bf16`, `int8` or `fp16`; the last two only if the file has them.
 
     Raises:
         BackendError: OpenVINO cannot compile it, or this processor has no such precision.
@@ -54,7 +54,7 @@ class OpenVinoBackend:
         self._threads, calls = (threads, max(1, cores // threads)) if threads else (cores, 1)
         self._shared = threads == 0
         options = {
-            "INFERENCE_PRECISION_HINT": _HINTS[precision],  # where it is not said, OpenVINO takes bf16 if it can
+            "INFERENCE_PRECISION_HINT": _HINTS[precision],  # unless told, OpenVINO uses bf16 if it can
             "INFERENCE_NUM_THREADS": self._threads * calls,
             "NUM_STREAMS": calls,
         }
@@ -123,7 +123,7 @@ class OpenVinoBackend:
         self._stage = stage
 
     def for_streams(self) -> tuple[OpenVinoBackend, int]:
-        """Several calls of one thread each. They are compiled, with a copy of the weights, when first asked for."""
+        """Several single-threaded calls, compiled with a copy of the weights when first requested."""
         if not self._shared:
             return self, max(1, usable_cores() // self._threads)
         with self._lock:
@@ -188,7 +188,7 @@ def open_backend(
         expected = OutputCheck(manifest).inputs  # free heights and widths are fixed; the batch stays free
         for node in model.get_ops():
             if node.get_type_name() == "TopK":
-                node.set_attribute("stable", True)  # of equal logits the first class is the first, as ONNX has it
+                node.set_attribute("stable", True)  # among equal logits the first class comes first, as in ONNX
         model.reshape({name: [-1, *shape] for name, (_, shape) in expected.items()})
     except Exception as error:
         raise ArtifactError(

@@ -30,7 +30,7 @@ class OutputCheck:
         self._classes = len(manifest.class_names)
         size = (spec.height, spec.width)
         image = (*size, 3) if spec.layout == "NHWC" else (3, *size)
-        #: dtype and shape after the batch dimension; None: not said.
+        #: dtype and shape after the batch dimension; None: not specified.
         self.inputs: dict[str, tuple[str, tuple[int | None, ...]]] = {"image": (spec.dtype, image)}
         if manifest.labels_input:
             self.inputs["labels"] = ("int64", (k,))
@@ -53,14 +53,14 @@ class OutputCheck:
             }
 
     def declared(self, inputs: Sequence[Mapping[str, Any]], outputs: Sequence[Mapping[str, Any]]) -> None:
-        """Check what an engine declares of its inputs and outputs; free sizes fit any.
+        """Check the inputs and outputs that an engine declares; free sizes match any.
 
         Raises:
             ArtifactError: a name, dtype or shape is not the manifest's.
         """
         names = {str(entry["name"]) for entry in inputs}
         if names != set(self.inputs):
-            self._refuse(f"it has the inputs {_listed(names)}, the manifest says {_listed(self.inputs)}")
+            self._refuse(f"it has the inputs {_listed(names)}, but the manifest says {_listed(self.inputs)}")
         missing = set(self._required) - {str(entry["name"]) for entry in outputs}
         if missing:
             self._refuse(f"the outputs {_listed(missing)} are missing")
@@ -111,7 +111,7 @@ class OutputCheck:
         """`values`, and the range of every output; for the first run of a session.
 
         Raises:
-            ArtifactError: as in `values`, or a mask is not one, or a score is not one.
+            ArtifactError: as in `values`, or masks or scores are out of range.
             BackendError: as in `values`, or the activation map is not finite.
         """
         self.values(outputs, labels, rows)
@@ -126,8 +126,8 @@ class OutputCheck:
     def _finite(self, name: str, value: npt.NDArray[Any]) -> None:
         if not np.isfinite(value).all():
             raise BackendError(
-                f"{self._name}: the network gave NaN or infinite values in the output {name}. Check the weights that "
-                "were exported"
+                f"{self._name}: the network produced NaN or infinite values in the output {name}. Check the weights "
+                "that were exported"
             )
 
     def _differs(self, name: str, got: str, sides: Sequence[object]) -> NoReturn:

@@ -19,17 +19,17 @@ class _Stack(ctypes.Structure):  # stack_t, sigaltstack(2)
 def _sigaltstack() -> Callable[..., int] | None:
     try:
         found: Any = ctypes.CDLL(None).sigaltstack
-    except (AttributeError, OSError, TypeError):  # no such thing on this system
+    except (AttributeError, OSError, TypeError):  # this system has none
         return None
     return found  # type: ignore[no-any-return]
 
 
 @contextlib.contextmanager
 def keep_signal_stack() -> Iterator[None]:
-    """Give this thread the stack for signals back that it had before.
+    """Restore afterwards the signal stack that this thread has now.
 
     OpenVINO 2026.4 leaves one of its own on the thread that compiles. After a stream the system could not put the next
-    signal on it, and a Ctrl-C was a segmentation fault (on a Xeon with AMX).
+    signal on it, and Ctrl-C ended in a segmentation fault (on a Xeon with AMX).
     """
     call, before = _sigaltstack(), _Stack()
     known = call is not None and call(None, ctypes.byref(before)) == 0

@@ -1,7 +1,7 @@
 """Engines of TensorRT and TensorRT for RTX, made by `lidcam build`.
 
 An execution context belongs to one call at a time: contexts wait in a pool, each with its stream and buffers, and a
-call that finds none idle makes one. Tested on stand-ins; docs/status.md says what has run on a GPU.
+call that finds none idle makes one. Tested with stand-ins; docs/status.md says what has run on a GPU.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ from lidcam_rt.files import read_file
 __all__ = ["TensorRTBackend", "open_backend"]
 
 _MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
-_CALLS = 2  # calls of a stream at once: the copies of one hide behind the kernels of the other
+_CALLS = 2  # calls of a stream at once: the copies of one overlap the kernels of the other
 
 
 class _Context:
-    """An execution context with what it runs on."""
+    """An execution context with its stream and buffers."""
 
     def __init__(self, engine: Any, cuda: CudaRuntime) -> None:
         self.context = engine.create_execution_context()
         if self.context is None:
             raise BackendError(
-                "TensorRT could not make an execution context (out of device memory?): use fewer calls at once or a "
-                "smaller largest batch"
+                "TensorRT could not make an execution context (out of device memory?): make fewer calls at once, or "
+                "build an engine for smaller batches"
             )
         self.cuda = cuda
         self.stream = cuda.new_stream()
@@ -114,7 +114,7 @@ class TensorRTBackend:
             context = context or _Context(self._engine, self._cuda)
             yield context
         except BaseException:
-            # Its buffers may be half written: not used again.
+            # Its buffers may be half written, so it is not used again.
             if context is not None:
                 with contextlib.suppress(BackendError):
                     self._cuda.wait(context.stream)
@@ -137,7 +137,7 @@ class TensorRTBackend:
         ):
             raise InputError(
                 f"{name} has shape {shape}, the engine takes {profile.min} to {profile.max}: use smaller batches, or "
-                "build an engine for it with `lidcam build --batch`"
+                "build an engine for this one with `lidcam build --batch`"
             )
         if array.dtype != self._dtypes[name]:
             raise InputError(f"{name} has dtype {array.dtype}, the engine takes {self._dtypes[name]}")
@@ -200,7 +200,7 @@ class TensorRTBackend:
         return self, _CALLS
 
     def close(self) -> None:
-        """Free contexts, buffers and engine, after the calls that are under way."""
+        """Free contexts, buffers and engine, after the calls in progress."""
         with self._changed:
             if self._closed:
                 return
@@ -224,14 +224,14 @@ def _load(trt: Any, path: Path, spec: EngineSpec) -> tuple[Any, Any, Any]:
     engine = runtime.deserialize_cuda_engine(read_file(path))
     if engine is None:
         raise RebuildError(
-            f"{path}: {spec.flavour} {spec.version} refuses it (its log says why): build it again on this machine: "
+            f"{path}: {spec.flavour} {spec.version} rejects it (its log says why): build it again on this machine: "
             f"lidcam build {spec.artifact} -o {path.name}"
         )
     names = {engine.get_tensor_name(i) for i in range(engine.num_io_tensors)}
     wanted = {entry.name for entry in (*spec.inputs, *spec.outputs)}
     if names != wanted:
         raise RebuildError(
-            f"{path}: the engine has {sorted(names)}, its sidecar says {sorted(wanted)}: build it again"
+            f"{path}: the engine has {sorted(names)}, but its sidecar says {sorted(wanted)}: build it again"
         )
     return engine, runtime, logger
 
@@ -275,7 +275,7 @@ def open_backend(
         raise InputError(f"{path.name}: an engine runs on a GPU: device must be auto, cuda or cuda:INDEX")
     spec = read_sidecar(path)
     if spec.read_manifest(path) != manifest:
-        raise RebuildError(f"{path}: the manifest is not its sidecar's: load the engine by its own path")
+        raise RebuildError(f"{path}: the manifest is not the one in its sidecar: load the engine by its own path")
     if trt is None:
         try:
             trt = importlib.import_module(_MODULES[spec.flavour])

@@ -32,11 +32,11 @@ def _check_image(image: Any) -> npt.NDArray[np.uint8]:
 
 
 class DenseCRF:
-    """Refines label probabilities by an image (Krahenbuhl and Koltun, NIPS 2011).
+    """Refines label probabilities with the help of an image (Krahenbuhl and Koltun, NIPS 2011).
 
     Same result as pydensecrf (max abs difference of a probability <= 1e-5) unless the options say `rounding="fast"`.
     Threads may share one instance; the GIL is released. Ctrl-C stops it within some 20 ms. Spatial lattices of the
-    last 8 sizes are kept, of at most 256 MiB.
+    last 8 sizes are kept, in at most 256 MiB.
 
     Args:
         options: `CrfOptions` or the name of a preset: psa, irn, deeplab, example, or psa-fast and so on.
@@ -99,9 +99,9 @@ class DenseCRF:
 
         Args:
             image: uint8 [H, W, 3] RGB.
-            probabilities: float [L, H, W] in 0..1, clipped below at 1e-5 as psa does (`from_logits` makes them of
-                logits); or a label map, integers [H, W], whose labels get the probability `options.gt_prob` and share
-                the rest (psa and irn do that).
+            probabilities: float [L, H, W] in 0..1, clipped below at 1e-5 as psa does (`from_logits` makes them from
+                logits); or a label map, integers [H, W], in which each pixel's label gets the probability
+                `options.gt_prob` and the other labels share the rest (as in psa and irn).
             labels: the labels present in this image; the others take no time and get probability 0. "present": those
                 whose probability exceeds the clip somewhere. For probabilities only.
 
@@ -114,7 +114,7 @@ class DenseCRF:
         p = np.asarray(probabilities)
         if p.dtype.kind in "iu" and p.ndim == 2:
             if labels is not None:
-                raise InputError("labels goes with probabilities: a label map says itself what is present")
+                raise InputError("labels is for probabilities only: a label map already says which are present")
             return self._refine_map(image, p)
         if p.dtype.kind != "f" or p.ndim != 3:
             raise InputError(
@@ -224,7 +224,7 @@ def _share_out(one: Callable[[int], npt.NDArray[Any]], count: int, threads: int)
 
 
 def from_logits(logits: Any) -> npt.NDArray[np.float32]:
-    """Probabilities of logits, for `DenseCRF.refine`.
+    """Probabilities from logits, for `DenseCRF.refine`.
 
     Args:
         logits: float [L, H, W], L >= 2: a softmax over the labels. [1, H, W] or [H, W], the logit of the foreground: a
@@ -252,7 +252,7 @@ def from_logits(logits: Any) -> npt.NDArray[np.float32]:
 def _check_range(p: npt.NDArray[Any]) -> None:
     if p.size and (p.min() < -_ROUNDING or p.max() > 1 + _ROUNDING):
         raise InputError(
-            f"probabilities lie in 0..1, these in {p.min():.4g}..{p.max():.4g}: if they are logits, use "
+            f"probabilities must be in 0..1, these are in {p.min():.4g}..{p.max():.4g}: if they are logits, use "
             "refine(image, from_logits(logits)) with lidcam_rt.crf.from_logits"
         )
 
@@ -269,7 +269,7 @@ def _present(p: npt.NDArray[Any]) -> list[int]:
 
 def _chosen(labels: Any, count: int) -> list[int]:
     if isinstance(labels, str):
-        raise InputError(f'labels is a list of labels or "present", got {labels!r}')
+        raise InputError(f'labels must be a list of labels or "present", got {labels!r}')
     chosen = [int(k) for k in labels]
     if len(set(chosen)) != len(chosen) or not all(0 <= k < count for k in chosen):
         raise InputError(f"labels must be distinct and lie in 0..{count - 1}, got {labels}")

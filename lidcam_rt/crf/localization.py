@@ -1,4 +1,4 @@
-"""The dense CRF on a localization map: from a PaS map and its threshold to a map with the picture's edges."""
+"""The dense CRF on a localization map: from a PaS map and its threshold to a map that follows the picture's edges."""
 
 from __future__ import annotations
 
@@ -61,15 +61,15 @@ def _energies(level: int) -> npt.NDArray[np.float32]:
 
 @dataclass(frozen=True, slots=True)
 class Refine:
-    """How localization maps are refined by their picture: a dense CRF of two labels, at one of two sizes.
+    """How localization maps are refined with their picture: a dense CRF of two labels, at one of two sizes.
 
-    Wherever `refine=` is taken, the name of a preset (`"psa"`, `"psa@original"`) or `CrfOptions` will do too.
+    Wherever `refine=` is accepted, the name of a preset (`"psa"`, `"psa@original"`) or `CrfOptions` will do too.
 
     Attributes:
-        crf: preset (psa, irn, deeplab, example; psa-fast and so on) or options of the CRF. Its sxy are pixels of the
+        crf: preset (psa, irn, deeplab, example; psa-fast and so on) or options of the CRF. Its sxy is in pixels of the
             size it works at.
-        size: `network`: on the network's input and the map as it leaves the network; the refined map is then brought
-            to the picture's size as any map is. `original`: on the picture; the cost grows with the picture.
+        size: `network`: on the network's input and the map as it leaves the network; the refined map is then resized
+            to the picture like any map. `original`: on the picture; the cost grows with the picture.
 
     Raises:
         InputError: no such preset or size.
@@ -90,10 +90,10 @@ class Refine:
 
     @classmethod
     def of(cls, value: Refine | CrfOptions | str | None) -> Refine | None:
-        """What a user gave for `refine=`: None or `none`, a preset with or without `@SIZE`, `CrfOptions` or `Refine`.
+        """From a user's `refine=`: None or `none`, a preset with or without `@SIZE`, `CrfOptions` or `Refine`.
 
         Raises:
-            InputError: no such preset or size, or something else.
+            InputError: no such preset or size, or it is none of these.
         """
         if value is None or isinstance(value, Refine):
             return value
@@ -133,7 +133,7 @@ class Refine:
             level: the map's mask is `map8 > level`. A mask that is empty or full stays so.
 
         Returns:
-            uint8 [H, W], round(255 P(foreground)): the mask is above `Refine.level`.
+            uint8 [H, W], round(255 P(foreground)): the mask is where it is above `Refine.level`.
 
         Raises:
             InputError: a dtype or shape is not as above.

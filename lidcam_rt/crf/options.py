@@ -17,10 +17,10 @@ __all__ = ["PRESETS", "BilateralTerm", "CrfOptions", "GaussianTerm", "preset"]
 Deviation = float | tuple[float, ...]
 Compat = float | tuple[float, ...] | tuple[tuple[float, ...], ...]
 
-#: How sums in mean field are rounded: as in pydensecrf to the bit, or in the fastest order.
+#: How sums in mean field are rounded: bit by bit as in pydensecrf, or in the fastest order.
 ROUNDINGS = ("pydensecrf", "fast")
 NORMALIZATIONS = ("none", "before", "after", "symmetric")
-#: Of a compatibility, so that no sum overflows (kernels/crf/mean_field.h).
+#: Largest compatibility, so that no sum overflows (kernels/crf/mean_field.h).
 _MAX_COMPAT = 1e20
 _MAX_ITERATIONS = 2**31 - 1
 _MAX_FLOAT32 = float(np.finfo(np.float32).max)
@@ -67,7 +67,7 @@ def _flat_compat(name: str, value: Compat, labels: int) -> list[float]:
         return [value]
     array: npt.NDArray[np.float32] = np.asarray(value, np.float32)
     if array.shape[0] != labels:
-        raise InputError(f"{name} is for {array.shape[0]} labels, there are {labels}")
+        raise InputError(f"{name} is for {array.shape[0]} labels, but there are {labels}")
     if array.ndim == 2:
         array = np.float32(0.5) * (array + array.T)
     return [float(v) for v in array.ravel()]
@@ -75,7 +75,7 @@ def _flat_compat(name: str, value: Compat, labels: int) -> list[float]:
 
 def _normalization(value: Any) -> None:
     if value not in NORMALIZATIONS:
-        raise InputError(f"normalization is one of {', '.join(NORMALIZATIONS)}, got {value!r}")
+        raise InputError(f"normalization must be one of {', '.join(NORMALIZATIONS)}, got {value!r}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +156,7 @@ class CrfOptions:
         rounding: `pydensecrf`: each sum in its order and precision, so that results agree to about 1e-6 and have the
             same bits on every processor. `fast`: sums in the fastest order. Where two labels are nearly tied,
             probabilities then differ by up to about 1e-4, because mean field amplifies rounding: docs/crf.md.
-            The same bits from run to run and for any number of threads in both.
+            Both return the same bits from run to run and for any number of threads.
 
     Raises:
         InputError: a value is out of its range.
@@ -189,9 +189,9 @@ class CrfOptions:
         _normalization(self.normalization)
         object.__setattr__(self, "terms", tuple(self.terms))
         if not all(isinstance(term, GaussianTerm | BilateralTerm) for term in self.terms):
-            raise InputError(f"terms holds GaussianTerm and BilateralTerm only, got {self.terms!r}")
+            raise InputError(f"terms may hold only GaussianTerm and BilateralTerm, got {self.terms!r}")
         if self.rounding not in ROUNDINGS:
-            raise InputError(f"rounding is one of {', '.join(ROUNDINGS)}, got {self.rounding!r}")
+            raise InputError(f"rounding must be one of {', '.join(ROUNDINGS)}, got {self.rounding!r}")
 
     def pairwise(self) -> tuple[GaussianTerm | BilateralTerm, ...]:
         """All terms that have an effect."""
@@ -214,7 +214,7 @@ class CrfOptions:
             if isinstance(labels, list) and not isinstance(compat, float):
                 array = np.asarray(compat)
                 if labels and not 0 <= min(labels) <= max(labels) < array.shape[0]:
-                    raise InputError(f"compat is for the labels 0 to {array.shape[0] - 1}, present are {labels}")
+                    raise InputError(f"compat is for labels 0 to {array.shape[0] - 1}, but {labels} are present")
                 compat = _compat("compat", array[labels] if array.ndim == 1 else array[np.ix_(labels, labels)])
             count = labels if isinstance(labels, int) else len(labels)
             kind = NORMALIZATIONS.index(term.normalization)

@@ -11,7 +11,7 @@ from lidcam_rt.backends.base import Stop
 
 __all__ = ["Stop", "Stopped", "current_flag", "stoppable"]
 
-#: What a CRF that was stopped raises, on its own thread.
+#: What a stopped CRF raises, on its own thread.
 Stopped: type[Exception] = _kernels.Stopped
 
 _Result = TypeVar("_Result")
@@ -21,7 +21,7 @@ _here = threading.local()
 def stoppable(stop: Stop, function: Callable[..., _Result], *arguments: Any) -> _Result:
     """`function(*arguments)`, whose CRFs end with `Stopped` within some 20 ms once `stop` is set.
 
-    For tasks of a pool of threads. On the main thread Ctrl-C ends a CRF without it.
+    For tasks of a thread pool. On the main thread, Ctrl-C ends a CRF without it.
     """
     flag, before = _kernels.Stop(), current_flag()
     with stop.calling(flag.set):
@@ -33,5 +33,5 @@ def stoppable(stop: Stop, function: Callable[..., _Result], *arguments: Any) -> 
 
 
 def current_flag() -> Any:
-    """What kernels on this thread look at, or None."""
+    """The flag that kernels on this thread watch, or None."""
     return getattr(_here, "flag", None)

@@ -1,9 +1,9 @@
 """Pictures: decoded, turned upright, brought to RGB, and resized as the artifact's manifest says.
 
-Every form of picture has one stated treatment (docs/runtime.md): grey is repeated over the channels, palette,
-CMYK and YCbCr are converted, 16-bit grey is scaled to 8 bits, transparency is laid over white, the orientation
-(EXIF or XMP) is applied, of an animation the first frame is taken. A picture that cannot be brought to RGB
-faithfully, or of which data is missing, is refused.
+Every kind of picture has one documented treatment (docs/runtime.md): grey is repeated over the channels; palette,
+CMYK and YCbCr are converted; 16-bit grey is scaled to 8 bits; transparency is composited over white; the orientation
+(EXIF or XMP) is applied; only the first frame of an animation is used. A picture that cannot be converted to RGB
+faithfully, or that lacks data, is refused.
 """
 
 from lidcam_rt.image.formats import FORMATS, MAX_PIXELS, image_suffixes

@@ -1,6 +1,6 @@
-"""Damage that decoders pass over: wrong checksums, missing ends, data that a broken copy filled with zeros.
+"""Damage that decoders overlook: wrong checksums, missing ends, data that a broken copy filled with zeros.
 
-What each format lets one find is in docs/runtime.md. JPEG is not here: libjpeg-turbo reports its own guesses.
+docs/runtime.md says what can be detected in each format. JPEG is not here: libjpeg-turbo reports its own guesses.
 """
 
 from __future__ import annotations
@@ -12,28 +12,28 @@ from collections.abc import Iterator
 
 __all__ = ["count_scans", "find_damage", "lacks_rows", "mend_png"]
 
-#: Zero bytes in a row that no encoder was seen to write; a hole left by a broken copy has a page of 4096 or more.
+#: Zero bytes in a row that no encoder was seen to exceed; a hole left by a broken copy is a page of 4096 or more.
 _HOLE = 4095
 _MAX_CHUNKS = 1_000_000
 #: First column and row, and steps, of the passes of an interlaced PNG (PNG specification, 8.2).
 _ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
-#: Markers of a JPEG that begin a segment, and its end.
+#: JPEG markers that begin a segment, and the one that ends the picture.
 _MARKER = re.compile(rb"\xff[\xc0-\xcf\xd9-\xfe]")
 #: Zero bytes in a row per pixel that encoders write for flat areas: lossy WebP (measured 0.026), lossless (0.37).
 _WEBP_ZEROS = {b"VP8 ": 0.03, b"VP8L": 0.5}
-#: Pixels of these modes are black where the data is zero, and black in a row over half a file is not a picture.
+#: In these modes zero data means black pixels, and a picture is not black throughout the second half of its file.
 _DIRECT_MODES = frozenset(("L", "LA", "RGB", "RGBA", "RGBX", "CMYK", "I;16", "I;16B", "I;16L"))
 
 
 def find_damage(data: bytes, form: str, mode: str, pixels: int, compression: str | None) -> str | None:
-    """What is wrong with a file, as far as its structure tells; None: nothing.
+    """What is wrong with a file, as far as its structure shows; None: nothing.
 
     Args:
         data: the file.
-        form: its format, by Pillow's names.
-        mode: of its pixels, by Pillow's names.
-        pixels: how many.
-        compression: of a TIFF, by Pillow's names.
+        form: its format, as Pillow names it.
+        mode: mode of its pixels, as Pillow names it.
+        pixels: number of its pixels.
+        compression: compression of a TIFF, as Pillow names it.
     """
     if form == "PNG":
         return _png(data)
@@ -57,7 +57,7 @@ def _zeros_at_end(data: bytes) -> int:
 
 
 def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """(kind, begin, end) of the chunks, of which the last may lie beyond the data (PNG specification, 5.3)."""
+    """(kind, begin, end) of the chunks; the last may extend beyond the data (PNG specification, 5.3)."""
     at, kind = 8, b""
     while at < len(data) and kind != b"IEND":
         length, kind = struct.unpack_from(">I4s", data, at) if at + 8 <= len(data) else (0, b"")
@@ -78,9 +78,9 @@ def _png(data: bytes) -> str | None:
 
 
 def lacks_rows(data: bytes) -> bool:
-    """Whether a sound PNG holds less than all its pixels, which its decoder takes for black.
+    """Whether an otherwise sound PNG lacks some of its pixels, which decoders leave black.
 
-    Inflates the file a second time: to be asked for where its last rows are black.
+    Inflates the file a second time: call it only where the last rows are black.
     """
     width, height, depth, colour, _, _, interlaced = struct.unpack_from(">IIBBBBB", data, 16)
     bits = depth * {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[colour]
@@ -98,7 +98,7 @@ def lacks_rows(data: bytes) -> bool:
 
 
 def mend_png(data: bytes) -> bytes:
-    """A damaged PNG with right checksums, without what lies beyond its data, and with an end."""
+    """A damaged PNG reduced to the chunks that its pixels need, with correct checksums and an end."""
     out = bytearray(data[:8])
     for kind, begin, end in _png_chunks(data):
         body = data[begin + 8 : min(end - 4, len(data))]
@@ -141,7 +141,7 @@ def _boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 def count_scans(data: bytes) -> int:
     """Scans of a JPEG, each of which goes over all its blocks (ITU-T T.81, B.1.1 and B.2.3)."""
-    most = data.count(b"\xff\xda")  # those of pictures in the metadata are among them
+    most = data.count(b"\xff\xda")  # includes those of pictures in the metadata
     if most <= 16:
         return most
     at, scans = 2, 0

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 __all__ = ["FORMATS", "MAX_PIXELS", "image_suffixes", "open_header"]
 
-#: Pictures of more pixels are refused unless asked for (Pillow's own limit against decompression bombs).
+#: Pictures with more pixels are refused by default (Pillow's own limit against decompression bombs).
 MAX_PIXELS = 89_478_485
-#: Formats that are read, by Pillow's names. Nothing that runs an external program (EPS) is among them.
+#: Formats that are read, as Pillow names them. None of them runs an external program, as EPS does.
 FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "JPEG2000", "AVIF", "TGA")
 
 _SUFFIXES = (
@@ -30,7 +30,7 @@ _HEIF_BRANDS = frozenset((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", 
 
 @cache
 def image_suffixes() -> frozenset[str]:
-    """Suffixes of the files that are taken from a folder; HEIC is among them where pillow-heif is installed."""
+    """Suffixes of the files that are read from a folder, including those of HEIC where pillow-heif is installed."""
     more = _HEIF_SUFFIXES if find_spec("pillow_heif") else ()
     return frozenset(f".{suffix}" for suffix in (*_SUFFIXES, *more))
 
@@ -43,7 +43,7 @@ def open_header(data: bytes, name: str) -> ImageFile:
         name: of the picture, for messages.
 
     Raises:
-        ImageError: no format that is read.
+        ImageError: the file is in no supported format.
     """
     from PIL import Image
 
@@ -66,17 +66,17 @@ def open_header(data: bytes, name: str) -> ImageFile:
         try:
             return factory(io.BytesIO(data), "")
         except (SyntaxError, IndexError, TypeError, ValueError, KeyError, EOFError, OSError) as error:
-            # A header that begins as this format does and does not go on as one.
+            # A header that begins like this format but does not continue like it.
             reason = str(error) if accept is not None else reason
     detail = f" ({reason})" if reason else ""
     raise ImageError(
-        f"{name}: not a picture in a format that is read, or damaged{detail}. "
+        f"{name}: not a picture in a supported format, or damaged{detail}. "
         f"Formats: {', '.join(FORMATS)}; check or convert the file"
     )
 
 
 def _is_heif(data: bytes) -> bool:
-    """Whether an ISO media file holds HEVC pictures (ISO/IEC 23008-12): AVIF lists its own brands among others."""
+    """Whether an ISO media file holds HEVC pictures (ISO/IEC 23008-12); AVIF lists its own brands beside these."""
     if data[4:8] != b"ftyp":
         return False
     end = min(int.from_bytes(data[:4], "big"), 256)

@@ -1,4 +1,4 @@
-"""A picture from whatever it is given as: decoded once, strictly, then turned upright and brought to RGB."""
+"""Decodes a picture given in any form: once, strictly; then it is turned upright and converted to RGB."""
 
 from __future__ import annotations
 
@@ -49,22 +49,22 @@ def read_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS, strict: boo
         source: a path, the bytes of a file, a file opened for reading bytes, a uint8 array or CPU tensor [H, W],
             [H, W, 1], [H, W, 3] (RGB) or [H, W, 4] (RGBA), a uint16 array of the same shapes (scaled to 8 bits), or
             a Pillow image.
-        max_pixels: pictures of more pixels are refused before they are decoded.
-        strict: refuse a file of which data is missing or damaged. False: show what can be read of it (`decode` says
+        max_pixels: pictures with more pixels are refused before they are decoded.
+        strict: refuse a file with missing or damaged data. False: return what can be read of it (`decode` reports
             what was missing).
 
     Returns:
         uint8 [H, W, 3]; an RGB uint8 array is returned as it is, without a copy.
 
     Raises:
-        ImageError: the file is missing, empty, truncated, damaged, no picture, too large, or of a form that is
-            refused; the message names it, the reason and the way out.
+        ImageError: the file is missing, empty, truncated, damaged, not a picture, too large, or of a kind that is
+            refused; the message names it, the reason and the remedy.
     """
     return decode(source, max_pixels=max_pixels, strict=strict).pixels
 
 
 def decode(source: ImageSource, *, max_pixels: int = MAX_PIXELS, strict: bool = True) -> Picture:
-    """As `read_image`, with what was missing."""
+    """As `read_image`; also reports what was missing."""
     from PIL import Image
 
     name = describe(source)
@@ -82,10 +82,10 @@ def decode(source: ImageSource, *, max_pixels: int = MAX_PIXELS, strict: bool = 
 
 
 def upright_size(source: ImageSource) -> tuple[int, int]:
-    """(width, height) of a picture's upright pixels, by the header of its file alone where that has the orientation.
+    """(width, height) of a picture's upright pixels, from its file's header alone where that has the orientation.
 
     Raises:
-        ImageError: the file is missing or no picture.
+        ImageError: the file is missing or not a picture.
     """
     name = describe(source)
     data = as_file(source, name)
@@ -93,7 +93,7 @@ def upright_size(source: ImageSource) -> tuple[int, int]:
         height, width = decode(source).pixels.shape[:2]
         return width, height
     with _damage_named(name), open_header(data, name) as image:
-        turned = _orientation(image) >= 5  # asked for first: some formats are decoded for it, and turned then
+        turned = _orientation(image) >= 5  # read first: some formats are decoded for it, and turned then
         return (image.height, image.width) if turned else (image.width, image.height)
 
 
@@ -112,7 +112,7 @@ def _damage_named(name: str) -> Iterator[None]:
 
 def _damaged(name: str, reason: str) -> ImageError:
     return ImageError(
-        f"{name}: truncated or damaged ({reason}). Copy it again, leave it out, or take what can be read of it: "
+        f"{name}: truncated or damaged ({reason}). Copy it again, leave it out, or use what can be read of it: "
         "strict=False in Python, --no-strict on the command line"
     )
 
@@ -154,7 +154,7 @@ def _decode(data: bytes, name: str, max_pixels: int, strict: bool) -> Picture:
 
 
 def _check_work(data: bytes, size: tuple[int, int], name: str, max_pixels: int) -> None:
-    """A progressive JPEG of a few bytes may ask for thousands of passes over its pixels."""
+    """A progressive JPEG of a few bytes may demand thousands of passes over its pixels."""
     if (scans := count_scans(data)) * size[0] * size[1] > _MAX_PASSES * max_pixels:
         raise ImageError(
             f"{name}: {scans} scans of {size[0]}x{size[1]} pixels take too long to decode. Save it again, or raise the "
@@ -163,10 +163,10 @@ def _check_work(data: bytes, size: tuple[int, int], name: str, max_pixels: int) 
 
 
 def _decode_jpeg(data: bytes, header: ImageFile, name: str, strict: bool) -> Picture | None:
-    """By libjpeg-turbo itself, which says where it had to guess; None: not by it."""
+    """Decode with libjpeg-turbo itself, which reports where it had to guess; None: leave it to Pillow."""
     try:
         import simplejpeg
-    except ImportError:  # no wheel for this platform: Pillow then decodes, and notices a missing end only
+    except ImportError:  # no wheel for this platform: Pillow then decodes, and notices only a missing end
         return None
     space, missing = {"RGB": "RGB", "L": "GRAY", "CMYK": "CMYK"}[header.mode], None
     try:
@@ -186,7 +186,7 @@ def _decode_jpeg(data: bytes, header: ImageFile, name: str, strict: bool) -> Pic
 
 
 def _load(image: ImageFile, strict: bool) -> str | None:
-    """Decode; what was missing where not strict and a part could be decoded."""
+    """Decode; returns what was missing, where not strict and a part could be decoded."""
     try:
         image.load()
     except Exception as error:
@@ -211,7 +211,7 @@ def _has_rows(image: ImageFile) -> bool:
 
 
 def _orientation(image: PilImage) -> int:
-    """Orientation by EXIF or XMP, 1 to 8. To be asked for after decoding: some formats are turned by Pillow."""
+    """Orientation by EXIF or XMP, 1 to 8. Call it after decoding: Pillow turns some formats itself."""
     try:
         value = image.getexif().get(_ORIENTATION, 1)
     except Exception:  # damaged EXIF says nothing about the pixels

@@ -18,7 +18,7 @@ __all__ = ["Placement", "RgbImage", "network_input", "network_pixels", "placemen
 #: uint8 [height, width, 3], RGB, upright.
 RgbImage: TypeAlias = npt.NDArray[np.uint8]
 
-#: Sides of more pixels are shrunk in two steps; JPEG and most cameras end below.
+#: Longer sides are shrunk in two steps; those of JPEG and most cameras are not longer.
 _LONG = 65_535
 _TILE = 1 << 20
 
@@ -85,9 +85,9 @@ def network_input(picture: RgbImage, spec: InputSpec) -> npt.NDArray[np.uint8] |
 def _shrunk(
     picture: RgbImage, size: tuple[int, int]
 ) -> tuple[RgbImage, tuple[float, float, float, float] | None]:
-    """A picture with a very long side in means of blocks, at least 32 to a pixel of `size`; and its box.
+    """A picture with a very long side reduced to block means, at least 32 per pixel of `size`; and its box.
 
-    Pillow's tables for a long side would take more memory than the picture. Others come back as they are.
+    Pillow's tables for a long side would take more memory than the picture. Others are returned as they are.
     """
     from PIL import Image
 
@@ -103,7 +103,7 @@ def _shrunk(
 
 
 def tiles(width: int, height: int) -> Iterator[tuple[slice, slice]]:
-    """Rows and columns of the parts, of up to a million pixels, in which a picture is worked on to save memory."""
+    """Rows and columns of the parts, of up to a million pixels, in which a picture is processed to save memory."""
     columns = min(width, _TILE)
     rows = max(1, _TILE // columns)
     for top in range(0, height, rows):
@@ -125,12 +125,12 @@ def network_pixels(
 def to_original_size(
     map8: npt.NDArray[np.uint8], size: tuple[int, int], spec: InputSpec
 ) -> npt.NDArray[np.uint8]:
-    """A map of the network's input brought to the picture's size, bilinearly, as the public evaluators do.
+    """A map at the network's input size, resized bilinearly to the picture's size, as the public evaluators do.
 
     Args:
         map8: uint8 [height, width] of the artifact's output `map8`.
         size: (width, height) of the picture.
-        spec: the manifest's input; a letterboxed map loses its margin first.
+        spec: the manifest's input; the margin of a letterboxed map is cut off first.
 
     Returns:
         uint8 [H, W].

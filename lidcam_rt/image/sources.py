@@ -56,7 +56,7 @@ def describe(source: object) -> str:
 
 
 def as_file(source: object, name: str) -> bytes | None:
-    """The bytes of a picture's file; None where the source is no file.
+    """The bytes of a picture's file; None where the source is not a file.
 
     Raises:
         ImageError: it is missing, empty, too large or cannot be read.
@@ -80,11 +80,11 @@ def _read_path(path: Path, name: str) -> bytes:
         if path.is_dir():
             raise ImageError(f"{name}: is a folder, a picture is needed")
         if not path.is_file():
-            hint = " (addresses are not fetched: download the picture first)" if "://" in name else ""
-            reason = "is no regular file" if path.exists() else f"no such file{hint}"
+            hint = " (URLs are not fetched: download the picture first)" if "://" in name else ""
+            reason = "is not a regular file" if path.exists() else f"no such file{hint}"
             raise ImageError(f"{name}: {reason}. Check the path")
         if path.stat().st_size > _MAX_FILE_BYTES:
-            raise ImageError(f"{name}: over 2 GiB is not read as a picture. Leave it out")
+            raise ImageError(f"{name}: is over 2 GiB, too large for a picture. Leave it out")
         return path.read_bytes()
     except ImageError:
         raise
@@ -115,16 +115,16 @@ def _read_stream(file: Any, name: str) -> bytes:
     if not isinstance(data, (bytes, bytearray, memoryview)):
         raise ImageError(f"{name}: not a picture. {_HINT}")
     if not data and callable(getattr(file, "tell", None)) and file.tell():
-        raise ImageError(f"{name}: read to its end already. Go back first: file.seek(0)")
+        raise ImageError(f"{name}: already read to its end. Rewind it first: file.seek(0)")
     if len(data) > _MAX_FILE_BYTES:
-        raise ImageError(f"{name}: over 2 GiB is not read as a picture. Leave it out")
+        raise ImageError(f"{name}: is over 2 GiB, too large for a picture. Leave it out")
     return bytes(data)
 
 
 def as_array(source: object, name: str) -> npt.NDArray[Any]:
-    """A numpy array of an array or tensor, checked: [H, W], [H, W, 1], [H, W, 3] or [H, W, 4] with pixels of 8 bits.
+    """An array or tensor as a checked numpy array: [H, W], [H, W, 1], [H, W, 3] or [H, W, 4], uint8 or uint16.
 
-    16-bit values and booleans are brought to 8 bits.
+    Booleans become 0 and 255.
 
     Raises:
         ImageError: another type, shape or dtype.

@@ -1,4 +1,4 @@
-"""PaS by the C++ kernel: the same bits as `pas_reference`."""
+"""PaS by the C++ kernel, bit-identical to `pas_reference`."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def pas(
         maps that localize nothing.
 
     Raises:
-        InputError: options are no `PasOptions`, a shape is wrong, or a side has more than 32768 pixels.
+        InputError: options is not a `PasOptions`, a shape is wrong, or a side has more than 32768 pixels.
     """
     from lidcam_rt._kernels import pas as kernel
 

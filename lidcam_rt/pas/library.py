@@ -16,7 +16,7 @@ _NAME = {"darwin": "liblidcam_ops.dylib", "win32": "lidcam_ops.dll"}.get(sys.pla
 def ops_library() -> Path | None:
     """Path of the operator library, for `SessionOptions.register_custom_ops_library`.
 
-    `lidcam_rt.load` registers it by itself. The environment variable LIDCAM_OPS=off makes every artifact run PaS in
+    `lidcam_rt.load` registers it automatically. The environment variable LIDCAM_OPS=off makes every artifact run PaS in
     its standard operators instead, to compare the two.
 
     Returns:

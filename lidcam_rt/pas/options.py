@@ -29,8 +29,8 @@ class PasOptions:
     Bae, Noh and Kim (ECCV 2020), section 3.4.
 
     Attributes:
-        percentile: j of the standard Per_j(M), 0 to 100, read to 1/1000. 100 is the maximum.
-        theta: share of the standard that a pixel must exceed, 0 to 1, read to 1/1000000.
+        percentile: j of the standard Per_j(M), 0 to 100, rounded to 1/1000. 100 is the maximum.
+        theta: share of the standard that a pixel must exceed, 0 to 1, rounded to 1/1000000.
         mode: `threshold`: map = the min-max map, mask = M > theta Per_j(M).
             `normalize`: map = round(255 clip(M / Per_j(M), 0, 1)), mask = map > int(255 theta).
         precision: `uint8`: the percentile of the map's bytes, as in the released code. `float`: of the float map.

@@ -22,7 +22,7 @@ Float32Array = npt.NDArray[np.float32]
 
 
 class PaSResult(NamedTuple):
-    """What PaS gives for a batch of activation maps.
+    """What PaS returns for a batch of activation maps.
 
     Attributes:
         map: uint8 [N, K, H, W], the localization map.
@@ -185,7 +185,7 @@ def pas_reference(cam: npt.ArrayLike, size: tuple[int, int], options: PasOptions
         options: see `PasOptions`.
 
     Returns:
-        PaSResult. A map that holds a NaN or an infinity, whose range overflows float32, or that is constant gives
+        PaSResult. A map that holds a NaN or an infinity, whose range overflows float32, or that is constant results in
         map 0, mask False and threshold 0: it localizes nothing.
 
     Raises:

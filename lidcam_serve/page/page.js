@@ -1,11 +1,11 @@
 // The page of `lidcam serve` and `lidcam web`: pictures in, class, box, mask and map out; PaS is recomputed here when a
-// slider moves. Where results come from is up to the source that `start` is given:
-//   promise           what becomes of the pictures, one sentence
+// slider moves. Results come from the source that `start` is given:
+//   promise           what happens to the pictures, one sentence
 //   crf, docs         whether it refines with a dense CRF; the address of its documentation, or null
 //   engines           names of engines to choose from, the one in use first; it may change
-//   token             set to what a user gives after an error whose `login` is true
-//   open(say)         {models, default, refine}: what /v1/models says
-//   localize(file, {model, refine, engine, classId, say})   what /v1/localize says, with `before` and `after` the CRF:
+//   token             set to what a user enters after an error whose `login` is true
+//   open(say)         {models, default, refine}: what /v1/models returns
+//   localize(file, {model, refine, engine, classId, say})   what /v1/localize returns; `before` and `after` the CRF:
 //                     {map, histogram, threshold, box}, the map as bytes at the picture's size; `after` may be null
 
 import { cocoRle, largestBox, level, maskOf } from "./pas.js";
@@ -58,7 +58,7 @@ const settings = () => [$("model").value, $("engine").value, $("refine").value];
 
 const key = (classId, at = settings()) => [...at, classId ?? "best"].join("/");
 
-// The result of a picture for a class (null: the predicted one), from the source or from before.
+// The result of a picture for a class (null: the predicted one), from the source or an earlier one.
 const localize = async (item, classId) => {
   const known = item.results.get(key(classId));
   if (known) return known;
@@ -117,9 +117,9 @@ const show = () => {
   $("pas").disabled = after;
   $("percentile").disabled = pas.mode === "normalize" || pas.where === "raw";
   $("pas-note").textContent = after
-    ? "The CRF starts from the exported threshold. Look before the CRF to move it."
+    ? "The CRF starts from the exported threshold. Choose 'before CRF' to move it."
     : $("percentile").disabled
-      ? "This model takes its percentile from the map before it is normalized: only the share can be moved here."
+      ? "This model takes its percentile from the map before it is normalized: only the share can be changed here."
       : "";
   $("topk").replaceChildren(...result.topk.map((entry) => classButton(entry, result)));
   draw(state);

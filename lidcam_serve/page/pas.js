@@ -1,8 +1,8 @@
-// Percentile as a standard, boxes and run lengths in the page: the same numbers as lidcam_rt gives.
+// Percentile as a standard, boxes and run lengths in the page: the same numbers as lidcam_rt computes.
 // The definitions are lidcam_rt/pas/reference.py, lidcam_rt/boxes.py (by contour) and lidcam_rt/interop.py.
 
-// The greatest value of the map that is not in the mask: int(theta * Per_j(map)).
-// histogram: how often each of 256 values is in the network's map.
+// The greatest map value that is outside the mask: int(theta * Per_j(map)).
+// histogram: how often each of the 256 values occurs in the network's map.
 export const level = (histogram, percentile, theta) => {
   const total = histogram.reduce((a, b) => a + b, 0);
   const position = Math.round(percentile * 1000) * (total - 1);

@@ -3,14 +3,14 @@
 import { start } from "./page.js";
 
 const server = {
-  promise: "They go to this server only.",
+  promise: "They are sent only to this server.",
   crf: true,
   docs: "docs",
   engines: [],
   token: "",
   limits: null, // of a request: {max_body, ...}
 
-  // The answer to a request as JSON; waits where the server is busy.
+  // The answer to a request as JSON; waits while the server is busy.
   async ask(url, say, options = {}) {
     const headers = { ...options.headers, ...(this.token && { Authorization: `Bearer ${this.token}` }) };
     for (;;) {
@@ -20,7 +20,7 @@ const server = {
         await new Promise((done) => setTimeout(done, 1000 * (Number(answer.headers.get("Retry-After")) || 1)));
         continue;
       }
-      const told = await answer.json().catch(() => ({ error: `the server answered with status ${answer.status} and no JSON` }));
+      const told = await answer.json().catch(() => ({ error: `the server answered with status ${answer.status} and without JSON` }));
       if (!answer.ok || told.error) throw Object.assign(new Error(told.error), { login: answer.status === 401 });
       return told;
     }
@@ -35,7 +35,7 @@ const server = {
   async localize(file, { model, refine, classId, say }) {
     const { max_body } = this.limits;
     if (file.size > max_body) {
-      throw new Error(`${megabytes(file.size)} are more than the ${megabytes(max_body)} that the server takes`);
+      throw new Error(`${megabytes(file.size)} is more than the ${megabytes(max_body)} that the server accepts`);
     }
     const query = new URLSearchParams({ model: model.name, version: model.version, map: 1, refine });
     if (classId !== null) query.set("labels", labelOf(model.classes, classId));
@@ -52,7 +52,7 @@ const server = {
 
 const megabytes = (bytes) => `${(bytes / 1e6).toFixed(1)} MB`;
 
-// A class as the server takes it: names come before numbers there, and a number may be the name of another class.
+// A class as the server expects it: it tries names before numbers, and a number may be the name of another class.
 const labelOf = (classes, classId) => (classes.indexOf(classes[classId]) === classId ? classes[classId] : classId);
 
 // The grey values of a PNG in base64.

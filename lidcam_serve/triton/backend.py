@@ -1,8 +1,8 @@
 """The Python backend of NAME_pictures in Triton: files of pictures in, class, box and mask out.
 
 Triton imports `TritonPythonModel` from the model.py of the repository. The network is another model of the same server,
-called through Triton (business logic scripting), so that Triton batches and schedules it; all around it is
-`lidcam_rt.pipeline`. Triton's own module is handed in, so that this runs in tests without Triton.
+called through Triton (business logic scripting), so that Triton batches and schedules it; everything around it is
+`lidcam_rt.pipeline`. Triton's own module is passed in, so that tests can run this without Triton.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class TritonBackend:
 
 
 class _Pipeline(Pipeline):
-    """Calls Triton on the thread that Triton called: Ctrl-C is Triton's affair."""
+    """Calls Triton on the thread that Triton called: Triton handles Ctrl-C."""
 
     def call(self, image: Any, labels: Any, names: tuple[str, ...], stop: Stop, deadline: float | None) -> Any:
         return self.backend.run(image, labels, names, stop)
@@ -92,7 +92,7 @@ class PicturesModel:
         self._pipeline = _Pipeline(manifest, backend, name=told["network"], max_pixels=told["max_pixels"])
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
-        """Answer requests; what is wrong with one is its own error."""
+        """Answer requests; a fault in one is an error of that one only."""
         answers = []
         for request in requests:
             try:
@@ -105,7 +105,7 @@ class PicturesModel:
                 answers.append(self._triton.InferenceResponse(error=self._triton.TritonError(text)))
             except Exception:  # the others are answered all the same
                 _log.exception("a request failed")
-                text = "an error of the server; its log says which"
+                text = "an error in the server; its log says which"
                 answers.append(self._triton.InferenceResponse(error=self._triton.TritonError(text)))
             else:
                 tensors = [self._triton.Tensor(name, array) for name, array in outputs.items()]

@@ -15,7 +15,7 @@ __all__ = ["export_triton"]
 def export_triton(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="Artifact made by `lidcam export`.")],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FOLDER", help="The repository; a new folder.")],
-    name: Annotated[str, typer.Option(metavar="NAME", help="Name of the model. [default: that of the file]")] = "",
+    name: Annotated[str, typer.Option(metavar="NAME", help="Name of the model. [default: the file's name]")] = "",
     gpu: Annotated[bool, typer.Option("--gpu", help="Have Triton run the network on a GPU.")] = False,
     max_batch: Annotated[int, typer.Option(min=1, max=1024, metavar="COUNT", help="Pictures per network call.")] = 8,
     max_delay: Annotated[
@@ -36,8 +36,8 @@ def export_triton(
 ) -> None:
     """Write a model repository for Triton Inference Server.
 
-    Two models: the network, and one that takes pictures and gives class,
-    box and mask. README.md in the folder says how Triton is started.
+    Two models: the network, and one that takes pictures and returns class,
+    box and mask. README.md in the folder says how to start Triton.
     """
     from lidcam_cli.console import say
     from lidcam_serve.triton.repository import RepositoryOptions, write_repository

@@ -30,19 +30,19 @@ _PICTURES = (
 
 @dataclass(frozen=True, slots=True)
 class RepositoryOptions:
-    """What the repository says.
+    """What the repository configures.
 
     Attributes:
-        name: of the model; empty: that of the file.
+        name: name of the model; empty: the file's name.
         gpu: whether Triton runs the network on a GPU.
         max_batch: rows of a batch.
         max_delay: seconds that Triton may wait for a batch to fill.
         queue: requests that may wait.
         deadline: seconds that a request may wait.
-        engine: an engine of TensorRT, built from the same artifact, that Triton runs instead of it.
+        engine: a TensorRT engine, built from the same artifact, that Triton runs instead of it.
         ops_library: path of the operator library on Triton's machine; None: PaS runs in standard operators.
         refine: preset of the dense CRF in the model of pictures.
-        max_pixels: pictures of more pixels are refused.
+        max_pixels: pictures with more pixels are refused.
     """
 
     name: str = ""
@@ -62,8 +62,8 @@ def write_repository(model: Path, output: Path, options: RepositoryOptions) -> l
 
     Args:
         model: an artifact of task localization or multilabel.
-        output: a folder that is not there yet, or is empty.
-        options: what the repository says.
+        output: a folder that does not exist yet, or is empty.
+        options: what the repository configures.
 
     Returns:
         Its files.
@@ -71,7 +71,7 @@ def write_repository(model: Path, output: Path, options: RepositoryOptions) -> l
     Raises:
         ArtifactError: the artifact cannot be used.
         InputError: it is a segmentation network, or the engine is not one of this artifact that Triton can run.
-        OutputError: the folder is there already, or cannot be written.
+        OutputError: the folder already has files, or cannot be written.
     """
     from lidcam_rt.crf import Refine
     from lidcam_rt.segmentation import Segmenter
@@ -89,17 +89,17 @@ def write_repository(model: Path, output: Path, options: RepositoryOptions) -> l
         manifest, declared = _check_engine(options.engine, model, options.max_batch)
     outputs = {key: value for key, value in OutputCheck(manifest).outputs.items() if key in declared}
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise OutputError(f"{output}: is there already. Choose another folder, or remove it")
+        raise OutputError(f"{output}: already exists. Choose another folder, or remove it")
     with replacing(output) as made:
         _write(made, model, name, manifest, outputs, options)
     return sorted(path for path in output.rglob("*") if path.is_file())
 
 
 def _check_engine(engine: Path, model: Path, max_batch: int) -> tuple[Manifest, list[str]]:
-    """The manifest of an engine, whose size may be another than its artifact's, and the names of its outputs.
+    """The manifest of an engine, whose size may differ from its artifact's, and the names of its outputs.
 
     Raises:
-        InputError: it is of another artifact, Triton does not run it, or its batches are smaller.
+        InputError: it was built from another artifact, Triton does not run it, or its batches are smaller.
     """
     from lidcam_rt.backends.engine_file import read_sidecar
     from lidcam_rt.files import file_sha256
@@ -108,17 +108,17 @@ def _check_engine(engine: Path, model: Path, max_batch: int) -> tuple[Manifest, 
     if spec.artifact_sha256 != file_sha256(model):
         raise InputError(f"{engine} was built from another artifact than {model}: build it again from this one")
     if spec.flavour != "tensorrt":
-        raise InputError(f"{engine} is of TensorRT for RTX, which Triton does not run: build it with TensorRT")
+        raise InputError(f"{engine} is for TensorRT for RTX, which Triton does not run: build it with TensorRT")
     largest = min(shapes.max[0] for shapes in spec.profile.values())
     if largest < max_batch:
         raise InputError(
-            f"{engine} was built for batches of up to {largest}: give --max-batch {largest}, or build it for more"
+            f"{engine} was built for batches of up to {largest}: use --max-batch {largest}, or build it for more"
         )
     return spec.read_manifest(engine), [entry.name for entry in spec.outputs]
 
 
 def _dns(name: str) -> str:
-    """A name as Kubernetes takes it for a service (RFC 1035): lower case, a letter first, at most 55 characters."""
+    """A name that Kubernetes accepts for a service (RFC 1035): lower case, a letter first, at most 55 characters."""
     text = re.sub("[^a-z0-9]+", "-", name.lower()).strip("-")
     text = text if text[:1].isalpha() else f"m-{text}"
     return text[:55].rstrip("-")

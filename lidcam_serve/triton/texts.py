@@ -1,4 +1,4 @@
-"""The files of a repository that are texts; @NAME@ is the model's name, a line with @GPU@ is for GPUs."""
+"""The text files of a repository; @NAME@ is the model's name, a line with @GPU@ is for GPUs only."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ README = """# @NAME@ for Triton Inference Server
 
 Written by `lidcam export-triton`. Two models:
 
-- `@NAME@`: the network. Inputs and outputs are those of the artifact, at its exported size; Triton makes batches.
+- `@NAME@`: the network. Inputs and outputs are those of the artifact, at its exported size; Triton does the batching.
 - `@NAME@_pictures`: the file of a picture in (`picture`, BYTES [1]; `labels` if the artifact takes them); `class_id`,
   `class_name`, `score`, `box`, `threshold`, `mask` out. It runs in Triton's Python backend, which needs lidcam-rt:
 
@@ -34,7 +34,7 @@ Start it:
 
     tritonserver --model-repository=/models
 
-with this folder as /models (Triton takes only the folders that have a config.pbtxt). Ask it:
+with this folder as /models (Triton uses only the folders that have a config.pbtxt). Query it:
 
     import numpy as np, tritonclient.http as triton
     client = triton.InferenceServerClient("localhost:8000")
@@ -42,11 +42,11 @@ with this folder as /models (Triton takes only the folders that have a config.pb
     picture.set_data_from_numpy(np.array([open("photo.jpg", "rb").read()], object))
     print(client.infer("@NAME@_pictures", [picture]).as_numpy("box"))
 
-The network needs nothing of lidcam: PaS runs in standard operators. With `--ops-library PATH` at export Triton loads
+The network needs nothing from lidcam: PaS runs in standard operators. With `--ops-library PATH` at export, Triton loads
 the operator library instead, from that absolute path on its own machine. An engine (`--engine`) runs only on the kind
 of GPU and the version of TensorRT it was built with.
 
-kserve.yaml and kubernetes.yaml are examples: put your image and storage in.
+kserve.yaml and kubernetes.yaml are examples: fill in your image and storage.
 """
 
 KSERVE = """apiVersion: serving.kserve.io/v1beta1

@@ -1,4 +1,4 @@
-"""What the artifact gives for a generated picture: WebGPU in a browser has to give nearly the same (check.js)."""
+"""What the artifact returns for a generated picture: WebGPU in a browser must return nearly the same (check.js)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["expected", "pattern"]
 
 
 def pattern(height: int, width: int) -> RgbImage:
-    """A picture with edges and gradients, made of whole numbers so that JavaScript makes the same one."""
+    """A picture with edges and gradients, computed in integers so that JavaScript makes the same one."""
     y, x = np.mgrid[:height, :width]
     channels = (x * x * 3 + y * 5) >> 3, (x * 7) ^ (y * 3), (x * y) >> 2
     return np.stack(channels, -1).astype(np.uint8)  # the lowest 8 bits

@@ -1,4 +1,4 @@
-"""onnxruntime-web, from the npm registry or from the user's copy; files with other bytes than expected are refused."""
+"""onnxruntime-web, from the npm registry or from the user's copy; files with unexpected content are refused."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ SHA256 = {
     "ort-wasm-simd-threaded.asyncify.wasm": "39f9f0894d478800487ed9f7dbe92618498db320cf55c8e3d89adff8dce658da",
 }
 _SECONDS = 600
-_BY_HAND = f"give the package with --ort, as its folder or .tgz: {_NAME} of npmjs.com"
+_BY_HAND = f"give the package with --ort, as its folder or .tgz: {_NAME} from npmjs.com"
 
 
 def from_npm(names: tuple[str, ...], scratch: Path) -> dict[str, bytes]:
@@ -46,8 +46,8 @@ def from_npm(names: tuple[str, ...], scratch: Path) -> dict[str, bytes]:
         Their contents by name.
 
     Raises:
-        BackendError: npm is missing, or the registry does not give the package.
-        InputError: a file is not that of `VERSION`.
+        BackendError: npm is missing, or cannot fetch the package.
+        InputError: a file is not the one in `VERSION`.
     """
     npm = shutil.which("npm")
     if npm is None:
@@ -56,12 +56,12 @@ def from_npm(names: tuple[str, ...], scratch: Path) -> dict[str, bytes]:
     try:
         done = subprocess.run(command, cwd=scratch, capture_output=True, text=True, timeout=_SECONDS, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise BackendError(f"npm did not fetch {_NAME} ({error}). Try again, or {_BY_HAND}") from None
+        raise BackendError(f"npm could not fetch {_NAME} ({error}). Try again, or {_BY_HAND}") from None
     packed = sorted(scratch.glob("*.tgz"))
     if done.returncode != 0 or not packed:
         reason = "; ".join(line.strip() for line in done.stderr.splitlines()[:3] if line.strip())
         raise BackendError(
-            f"npm did not fetch {_NAME} ({reason[:300] or f'status {done.returncode}'}). Try again, or {_BY_HAND}"
+            f"npm could not fetch {_NAME} ({reason[:300] or f'status {done.returncode}'}). Try again, or {_BY_HAND}"
         )
     return from_path(names, packed[0])
 
@@ -70,7 +70,7 @@ def from_path(names: tuple[str, ...], path: Path) -> dict[str, bytes]:
     """Files of the package from its folder (as in node_modules) or its archive.
 
     Raises:
-        InputError: it is neither, or a file is missing or not that of `VERSION`.
+        InputError: it is neither, or a file is missing or not the one in `VERSION`.
     """
     try:
         files = _of_folder(names, path) if path.is_dir() else _of_archive(names, path)
@@ -80,10 +80,10 @@ def from_path(names: tuple[str, ...], path: Path) -> dict[str, bytes]:
         ) from None
     for name in names:
         if name not in files:
-            raise InputError(f"{path}: has no dist/{name}. Give {_NAME}: its folder or .tgz, complete")
+            raise InputError(f"{path}: has no dist/{name}. Give {_NAME}: its complete folder or .tgz")
         if hashlib.sha256(files[name]).hexdigest() != SHA256[name]:
             raise InputError(
-                f"{path}: dist/{name} is not that of version {VERSION}, or damaged. Give {_NAME}, or leave --ort out"
+                f"{path}: dist/{name} is not from version {VERSION}, or damaged. Give {_NAME}, or leave out --ort"
             )
     return files
 

@@ -32,10 +32,10 @@ class SiteOptions:
     """What a site is made of.
 
     Attributes:
-        name: of the model on the page; empty: that of the file.
+        name: name of the model on the page; empty: the file's name.
         webgpu: whether the site can use WebGPU, for which it carries a second build of ONNX Runtime (27 MB).
         ort: folder or archive of onnxruntime-web; None: it is fetched by npm.
-        max_pixels: pictures of more pixels are refused.
+        max_pixels: pictures with more pixels are refused.
     """
 
     name: str = ""
@@ -67,7 +67,7 @@ def write_site(model: Path, output: Path, options: SiteOptions) -> dict[str, int
     with replacing(output) as made:
         _refuse_foreign(output)
         made.mkdir()
-        webgpu = options.webgpu and manifest.arithmetic != "int8"  # of which WebGPU runs almost nothing
+        webgpu = options.webgpu and manifest.arithmetic != "int8"  # WebGPU supports almost nothing of int8
         names = package.WASM_FILES + (package.WEBGPU_FILES if webgpu else ())
         if options.ort is not None:
             library = package.from_path(names, options.ort)

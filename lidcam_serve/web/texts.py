@@ -4,10 +4,10 @@ from __future__ import annotations
 
 __all__ = ["BEFORE_SCRIPTS", "POLICY", "ORT_LICENSE", "README"]
 
-#: What the page says until its scripts run, which browsers do not load from a file:// address.
+#: What the page says until its scripts run; browsers do not load them from a file:// address.
 BEFORE_SCRIPTS = (
-    "Loading. If this stays: the page needs JavaScript, and a host of static files; opened as a file it cannot load "
-    "its scripts. README.md beside it says how it is served."
+    "Loading. If this text stays: the page needs JavaScript, and a host of static files; opened as a file, it cannot "
+    "load its scripts. README.md beside it says how to serve it."
 )
 
 #: Content-Security-Policy: scripts, workers and requests of this site only.
@@ -26,13 +26,13 @@ does not work, because browsers load no modules from there. On this machine:
 
 and open http://127.0.0.1:8000/.
 
-Threads: a browser gives WebAssembly more than one thread only where the host sends these two headers with every file:
+Threads: a browser gives WebAssembly more than one thread only if the host sends these two headers with every file:
 
     Cross-Origin-Opener-Policy: same-origin
     Cross-Origin-Embedder-Policy: require-corp
 
 static/ort/ is ONNX Runtime Web, unchanged, under the MIT licence (static/ort/LICENSE). model.json lists the files of
-the site, and gives the licence of the model's weights where that is known.
+the site, and states the licence of the model's weights where that is known.
 """
 
 ORT_LICENSE = """ONNX Runtime Web @VERSION@ (onnxruntime-web on npmjs.com)

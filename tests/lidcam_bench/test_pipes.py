@@ -61,7 +61,7 @@ READERS: dict[str, Callable[[Path], object]] = {
 @pytest.mark.parametrize("place", ["pipe", "/dev/zero", "/dev/null"])
 def test_readers(pipe, kind, place):
     path = pipe() if place == "pipe" else Path(place)
-    with pytest.raises(LidcamError, match="no regular file"):
+    with pytest.raises(LidcamError, match="not a regular file"):
         READERS[kind](path)
 
 
@@ -75,7 +75,7 @@ def test_a_folder_with_a_pipe(pipe, tmp_path, name):
 
 
 def test_coco(pipe, tmp_path):
-    with pytest.raises(LidcamError, match="no regular file"):
+    with pytest.raises(LidcamError, match="not a regular file"):
         open_data(f"coco:{pipe('c.json')}")
 
 
@@ -93,14 +93,14 @@ def test_the_identity_of_a_run(pipe, tmp_path):
 def test_a_sidecar(pipe, tmp_path):
     (tmp_path / "m.engine").write_bytes(b"x")
     pipe("m.engine.json")
-    with pytest.raises(LidcamError, match="no regular file"):
+    with pytest.raises(LidcamError, match="not a regular file"):
         read_sidecar(tmp_path / "m.engine")
 
 
 def test_files(pipe, tmp_path):
     path = pipe()
     for read in (open_file, read_file, file_sha256):
-        with pytest.raises(OSError, match="no regular file"):
+        with pytest.raises(OSError, match="not a regular file"):
             read(path)
         with pytest.raises(IsADirectoryError):
             read(tmp_path)

@@ -77,7 +77,7 @@ def test_resume_does_what_is_left(model, pictures, tmp_path):
     (out / "blue_mask.png").unlink()
     kept = (out / "red_mask.png").stat().st_mtime_ns
     done = lidcam("localize", model, pictures, "-o", out, "--jsonl")
-    assert "1 of 8 pictures are done already, 7 to do" in done.stderr
+    assert "1 of 8 pictures are already done, 7 to do" in done.stderr
     assert len([json.loads(line) for line in done.stdout.splitlines()]) == 7
     assert (out / "red_mask.png").stat().st_mtime_ns == kept and (out / "blue_mask.png").exists()
     Image.fromarray(artifacts.picture("green")).save(pictures / "red.png")
@@ -268,7 +268,7 @@ def test_stopped_in_a_terminal_and_resumed(model, tmp_path, how, moment):
     assert all(len(line) <= 80 for part in visible.split("\n") for line in part.split("\r"))
     done = lidcam("localize", model, folder, "-o", out, "--batch-size", 8)
     assert done.returncode == 0 and len(read(out)["results"]) == 40 and read(out)["complete"]
-    assert f"{len(lines)} of 40 pictures are done already" in done.stderr
+    assert f"{len(lines)} of 40 pictures are already done" in done.stderr
     assert not list(out.glob(".lidcam-*.part"))
 
 
@@ -314,7 +314,7 @@ def test_a_damaged_picture_is_taken_on_request(model, tmp_path):
     Image.fromarray(artifacts.picture("red")).save(picture, quality=95)
     picture.write_bytes(picture.read_bytes()[:-60])
     refused = lidcam("localize", model, picture, "-o", tmp_path / "strict")
-    assert refused.returncode == 8 and "take what can be read of it: --no-strict" in refused.stderr
+    assert refused.returncode == 8 and "use what can be read of it: --no-strict" in refused.stderr
     done = lidcam("localize", model, picture, "-o", tmp_path / "o", "--no-strict")
     assert done.returncode == 0
     assert read(tmp_path / "o")["results"][0]["missing"] == "Premature end of JPEG file"
@@ -376,7 +376,7 @@ def test_quiet_and_verbose(model, pictures, tmp_path):
     failed = lidcam("localize", model, "none.png", "-o", tmp_path / "f", "-q")
     assert failed.returncode == 8 and not failed.stdout and "none.png: no such file" in failed.stderr
     told = lidcam("localize", model, pictures / "red.png", "-o", tmp_path / "v", "-v", "--device", "cpu")
-    assert f"{model}: loaded by onnxruntime (backend auto, device cpu were asked for" in told.stderr
+    assert f"{model}: loaded by onnxruntime (backend auto, device cpu were requested" in told.stderr
     assert "lidcam_rt: PaS runs" in told.stderr and "on cpu" in told.stderr
     assert not lidcam("localize", model, pictures / "red.png", "-o", tmp_path / "w").stderr
 

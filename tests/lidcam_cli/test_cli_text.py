@@ -105,7 +105,7 @@ def test_localize_and_its_gallery(nasty, tmp_path):
     assert {record["class_name"] for record in results} == set(NASTY[:4])
     assert all((tmp_path / "out" / name).is_file() for record in results for name in record["files"].values())
     again = lidcam("localize", nasty, folder / "images", "-o", "out", "--html", "--map", cwd=tmp_path)
-    assert f"{len(names)} of {len(names) + 1} pictures are done already".encode() in again.stderr
+    assert f"{len(names)} of {len(names) + 1} pictures are already done".encode() in again.stderr
 
     seen = []
 

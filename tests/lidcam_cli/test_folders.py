@@ -82,7 +82,7 @@ def test_media_that_is_not_read_is_counted_by_suffix(tmp_path, monkeypatch):
     formats.image_suffixes.cache_clear()
     try:
         found = find_pictures(tmp_path)
-        with pytest.raises(DataError, match=r"no pictures in it or its sub-folders \(1 \.mov\). Read are"):
+        with pytest.raises(DataError, match=r"no pictures in it or its sub-folders \(1 \.mov\). Files with these"):
             find_pictures(tmp_path / "x")
     finally:
         formats.image_suffixes.cache_clear()

@@ -73,7 +73,7 @@ def test_damaged_lines_are_left_out(tmp_path, line):
 @pytest.mark.parametrize("text", [b"", b"nothing", b"[]", b"\xff", b"[" * 100_000])
 def test_a_damaged_identity_is_refused(tmp_path, text):
     (tmp_path / "run.json").write_bytes(text)
-    with pytest.raises(OutputError, match=r"run\.json: is not the identity of a run"), RunFolder(tmp_path, {}):
+    with pytest.raises(OutputError, match=r"run\.json: does not describe a run"), RunFolder(tmp_path, {}):
         pass
 
 
@@ -88,7 +88,7 @@ def test_another_identity_is_refused_and_named(tmp_path):
     with pytest.raises(OutputError, match=says), RunFolder(tmp_path, now, ignored=("file",)):
         pass
     (tmp_path / "run.json").unlink()
-    with pytest.raises(OutputError, match="results of something else"), RunFolder(tmp_path, before):
+    with pytest.raises(OutputError, match="already holds other results"), RunFolder(tmp_path, before):
         pass
 
 

@@ -281,7 +281,7 @@ def test_the_verb_lists_and_clears(resnet10, cache, trt):
     sidecar_path(second.path).unlink()
     assert "not usable" in lidcam("cache", "list")[1]
     status, _, errors = lidcam("cache", "clear", "0000")
-    assert status == 2 and "no engine in the cache has a key that begins so" in errors
+    assert status == 2 and "no engine in the cache has a key that begins like this" in errors
     with locked(cache.lock(key)):  # being built: it stays
         status, text, errors = lidcam("cache", "clear", key[:8], "--json")
         assert status == 0 and json.loads(text) == {"folder": str(cache.folder), "removed": [], "in_use": [key]}

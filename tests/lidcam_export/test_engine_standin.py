@@ -83,7 +83,7 @@ def test_builds_what_was_asked_for(resnet10, tmp_path, gpu, version, precision):
         ("parse", "node 7: not supported"),
         ("build", "no kernel for this network"),
         ("deserialize", "does not load the engine that it has just built"),
-        ("silently fp32", r"fp16 was asked for.*14 in float32 \(read from the inspector\)"),
+        ("silently fp32", r"fp16 was requested.*14 in float32 \(read from the inspector\)"),
     ],
 )
 def test_a_failure_writes_nothing(resnet10, tmp_path, gpu, fail, says):
@@ -106,7 +106,7 @@ def test_what_is_missing_is_named(resnet10, tmp_path, monkeypatch, gpu):
         build_engine(resnet10, output, BuildOptions(flavour="tensorrt"))
     with pytest.raises(InputError, match="not for 9"):
         build_engine(resnet10, output, BuildOptions(capability=("9.0",)), trt=standin.module())
-    with pytest.raises(ExportError, match="bakes no plugins"):
+    with pytest.raises(ExportError, match="cannot bake plugins"):
         build_engine(resnet10, output, BuildOptions(pas="plugin"), trt=standin.module("1.7.1.116", name="tensorrt_rtx"))
     monkeypatch.setattr(pipeline, "compute_capability", lambda: None)
     with pytest.raises(BackendError, match="no NVIDIA driver"):

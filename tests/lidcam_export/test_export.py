@@ -154,7 +154,7 @@ def test_weights_in_a_wrapper_are_found(tmp_path):
         ("timm:mobilenetv3_small_050", "a layer stands between|needs a last feature"),
         ("timm:vit_tiny_patch16_224", "last feature map|cannot"),
         ("timm:no_such_net", "timm:no_such_net: unknown"),
-        ("zoo:other", "near it: efficientnet_lite0"),
+        ("zoo:other", "similar names: efficientnet_lite0"),
         ("no/such/folder", "no such checkpoint"),
     ],
 )

@@ -77,7 +77,7 @@ def test_names_of_imagenet_by_option(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("timm:resnet5O",), "near it: resnet50"),
+        (("timm:resnet5O",), "similar names: resnet50"),
         (("timm:resnet50", "--weights", "none.pth"), "no such weights file"),
         (("timm:resnet50", "--classes", "none.txt"), "no such file"),
         (("timm:resnet50", "--mean", "0"), "give both --mean and --std"),

@@ -33,12 +33,12 @@ def test_every_kind_has_a_loader_and_its_names_are_those_of_the_package():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("timm:resnet5O", "timm:resnet5O: unknown; near it: resnet50"),
+        ("timm:resnet5O", "timm:resnet5O: unknown; similar names: resnet50"),
         ("timm:resnet50.no_such_tag", None),
-        ("torchvision:resnett18", "near it: .*resnet18"),
+        ("torchvision:resnett18", "similar names: .*resnet18"),
         ("tim:resnet50", r"Did you mean timm:NAME\?"),
         ("resnet50", r"Did you mean timm:resnet50 or torchvision:resnet50\?"),
-        ("zoo:efficientnet_lite3", "near it: efficientnet_lite0, efficientnet_lite1, efficientnet_lite2"),
+        ("zoo:efficientnet_lite3", "similar names: efficientnet_lite0, efficientnet_lite1, efficientnet_lite2"),
         ("cam:vgg12", "vgg11, vgg13, vgg16, vgg19"),
         ("runs/nothing", "no such checkpoint folder or weights file"),
         ("model.pt", "no such checkpoint folder or weights file"),
@@ -233,7 +233,7 @@ def test_a_weights_file_that_fits_several_networks_or_none_says_what_to_write(tm
     with pytest.raises(ExportError, match=r"fits timm:efficientnet_lite0 and timm:tf_efficientnet_lite0.*--weights"):
         load_source(str(tmp_path / "w.pth"))
     torch.save(torch.nn.Linear(3, 4).state_dict(), tmp_path / "w.pth")
-    with pytest.raises(ExportError, match=r"is not recognised. Say it: lidcam export timm:NAME --weights"):
+    with pytest.raises(ExportError, match=r"is not recognised. Name it: lidcam export timm:NAME --weights"):
         load_source(str(tmp_path / "w.pth"))
     (tmp_path / "m.onnx").write_bytes(b"\x08\x08\x12\x07pytorch")
     with pytest.raises(InputError, match="is an ONNX model"):

@@ -122,7 +122,7 @@ def test_engines_run_it_and_say_what_they_run(made, tiny, photos, backend):
         spec = low.manifest.input
         want_pas = pas_reference(outputs["cam"], (spec.height, spec.width), low.manifest.pas)
         np.testing.assert_array_equal(outputs["threshold"], want_pas.threshold)  # PaS in float32, of its own cam
-    with pytest.raises(InputError, match="precision fp32 was asked for, the engine has int8"):
+    with pytest.raises(InputError, match="precision fp32 was requested, but the engine has int8"):
         lidcam_rt.load(made[0], backend=backend, precision="fp32")
 
 

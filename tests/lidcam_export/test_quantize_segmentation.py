@@ -162,7 +162,7 @@ def test_engines_run_it_at_every_batch(artifacts, quantized, photos, name, backe
     assert (one["label_map"][0] != low["label_map"][0]).mean() < 0.01
     with lidcam_rt.load(path, backend=backend, device="cpu") as segment:
         assert segment.backend.precision == "int8" and segment.manifest.arithmetic == "int8"
-    with pytest.raises(InputError, match="precision fp32 was asked for, the engine has int8"):
+    with pytest.raises(InputError, match="precision fp32 was requested, but the engine has int8"):
         lidcam_rt.load(path, backend=backend, device="cpu", precision="fp32")
 
 
@@ -381,14 +381,14 @@ def test_a_network_whose_end_is_not_known_is_refused(artifacts):
     node = next(node for node in model.graph.node if "logits" in node.output)
     node.output[0] = "raw"
     model.graph.node.append(onnx.helper.make_node("Relu", ["raw"], ["logits"], name="end"))
-    with pytest.raises(ExportError, match="the output logits is not that of a convolution"):
+    with pytest.raises(ExportError, match="the output logits does not come from a convolution"):
         network_nodes(model)
 
 
 def test_engines_in_float16_are_refused(artifacts, tmp_path):
     from lidcam_export.tensorrt.builder import BuildOptions, build_engine
 
-    with pytest.raises(ExportError, match="segmentation network is not built in fp16"):
+    with pytest.raises(ExportError, match="segmentation network cannot be built in fp16"):
         build_engine(artifacts("unet"), tmp_path / "m.engine", BuildOptions(precision="fp16"), trt=object())
 
 
@@ -411,7 +411,7 @@ def test_the_commands(artifacts, labelled, photos, tmp_path):
     refused = run(*line, "--gate", "top1=0.02")
     assert refused.exit_code == 2 and "top1 does not go with a segmentation network" in " ".join(refused.output.split())
     shown = " ".join(run("inspect", low).output.split())
-    says = r"int8, weights of 8 bits, minmax of 8 pictures; label IoU 0\.\d+ with fp32, \d+\.\d+% other labels"
+    says = r"int8, weights of 8 bits, minmax of 8 pictures; label IoU 0\.\d+ with fp32, \d+\.\d+% of labels differ"
     assert re.search(says, shown), shown
     named = run("quantize", artifacts("unet"), "--list-layers").output.split()
     assert tuple(named) == compute_layers(onnx.load(str(artifacts("unet"))))

@@ -279,9 +279,9 @@ def test_a_classifier_beside_a_segmentation_network_is_measured_and_not_compared
     assert result.exit_code == 0, (result.output, result.exception)
     runs = json.loads((tmp_path / "o" / "results.json").read_text())["runs"]
     assert [entry["accuracy"]["agreement"] for entry in runs] == [{}, {}]
-    assert "Not held against segment.onnx" in runs[1]["accuracy"]["notes"][0]
+    assert "Not compared with segment.onnx" in runs[1]["accuracy"]["notes"][0]
 
 
 def test_a_segmentation_checkpoint_where_a_classifier_s_is_needed(checkpoint):
-    with pytest.raises(DataError, match=r"a segmentation network, a classifier's is needed here\. `lidcam export`"):
+    with pytest.raises(DataError, match=r"a segmentation network; a classifier's is needed here\. `lidcam export`"):
         load_checkpoint(checkpoint)

@@ -82,7 +82,7 @@ def test_after_a_fork_the_child_is_refused(model):
         "    answers = []\n"
         "    for use in uses:\n"
         "        try: use()\n"
-        "        except lidcam_rt.errors.InputError as error: answers.append('by fork' in str(error))\n"
+        "        except lidcam_rt.errors.InputError as error: answers.append('before a fork' in str(error))\n"
         f"    new = lidcam_rt.load({str(model)!r})(picture)\n"
         "    os._exit(0 if answers == [True] * 4 and new.class_name else 1)\n"
         "_, status = os.waitpid(child, 0)\n"

@@ -147,10 +147,10 @@ def test_another_run_is_refused(job, model, photos, tmp_path):
         with pytest.raises(OutputError, match=f"holds another run: .*{why}"):
             scale(again, listed, out, shard_size=size)
     (out / "_run.json").write_text("[")
-    with pytest.raises(OutputError, match="not the identity of a run"):
+    with pytest.raises(OutputError, match="does not describe a run"):
         scale(job, pictures, out)
     (out / "_run.json").unlink()
-    with pytest.raises(OutputError, match="holds results of something else"):
+    with pytest.raises(OutputError, match="already holds other results"):
         scale(job, pictures, out)
 
 
@@ -171,7 +171,7 @@ def test_rows_stay_apart_from_other_files(job, model, photos, tmp_path):
     assert len(rows_of(hidden)) == 4
     from lidcam_cli.runs import RunFolder
 
-    with pytest.raises(OutputError, match="holds results of something else"), RunFolder(hidden, {"run": "localize"}):
+    with pytest.raises(OutputError, match="already holds other results"), RunFolder(hidden, {"run": "localize"}):
         pass
 
 
@@ -219,7 +219,7 @@ def test_a_picture_that_ends_its_process_is_a_row(job, photos, plain, tmp_path):
         def run(self, function, tasks):
             return ((place, Died()) for place in range(len(tasks)))
 
-    with pytest.raises(BackendError, match="die whatever picture"):
+    with pytest.raises(BackendError, match="die on every picture"):
         scale(job, pictures, tmp_path / "dead", executor=Dead())
 
 

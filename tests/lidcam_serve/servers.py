@@ -14,6 +14,7 @@ from pathlib import Path
 import artifacts
 from PIL import Image
 
+FREE_PORTS = ["--port", "0", "--grpc-port", "0"]
 ROOT = Path(__file__).parents[2]
 PATIENCE = 300  # seconds after which a state that does not come is a failure; beside busy loops a start takes 20 to 60
 
@@ -32,8 +33,7 @@ class Server:
         self.lines: list[dict] = []
         self._arrived = threading.Condition()
         self.process = subprocess.Popen(
-            [sys.executable, "-c", code, "--port", "0", "--grpc-port", "0", "--deadline", str(PATIENCE)]
-            + [*map(str, arguments)],
+            [sys.executable, "-c", code, *FREE_PORTS, "--deadline", str(PATIENCE), *map(str, arguments)],
             stderr=subprocess.PIPE,
             text=True,
             cwd=ROOT,

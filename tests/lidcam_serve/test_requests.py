@@ -134,7 +134,7 @@ def infer(service, name: str, **request):
     ("name", "request_", "told"),
     [
         ("tiny", {"inputs": [IMAGE, IMAGE]}, "'image' is given twice"),
-        ("tiny", {"inputs": [IMAGE], "outputs": [LOGITS, LOGITS]}, "an output is asked for twice"),
+        ("tiny", {"inputs": [IMAGE], "outputs": [LOGITS, LOGITS]}, "an output is requested twice"),
         (
             "tiny",
             {"inputs": [IMAGE], "outputs": [LOGITS | {"parameters": {"classification": 2}}]},
@@ -145,7 +145,7 @@ def infer(service, name: str, **request):
             {"inputs": [IMAGE], "outputs": [LOGITS | {"parameters": {"shared_memory_region": "x"}}]},
             "no shared_memory_region",
         ),
-        ("tiny", {"inputs": [{k: v for k, v in IMAGE.items() if k != "data"}]}, "shared memory is not read"),
+        ("tiny", {"inputs": [{k: v for k, v in IMAGE.items() if k != "data"}]}, "shared memory is not supported"),
         ("tiny_pictures", {"inputs": [FILE], "parameters": {"refin": "psa"}}, "unknown parameter 'refin'"),
         ("tiny_pictures", {"inputs": [FILE], "parameters": {"sequence_id": 3}}, "unknown parameter 'sequence_id'"),
         ("tiny_pictures", {"inputs": [FILE], "parameters": {"timeout": 0}}, "timeout must be"),
@@ -194,7 +194,7 @@ def test_pictures_of_one_request_share_the_limit_of_pixels(service):
     one, two = (FILE | {"shape": [n], "data": [text] * n} for n in (1, 2))
     assert infer(service, "tiny_pictures", inputs=[one]).status_code == 200
     answer = infer(service, "tiny_pictures", inputs=[two])
-    assert answer.status_code == 422 and "pixels together" in answer.json()["error"]
+    assert answer.status_code == 422 and "pixels in total" in answer.json()["error"]
 
 
 def test_a_refusal_gives_no_advice_for_those_who_run_the_server(service):

@@ -59,7 +59,7 @@ def test_versions_are_numbers_and_names_are_free_of_each_other():
     assert ModelSpec.of("a:01=x.onnx").version == "1"
     with pytest.raises(InputError, match="two models are a version 1"):
         ServeOptions(specs(["a:1=x.onnx", "a:01=y.onnx"]))
-    with pytest.raises(InputError, match="a_pictures is also what takes pictures for a"):
+    with pytest.raises(InputError, match="a_pictures is also the name under which a takes pictures"):
         ServeOptions(specs(["a=x.onnx", "a_pictures=y.onnx"]))
     ServeOptions(specs(["a_pictures=y.onnx"]))
 

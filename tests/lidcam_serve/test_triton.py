@@ -214,11 +214,11 @@ def test_what_is_refused_leaves_nothing(tmp_path, model):
     taken = tmp_path / "taken"
     taken.mkdir()
     (taken / "x").touch()
-    with pytest.raises(OutputError, match="is there already"):
+    with pytest.raises(OutputError, match="already exists"):
         write_repository(model, taken, RepositoryOptions())
     with pytest.raises(InputError, match="absolute path"):
         write_repository(model, tmp_path / "r", RepositoryOptions(ops_library='x"'))
-    with pytest.raises(InputError, match="a name has letters"):
+    with pytest.raises(InputError, match="use up to 128 letters"):
         write_repository(model, tmp_path / "r", RepositoryOptions(name="../x"))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["taken"]
 

@@ -25,7 +25,7 @@ def test_any_file_has_a_name_in_the_repository(tmp_path, model, stem, name):
     path = shutil.copy(model, tmp_path / f"{stem}.onnx")
     write_repository(path, tmp_path / "r", RepositoryOptions())
     assert config(tmp_path / "r" / name).name == name
-    with pytest.raises(InputError, match=r"--name \S+: a name has letters"):
+    with pytest.raises(InputError, match=r"--name \S+: use up to 128 letters"):
         write_repository(path, tmp_path / "s", RepositoryOptions(name="a=b"))
 
 
@@ -92,7 +92,7 @@ def test_an_engine_is_described_as_it_was_built(tmp_path, artifact):
 
 @pytest.mark.parametrize(
     ("options", "why"),
-    [({"batch": 2}, "batches of up to 2: give --max-batch 2"), ({"flavour": "tensorrt-rtx"}, "TensorRT for RTX")],
+    [({"batch": 2}, "batches of up to 2: use --max-batch 2"), ({"flavour": "tensorrt-rtx"}, "TensorRT for RTX")],
 )
 def test_an_engine_that_triton_could_not_load_is_refused(tmp_path, artifact, options, why):
     pytest.importorskip("lidcam_export", reason="the package that writes engines is not installed")
@@ -116,4 +116,4 @@ def test_one_request_that_breaks_costs_no_other(tmp_path, artifact, triton, monk
 
     monkeypatch.setattr(backend.PicturesModel, "_answer", breaks)
     good, bad = call(png(), b"bad")
-    assert not good.has_error() and bad.error().message() == "an error of the server; its log says which"
+    assert not good.has_error() and bad.error().message() == "an error in the server; its log says which"

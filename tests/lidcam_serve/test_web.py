@@ -162,7 +162,7 @@ def test_the_same_inputs_give_the_same_bytes(tmp_path, model, ort):
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda ort: (ort / "dist" / ALL[0]).write_text("other"), "is not that of version"),
+        (lambda ort: (ort / "dist" / ALL[0]).write_text("other"), "is not from version"),
         (lambda ort: (ort / "dist" / ALL[1]).unlink(), f"has no dist/{ALL[1]}"),
         (lambda ort: shutil.rmtree(ort), "cannot be read"),
     ],
@@ -199,7 +199,7 @@ def test_an_archive_writes_nothing_by_itself(tmp_path, model, ort):
 
 @pytest.mark.parametrize(
     ("script", "message"),
-    [("echo 'npm error network' >&2; exit 1", "npm error network"), ("exit 0", "did not fetch")],
+    [("echo 'npm error network' >&2; exit 1", "npm error network"), ("exit 0", "could not fetch")],
 )
 def test_a_registry_that_does_not_answer_is_said(tmp_path, model, fake_npm, script, message):
     fake_npm(script)

@@ -319,7 +319,7 @@ def test_a_model_that_is_missing_is_said(tab, folder, tmp_path, pictures):
     try:
         open_page(tab, running)
         tab.choose(pictures[0])
-        tab.wait("document.getElementById('status').textContent.includes('tiny.onnx is not there')")
+        tab.wait("document.getElementById('status').textContent.includes('tiny.onnx cannot be loaded')")
     finally:
         running.close()
 

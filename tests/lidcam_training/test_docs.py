@@ -32,7 +32,7 @@ def test_the_script_of_a_minute(tmp_path, sources, monkeypatch):
 def test_shell_errors_are_messages_without_traceback(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for arguments, words in (
-        (["train", "nothing"], "recipe nothing is not there"),
+        (["train", "nothing"], "recipe nothing does not exist"),
         (["train", "clutter_fashion", "optim.lrr=1"], "optim.lr"),
         (["train", "clutter_fashion"], "does not exist"),
         (["ablate", "none", "--data", "cub:none"], "does not exist"),

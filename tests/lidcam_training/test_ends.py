@@ -78,7 +78,7 @@ def test_interrupted_and_run_again(tmp_path, clutter, sources, moment, more):
     assert stopped.returncode == 130, stopped.stderr[-2000:]
     assert "Traceback" not in stopped.stderr
     assert stopped.stderr.splitlines()[-1].startswith("error interrupted")
-    assert "the same command does the rest" in " ".join(stopped.stderr.split())
+    assert "run the same command again for the rest" in " ".join(stopped.stderr.split())
     assert not hidden(tmp_path)
     again = subprocess.run(command, capture_output=True, text=True)
     assert again.returncode == 0, again.stderr[-2000:]
@@ -137,7 +137,7 @@ OTHERS = [b"", b"[" * 100_000, b"3", b"{}", b'{"recipe": 3, "data_fingerprint": 
 @pytest.mark.parametrize("content", OTHERS)
 def test_a_run_json_of_something_else(tmp_path, clutter, content):
     (tmp_path / "run.json").write_bytes(content)
-    with pytest.raises(DataError, match=r"run\.json: is not of a training run"):
+    with pytest.raises(DataError, match=r"run\.json: not from a training run"):
         fit(read_recipe(None, training(clutter, tmp_path, "epochs=1")[5:-2]), tmp_path, progress=False)
 
 

@@ -189,7 +189,7 @@ def test_command(tmp_path):
     analysed = json.loads((tmp_path / "inside" / "analysis.json").read_text())["pictures"]
     assert not [row for row in analysed if "masks" in row["image"]]  # the masks are no pictures of their own
     none = ("--images", tmp_path / "0.png", "--masks", tmp_path / "more", "-o", tmp_path / "twice")
-    assert "has a mask for none of the 1 pictures; 0.png is looked for" in refused(*none)
+    assert "has no mask for any of the 1 pictures; looked for 0.png" in refused(*none)
     assert not (tmp_path / "twice").exists()
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"no picture")

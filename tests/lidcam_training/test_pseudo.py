@@ -168,11 +168,11 @@ def test_the_walk_takes_features_of_stride_4_and_an_artifact_has_none(checkpoint
     assert all(any((a != b).any() for a, b in zip(walked[x], walked[y], strict=True))
                for x, y in (("none", "colours"), ("colours", "features")))  # fmt: skip
     artifact = _Artifact.__new__(_Artifact)
-    with pytest.raises(InputError, match="an artifact gives no features"):
+    with pytest.raises(InputError, match="an artifact has no features"):
         artifact.descriptors(pictures)
     blind = open_network(checkpoint)
     blind.gives_features = False
-    with pytest.raises(InputError, match="an artifact gives no features"):
+    with pytest.raises(InputError, match="an artifact has no features"):
         pseudo_labels(blind, images, tmp_path / "blind", dataclasses.replace(FAST, walk="features"))
     assert not (tmp_path / "blind").exists()
     with pytest.raises(InputError, match="none, colours or features"):

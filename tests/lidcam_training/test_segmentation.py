@@ -145,6 +145,6 @@ def test_what_does_not_fit_is_named(tmp_path, scenes):
             recipe(scenes, wrong)
     with pytest.raises(InputError, match="segmentation network"):
         read_recipe("scenes_segment")
-    with pytest.raises(InputError, match="does not go with"):
+    with pytest.raises(InputError, match="does not work with"):
         build_network(NetworkSpec(encoder="no_such_network"))
     assert isinstance(read_any_recipe("lid_track1_segment"), SegmentRecipe)

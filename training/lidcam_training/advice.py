@@ -16,7 +16,7 @@ __all__ = ["ALIKE", "PEAKED", "Advice", "Mean", "Summary", "advise", "summarize"
 #: P3: maps whose maximum is this many times their 98th percentile are peaked. On crest GAP's maps have 1.18, and PaS
 #: adds nothing; TAP's have 1.24, and it adds 0.02 to 0.05 of mask IoU.
 PEAKED = 1.2
-#: P1: where the active areas of channels vary by less than this (standard deviation over mean), TAP is GAP by a factor.
+#: P1: if the channels' active areas vary by less than this (standard deviation over mean), TAP is GAP up to a factor.
 ALIKE = 0.1
 _REPLICATES = 1000
 
@@ -39,7 +39,7 @@ class Mean:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Mean | None:
-        """The mean of those that are numbers; None for fewer than two."""
+        """The mean of the finite values; None for fewer than two."""
         array: npt.NDArray[np.float64] = np.asarray(values, np.float64)
         array = array[np.isfinite(array)]
         if array.size < 2:
@@ -64,7 +64,7 @@ class Summary:
         negative_weights: P2: share of the weights that are negative.
         positive_ioa: P2: share of the positive weights' map that lies in the object; with masks.
         negative_ioa: P2: the same for the negative weights' map.
-        object_share: share of the picture that the object covers: the IoA of a map that knows nothing.
+        object_share: share of the picture that the object covers: the IoA of an uninformed map.
         negative_excess: P2: negative_ioa minus object_share, picture by picture.
         negative_overlap: P2: share of the negative weights' map that lies in that of the positive ones, minus the
             share of the picture that the latter covers; without masks this stands for negative_excess.
@@ -85,7 +85,7 @@ class Summary:
     crf_gain: Mean | None
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain values that JSON takes."""
+        """As plain values for JSON."""
         return asdict(self)
 
 
@@ -95,8 +95,8 @@ class Advice:
 
     Attributes:
         component: TAP, NWC, PaS or CRF.
-        verdict: `on`, `off`, or `try`: the figures do not tell.
-        reason: why, with the figures.
+        verdict: `on`, `off`, or `try` where the numbers do not decide.
+        reason: why, with the numbers.
     """
 
     component: str
@@ -110,7 +110,7 @@ def summarize(
     """Means over pictures.
 
     Args:
-        pictures: of `measure_phenomena`.
+        pictures: from `measure_phenomena`.
         pooling: of the checkpoint.
         crf_gains: per picture with a mask, the mask IoU that the dense CRF adds.
     """
@@ -137,17 +137,17 @@ def advise(summary: Summary) -> tuple[Advice, ...]:
 def _tap(summary: Summary) -> Advice:
     rank = summary.area_weight_correlation
     if summary.pooling == "tap":
-        return Advice("TAP", "try", "on in this checkpoint; whether it pays is seen against one trained with GAP")
+        return Advice("TAP", "try", "on in this checkpoint; to see whether it pays, compare with one trained with GAP")
     spread = summary.area_spread
     if spread is not None and spread.high < ALIKE:
-        return Advice("TAP", "off", f"P1 is absent: all channels are active in areas alike, varying by {spread}")
+        return Advice("TAP", "off", f"P1 is absent: the channels' active areas are all alike, varying by {spread}")
     if rank is None:
         return Advice("TAP", "try", "too few active channels with a positive weight")
     figure = f"rank correlation of active area and weight {rank}"
     if rank.high < 0:
         return Advice("TAP", "on", f"P1: channels that are active in a small area have the large weights: {figure}")
     if rank.low > 0:
-        reason = "this network leans on channels of a large area; only training with TAP tells more"
+        reason = "this network relies on channels with a large active area; only training with TAP can tell more"
         return Advice("TAP", "try", f"{reason}: {figure}")
     return Advice("TAP", "try", f"P1 is not clear: {figure}")
 
@@ -155,7 +155,7 @@ def _tap(summary: Summary) -> Advice:
 def _nwc(summary: Summary) -> Advice:
     share = summary.negative_weights
     if share is not None and share.value == 0:
-        return Advice("NWC", "off", "P2 is absent: no weight is negative, so that nothing would change")
+        return Advice("NWC", "off", "P2 is absent: no weight is negative, so nothing would change")
     excess, what = summary.negative_excess, "lies in the object"
     if excess is None:
         excess, what = summary.negative_overlap, "lies where that of the positive ones is"
@@ -184,7 +184,7 @@ def _pas(summary: Summary) -> Advice:
 def _crf(summary: Summary) -> Advice:
     gain = summary.crf_gain
     if gain is None:
-        return Advice("CRF", "try", "without masks nothing tells whether the objects have edges that it finds")
+        return Advice("CRF", "try", "without masks there is no telling whether it finds the objects' edges")
     figure = f"the preset psa changes mask IoU by {gain} on these pictures"
     if gain.low > 0:
         return Advice("CRF", "on", figure)

@@ -1,8 +1,8 @@
-"""The checkpoint: a folder that `lidcam export` needs, and nothing else.
+"""The checkpoint: a folder with all that `lidcam export` needs.
 
 `model.safetensors` (weights) and `checkpoint.json` (recipe, class names, input, scores, fingerprint of the
 data, version, and a SHA-256 over all of it and the weights). The folder is written beside its place and
-renamed into it, so that a kill leaves the old one or the new.
+renamed into it, so a kill leaves either the old one or the new one.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _Std = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 @dataclass(frozen=True)
 class CheckpointMeta:
-    """All of a checkpoint but the weights.
+    """Everything in a checkpoint but the weights.
 
     Attributes:
         classifier: what the model is made of.
@@ -160,7 +160,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
             )
     meta, digest = _read_meta(folder / "checkpoint.json", path)
     if file_sha256(folder / "model.safetensors") != digest:
-        raise DataError(f"{path}: model.safetensors was changed or cut short (its SHA-256 does not fit)")
+        raise DataError(f"{path}: model.safetensors was changed or cut short (its SHA-256 does not match)")
     model = build_classifier(meta.classifier)
     try:
         model.load_state_dict(load_file(str(folder / "model.safetensors")))
@@ -170,7 +170,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
 
 
 def _digest(record: dict[str, Any]) -> str:
-    """SHA-256 of all values of checkpoint.json but itself; that of the weights is one of them."""
+    """SHA-256 of all values of checkpoint.json but itself; the SHA-256 of the weights is one of them."""
     rest = {key: value for key, value in record.items() if key != "sha256"}
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
@@ -182,15 +182,15 @@ def _read_meta(file: Path, path: str | Path) -> tuple[CheckpointMeta, str]:
         record = json_object(read_file(file))
         if record.get("task") == "segmentation":
             raise DataError(
-                f"{path}: the checkpoint of a segmentation network, a classifier's is needed here. `lidcam export` "
+                f"{path}: the checkpoint of a segmentation network; a classifier's is needed here. `lidcam export` "
                 "makes an artifact of it, which every engine runs"
             )
         if (version := record.pop("format", None)) != _VERSION:
             if type(version) is int and version > _VERSION:
                 raise DataError(f"{path}: written by lidcam_rt {record.get('version')!r:.40}: pip install -U lidcam-rt")
-            raise DataError(f"{path}: its format is {version!r:.40}, this lidcam_rt reads {_VERSION}. {mend}")
+            raise DataError(f"{path}: its format is {version!r:.40}, but this lidcam_rt reads {_VERSION}. {mend}")
         if record.pop("sha256", None) != _digest({"format": _VERSION, **record}):
-            raise DataError(f"{path}: checkpoint.json was changed (its SHA-256 does not fit). {mend}")
+            raise DataError(f"{path}: checkpoint.json was changed (its SHA-256 does not match). {mend}")
         weights = record.pop("weights_sha256", None)
         if isinstance(record.get("classifier"), dict):
             record["classifier"] |= {"pretrained": False, "weights": None}

@@ -1,4 +1,4 @@
-"""One training run: a folder that can be killed at any moment and goes on from the state that was saved last."""
+"""One training run: it can be killed at any moment and resumes from the state saved last in its folder."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ __all__ = ["fit"]
 
 _STATE = "state.safetensors"
 
-#: What the system says where nothing more can be written.
+#: Errors of the system where nothing more can be written.
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
@@ -114,14 +114,14 @@ def _open(recipe: BaseRecipe, run: Path) -> tuple[ImageSet, ImageSet]:
     if train.class_names != val.class_names:
         raise DataError(f"{train.name} and {val.name} have different classes")
     if not train.class_names:
-        raise DataError(f"{train.name} has no class names: training needs them, for a plain folder in classes.txt")
+        raise DataError(f"{train.name} has no class names: training needs them (for a plain folder, in classes.txt)")
     bare = next((r for images in (train, val) for r in images if not r.labels and not images.multilabel), None)
     if bare is not None:
         raise DataError(f"{bare.image} has no label: training and validation need one for every picture")
     if recipe.data.train != recipe.data.val and [r.image for r in train] == [r.image for r in val]:
         raise DataError(
             f"{recipe.data.source}: {recipe.data.train} and {recipe.data.val} are the same pictures; validation would "
-            "say nothing. Give a data set with splits: for a plain folder DIR/train/images and DIR/val/images"
+            "be meaningless. Give a data set with splits: for a plain folder DIR/train/images and DIR/val/images"
         )
     if recipe.data.limit:
         train = dataclasses.replace(train, records=train.records[: recipe.data.limit])
@@ -141,7 +141,7 @@ def _read_about(path: Path) -> dict[str, Any]:
         if not (isinstance(about.get("recipe"), dict) and isinstance(about.get("data_fingerprint"), str)):
             raise ValueError("without a recipe and a fingerprint of the data")
     except (OSError, ValueError) as error:
-        raise DataError(f"{path}: is not of a training run ({error}): give a new folder with --output") from None
+        raise DataError(f"{path}: not from a training run ({error}): give a new folder with --output") from None
     return about
 
 
@@ -151,21 +151,21 @@ def _is_first_process() -> bool:
 
 
 def _check_world(recipe: BaseRecipe) -> None:
-    """Raise InputError where torchrun started another number of processes than the recipe says."""
+    """Raise InputError where torchrun started a number of processes other than the recipe's."""
     started = os.environ.get("WORLD_SIZE")
     if started is not None and int(started) != recipe.devices * recipe.nodes:
         raise InputError(
-            f"torchrun started {started} processes, the recipe says devices={recipe.devices} nodes={recipe.nodes}: "
+            f"torchrun started {started} processes, but the recipe says devices={recipe.devices} nodes={recipe.nodes}: "
             "their product must be the number of processes"
         )
 
 
 def fit(recipe: BaseRecipe, run: str | Path, *, progress: bool = True) -> Path:
-    """Train, or go on with a run that was cut off.
+    """Train, or resume a run that was cut off.
 
     Args:
         recipe: all options.
-        run: folder of the run. If it holds the state of the same recipe, training goes on from there, with the same
+        run: folder of the run. If it holds the state of the same recipe, training resumes from there, with the same
             result as an unbroken run.
         progress: show a progress bar with the time left.
 
@@ -277,7 +277,7 @@ def _pictures(recipe: BaseRecipe, images: ImageSet, *, train: bool) -> Pictures 
 
 
 def _checked(recipe: BaseRecipe, folder: Path) -> Path:
-    """The checkpoint folder, after a look whether it can be read."""
+    """The checkpoint folder, after a check that it can be read."""
     if isinstance(recipe, SegmentRecipe):
         load_segmentation(folder)
     else:
@@ -288,14 +288,14 @@ def _checked(recipe: BaseRecipe, folder: Path) -> Path:
 def _train(
     trainer: pl.Trainer, module: TrainingModule, loaders: tuple[Any, Any], state: Path, keeper: _Keeper
 ) -> None:
-    """Lightning's loop, with errors and interrupts as the other verbs have them."""
+    """Lightning's loop, with errors and interrupts handled as in the other verbs."""
     resumed = state.exists()
     main = threading.current_thread() is threading.main_thread()
     handler = signal.getsignal(signal.SIGINT) if main else None
     try:
         trainer.fit(module, *loaders, ckpt_path=str(state) if resumed else None, weights_only=True)
     except SystemExit as end:
-        if isinstance(end.__context__, KeyboardInterrupt):  # Lightning ends the process, without a word
+        if isinstance(end.__context__, KeyboardInterrupt):  # Lightning ends the process silently
             raise KeyboardInterrupt from None
         raise
     except (LidcamError, torch.OutOfMemoryError):

@@ -28,7 +28,7 @@ class LabelScores:
 
     @property
     def mean(self) -> dict[str, float]:
-        """`map` and `f1`, the means over the classes that occur; empty where none does."""
+        """`map` and `f1`, the means over the classes that occur; empty if none does."""
         if not self.pictures.any():
             return {}
         return {"map": float(np.nanmean(self.average_precision)), "f1": float(np.nanmean(self.f1))}
@@ -46,7 +46,7 @@ class LabelScores:
 def label_scores(logits: npt.NDArray[np.float32], target: npt.NDArray[np.float32]) -> LabelScores:
     """Score the logits of a set.
 
-    Average precision = sum over thresholds of (recall step) * precision, ties taken together, as scikit-learn has it.
+    Average precision = sum over thresholds of (recall step) * precision, ties taken together, as in scikit-learn.
 
     Args:
         logits: float [N, K].

@@ -45,7 +45,7 @@ class ClassifierModule(TrainingModule):
     def __init__(self, recipe: Recipe, train: ImageSet, val: ImageSet, run: Path) -> None:
         multilabel = train.multilabel if recipe.optim.loss == "auto" else recipe.optim.loss != "cross_entropy"
         if not multilabel and train.multilabel:
-            raise DataError(f"{train.name} has several labels per picture: cross_entropy cannot learn it, use bce")
+            raise DataError(f"{train.name} has several labels per picture: cross_entropy cannot learn them, use bce")
         super().__init__(recipe, build_classifier(recipe.classifier(len(train.class_names))), train, val, run)
         self.multilabel = multilabel
         self.method = METHODS[recipe.method.name]
@@ -54,11 +54,11 @@ class ClassifierModule(TrainingModule):
 
     @property
     def evaluated(self) -> Classifier:
-        """The weights that are validated and saved: the averaged ones where there are."""
+        """The weights that are validated and saved: the averaged ones if there are any."""
         return self.model if self.ema is None else self.ema
 
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Cross-entropy for one label; for several that of the recipe, see `lidcam_training.losses`."""
+        """Cross-entropy for one label; for several the recipe's loss, see `lidcam_training.losses`."""
         options = self.recipe.optim
         if self.multilabel:
             if target.ndim == 1:
@@ -76,7 +76,7 @@ class ClassifierModule(TrainingModule):
         )
 
     def batch_loss(self, images: Tensor, target: Tensor) -> Tensor:
-        """As the training method says."""
+        """As the training method defines it."""
         return self.method.loss(self.model, self.recipe.method, images, target, self.loss)
 
     def save(self, folders: list[Path], scores: dict[str, float], fingerprint: str) -> None:
@@ -101,7 +101,7 @@ class ClassifierModule(TrainingModule):
             save_checkpoint(self.evaluated, meta, folder)
 
     def on_train_epoch_start(self) -> None:
-        """As the base class; a chain of classifiers goes on to the next when its share of the epochs is over."""
+        """As the base class; a chain of classifiers moves on to the next when its share of the epochs is over."""
         super().on_train_epoch_start()
         for model in (self.model, self.ema):
             if isinstance(model, ErasingChain):
@@ -122,7 +122,7 @@ class ClassifierModule(TrainingModule):
         self._answers: list[tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]] = []
 
     def validation_step(self, batch: dict[str, Any], _: int) -> None:
-        """Accuracy, loss, and map values at the pixels of the masks: of every class that a picture has."""
+        """Accuracy, loss, and map values at the pixels of the masks, for every class that a picture has."""
         self._unread += len(batch["skipped"])
         if "image" not in batch:
             return

@@ -15,7 +15,7 @@ __all__ = ["Phenomena", "crf_gain", "measure_phenomena"]
 
 @dataclass(frozen=True, eq=False)
 class Phenomena:
-    """Of one picture and one class.
+    """Measurements of one picture and one class.
 
     Attributes:
         area: float [C], share of pixels with F_c above the TAP threshold (0.05 for gap).

@@ -19,7 +19,7 @@ def draw_phenomena(found: Phenomena, picture: npt.NDArray[np.uint8], title: str)
     """One figure with the picture, its two maps, and P1 and P3, as PNG.
 
     Args:
-        found: of `measure_phenomena`.
+        found: from `measure_phenomena`.
         picture: uint8 [H, W, 3] RGB.
         title: class name.
     """
@@ -55,8 +55,8 @@ def draw_summary(pictures: Sequence[Phenomena], summary: Summary) -> bytes:
     """P1, P2 and P3 over all pictures, as PNG.
 
     Args:
-        pictures: of `measure_phenomena`, at least one.
-        summary: of them.
+        pictures: from `measure_phenomena`, at least one.
+        summary: of these pictures.
     """
     from matplotlib.figure import Figure
 

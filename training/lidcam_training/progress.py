@@ -16,7 +16,7 @@ class TimeLeft(TQDMProgressBar):
     """Lightning's bar of the epoch with the time left of the whole run, validation included."""
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Note when, and from where, the run goes on."""
+        """Note when, and from where, the run starts or resumes."""
         super().on_train_start(trainer, pl_module)
         self._started, self._from = time.monotonic(), self._done(trainer)
 
@@ -27,7 +27,7 @@ class TimeLeft(TQDMProgressBar):
         return trainer.current_epoch + min(within / max(float(trainer.num_training_batches), 1.0), 1.0)
 
     def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
-        """What stands behind the bar."""
+        """The numbers shown after the bar."""
         metrics = dict(super().get_metrics(trainer, pl_module))
         metrics.pop("v_num", None)
         done = self._done(trainer)

@@ -34,7 +34,7 @@ class DataOptions:
         source: a data set, see `lidcam_bench.data.open_data`.
         train: split for training.
         val: split for validation.
-        size: pixels; pictures are stretched to size x size, and validated so.
+        size: pixels; pictures are stretched to size x size, and validated at that size.
         crop: pixels of the random crop for training; None for none.
         batch_size: per device and step.
         workers: processes that read pictures; 0 reads in the training process.
@@ -45,11 +45,11 @@ class DataOptions:
         std: per channel, 0 to 255.
         interpolation: of the resize.
         max_skipped: share of unreadable pictures of an epoch above which training stops.
-        limit: use so many training pictures only; None for all.
+        limit: use only this many training pictures; None for all.
         sampling: `uniform`: every picture once in an epoch. `balanced`: drawn with replacement, in proportion to the
             mean over its classes of 1 / (pictures of the class), so that rare classes come as often as common ones.
-        unknown: what becomes of a class of which the data set does not say whether it is in a picture: `ignore` leaves
-            it out of the loss, `absent` takes it as absent.
+        unknown: how to treat a class when the data set does not say whether it is in a picture: `ignore` leaves
+            it out of the loss, `absent` counts it as absent.
     """
 
     source: str = ""
@@ -76,7 +76,7 @@ class OptimOptions:
     """Loss, optimizer and schedule.
 
     Attributes:
-        loss: `auto` takes cross_entropy for single-label data and bce for multi-label data. For several labels:
+        loss: `auto`: cross_entropy for single-label data and bce for multi-label data. For several labels:
             bce, soft_margin (torch's MultiLabelSoftMarginLoss) or asl (asymmetric loss, Ridnik et al., ICCV 2021), see
             `lidcam_training.losses`.
         optimizer: sgd (Nesterov) or adamw.
@@ -127,8 +127,8 @@ class LabelOptions:
     """What a segmentation network learns from, the section `labels` of its recipe.
 
     Attributes:
-        folder: label maps for the training pictures, as `lidcam pseudo` writes them; None takes the data set's own.
-        val: data set of the exact label maps that validation needs; None: that of `data.source`.
+        folder: label maps for the training pictures, as `lidcam pseudo` writes them; None: the data set's own.
+        val: data set of the exact label maps that validation needs; None: `data.source`.
         scales: lowest and highest factor of the random resize before the crop.
     """
 
@@ -139,7 +139,7 @@ class LabelOptions:
 
 @dataclass(frozen=True)
 class BaseRecipe:
-    """What the recipes of all networks have.
+    """What the recipes of all networks share.
 
     Attributes:
         epochs: passes over the training pictures.
@@ -150,10 +150,10 @@ class BaseRecipe:
         devices: per node.
         nodes: for torchrun over several machines.
         channels_last: memory layout.
-        save_steps: the state to resume from is saved after so many steps of the optimizer too; 0: after epochs only.
+        save_steps: also save the state to resume from after this many optimizer steps; 0: after epochs only.
         patience: epochs without a better `monitor` before stopping; 0 never stops early.
         monitor: a validation score, by which `best` is kept too.
-        logger: csv (RUN/metrics.csv) or tensorboard (besides).
+        logger: csv (RUN/metrics.csv), or tensorboard (in addition).
     """
 
     data: DataOptions = field(default_factory=DataOptions)
@@ -190,18 +190,18 @@ class BaseRecipe:
         if self.save_steps < 0:
             raise InputError(f"recipe: save_steps is {self.save_steps}: give a number of steps, or 0")
         if not 0 <= self.optim.asl_shift < 1 or min(self.optim.asl_gamma_negative, self.optim.asl_gamma_positive) < 0:
-            raise InputError("recipe: optim.asl_shift lies in 0 to below 1, the gammas are at least 0")
+            raise InputError("recipe: optim.asl_shift must be 0 to below 1, and the gammas at least 0")
         if not 0 <= self.optim.ema < 1:
             raise InputError(f"recipe: optim.ema {self.optim.ema} is a decay: give 0 (off) to below 1")
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain values that JSON takes."""
+        """As plain values for JSON."""
         return dataclasses.asdict(self)
 
 
 @dataclass(frozen=True)
 class Recipe(BaseRecipe):
-    """All of a classifier's training run; the sections are those of the recipe's file."""
+    """Everything about a classifier's training run; the sections are those of the recipe's file."""
 
     model: ModelOptions = field(default_factory=ModelOptions)
     method: MethodOptions = field(default_factory=MethodOptions)
@@ -214,15 +214,15 @@ class Recipe(BaseRecipe):
         METHODS[self.method.name].check(self.method, self.epochs)
 
     def classifier(self, num_classes: int) -> ClassifierSpec:
-        """The spec of the classifier for so many classes.
+        """The spec of the classifier for this many classes.
 
         Raises:
-            InputError: the recipe says another number.
+            InputError: the recipe has another number.
         """
         if self.model.num_classes not in (None, num_classes):
             raise InputError(
                 f"recipe: model.num_classes is {self.model.num_classes}, the data have {num_classes} classes: leave it "
-                "out, or take the data it was written for"
+                "out, or use the data it was written for"
             )
         options = dataclasses.asdict(self.model) | METHODS[self.method.name].spec(self.method)
         return ClassifierSpec(**options | {"num_classes": num_classes})
@@ -230,7 +230,7 @@ class Recipe(BaseRecipe):
 
 @dataclass(frozen=True)
 class SegmentRecipe(BaseRecipe):
-    """All of a segmentation network's training run (`task: segmentation` in the recipe's file)."""
+    """Everything about a segmentation network's training run (`task: segmentation` in the recipe's file)."""
 
     network: NetworkOptions = field(default_factory=NetworkOptions)
     labels: LabelOptions = field(default_factory=LabelOptions)
@@ -239,7 +239,7 @@ class SegmentRecipe(BaseRecipe):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.data.size % 32 or (self.data.crop or 0) % 32:
-            raise InputError("recipe: data.size and data.crop of a segmentation network are multiples of 32 pixels")
+            raise InputError("recipe: data.size and data.crop of a segmentation network must be multiples of 32 pixels")
         low, high = self.labels.scales
         if not 0.1 <= low <= high <= 10:
             raise InputError(f"recipe: labels.scales {list(self.labels.scales)}: give lowest and highest, 0.1 to 10")
@@ -260,7 +260,7 @@ def read_recipe(path: str | Path | None, overrides: list[str] | tuple[str, ...] 
     """
     recipe = read_any_recipe(path, overrides)
     if not isinstance(recipe, Recipe):
-        raise InputError(f"recipe {path} is of a segmentation network, that of a classifier is needed")
+        raise InputError(f"recipe {path} is for a segmentation network; one for a classifier is needed")
     return recipe
 
 
@@ -292,7 +292,7 @@ def read_any_recipe(
 
 
 def _values(path: str | Path) -> dict[str, Any]:
-    """What a recipe's file holds."""
+    """The contents of a recipe's file."""
     import yaml
 
     file = Path(path)
@@ -300,7 +300,7 @@ def _values(path: str | Path) -> dict[str, Any]:
     if not file.is_file():
         if len(file.parts) > 1 or not shipped.is_file():
             names = ", ".join(sorted(p.stem for p in shipped.parent.glob("*.yaml")))
-            raise InputError(f"recipe {path} is not there: give a YAML file, or one of {names}")
+            raise InputError(f"recipe {path} does not exist: give a YAML file, or one of {names}")
         file = shipped
     try:
         values = yaml.safe_load(read_file(file).decode()) or {}

@@ -1,4 +1,4 @@
-"""The state from which a training run goes on: Lightning's, as tensors and plain values."""
+"""The state from which a training run resumes: Lightning's, as tensors and plain values."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def read_progress(path: Path, callback: str) -> tuple[tuple[int, int], bool]:
         callback: name of the callback that keeps `resume` and `finished`.
 
     Returns:
-        (epoch, batches done in it) to go on from, and whether the run has come to its end.
+        (epoch, batches done in it) to resume from, and whether the run is finished.
 
     Raises:
         DataError: it is damaged, or of another kind.

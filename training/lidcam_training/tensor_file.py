@@ -1,6 +1,6 @@
-"""Tensors and plain values in one file of data: tensors as safetensors, all else as JSON in its header.
+"""Tensors and plain values in one file: tensors as safetensors, everything else as JSON in its header.
 
-What comes out is tensors, numbers, texts, tuples, lists and dictionaries; nothing in such a file can run.
+Reading returns tensors, numbers, texts, tuples, lists and dictionaries; nothing in such a file can run.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from lidcam_rt.errors import DataError, OutputError
 
 __all__ = ["decoded", "encoded", "read_tensor_file", "read_values", "save_tensors", "write_tensor_file"]
 
-#: The one entry of the header's metadata; safetensors writes several in an order that changes from process to process.
+#: The only entry of the header's metadata; safetensors would write several in an order that varies by process.
 _ENTRY = "lidcam"
 
 
 def encoded(value: Any, tensors: dict[str, Tensor]) -> Any:
-    """A value as JSON takes it; its tensors go to `tensors`, on the CPU and contiguous.
+    """A value in a form fit for JSON; its tensors go to `tensors`, on the CPU and contiguous.
 
     Lists and plain values stay; the others become objects with one key that names their kind: `tuple`, `dict` (a list
     of pairs, since keys may be numbers), and `tensor` (its name; `channels_last` where it has that memory layout).
@@ -51,7 +51,7 @@ def encoded(value: Any, tensors: dict[str, Tensor]) -> Any:
 
 
 def decoded(value: Any, tensors: dict[str, Tensor]) -> Any:
-    """What `encoded` was given.
+    """The value that `encoded` was given.
 
     Raises:
         ValueError: it is not as `encoded` makes it.
@@ -103,11 +103,11 @@ def save_tensors(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str
 def write_tensor_file(path: Path, value: Any) -> None:
     """Write a value of tensors, lists, tuples, dictionaries, texts, numbers and None.
 
-    The file is written in its place: use `lidcam_rt.files.replacing` where it may be there already.
+    The file is written in place: use `lidcam_rt.files.replacing` if it may exist already.
 
     Raises:
         OutputError: it cannot be written.
-        TypeError: there is something else in it.
+        TypeError: it holds something else.
     """
     tensors: dict[str, Tensor] = {}
     plain = encoded(value, tensors)
@@ -125,16 +125,16 @@ def _read(path: Path, *, with_tensors: bool) -> Any:
                 return decoded(about["value"], dict.fromkeys(file.keys(), torch.empty(0)))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dictionary
         if _digest(about["value"], tensors) != about["sha256"]:
-            raise ValueError("its SHA-256 does not fit")
+            raise ValueError("its SHA-256 does not match")
         return decoded(about["value"], tensors)
     except KeyError as error:
-        raise DataError(f"{path} cannot be read: it is not a file of lidcam ({error} is missing)") from None
+        raise DataError(f"{path} cannot be read: it is not a lidcam file ({error} is missing)") from None
     except (SafetensorError, OSError, ValueError, TypeError, RecursionError) as error:
         raise DataError(f"{path} cannot be read ({error})") from None
 
 
 def read_tensor_file(path: Path) -> Any:
-    """What `write_tensor_file` was given; tensors on the CPU.
+    """The value that `write_tensor_file` was given; tensors on the CPU.
 
     Raises:
         DataError: it is not such a file, or it was changed.
@@ -143,7 +143,7 @@ def read_tensor_file(path: Path) -> Any:
 
 
 def read_values(path: Path) -> Any:
-    """As `read_tensor_file`, with empty tensors in the place of the real ones, and unchecked: for a look into a file.
+    """As `read_tensor_file`, with empty tensors in place of the real ones, and unchecked: to inspect a file.
 
     Raises:
         DataError: it is not such a file.

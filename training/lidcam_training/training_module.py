@@ -28,18 +28,18 @@ __all__ = ["TrainingError", "TrainingModule"]
 
 
 class TrainingError(LidcamError):
-    """Training cannot go on: change the recipe or the data."""
+    """Training cannot continue: change the recipe or the data."""
 
     exit_code = 8
 
 
 @dataclass
 class EpochSoFar:
-    """Counters of an epoch, kept when a run is cut off in it.
+    """Counters of an epoch, kept if a run is cut off during it.
 
     Attributes:
         epoch: its number.
-        pictures: that were trained on.
+        pictures: number trained on.
         loss: sum over these.
         skipped: files that could not be read.
     """
@@ -62,7 +62,7 @@ class TrainingModule(pl.LightningModule):
 
     Attributes:
         ema: the averaged weights, or None.
-        unused_parameters: whether some of the weights take no part in some steps.
+        unused_parameters: whether some weights are unused in some steps.
     """
 
     mean: Tensor
@@ -91,7 +91,7 @@ class TrainingModule(pl.LightningModule):
         """Write the evaluated weights as a checkpoint into each folder.
 
         Args:
-            folders: `RUN/checkpoint`, and `RUN/best` where it is that.
+            folders: `RUN/checkpoint`, and `RUN/best` if it is the best.
             scores: of the last validation.
             fingerprint: of the training pictures.
         """
@@ -112,7 +112,7 @@ class TrainingModule(pl.LightningModule):
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Seed dropout and methods from (seed, epoch, batch, rank), so that a resumed epoch is the same epoch.
 
-        Per batch, since other code draws from the generator at moments that a resumed run does not repeat.
+        Per batch, since other code draws from the generator at times that a resumed run does not repeat.
         """
         seed = np.random.SeedSequence((self.recipe.seed, self.current_epoch, batch_idx, self.global_rank))
         torch.manual_seed(int(seed.generate_state(1)[0]))
@@ -160,14 +160,14 @@ class TrainingModule(pl.LightningModule):
         checkpoint["so_far"] = self._of_every_process(dataclasses.asdict(self.so_far))
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take the counters up again."""
+        """Restore the counters."""
         self.so_far = EpochSoFar(**checkpoint["so_far"][self.trainer.global_rank])
 
     def check_skipped(self) -> None:
-        """State the skipped pictures.
+        """Report the skipped pictures.
 
         Raises:
-            DataError: too many of them.
+            DataError: too many were skipped.
         """
         names = [name for part in self._of_every_process(self.so_far.skipped) for name in part]
         self.skipped_count = len(names)

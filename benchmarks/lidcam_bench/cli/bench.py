@@ -50,22 +50,22 @@ def run(
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FOLDER", help="Folder for the reports.")],
     scenario: Annotated[
         str,
-        typer.Option(metavar="NAMES", help="LoadGen's: single-stream, multi-stream, server, offline; with commas."),
+        typer.Option(metavar="NAMES", help="LoadGen's: single-stream, multi-stream, server, offline; comma-separated."),
     ] = "single-stream,offline",
     engine: Annotated[
         str,
         typer.Option(
             metavar="NAMES",
-            help="auto, onnxruntime, openvino, tensorrt; for checkpoints pytorch and torch-compile; with commas.",
+            help="auto, onnxruntime, openvino, tensorrt; for checkpoints pytorch and torch-compile; comma-separated.",
         ),
     ] = "auto",
     precision: Annotated[
-        str, typer.Option(metavar="NAMES", help="auto (that of the file), fp32, bf16, fp16, int8; with commas.")
+        str, typer.Option(metavar="NAMES", help="auto (the file's), fp32, bf16, fp16, int8; comma-separated.")
     ] = "auto",
     device: Device = "auto",
-    batch: Annotated[str, typer.Option(metavar="COUNTS", help="Pictures per call of the network; with commas.")] = "1",
+    batch: Annotated[str, typer.Option(metavar="COUNTS", help="Pictures per network call; comma-separated.")] = "1",
     threads: Annotated[
-        str, typer.Option(metavar="COUNTS", help="Threads per call; 0: as the runtime chooses; with commas.")
+        str, typer.Option(metavar="COUNTS", help="Threads per call; 0: the runtime chooses; comma-separated.")
     ] = "0",
     refine: RefinePreset = None,
     pipeline: Annotated[str, typer.Option(metavar="NAME", help="track3 or track1 (label maps).")] = "track3",
@@ -76,15 +76,15 @@ def run(
     max_duration: Annotated[float, typer.Option(metavar="SECONDS", help="Longest duration of a scenario.")] = 60.0,
     load: Annotated[
         str,
-        typer.Option(metavar="SHARES", help="Server: rates as shares of the offline throughput; with commas."),
+        typer.Option(metavar="SHARES", help="Server: rates as shares of the offline throughput; comma-separated."),
     ] = "0.8",
-    qps: Annotated[str, typer.Option(metavar="RATES", help="Server: rates in queries per second; with commas.")] = "",
+    qps: Annotated[str, typer.Option(metavar="RATES", help="Server: queries per second; comma-separated.")] = "",
     bound: Annotated[
         float | None,
-        typer.Option(metavar="MS", help="Server: bound of the p99. [default: ten times a single query's median]"),
+        typer.Option(metavar="MS", help="Server: bound on the p99. [default: ten times a single query's median]"),
     ] = None,
     max_images: Annotated[int, typer.Option(min=1, metavar="COUNT", help="Use the first COUNT pictures.")] = 256,
-    accuracy: Annotated[bool, typer.Option(help="Score each variant too, in a pass of its own.")] = True,
+    accuracy: Annotated[bool, typer.Option(help="Score each variant too, in a separate pass.")] = True,
     data: Annotated[
         str | None,
         typer.Option(metavar="DATA", help="Labelled pictures, as for `lidcam eval`. [default: --images, if labelled]"),
@@ -94,21 +94,21 @@ def run(
         Path | None,
         typer.Option(
             metavar="TARGET",
-            help="What masks and classes are held against. [default: the first target of the same classes]",
+            help="What masks and classes are compared with. [default: the first target with the same classes]",
         ),
     ] = None,
     cold_starts: Annotated[
-        int, typer.Option(min=0, metavar="COUNT", help="Processes that are started to time the start; 0: none.")
+        int, typer.Option(min=0, metavar="COUNT", help="Processes started to time the cold start; 0: none.")
     ] = 3,
     floor: Annotated[bool, typer.Option(help="Measure the machine's matrix rate and bandwidth too.")] = True,
 ) -> None:
     """Measure targets; write results.json, results.md, report.html.
 
     Every combination of target, engine, precision, threads, batch and CRF is measured in a process of its own, one
-    after the other. --refine takes several presets with commas, `none` among them. How to read and to trust the
-    numbers: docs/benchmarking.md.
+    after the other. --refine takes several comma-separated presets, `none` among them. How to read the numbers, and
+    how far to trust them: docs/benchmarking.md.
 
-    After Ctrl-C the folder has the combinations that were done. Exit status: 0, or 8 where some combinations could not
+    After Ctrl-C the folder has the combinations that were done. Exit status: 0, or 8 if some combinations could not
     be run or scored (the report says why). A scenario that is INVALID is
     a result: the report says so.
     """
@@ -167,8 +167,8 @@ def run(
                 if kept:
                     write_bench_reports(output, kept[0])
                     done = f"{len(kept[0].runs)} of {len(jobs)} variants"
-                    signal.signal(signal.SIGINT, signal.SIG_IGN)  # this says how to go on, not the main command
-                    note(f"interrupted; {output} has {done}, the same command measures all of them anew")
+                    signal.signal(signal.SIGINT, signal.SIG_IGN)  # this says how to continue, not the main command
+                    note(f"interrupted; {output} has {done}; the same command measures all of them again")
                     raise typer.Exit(130) from None
                 raise
             bar.update(task, completed=len(jobs))
@@ -189,15 +189,15 @@ def compare(
         list[str] | None,
         typer.Option(
             metavar="NAME:LIMIT",
-            help="Bound on what may become worse, in percent or in its own unit: p99:5%, crf:10%, miou:0.005. Several "
-            "times for several.",
+            help="How much worse a quantity may become, in percent or in its own unit: p99:5%, crf:10%, miou:0.005. "
+            "May be given several times.",
         ),
     ] = None,
 ) -> None:
     """Compare two reports, and name the stage to blame.
 
-    Exit status: 0 every bound is kept; 1 one is broken; 9 one seems broken, and the samples do not settle whether
-    anything changed: measure longer.
+    Exit status: 0 if every bound holds; 1 if one is broken; 9 if one seems broken, but the samples do not settle
+    whether anything changed: measure longer.
     """
     from lidcam_bench.latency.compare import compare_results, parse_bound
 
@@ -218,7 +218,7 @@ def _counts(option: str, text: str) -> tuple[int, ...]:
     try:
         return tuple(dict.fromkeys(int(part) for part in _names(text)))
     except ValueError:
-        raise InputError(f"{option} takes whole numbers with commas, as 1,8,32; got {text!r}") from None
+        raise InputError(f"{option} takes comma-separated whole numbers, such as 1,8,32; got {text!r}") from None
 
 
 def _numbers(option: str, text: str) -> tuple[float, ...]:
@@ -227,7 +227,7 @@ def _numbers(option: str, text: str) -> tuple[float, ...]:
     try:
         return tuple(dict.fromkeys(float(part) for part in _names(text)))
     except ValueError:
-        raise InputError(f"{option} takes numbers with commas, as 0.5,0.8,1.2; got {text!r}") from None
+        raise InputError(f"{option} takes comma-separated numbers, such as 0.5,0.8,1.2; got {text!r}") from None
 
 
 def _accuracy(
@@ -243,7 +243,7 @@ def _accuracy(
 
     labelled = data
     if labelled is not None:
-        open_data(labelled, split)  # data that cannot be read are told of before anything is measured
+        open_data(labelled, split)  # data that cannot be read are reported before anything is measured
     else:
         try:
             labelled = str(images) if has_truth(open_data(str(images), split)) else None

@@ -106,7 +106,7 @@ def _are_segmentation(a: Path, b: Path) -> bool:
     """Whether both are artifacts of segmentation networks.
 
     Raises:
-        InputError: one is.
+        InputError: only one is.
     """
     from lidcam_rt.artifact import read_manifest
     from lidcam_rt.errors import InputError
@@ -116,7 +116,7 @@ def _are_segmentation(a: Path, b: Path) -> bool:
         one, other = (a, b) if kinds[0] else (b, a)
         raise InputError(
             f"{one} is a segmentation network and {other} is not an artifact of one: give two artifacts of one "
-            "network; one of `lidcam train` is exported by `lidcam export`"
+            "network; `lidcam export` makes one from a checkpoint of `lidcam train`"
         )
     return all(kinds)
 

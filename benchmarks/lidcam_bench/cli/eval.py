@@ -61,7 +61,7 @@ def evaluate(
 ) -> None:
     """Score an artifact on a data set.
 
-    Writes results.json, images.csv, curves and report.html. The same command again resumes a run that was stopped.
+    Writes results.json, images.csv, curves and report.html. Repeat the command to resume a run that was stopped.
     """
     from lidcam_bench.data import open_data
     from lidcam_bench.evaluation.options import EvalOptions

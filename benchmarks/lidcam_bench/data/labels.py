@@ -43,7 +43,7 @@ def read_labels(folder: Path) -> tuple[tuple[str, ...], dict[str, Labels]]:
     """Class names, and the labels of each file (relative to images/, with slashes, Unicode in NFC).
 
     Raises:
-        DataError: a file is damaged, a column is missing or unknown, or a label or box is none.
+        DataError: a file is damaged, a column is missing or unknown, or a label or box is invalid.
     """
     text, table, listing = folder / "classes.txt", folder / "labels.csv", folder / "labels.json"
     classes = read_class_names(text) if text.is_file() else ()
@@ -97,7 +97,7 @@ def _table(path: Path) -> Iterator[_Row]:
 def _listing(path: Path) -> Iterator[_Row]:
     entries = read_json(path)
     if not isinstance(entries, list):
-        raise DataError(f"{path}: a list of pictures is needed, got {type(entries).__name__}")
+        raise DataError(f"{path}: must be a list of pictures, got {type(entries).__name__}")
     for number, entry in enumerate(entries):
         where = f"{path}, entry {number}"
         if not isinstance(entry, dict) or not isinstance(entry.get("file"), str):
@@ -107,7 +107,7 @@ def _listing(path: Path) -> Iterator[_Row]:
             raise DataError(f"{where}: {sorted(unknown)[0]!r} is unknown; an entry has file, labels and boxes")
         labels, boxes = entry.get("labels", []), entry.get("boxes", [])
         if not isinstance(labels, list) or not isinstance(boxes, list):
-            raise DataError(f"{where}: labels and boxes are lists, got {entry!r:.80}")
+            raise DataError(f"{where}: labels and boxes must be lists, got {entry!r:.80}")
         yield _Row(where, _file(where, entry["file"]), labels, boxes)
 
 
@@ -140,7 +140,7 @@ def _class(where: str, label: Any, index: dict[str, int]) -> int:
 
 
 def whole_box(where: str, values: Any) -> Box:
-    """A box in pixels as whole ones, rounded.
+    """A box rounded to whole pixels.
 
     Raises:
         DataError: not four numbers, not 0 <= x0 < x1 and 0 <= y0 < y1, or shares of the picture's sides.

@@ -29,7 +29,7 @@ def read_map_det(file: Path) -> tuple[dict[str, int], tuple[str, ...]]:
     """ILSVRC DET's table of classes: (index of each WordNet id, names in the order of the indices).
 
     Raises:
-        DataError: it cannot be read, or a number is none.
+        DataError: it cannot be read, or a class number is not a number.
     """
     rows = read_lines(file, 3)
     try:

@@ -1,7 +1,7 @@
-"""The forms that mask files have, told by their values.
+"""The forms of mask files, recognised by their values.
 
-A mask is understood where its values leave no doubt, and refused where they do: a mask whose object is not recognised
-would be scored as one without an object.
+A mask is accepted if its values leave no doubt, and refused otherwise: a mask whose object is not recognised would be
+scored as one without an object.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class MaskForm(Enum):
 
 @dataclass(frozen=True, eq=False)
 class _Pixels:
-    """A decoded mask file; what is None it does not have.
+    """A decoded mask file; None for what it does not have.
 
     Attributes:
         path: the file.
@@ -234,7 +234,7 @@ def _form_of_grey(pixels: _Pixels, grey: npt.NDArray[np.uint8]) -> MaskForm | No
 
 
 def _form_with_alpha(pixels: _Pixels, alpha: npt.NDArray[np.uint8]) -> MaskForm | None:
-    """The object is what is opaque, if the colours are no mask of their own that says otherwise."""
+    """The object is what is opaque, unless the colours are themselves a mask that says otherwise."""
     if pixels.grey is not None:
         values = np.unique(pixels.grey).tolist()
         if values in ([0, 1], [0, 255]) and not np.array_equal(pixels.grey > 0, alpha > 127):

@@ -53,7 +53,7 @@ class MaskFile:
         path: the file.
         form: how its values are read, for example what `mask_forms.common_form` says of all masks of a data set.
         ignore: a second mask, of pixels that are ignored where they are not the object, or None.
-        transposed: where its size does not fit, it is stored with width and height swapped.
+        transposed: if its size does not fit, it is stored with width and height swapped.
         classes: number of classes of a label map, which bounds its values; None: unknown.
         labels: of a label map, the picture's classes, of which it must show one; empty: it need not.
     """

@@ -84,10 +84,10 @@ class Truth:
         width, height = self.size
         for box in self.boxes:
             if not (0 <= box[0] < box[2] and 0 <= box[1] < box[3]):
-                raise DataError(f"{self.image}: box {tuple(box)} is not 0 <= x0 < x1, 0 <= y0 < y1. Mend its file")
+                raise DataError(f"{self.image}: box {tuple(box)} is not 0 <= x0 < x1, 0 <= y0 < y1. Fix its file")
             if box[2] > width or box[3] > height:
                 raise DataError(
-                    f"{self.image}: box {tuple(box)} reaches out of the picture, which has {width}x{height} pixels. "
+                    f"{self.image}: box {tuple(box)} reaches beyond the picture, which has {width}x{height} pixels. "
                     "Boxes are x0, y0, x1, y1 in pixels of the upright picture, x1 and y1 one past the last pixel"
                 )
         if label is not None and self.by_class and len(self.labels) > 1:
@@ -113,7 +113,7 @@ class Record:
         image: its file.
         labels: class indices: one for a single-label set, any number for a multi-label one, none where unknown.
         boxes: half-open ground-truth boxes in pixels of the upright picture.
-        mask: where its pixels' truth comes from, or None.
+        mask: the source of its ground truth per pixel, or None.
         size: (width, height) that the data set states and the picture must have, or None.
         unknown: class indices of which the data set does not say whether they are in the picture.
     """

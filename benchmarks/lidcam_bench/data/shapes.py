@@ -56,7 +56,7 @@ def has_area(segmentation: Any) -> bool:
 
 
 def _is_damaged(segmentation: list[Any]) -> bool:
-    """Whether it holds anything but lists: `draw_shapes` then says what is wrong."""
+    """Whether it holds anything but lists: `draw_shapes` then reports what is wrong."""
     return any(not isinstance(polygon, list) for polygon in segmentation)
 
 
@@ -101,8 +101,8 @@ def _fill(polygons: list[Any], size: tuple[int, int], name: str) -> npt.NDArray[
                 f"{polygon!r:.80}"
             )
         for value, side in zip(polygon, (width, height) * (len(polygon) // 2), strict=True):
-            # Also what keeps the outline short and within 32 bits in pycocotools.
-            if not -side - _MARGIN <= value <= 2 * side + _MARGIN:  # so does NaN
+            # This also keeps the outline short and within 32 bits in pycocotools.
+            if not -side - _MARGIN <= value <= 2 * side + _MARGIN:  # NaN fails it too
                 raise DataError(f"{name}: a polygon's corner at {value} lies far outside of {width}x{height} pixels")
         if len(polygon) >= 6:
             outlines.append([float(v) for v in polygon])

@@ -31,7 +31,7 @@ def read_json(file: Path) -> Any:
     """A JSON file.
 
     Raises:
-        DataError: it cannot be read, or is not JSON; NaN and Infinity are none.
+        DataError: it cannot be read, or is not JSON; NaN and Infinity are refused.
     """
 
     def refuse(constant: str) -> None:
@@ -53,7 +53,7 @@ def read_class_names(file: Path) -> tuple[str, ...]:
     and trailing blanks make no difference. Names may repeat (ImageNet has two cranes).
 
     Raises:
-        DataError: it is no text, has no name, or a name holds a control character, such as a tab.
+        DataError: it is not text, has no name, or a name holds a control character, such as a tab.
     """
     names = []
     for number, line in enumerate(read_text(file).split("\n"), start=1):
@@ -95,7 +95,7 @@ def inside(folder: Path, name: Any, where: str) -> Path:
         where: file and line of the name, for messages.
 
     Raises:
-        DataError: it is no name, is absolute, or leads out of the folder.
+        DataError: it is not a name, is absolute, or leads out of the folder.
     """
     if not isinstance(name, str) or not name.strip() or "\0" in name:
         raise DataError(f"{where}: {name!r} is not a file name")

@@ -27,7 +27,7 @@ def read_boxes(file: Path, *, first_pixel: int) -> list[tuple[str, Box]]:
     """
     try:
         content = read_file(file)
-        if b"<!ENTITY" in content:  # expat's own limit stays for those that other encodings hide
+        if b"<!ENTITY" in content:  # expat's own limit covers those hidden by other encodings
             raise ValueError("it declares entities, which annotations do not need")
         root = ElementTree.fromstring(content)  # nosec B314 - as above
         width, height = (int(root.findtext(f"size/{side}", "") or 0) for side in ("width", "height"))

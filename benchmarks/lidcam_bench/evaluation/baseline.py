@@ -1,4 +1,4 @@
-"""The map without a model, which every score is held against."""
+"""The map without a model, with which every score is compared."""
 
 from __future__ import annotations
 

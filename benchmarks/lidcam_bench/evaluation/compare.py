@@ -63,17 +63,17 @@ class _LocalizerRunner:
 def open_runner(path: str | os.PathLike[str], *, backend: str = "auto", device: str = "auto") -> Runner:
     """Open what is to be compared.
 
-    An entry point of the group `lidcam.runners` is named by the suffix it opens without dot (`pt`, `ckpt`,
-    `safetensors`), or `checkpoint` for a folder; called with the path it gives a Runner or a Localizer. All
+    An entry point of the group `lidcam.runners` is named by the suffix it opens, without the dot (`pt`, `ckpt`,
+    `safetensors`), or `checkpoint` for a folder; called with the path, it returns a Runner or a Localizer. Everything
     else is loaded with `lidcam_rt.load`.
 
     Args:
         path: an artifact, an engine, or a checkpoint.
-        backend: of `load`.
-        device: of `load`.
+        backend: as for `load`.
+        device: as for `load`.
 
     Raises:
-        LidcamError: as the opener says.
+        LidcamError: the opener failed.
     """
     folder = Path(path).is_dir()
     suffix = "checkpoint" if folder else Path(path).suffix.lower().lstrip(".")
@@ -118,7 +118,7 @@ class Tolerance:
             ("top1", 100), ("mask_iou", 1), ("flipped", 100), ("metric", 100), ("label_iou", 1)
         ):
             if not 0 <= getattr(self, name) <= limit:
-                raise InputError(f"the tolerance {name} lies in 0..{limit}, got {getattr(self, name)}")
+                raise InputError(f"the tolerance {name} must be in 0..{limit}, got {getattr(self, name)}")
 
 
 @dataclass(frozen=True)
@@ -228,7 +228,7 @@ def _deltas(a: MetricSet, b: MetricSet) -> dict[str, float | None]:
 
 
 def require_same_classes(a: _Named, b: _Named) -> None:
-    """Refuse to compare what counts its classes differently.
+    """Refuse to compare two whose classes differ.
 
     Raises:
         InputError: they have different classes, or the same ones in another order.
@@ -253,7 +253,7 @@ def compared(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def beyond(total: dict[str, float | None], limits: Tolerance) -> list[str]:
-    """What of a comparison's total is beyond the tolerance, in words; empty: nothing."""
+    """Which totals of a comparison are beyond the tolerance, in words; empty: none."""
     faults = []
     for name, bound, at_least in (
         ("top1_agreement_percent", limits.top1, True),

@@ -34,13 +34,13 @@ def compare_segmenters(
     Args:
         a: the reference.
         b: what is compared with it.
-        data: pictures. True label maps count where the network has a class of the data by name.
+        data: pictures. True label maps count where network and data share a class name.
         tolerance: how far they may differ.
         limit: the first pictures only.
         progress: called with (done, all).
 
     Returns:
-        The comparison; mean IoUs are over one confusion matrix of all pictures, in `rows` over that of one.
+        The comparison; mean IoUs are over one confusion matrix of all pictures, in `rows` over each picture's own.
 
     Raises:
         InputError: the two have different classes.

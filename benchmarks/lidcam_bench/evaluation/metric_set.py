@@ -44,7 +44,7 @@ class MetricSet:
         return {f"{name}/{k}": v for name, metric in self.metrics.items() for k, v in metric.arrays().items()}
 
     def restore(self, arrays: dict[str, npt.NDArray[np.int64]]) -> None:
-        """Take back what `arrays` gave."""
+        """Restore what `arrays` returned."""
         for name, metric in self.metrics.items():
             metric.restore({k.split("/", 1)[1]: v for k, v in arrays.items() if k.split("/", 1)[0] == name})
 

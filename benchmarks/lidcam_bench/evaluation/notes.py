@@ -24,7 +24,7 @@ def notes(
     failures: int,
     without_object: int,
 ) -> Iterator[str]:
-    """What has to be known beside the numbers.
+    """What readers of the numbers must know.
 
     Args:
         manifest: of the artifact.

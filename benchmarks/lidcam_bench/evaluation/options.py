@@ -16,7 +16,7 @@ from lidcam_rt.segmenter import SegmentOptions
 
 __all__ = ["BASELINE", "KNOWN", "NO_CLASS", "PREDICTED", "EvalOptions", "class_map"]
 
-#: Names of the rows: the model's own class, the class it is told, and the map without a model.
+#: Names of the rows: the model's own class, the class it is given, and the map without a model.
 PREDICTED, KNOWN, BASELINE = "predicted class", "ground-truth class", "baseline: centred blob"
 #: In `class_map`: a class of the data that the model does not have.
 NO_CLASS = -1
@@ -52,7 +52,7 @@ class EvalOptions:
     def __post_init__(self) -> None:
         unknown = [name for name in self.metrics if name not in GROUPS]
         if unknown or not self.metrics:
-            raise InputError(f"metrics are some of {', '.join(GROUPS)}, got {', '.join(self.metrics) or 'none'}")
+            raise InputError(f"metrics must be from {', '.join(GROUPS)}, got {', '.join(self.metrics) or 'none'}")
         Refine.of(self.refine)
         Augment.of(self.augment)
         for name in ("batch_size", "save_every", "limit"):
@@ -82,7 +82,7 @@ class EvalOptions:
 
 
 def class_map(model: tuple[str, ...], data: tuple[str, ...]) -> tuple[int, ...] | None:
-    """Which class of the model each class of the data is, by name without regard to case.
+    """The model's class for each class of the data, by name and regardless of case.
 
     Returns:
         Index in the model per class of the data, `NO_CLASS` where the model lacks it; None where it lacks all.
@@ -107,5 +107,5 @@ def class_map(model: tuple[str, ...], data: tuple[str, ...]) -> tuple[int, ...] 
 
 
 def _plain(name: str) -> str:
-    """A class name without regard to case and to how its accents are encoded."""
+    """A class name regardless of case and of how its accents are encoded."""
     return unicodedata.normalize("NFC", name).casefold()

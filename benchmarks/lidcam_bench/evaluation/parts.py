@@ -16,13 +16,13 @@ from lidcam_rt.localizer import Localizer
 
 __all__ = ["Part", "localizer_of", "parts_of"]
 
-#: So many parts at least (batches permitting), so many pictures in one at most.
+#: The minimum number of parts (batches permitting), and the maximum number of pictures in one.
 _FEWEST, _LARGEST = 32, 500
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Records in a row, and all that a worker needs to count them.
+    """Consecutive records, and all that a worker needs to count them.
 
     Attributes:
         records: the pictures.
@@ -32,7 +32,7 @@ class Part:
         options: of the run.
         batch_size: pictures per call of the network.
         localizer: path and options, from which the localizer is loaded again.
-        engine: that must run, since others round differently.
+        engine: the one that must run, since others round differently.
     """
 
     records: tuple[Record, ...]
@@ -52,7 +52,7 @@ class Part:
 def parts_of(
     localizer: Localizer, data: ImageSet, options: EvalOptions, records: Sequence[Record], batch_size: int
 ) -> list[Part]:
-    """Cut records into parts of whole batches, which are those of an evaluation in one process.
+    """Cut records into parts of whole batches, the same batches as in an evaluation in one process.
 
     Raises:
         InputError: the localizer was not made by `lidcam_rt.load`.

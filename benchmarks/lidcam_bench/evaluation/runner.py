@@ -41,7 +41,7 @@ _LabelMaps = tuple[npt.NDArray[np.uint8] | None, npt.NDArray[np.uint8] | None]
 
 
 def _numbers(row: dict[str, Any]) -> bool:
-    """Whether what a record says of scores are numbers, or nothing."""
+    """Whether the scores in a record are numbers, or absent."""
     ends = ("score", "threshold", "iou", "pxap")
     return all(isinstance(value, (int, float, NoneType)) for name, value in row.items() if name.endswith(ends))
 
@@ -67,7 +67,7 @@ def evaluate(
         out: folder, made if it does not exist.
         options: metrics, bootstrap, CRF.
         executor: workers (`lidcam_scale.executors`) that count parts of the data set; None: this process. The results
-            are the same to the bit, and a run may go on with another executor than it began with.
+            are the same to the bit, and a run may resume with another executor.
         progress: called with (done, all).
 
     Returns:
@@ -142,13 +142,13 @@ class _Run:
         return {f"{i}|{k}": v for i, row in enumerate(self.rows.values()) for k, v in row.arrays().items()}
 
     def restore(self, arrays: dict[str, npt.NDArray[Any]]) -> None:
-        """Take up what `arrays` gave; empty: a new run."""
+        """Restore what `arrays` returned; empty: a new run."""
         if not arrays:
             return
         _restore(self.rows, arrays)
 
     def merge(self, arrays: dict[str, npt.NDArray[Any]]) -> None:
-        """Add what `arrays` gave in another process; exact."""
+        """Add what `arrays` returned in another process; exact."""
         groups, replicates = self.options.metrics, self.options.replicates
         others = {name: MetricSet(groups, replicates, self._labels) for name in self.rows}
         _restore(others, arrays)
@@ -177,7 +177,7 @@ class _Run:
                 if isinstance(result, Died):
                     raise BackendError(
                         f"a worker died twice while it counted {len(parts[place].records)} pictures from "
-                        f"{parts[place].records[0].image} on. Run the same command again without workers: it goes on "
+                        f"{parts[place].records[0].image} on. Run the same command again without workers: it resumes "
                         "there"
                     )
                 waiting[place] = result
@@ -285,7 +285,7 @@ class _Run:
         for row in folder.records():
             if not (isinstance(row.get("file"), str) and isinstance(row.get("error", ""), str) and _numbers(row)):
                 raise OutputError(
-                    f"{folder.folder}: a record in it is none of an evaluation: it was damaged. Remove the folder to "
+                    f"{folder.folder}: a record in it is not from an evaluation: it is damaged. Remove the folder to "
                     "start again"
                 )
             columns |= dict.fromkeys(row)
@@ -341,7 +341,7 @@ def _restore(rows: dict[str, MetricSet], arrays: dict[str, npt.NDArray[Any]]) ->
 
 
 def count_part(part: Part) -> dict[str, Any]:
-    """In a worker: the numbers of a part's pictures, and their sums as `_Run.arrays` gives them."""
+    """In a worker: the numbers of a part's pictures, and their sums as `_Run.arrays` returns them."""
     run = _Run(localizer_of(part), part.data(), part.options, part=True)
     rows = [row for counted in run.count(part.records, part.batch_size) for row in counted]
     return {"rows": rows, "arrays": run.arrays()}

@@ -53,7 +53,7 @@ def evaluate_segmenter(
         What results.json holds.
 
     Raises:
-        InputError: another metric is asked for, or the data's classes are none of the network's.
+        InputError: another metric is requested, or the data's classes are none of the network's.
         DataError: there are no label maps, or no picture could be read.
         OutputError: the folder cannot be written or holds another run.
     """
@@ -106,7 +106,7 @@ def evaluate_segmenter(
 
 
 def labels_of_data(classes: tuple[int, ...], count: int) -> npt.NDArray[np.uint8]:
-    """Per label of the network the data's label; a class that the data does not have is background.
+    """For each label of the network, the data's label; a class that the data does not have is background.
 
     Args:
         classes: of `class_map`.

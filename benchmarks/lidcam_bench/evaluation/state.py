@@ -25,7 +25,7 @@ class SavedSums:
     """`state.npz` of a run: the sums over its first pictures, and how many these are.
 
     Args:
-        run: the open folder. Records of pictures that are not in the sums are forgotten: these pictures are done
+        run: the open folder. Records of pictures that are not in the sums are dropped: these pictures are done
             again.
 
     Attributes:

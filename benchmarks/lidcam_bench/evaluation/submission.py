@@ -116,7 +116,7 @@ def check_submission(path: Path, images: Sequence[Path], *, track: int, classes:
     wanted = _by_stem(images)
     faults: list[str] = []
     try:
-        open_file(path).close()  # a pipe or a device is none
+        open_file(path).close()  # a pipe or a device is not a zip
         archive = zipfile.ZipFile(path)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file. Write it with --model, or check the path") from None
@@ -144,7 +144,7 @@ def check_submission(path: Path, images: Sequence[Path], *, track: int, classes:
 
 
 def _fault(archive: zipfile.ZipFile, name: str, size: tuple[int, int], track: int, classes: int) -> str | None:
-    """What is wrong with one file; it is unpacked and decoded only as far as its picture's size can need.
+    """What is wrong with one file; it is unpacked and decoded only as far as its picture's size can require.
 
     Raises:
         Exception: of nearly any kind, where the file is damaged.
@@ -175,7 +175,7 @@ def _by_stem(images: Sequence[Path]) -> dict[str, Path]:
     by_stem: dict[str, Path] = {}
     for path in images:
         if plain(path.stem) != path.stem or "\n" in path.stem:
-            raise InputError(f"{path}: its name cannot stand in a zip, which holds plain UTF-8. Rename it")
+            raise InputError(f"{path}: its name cannot be stored in a zip, which holds plain UTF-8. Rename it")
         if path.stem in by_stem:
             raise InputError(f"{path} and {by_stem[path.stem]} would both be {path.stem}.png: names must differ")
         by_stem[path.stem] = path

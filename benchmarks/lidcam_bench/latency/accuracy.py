@@ -1,4 +1,4 @@
-"""The accuracy pass: the same target over labelled pictures, or held against a reference; nothing is timed."""
+"""The accuracy pass: the same target over labelled pictures, or compared with a reference; nothing is timed."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _AGREEMENT = ("mask_iou_mean", "mask_iou_least", "flipped_percent", "top1_agreem
 
 
 def has_truth(data: ImageSet) -> bool:
-    """Whether a data set says anything that a result could be held against."""
+    """Whether a data set has any ground truth to compare a result with."""
     return any(record.labels or record.boxes or record.mask is not None for record in data.records)
 
 
@@ -94,7 +94,7 @@ def _scores(
 ) -> tuple[dict[str, float], tuple[str, ...]]:
     """The headline numbers of `lidcam eval`, by the names of the metrics, the mean IoU of the masks as `miou`; notes.
 
-    A score that is no number, for there was nothing to count, is left out.
+    A score that is not a number, because there was nothing to count, is left out.
     """
     track1 = target.pipeline == "track1" or isinstance(localizer, Segmenter)
     if isinstance(localizer, Segmenter) and not any(record.mask for record in data.records[:limit]):
@@ -127,7 +127,7 @@ def _scores(
 
 
 class _Runner:
-    """A Localizer as `compare` asks for it, with the CRF that is measured."""
+    """A Localizer in the form that `compare` needs, with the CRF that is measured."""
 
     def __init__(self, localizer: Localizer, refine: str | None) -> None:
         self._pipeline = localizer.pipeline
@@ -147,13 +147,13 @@ def _agreement_with_the_first(
 ) -> tuple[str | None, dict[str, float], tuple[str, ...]]:
     """The reference's name, the agreement with it, and notes where there is none.
 
-    It is the job's reference, or the first of the others where that is of another kind or has other classes.
+    It is the job's reference, or the first of the others if that one is of another kind or has other classes.
     """
     assert job.reference is not None
     first = job.reference.key
     for candidate in (job.reference, *job.others):
         if candidate in job.others and same_network(candidate, target):
-            note = f"Not held against {first}, which has other classes or is of another kind."
+            note = f"Not compared with {first}, which has other classes or is of another kind."
             return None, {}, (note,)  # it is the reference of those after it
         with open_target(candidate) as reference:
             if job.others and reference.class_names != localizer.class_names:
@@ -163,7 +163,7 @@ def _agreement_with_the_first(
             if isinstance(localizer, Localizer) and isinstance(reference, Localizer):
                 return candidate.key, _agreement(reference, localizer, target.refine, records), ()
     note = (
-        f"Not held against {first}: a segmentation network and a classifier give nothing to compare. Give a "
+        f"Not compared with {first}: a segmentation network and a classifier have nothing to compare. Give a "
         "--reference of the same kind."
     )
     return first, {}, (note,)

@@ -30,7 +30,7 @@ from lidcam_rt.version import __version__
 
 __all__ = ["describe_images", "run_bench", "run_job"]
 
-#: Told what is being done: the job's number, its target, the step.
+#: Called with what is being done: the job's number, its target, the step.
 Progress = Callable[[int, str, str], None]
 
 
@@ -50,8 +50,8 @@ def run_bench(
         jobs: of `plan.plan_jobs`, at least one.
         options: that they were planned with.
         command: for the report.
-        progress: told what is being done.
-        keep: given what there is so far after each job but the last: a run may be interrupted.
+        progress: called with what is being done.
+        keep: called with the results so far after each job but the last: a run may be interrupted.
         run: measures one job; None: in a process of its own. For tests.
         measure: measures the floor; for tests.
 
@@ -67,7 +67,7 @@ def run_bench(
     if options.floor:
         progress(0, "the machine", "floor")
         before = measure(threads, gpu=gpu, seconds=options.floor_seconds)
-    floor = before or Floor(missing={"all": "not asked for"})
+    floor = before or Floor(missing={"all": "not requested"})
     runs: list[Run] = []
     errors: list[LidcamError] = []
 
@@ -136,7 +136,7 @@ def _printable(results: Results) -> Results:
 
 
 def _with_work(run: Run, floor: Floor) -> Run:
-    """A run whose network is held against the floor."""
+    """A run whose network is compared with the floor."""
     if run.error is not None:
         return run
     result = run.scenario("single-stream") or run.scenario("multi-stream")
@@ -152,7 +152,7 @@ def _with_work(run: Run, floor: Floor) -> Run:
 
 
 def _asked(job: Job) -> Variant:
-    """The variant of a job that could not be run: what was asked for."""
+    """The variant of a job that could not be run, as requested."""
     target = job.target
     return Variant(
         key=target.key,
@@ -202,7 +202,7 @@ def _attend(command: Sequence[str], errors: IO[bytes], progress: Callable[[str],
             for line in process.stdout:
                 progress(line.rstrip("\n"))
             return process.wait()
-        except BaseException:  # Ctrl-C: LoadGen's own threads would go on
+        except BaseException:  # Ctrl-C: LoadGen's own threads would keep running
             process.kill()
             raise
 

@@ -23,7 +23,7 @@ class StageChange:
 
     Attributes:
         name: of the stage.
-        before_ms: its mean, per query, in the first run; of the slow queries where the tail is asked for.
+        before_ms: its mean, per query, in the first run; of the slow queries where the tail is to be explained.
         after_ms: the same in the second run.
         ratio: after over before, with its interval.
         share_percent: of the whole's change; above 100 where other stages became faster.
@@ -67,7 +67,7 @@ def _columns(arrays: Mapping[str, Samples], percentile: float) -> dict[str, Samp
 
 
 def _trimmed(x: Samples) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
-    """Mean over the last axis without the highest and lowest twentieth: one hiccup of the machine blames nobody."""
+    """Mean over the last axis without the highest and lowest twentieth: one hiccup of the machine decides nothing."""
     ordered = np.sort(x, axis=-1)
     cut = ordered.shape[-1] // 20
     return np.asarray(ordered[..., cut : ordered.shape[-1] - cut].mean(axis=-1), np.float64)

@@ -1,6 +1,6 @@
 """The cold start: fresh processes, from nothing to a first result.
 
-Run as a program it is such a process: it opens a target, localizes a picture twice and prints when it was where.
+Run as a program it is such a process: it opens a target, localizes a picture twice and prints the time after each step.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def measure_cold_start(
         picture: what each localizes, twice.
         processes: how many, at least 1.
         folder: for the job's file.
-        spawn: runs a command and gives the last line that it printed; for tests.
+        spawn: runs a command and returns the last line that it printed; for tests.
         clock: nanoseconds of the clock that all processes share.
 
     Raises:
@@ -86,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
         marks.append(time.monotonic_ns())
         localizer = open_target(Target.model_validate(target))
-    else:  # as an embedder does it, with nothing of the measurer's imported
+    else:  # as an embedder does it, with nothing of this package imported
         from lidcam_rt import load
 
         marks.append(time.monotonic_ns())

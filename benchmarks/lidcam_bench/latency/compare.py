@@ -21,7 +21,7 @@ __all__ = ["Bound", "Change", "Comparison", "compare_results", "parse_bound"]
 State = Literal["within", "beyond", "undecided"]
 
 _LATENCIES = {f"p{p:g}": p for p in PERCENTILES}
-#: Names of quantities where more is worse; of all others (throughput, accuracy) less is.
+#: Names of quantities where more is worse; for all others (throughput, accuracy) less is.
 _MORE_IS_WORSE = ("memory", "energy", "cold_start", "flipped_percent", "logits_max_abs")
 _RUN_QUANTITIES = ("memory", "cold_start")
 _SCENARIO_QUANTITIES = ("throughput", "energy")
@@ -34,7 +34,7 @@ class Bound:
     Attributes:
         name: p50 to p99.9, throughput, memory, energy, cold_start, a stage, or a score of the accuracy pass.
         limit: as a share of the first run's value if `relative`, else in the quantity's own unit (latencies: ms).
-        relative: see there.
+        relative: see `limit`.
     """
 
     name: str
@@ -53,7 +53,7 @@ def parse_bound(text: str) -> Bound:
     """
     match = re.fullmatch(r"([A-Za-z][\w.@+ /-]*):(\d+(?:\.\d+)?(?:e-?\d+)?)(%| ?ms)?", text.strip())
     if match is None or not math.isfinite(float(match[2])):
-        raise InputError(f"a bound is NAME:NUMBER%, as p99:5%, or NAME:NUMBER, as miou:0.005; got {text!r}")
+        raise InputError(f"a bound must be NAME:NUMBER%, like p99:5%, or NAME:NUMBER, like miou:0.005; got {text!r}")
     relative = match[3] == "%"
     return Bound(match[1].strip(), float(match[2]) / (100 if relative else 1), relative)
 
@@ -68,10 +68,10 @@ class Change:
         before: in the first run.
         after: in the second.
         ratio: with its interval, where there are raw samples; else None.
-        bound: that it is held against, or None.
+        bound: the bound on it, or None.
         state: `within` the bound, `beyond` it, or `undecided`: beyond it, and the samples leave it open whether
             anything changed at all.
-        text: what is to be said of it, for a person.
+        text: a remark, for people.
     """
 
     where: str
@@ -97,8 +97,8 @@ class Comparison:
         changes: every quantity.
         stages: how the stages changed, by variant and scenario.
         notes: what could not be compared, and what makes the comparison doubtful.
-        unheld: bounds that could not be held somewhere, for the second file lacks what the first has: a variant that
-            could not be run any more, a scenario, a score.
+        unheld: bounds that could not be checked somewhere, since the second file lacks what the first has: a variant
+            that could not be run any more, a scenario, a score.
     """
 
     changes: tuple[Change, ...]
@@ -108,7 +108,7 @@ class Comparison:
 
     @property
     def state(self) -> State:
-        """The worst state of a bound; one that could not be held is undecided."""
+        """The worst state of a bound; one that could not be checked is undecided."""
         states = {change.state for change in self.changes} | ({"undecided"} if self.unheld else set())
         return "beyond" if "beyond" in states else "undecided" if "undecided" in states else "within"
 
@@ -116,7 +116,7 @@ class Comparison:
 def compare_results(before: Path, after: Path, bounds: Sequence[Bound] = ()) -> Comparison:
     """Compare two results.json.
 
-    Variants are matched by what was asked for. Two files of one variant each are compared whatever was asked for.
+    Variants are matched by what was requested. Two files of one variant each are compared whatever was requested.
 
     Args:
         before: the first; its raw samples lie beside it.
@@ -148,7 +148,7 @@ def compare_results(before: Path, after: Path, bounds: Sequence[Bound] = ()) -> 
             samples = (_samples(before, first), _samples(after, second))
             for name, rows in zip(("first", "second"), samples, strict=True):
                 if not rows:
-                    notes.append(f"{where}: the raw samples of the {name} file are missing: nothing is said of stages")
+                    notes.append(f"{where}: the raw samples of the {name} file are missing: stages are not compared")
             stages[where] = stage_changes(*samples)
             changes += _of_scenario(where, (first, second), samples, bounds, (one, two), ratio)
     known = {change.name for change in changes}
@@ -157,14 +157,14 @@ def compare_results(before: Path, after: Path, bounds: Sequence[Bound] = ()) -> 
             raise InputError(f"nothing called {asked.name} is in both files; there are {', '.join(sorted(known))}")
     held = {(change.where, change.name) for change in changes}
     unheld = [
-        f"{where}: {name} is in the first file only, so that {bound} is not held" for where, name in _quantities(a)
+        f"{where}: {name} is in the first file only, so {bound} is not checked" for where, name in _quantities(a)
         if (bound := _bound(name, bounds)) is not None and (where, name) not in held
     ]  # fmt: skip
     return Comparison(tuple(changes), stages, tuple(notes), tuple(unheld))
 
 
 def _quantities(results: Results) -> list[tuple[str, str]]:
-    """What a bound may be held on: where, and name."""
+    """What a bound may be set on: where, and name."""
     out: list[tuple[str, str]] = []
     for run in results.runs:
         key, accuracy = run.variant.key, run.accuracy
@@ -215,12 +215,12 @@ def _doubts(a: Results, b: Results) -> list[str]:
 
 
 def _pictures(results: Results) -> object:
-    """What tells pictures from others: their contents, not the name of the folder."""
+    """What identifies the pictures: their contents, not the name of the folder."""
     return results.images.get("sha256") or results.images
 
 
 def _floor_ratio(a: Results, b: Results) -> float | None:
-    """The matrix rate of the second run over that of the first; the least of all that both measured."""
+    """The matrix rate of the second run over the first's; the smallest of all that both measured."""
     ratios = [
         other.value / rate.value for rate in a.floor.matrix
         if (other := b.floor.rate(rate.what, rate.threads)) is not None
@@ -262,7 +262,7 @@ def _change(
     more_is_worse: bool = True,
     why: str = "",
 ) -> Change:
-    """A change and its state; not `settled`, or without `enough` samples, a bound is not said to be broken."""
+    """A change and its state; not `settled`, or without `enough` samples, a bound is not reported as broken."""
     before, after = values
     bound = _bound(name, bounds)
     worse = (after - before) * (1 if more_is_worse else -1)
@@ -347,7 +347,7 @@ def _meet(one: Percentile, two: Percentile) -> bool:
 def _throughput_ratio(
     one: ScenarioResult, two: ScenarioResult, samples: tuple[Mapping[str, Samples], Mapping[str, Samples]]
 ) -> Ratio | None:
-    """The second throughput over the first, with its interval; None for a server, whose rate was asked for."""
+    """The second throughput over the first, with its interval; None for a server, whose rate was requested."""
     if not all(samples) or one.scenario == "server" or not one.images_per_second:
         return None
     times = [entry["latency"] for entry in samples]

@@ -40,7 +40,7 @@ class CudaDevice:
         return event
 
     def elapsed_ns(self, start: object, end: object) -> int:
-        """See `timer.Device`; `end` must have been reached. Each event is asked once as an end, and then freed."""
+        """See `timer.Device`; `end` must have been reached. Each event is queried once as an end, and then freed."""
         milliseconds = self._call("cudaEventElapsedTime", start, end)
         for event in (start, end):
             self._call("cudaEventDestroy", event)

@@ -24,10 +24,10 @@ _MOVED = 5.0  # percent of the floor, of a clock, of a drift
 
 
 def diagnose_scenario(result: ScenarioResult, distinct_images: int) -> tuple[Finding, ...]:
-    """What is to be said of one scenario.
+    """The findings about one scenario.
 
     Args:
-        result: without findings.
+        result: the scenario, without findings yet.
         distinct_images: how many pictures there were to draw from.
     """
     out = [
@@ -55,9 +55,9 @@ def _where_the_time_goes(stages: Sequence[Stage]) -> list[Finding]:
         "host-bound": (
             _share(stages, HOST),
             HOST,
-            "a faster network or engine changes little; decode smaller pictures, or more of them at once",
+            "a faster network or engine would gain little; use smaller pictures, or decode more of them at once",
         ),
-        "post-processing-bound": (_share(stages, POST_PROCESSING), POST_PROCESSING, "a faster network changes little"),
+        "post-processing-bound": (_share(stages, POST_PROCESSING), POST_PROCESSING, "a faster network gains little"),
     }
     for kind, (share, names, advice) in groups.items():
         if share > _DOMINANT:
@@ -66,14 +66,14 @@ def _where_the_time_goes(stages: Sequence[Stage]) -> list[Finding]:
     inside = _share(stages, ["network/CAM + PaS"])
     if not out and network - inside > _DOMINANT:
         text = (
-            f"{network - inside:.0f}% of the time is the network: that is where an engine, a lower precision or more "
-            "threads count"
+            f"{network - inside:.0f}% of the time is the network: that is where another engine, a lower precision or "
+            "more threads help"
         )
         out.append(Finding(kind="network-bound", level="note", text=text))
     if network and 100 * transfers / network > _TRANSFER:
         text = (
-            f"{100 * transfers / network:.0f}% of the network's call are copies between host and device: larger "
-            "batches, smaller inputs or fewer outputs count"
+            f"{100 * transfers / network:.0f}% of the network call is copying between host and device: larger "
+            "batches, smaller inputs or fewer outputs help"
         )
         out.append(Finding(kind="transfer-bound", level="note", text=text))
     return out
@@ -95,15 +95,15 @@ def _samples(result: ScenarioResult, distinct_images: int) -> list[Finding]:
         open_ended = [name for name, value in result.latency.percentiles.items() if not value.resolved]
         if open_ended:
             text = (
-                f"{result.latency.n} samples do not bound {', '.join(open_ended)}: measure longer before these are "
-                "quoted or compared"
+                f"{result.latency.n} samples do not bound {', '.join(open_ended)}: measure longer before quoting or "
+                "comparing them"
             )
             level = "note" if open_ended == ["p99.9"] else "warning"
             out.append(Finding(kind="too few samples", level=level, text=text))  # type: ignore[arg-type]  # one of two
     if distinct_images < 8:
         text = (
-            f"{distinct_images} distinct {'picture' if distinct_images == 1 else 'pictures'}: times of decoding and of "
-            "the CRF depend on what is in them"
+            f"{distinct_images} distinct {'picture' if distinct_images == 1 else 'pictures'}: the times of decoding "
+            "and of the CRF depend on picture content"
         )
         out.append(Finding(kind="few pictures", level="note", text=text))
     return out
@@ -115,15 +115,15 @@ def _stability(result: ScenarioResult) -> list[Finding]:
     steady: Summary | None = network if result.scenario in ("single-stream", "multi-stream") else None
     if steady is not None and steady.cv_percent > _UNSTABLE:
         text = (
-            f"calls of the network, which do the same work every time, vary by {steady.cv_percent:.1f}% (coefficient "
-            f"of variation; interquartile range {steady.iqr_percent:.1f}%): compare medians, with their intervals"
+            f"network calls, which do the same work every time, vary by {steady.cv_percent:.1f}% (coefficient of "
+            f"variation; interquartile range {steady.iqr_percent:.1f}%): compare medians, with their intervals"
         )
         out.append(Finding(kind="unstable", level="warning", text=text))
     if steady is not None and steady.drift_percent is not None and abs(steady.drift_percent) > _MOVED:
         more = "longer" if steady.drift_percent > 0 else "less"
         text = (
-            f"the network's last calls took {abs(steady.drift_percent):.0f}% {more} than its first: the machine did "
-            "not hold still"
+            f"the network's last calls took {abs(steady.drift_percent):.0f}% {more} than its first: the machine's "
+            "speed was not steady"
         )
         out.append(Finding(kind="drifting", level="warning", text=text))
     return out
@@ -133,7 +133,7 @@ def _disturbance(seen: Conditions) -> list[Finding]:
     out = []
     if seen.others_percent is not None and seen.others_percent > _BUSY:
         text = (
-            f"other processes took {seen.others_percent:.0f}% of the processors meanwhile: measure on a quiet machine"
+            f"other processes took {seen.others_percent:.0f}% of the processors' time: measure on a quiet machine"
         )
         out.append(Finding(kind="disturbed", level="warning", text=text))
     if seen.steal_percent is not None and seen.steal_percent > _STEAL:
@@ -150,7 +150,7 @@ def _disturbance(seen: Conditions) -> list[Finding]:
 
 
 def diagnose_machine(before: Floor, after: Floor | None) -> tuple[Finding, ...]:
-    """Whether the machine held still from the first measurement of the floor to the last."""
+    """Whether the machine's speed changed between the first measurement of the floor and the last."""
     out = []
     for rate in before.matrix if after is not None else ():
         again = after.rate(rate.what, rate.threads) if after is not None else None
@@ -160,7 +160,7 @@ def diagnose_machine(before: Floor, after: Floor | None) -> tuple[Finding, ...]:
             out.append(f"{rate.what} {where} {rate.value:.0f} before and {again.value:.0f} Gop/s after")
     if not out:
         return ()
-    text = f"the machine's own speed moved between the beginning and the end ({'; '.join(out)}): so may all times have"
+    text = f"the machine's own speed changed during the run ({'; '.join(out)}): all times may have changed with it"
     return (Finding(kind="throttled" if _slower(before, after) else "unsteady machine", level="warning", text=text),)
 
 

@@ -11,7 +11,7 @@ __all__ = ["EnergyMeter"]
 
 
 class EnergyMeter:
-    """Reads energy counters at the begin and at the end.
+    """Reads energy counters at the beginning and at the end.
 
     Args:
         nvml: of the GPU in use; None: the processor's counters are read.
@@ -65,7 +65,7 @@ class EnergyMeter:
         joule = 0.0
         limits = [limit / 1e6 for _, _, limit in self._counters] or [0.0]
         for first, last, limit in zip(self._before, after, limits, strict=True):
-            joule += last - first + (limit if last < first else 0.0)  # a counter that ran over begins at 0
+            joule += last - first + (limit if last < first else 0.0)  # a counter that overflowed restarts at 0
         names = " + ".join(name for _, name, _ in self._counters)
         source = "NVML, the whole GPU" if self._nvml is not None else f"RAPL, {names}"
         return Energy(joule=joule, joule_per_image=joule / images if images else None, source=source)

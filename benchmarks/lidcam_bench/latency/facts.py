@@ -19,7 +19,7 @@ class Fact(BaseModel):
 
 
 class Machine(Fact):
-    """What was measured on.
+    """The machine that was measured.
 
     Attributes:
         name: for headings: processor, cores and GPU.
@@ -97,7 +97,7 @@ class Floor(Fact):
 
     Attributes:
         matrix: matrix products, in operations (a multiply-add is two); per precision and number of threads the best
-            library that was at hand.
+            library available.
         bandwidth: copies of an array beyond the caches, in bytes read and written.
         launch_us: the smallest kernel on a GPU, microseconds, or None.
         missing: what could not be measured, and why.
@@ -109,7 +109,7 @@ class Floor(Fact):
     missing: dict[str, str] = Field(default_factory=dict)
 
     def rate(self, precision: str, threads: int) -> Rate | None:
-        """The matrix rate of a precision with so many threads (0: on the GPU), or None."""
+        """The matrix rate of a precision with this many threads (0: on the GPU), or None."""
         return next((entry for entry in self.matrix if (entry.what, entry.threads) == (precision, threads)), None)
 
 
@@ -221,16 +221,16 @@ class Work(Fact):
 
 
 class Accuracy(Fact):
-    """What a pass over labelled pictures, or against a reference, gave. No timing was on.
+    """The results of a pass over labelled pictures, or against a reference. Nothing was timed in it.
 
     Attributes:
         data: name of the data.
         images: how many pictures.
         scores: by name, for example `miou`, `peak_iou`, `max_box_acc`, `top1`.
-        reference: what it was held against, or None.
+        reference: what it was compared with, or None.
         agreement: with the reference, by name, for example `mask_iou_mean`, `flipped_percent`.
         reason: why there are no scores.
-        notes: what has to be known beside the scores, as in the report of `lidcam eval`.
+        notes: what readers of the scores must know, as in the report of `lidcam eval`.
         warning: that classes of the data are not the model's, or nothing.
         error: why the pass failed, or None.
     """

@@ -1,8 +1,8 @@
-"""The floor: what the machine reaches at its best, so that a latency can be held against what is possible.
+"""The floor: what the machine reaches at its best, so that a latency can be compared with what is possible.
 
-Matrix products are measured with every library at hand, and the best of them counts; a rate that a library does not
-reach is no ceiling of the machine, but it is a lower bound of one, which is all that a share needs to be honest: the
-share reached is then stated too high, never too low. Run as a program it measures with so many threads and prints JSON:
+Matrix products are measured with every library available, and the best of them counts. The best rate may be below the
+machine's ceiling; the share of it that a network reaches is then overstated, never understated.
+Run as a program, this module measures with a number of threads and prints JSON:
 
     python -m lidcam_bench.latency.floor --threads 2
 """
@@ -60,7 +60,7 @@ def measure_floor(threads: Sequence[int], *, gpu: bool = False, seconds: float =
 
 
 def merge(parts: Iterable[Floor]) -> Floor:
-    """Floors of several numbers of threads as one; what only some could not measure is not missing."""
+    """Floors of several numbers of threads as one; missing is only what none could measure."""
     parts = list(parts)
     matrix = tuple(rate for part in parts for rate in part.matrix)
     have = {rate.what for rate in matrix}
@@ -93,7 +93,7 @@ def best_rate(
     Args:
         work: of one call.
         call: what is timed.
-        seconds: how long to go on.
+        seconds: how long to repeat.
         clock: seconds.
     """
     call()
@@ -184,7 +184,7 @@ _WAY_OUT = {"fp32": "", "bf16": "needs openvino or torch: pip install 'lidcam-rt
 
 
 def measure_here(threads: int, seconds: float) -> Floor:
-    """The floor of the processor with so many threads, in this process."""
+    """The floor of the processor with this many threads, in this process."""
     matrix, missing = [], {}
     operations = 2.0 * _SIDE**3
     for precision, way_out in _WAY_OUT.items():

@@ -18,8 +18,8 @@ class AccuracyJob(Fact):
         data: as for `lidcam eval --data`, or None: no labels.
         split: of the data.
         images: pictures for the comparison with the reference, where there is no data.
-        reference: a target whose results are taken for the truth, or None.
-        others: targets in its place for what has other classes: the first one of the same kind and classes.
+        reference: a target whose results are taken as the truth, or None.
+        others: targets to use instead for one with other classes: the first of the same kind and classes.
         limit: the first pictures only; None: all.
     """
 
@@ -38,9 +38,9 @@ class Job(Fact):
         target: what is run, and how.
         scope: `end-to-end` from the bytes of a picture to its result, or `inference`: the call of the network.
         scenarios: in order.
-        seconds: least duration of a scenario.
-        max_seconds: longest.
-        warm_up_seconds: least duration of the warm-up.
+        seconds: minimum duration of a scenario.
+        max_seconds: maximum.
+        warm_up_seconds: minimum duration of the warm-up.
         loads: rates of the server scenario, as shares of the offline throughput.
         qps: rates of the server scenario, queries per second.
         bound_ms: latency bound of the server scenario; None: ten times the median of a single query.
@@ -49,7 +49,7 @@ class Job(Fact):
         stem: of their names.
         cold_starts: how many processes are started to time the start.
         profile: whether the engine's own profile is taken.
-        accuracy: or None.
+        accuracy: the accuracy pass, or None.
     """
 
     target: Target

@@ -1,6 +1,6 @@
 """MLCommons LoadGen: it issues the queries, takes the times and gives the verdict.
 
-Scenarios, percentiles, Poisson arrivals, least numbers of queries and early stopping are LoadGen's own (Reddi et al.,
+Scenarios, percentiles, Poisson arrivals, minimum numbers of queries and early stopping are LoadGen's own (Reddi et al.,
 MLPerf Inference Benchmark, ISCA 2020; https://github.com/mlcommons/inference/tree/master/loadgen). This module turns a
 plan into its settings and its logs into an outcome. LoadGen keeps its state in the process: one test at a time.
 """
@@ -24,8 +24,8 @@ from lidcam_rt.errors import InputError, LidcamError, MissingExtraError
 
 __all__ = ["MIN_QUERIES", "Complete", "Outcome", "Plan", "Query", "System", "run_loadgen"]
 
-#: The least number of queries that LoadGen's early stopping can be content with, by scenario: 64 for a 90th percentile
-#: (single stream), 662 for a 99th (multi stream), and 459 for a 99th held by every query (server; more if some exceed).
+#: The minimum number of queries that can satisfy LoadGen's early stopping, by scenario: 64 for a 90th percentile
+#: (single stream), 662 for a 99th (multi stream), and 459 for a 99th met by every query (server; more if some exceed).
 MIN_QUERIES: dict[Scenario, int] = {"single-stream": 64, "multi-stream": 662, "server": 459, "offline": 1}
 
 # MLPerf publishes seeds before each round, so that nobody fits a system to a known order. These are fixed, so that two
@@ -47,15 +47,15 @@ class Plan:
     Attributes:
         scenario: `single-stream`: the next query when the last is answered. `multi-stream`: the same, several
             pictures at once. `server`: queries arrive on their own (Poisson). `offline`: all pictures at once.
-        seconds: least duration.
-        max_seconds: longest duration of the issuing; 0: no limit. A run that is cut off here is INVALID if it lacks
+        seconds: minimum duration.
+        max_seconds: maximum duration of issuing; 0: no limit. A run that is cut off here is INVALID if it lacks
             queries.
-        min_queries: least number of queries.
+        min_queries: minimum number of queries.
         images_per_query: pictures of a query (multi-stream).
         target_qps: queries per second (server); for offline the expected pictures per second, from which
             LoadGen derives how many to send.
         bound_ms: latency that the percentile must not exceed (server).
-        percentile: of the bound, and of the statement of the stream scenarios.
+        percentile: of the bound, and the one that stream scenarios report.
         expected_ms: of a query (streams). LoadGen makes its queries beforehand, for twice as many as that allows.
     """
 
@@ -80,11 +80,11 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """What LoadGen asks for.
+    """A query from LoadGen.
 
     Attributes:
         number: 0, 1, ... in the order of issue.
-        ids: LoadGen's, to be given back.
+        ids: LoadGen's, to be returned.
         pictures: indices of the pictures, one per id.
     """
 
@@ -111,7 +111,7 @@ class System(Protocol):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What LoadGen found.
+    """What LoadGen reported.
 
     Attributes:
         verdict: VALID or INVALID.
@@ -281,7 +281,7 @@ def _reasons(plan: Plan, detail: dict[str, Any]) -> tuple[str, ...]:
     if over:
         out.append(f"the {plan.percentile:g}th percentile is over the bound of {plan.bound_ms:g} ms")
     if detail.get("result_min_duration_met") is False:
-        out.append(f"it ended before the least duration of {plan.seconds:g} s")
+        out.append(f"it ended before the minimum duration of {plan.seconds:g} s")
     if detail.get("result_min_queries_met") is False:
         out.append(f"too few samples: fewer than {plan.min_queries} queries")
     if detail.get("early_stopping_met") is False and not over:

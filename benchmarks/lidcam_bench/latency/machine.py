@@ -1,4 +1,4 @@
-"""What is measured on: processor, memory, GPUs, packages; and what else went on meanwhile."""
+"""The machine: processor, memory, GPUs, packages; and what else went on during the measurement."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["Watch", "describe_machine"]
 
 _PACKAGES = ("lidcam-rt", "numpy", "opencv-python-headless", "pillow", "onnxruntime", "onnxruntime-gpu", "openvino",
              "torch", "tensorrt", "tensorrt-rtx", "cuda-python", "mlcommons-loadgen")  # fmt: skip
-_CONSTANT = "the clock that a virtual machine shows is its nominal one; the floor, measured twice, stands for it"
+_CONSTANT = "a virtual machine shows its nominal clock only; the floor, measured twice, stands in for it"
 
 
 def describe_machine(root: Path = Path("/"), nvml: Nvml | None = None) -> Machine:
@@ -152,7 +152,7 @@ class Watch:
 
     def _clock_reason(self) -> str:
         if not self._clocks:
-            return "this system does not tell the processor's clock"
+            return "this system does not report the processor's clock"
         virtual = "hypervisor" in _first_processor(self._root).get("flags", "").split()
         return _CONSTANT if virtual and max(self._clocks) == min(self._clocks) else ""
 

@@ -1,4 +1,4 @@
-"""A job from begin to end: open, warm up, scenarios, profile, accuracy."""
+"""A job from beginning to end: open, warm up, scenarios, profile, accuracy."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def measure(job: Job, progress: Callable[[str], None] = lambda text: None) -> Ru
 
     Args:
         job: what to do.
-        progress: told what is being done.
+        progress: called with what is being done.
 
     Raises:
         LidcamError: the target cannot be opened or run.
@@ -70,7 +70,7 @@ def measure(job: Job, progress: Callable[[str], None] = lambda text: None) -> Ru
         memory = _memory(before, loaded, nvml, device_before)
         localizer.pipeline.observe(unobserved)
         progress("profile")
-        split, work = _profile(job, localizer, tasks) if job.profile else (Split(reason="not asked for"), Work())
+        split, work = _profile(job, localizer, tasks) if job.profile else (Split(reason="not requested"), Work())
         accuracy = None
         if job.accuracy is not None:
             progress("accuracy")
@@ -157,7 +157,7 @@ def _memory(before: float | None, loaded: float | None, nvml: Nvml | None, devic
     device, reason = None, "no GPU is used"
     if nvml is not None:
         after = nvml.memory_mb()
-        reason = nvml.reason or "this GPU does not tell its memory"
+        reason = nvml.reason or "this GPU does not report its memory"
         if after is not None and device_before is not None:
             device, reason = after - device_before, ""
     return Memory(
@@ -175,7 +175,7 @@ def _profile(job: Job, localizer: Localizer | Segmenter, tasks: Tasks) -> tuple[
     """How a call of the network divides, and the operations of one picture."""
     path = job.target.path
     if path.suffix.lower() != ".onnx":
-        reason = f"{path.name} is no artifact: its graph is not read"
+        reason = f"{path.name} is not an artifact: its graph is not read"
         return Split(reason=reason), Work(reason=reason)
     pipeline = localizer.pipeline
     batch = [tasks.pictures[i % len(tasks.pictures)] for i in range(job.target.batch)]

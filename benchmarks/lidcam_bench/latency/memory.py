@@ -12,17 +12,17 @@ _STATUS = Path("/proc/self/status")
 
 
 def resident_mb(status: Path = _STATUS) -> float | None:
-    """Resident memory, 10^6 bytes; None where the system does not tell."""
+    """Resident memory, 10^6 bytes; None if the system does not report it."""
     return _field(status, "VmRSS")
 
 
 def peak_mb(status: Path = _STATUS) -> float | None:
-    """The highest resident memory since `reset_peak`, 10^6 bytes; None where the system does not tell."""
+    """The highest resident memory since `reset_peak`, 10^6 bytes; None if the system does not report it."""
     return _field(status, "VmHWM")
 
 
 def reset_peak(file: Path = Path("/proc/self/clear_refs")) -> None:
-    """Forget the highest resident memory. Without effect where the system does not let one."""
+    """Forget the highest resident memory. Without effect where the system does not allow it."""
     with contextlib.suppress(OSError):
         file.write_text("5")
 

@@ -59,7 +59,7 @@ def profile_nodes(
         feeds: inputs by name, of one call each; the first call is not in the result.
         options: onnxruntime.SessionOptions; its profile settings are changed.
         providers: of the session.
-        outputs: that are asked for; None: all.
+        outputs: those requested; None: all.
     """
     import onnxruntime as ort
 

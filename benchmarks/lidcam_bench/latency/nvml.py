@@ -1,4 +1,4 @@
-"""What NVIDIA's management library says of GPUs: clocks, temperature, throttling, energy, memory."""
+"""What NVIDIA's management library reports about GPUs: clocks, temperature, throttling, energy, memory."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _REASONS = {
 
 
 class Nvml:
-    """One GPU as NVML sees it. Everything is optional: what the library or driver does not tell is None.
+    """One GPU as NVML sees it. Everything is optional: what the library or driver does not report is None.
 
     Args:
         index: number of the GPU.
@@ -35,7 +35,7 @@ class Nvml:
         try:
             self._api = api if api is not None else importlib.import_module("pynvml")
         except ImportError:
-            self.reason = "NVML is not at hand: pip install nvidia-ml-py"
+            self.reason = "NVML is not available: pip install nvidia-ml-py"
             return
         try:
             self._api.nvmlInit()

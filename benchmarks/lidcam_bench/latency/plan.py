@@ -1,4 +1,4 @@
-"""From what a user asks for to jobs: every target with every engine, precision, number of threads, batch and CRF."""
+"""From a user's request to jobs: every target with every engine, precision, number of threads, batch and CRF."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ class BenchOptions:
     Attributes:
         scenarios: of LoadGen: single-stream, multi-stream, server, offline.
         engines: of the runtime's registry, and for checkpoints pytorch and torch-compile; `auto`: what the file is for.
-        precisions: that engines are asked for; `auto`: the file's.
+        precisions: requested of the engines; `auto`: the file's.
         device: as for `lidcam_rt.load`.
-        batches: pictures of a call of the network.
-        threads: of a call of the network; 0: as the runtime chooses.
+        batches: pictures per call of the network.
+        threads: per call of the network; 0: the runtime's choice.
         refine: presets of the dense CRF, None for none.
         pipeline: `track3` or `track1`.
         scope: `end-to-end`, or `inference`: the call of the engine alone.
-        seconds: least duration of a scenario.
-        max_seconds: longest.
-        warm_up_seconds: least duration of the warm-up.
+        seconds: minimum duration of a scenario.
+        max_seconds: maximum.
+        warm_up_seconds: minimum duration of the warm-up.
         loads: rates of the server scenario as shares of the offline throughput.
         qps: rates of the server scenario in queries per second.
         bound_ms: latency bound of the server scenario; None: ten times the median of a single query.
@@ -119,10 +119,10 @@ def plan_targets(paths: Sequence[Path], options: BenchOptions) -> list[Target]:
 
     Args:
         paths: artifacts, engines and checkpoint folders.
-        options: what is asked for.
+        options: what is requested.
 
     Raises:
-        InputError: a target does not exist, or none of the engines goes with it.
+        InputError: a target does not exist, or none of the engines fits it.
     """
     for path in paths:
         if not path.exists():
@@ -150,7 +150,7 @@ def plan_targets(paths: Sequence[Path], options: BenchOptions) -> list[Target]:
 
 
 def _labels(paths: Sequence[Path]) -> dict[Path, str]:
-    """Each target once, with as many folders of its path as tell it from others of its name; `` where none must."""
+    """Each target once, with as many folders of its path as tell it from its namesakes; `` where none are needed."""
     # The first spelling of a path counts.
     whole = {Path(os.path.normpath(Path.cwd() / path)): path for path in reversed(paths)}
     out: dict[Path, str] = {}
@@ -167,8 +167,8 @@ def _engines(path: Path, options: BenchOptions) -> tuple[str, ...]:
     checkpoint = Target(path=path).is_checkpoint
     fitting = tuple(name for name in options.engines if name == "auto" or (name in PYTORCH) == checkpoint)
     if not fitting:
-        kind = "a checkpoint, which " + " or ".join(PYTORCH) + " runs" if checkpoint else "no checkpoint"
-        raise InputError(f"{path.name} is {kind}: engine {', '.join(options.engines)} was asked for")
+        kind = "a checkpoint, which " + " or ".join(PYTORCH) + " runs" if checkpoint else "not a checkpoint"
+        raise InputError(f"{path.name} is {kind}: engine {', '.join(options.engines)} was requested")
     return tuple("pytorch" if checkpoint and name == "auto" else name for name in fitting)
 
 
@@ -182,8 +182,8 @@ def plan_jobs(
     """A job per target. What does not depend on threads and batch is measured once: start, profile and accuracy.
 
     Args:
-        targets: of `plan_targets`.
-        options: what is asked for.
+        targets: from `plan_targets`.
+        options: what is requested.
         images: the pictures.
         samples: folder for raw samples.
         accuracy: data and reference, or None.

@@ -40,16 +40,16 @@ class Variant(Fact):
     """One way to run one target.
 
     Attributes:
-        key: names it in this file and in comparisons: what was asked for, without versions or hashes.
+        key: its name in this file and in comparisons: what was requested, without versions or hashes.
         target: file or folder name.
         sha256: of the artifact or engine; None for a folder.
-        source: what was exported, of the manifest.
+        source: what was exported, from the manifest.
         engine: name and version, as it names itself.
         device: where it ran.
         precision: as built or run.
         size: (height, width) of the network's input.
-        threads: threads of a call of the network; 0: one per core, as the runtime chooses.
-        batch: largest batch of a call of the network.
+        threads: threads per call of the network; 0: one per core, the runtime's choice.
+        batch: largest batch per call of the network.
         refine: preset of the dense CRF, or None.
         pipeline: `track3` (class, map, mask, box) or `track1` (label map).
     """
@@ -95,7 +95,7 @@ class ScenarioResult(Fact):
         images: how many pictures those were.
         seconds: from the first query to the last answer.
         images_per_second: pictures over seconds.
-        target_qps: queries per second that were asked for (server), else None.
+        target_qps: queries per second that were requested (server), else None.
         load: target_qps over the throughput of the offline scenario of the same variant, else None.
         bound_ms: the latency bound that the verdict is about (server), else None.
         bound_percentile: of that bound, 99 as a rule.
@@ -106,7 +106,7 @@ class ScenarioResult(Fact):
         settings: LoadGen's, as it printed them.
         conditions: of the machine.
         energy: of the machine.
-        findings: what is to be said of it.
+        findings: diagnoses.
         samples: file of the raw samples, relative to results.json, or None.
     """
 
@@ -142,13 +142,13 @@ class Run(Fact):
 
     Attributes:
         variant: what was run.
-        cold_start: or None where it was not asked for.
+        cold_start: None if it was not requested.
         memory: of its process.
         warm_up_ms: the calls before measurement began, in order; the first are those of a cold process.
         scenarios: in the order in which they ran.
         split: of the network's call.
         work: of the network.
-        accuracy: or None where it was not asked for.
+        accuracy: None if it was not requested.
         error: why it could not be run, or None.
     """
 
@@ -221,7 +221,7 @@ def load_results(path: Path) -> Results:
     version = raw.get("schema_version") if isinstance(raw, dict) else None
     if isinstance(version, int) and version > SCHEMA_VERSION:
         raise InputError(
-            f"{path}: has schema {version}, this lidcam_rt reads up to {SCHEMA_VERSION}: pip install -U lidcam-rt"
+            f"{path}: has schema {version}, but this lidcam_rt reads up to {SCHEMA_VERSION}: pip install -U lidcam-rt"
         )
     try:
         return Results.model_validate(raw)
@@ -273,10 +273,10 @@ def load_samples(path: Path) -> dict[str, Samples]:
             arrays = {name: file[name] for name in file.files}
     except Exception as error:  # the errors of a damaged archive have no common class
         reason = error.strerror if isinstance(error, OSError) else None
-        raise _no_samples(path, reason or "it is damaged, or no .npz") from None
+        raise _no_samples(path, reason or "it is damaged, or not an .npz") from None
     wrong = next((name for name, x in arrays.items() if x.dtype != np.int64 or x.ndim != 1), None)
     if wrong is not None:
-        raise _no_samples(path, f"{wrong} is no row of nanoseconds")
+        raise _no_samples(path, f"{wrong} is not a row of nanoseconds")
     if not len(arrays.get("latency", ())) or len({len(x) for x in arrays.values()}) != 1:
         raise _no_samples(path, "it has no latencies, or rows that differ in length")
     return arrays

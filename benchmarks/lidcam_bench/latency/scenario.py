@@ -29,11 +29,11 @@ _HEADROOM = 1.3  # LoadGen makes its offline query beforehand: more pictures tha
 
 @dataclass(frozen=True, slots=True)
 class Times:
-    """How long scenarios last, and what they are held against.
+    """How long scenarios last, and the latency bound.
 
     Attributes:
-        seconds: least duration.
-        max_seconds: longest.
+        seconds: minimum duration.
+        max_seconds: maximum.
         bound_ms: of the server scenario; None: ten times `single_ms`.
         single_ms: median of a query of the warm-up.
     """
@@ -51,7 +51,7 @@ def warm_up(
 
     Args:
         call: takes 0, 1, ...
-        seconds: least duration.
+        seconds: minimum duration.
         clock: nanoseconds.
     """
     out: list[float] = []
@@ -80,7 +80,7 @@ class Runner:
         self._nvml = nvml
 
     def stream(self, scenario: Scenario, batch: int) -> tuple[ScenarioResult, dict[str, npt.NDArray[Any]]]:
-        """Single stream, or multi stream with so many pictures per query."""
+        """Single stream, or multi stream with `batch` pictures per query."""
         timer = self._timer(exclusive=True)
         system = Direct(self.tasks.task(), timer)
         single = scenario == "single-stream"
@@ -170,7 +170,7 @@ class Runner:
 
 
 class _closing:
-    """Closes workers; an error of theirs comes out, unless another is under way."""
+    """Closes workers; an error of theirs is raised, unless another is already being raised."""
 
     def __init__(self, workers: Workers) -> None:
         self._workers = workers

@@ -59,7 +59,7 @@ def loose_stages(loose: dict[str, list[int]]) -> tuple[Stage, ...]:
 def with_split(stages: Sequence[Stage], split: Split) -> tuple[Stage, ...]:
     """Stages with the parts of the network's call, derived from the engine's own profile.
 
-    Where the backend tells its parts itself, nothing is added.
+    Where the backend reports its parts itself, nothing is added.
     """
     if any(stage.name.startswith("network/") for stage in stages):
         return tuple(stages)

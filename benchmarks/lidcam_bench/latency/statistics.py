@@ -1,4 +1,4 @@
-"""What is said of samples: percentiles with their intervals, spread, drift, and ratios of two runs.
+"""Statistics of samples: percentiles with their intervals, spread, drift, and ratios of two runs.
 
 Percentiles are LoadGen's: the sample at place floor(n p) of the sorted ones. Their 95% intervals come from the order
 statistics (binomial distribution of how many samples lie below), so that no form of the distribution is assumed.
@@ -49,7 +49,7 @@ class Percentile(BaseModel):
 
 
 class Summary(BaseModel):
-    """What is said of a sample of durations.
+    """Statistics of a sample of durations.
 
     Attributes:
         n: how many samples.

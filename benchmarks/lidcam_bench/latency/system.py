@@ -27,7 +27,7 @@ class Record:
     Attributes:
         number: of the query.
         timing: of the call that it was part of; queries of one batch share it.
-        waited_ns: from its arrival to the begin of that call.
+        waited_ns: from its arrival to the beginning of that call.
     """
 
     number: int
@@ -72,7 +72,7 @@ class _Waiting:
 
 
 class Workers:
-    """Queries wait in a line for several threads: server, and offline where nothing can be streamed.
+    """Queries wait in a queue for several threads: server, and offline where nothing can be streamed.
 
     A thread takes what waits, up to the batch, and works on it in one call; it never waits for a batch to fill.
 
@@ -80,7 +80,7 @@ class Workers:
         task: what is done; called from all threads.
         timer: of its steps.
         threads: how many.
-        batch: most pictures of a call.
+        batch: maximum number of pictures per call.
         clock: nanoseconds, the timer's.
 
     Attributes:
@@ -119,7 +119,7 @@ class Workers:
             self._line.put(_Waiting(query.number + place, i, picture, now, complete))
 
     def flush(self) -> None:
-        """Queries go on until the line is empty."""
+        """Work continues until the queue is empty."""
 
     def close(self) -> None:
         """End the threads.
@@ -157,7 +157,7 @@ class Workers:
                 with self._timer.query() as timing:
                     self._task([entry.picture for entry in batch])
                 self.records += [Record(e.number, timing, begin - e.arrived_ns) for e in batch]
-        except BaseException as error:  # told to the caller of `issue` or `close`
+        except BaseException as error:  # reported to the caller of `issue` or `close`
             self._error = error
         finally:
             for entry in batch:

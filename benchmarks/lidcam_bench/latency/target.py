@@ -29,12 +29,12 @@ class Target(Fact):
 
     Attributes:
         path: an artifact, an engine, or a checkpoint.
-        label: names it in reports; by default the file's name.
+        label: its name in reports; by default the file's name.
         engine: of the runtime's registry, `pytorch`, `torch-compile`, or `auto`.
-        precision: that the engine is asked for, or `auto`: that of the file.
+        precision: requested of the engine, or `auto`: the file's.
         device: as for `lidcam_rt.load`.
-        threads: of a call of the network; 0: one per core, as the runtime chooses.
-        batch: pictures of a call of the network.
+        threads: per call of the network; 0: one per core, the runtime's choice.
+        batch: pictures per call of the network.
         refine: preset of the dense CRF, or None.
         pipeline: `track3` or `track1`.
     """
@@ -51,12 +51,12 @@ class Target(Fact):
 
     @property
     def name(self) -> str:
-        """Of the target, on one line and of printable characters."""
+        """The target's name, on one line and in printable characters."""
         return plain(self.label or self.path.name).replace("\n", "\\n")
 
     @property
     def key(self) -> str:
-        """What was asked for, in words: the same in another run of the same command."""
+        """What was requested, in words: the same in another run of the same command."""
         parts = [self.name]
         parts += [part for part in (self.engine, self.precision, self.device) if part != "auto"]
         parts += [f"{self.threads} {'thread' if self.threads == 1 else 'threads'}"] if self.threads else []
@@ -78,7 +78,7 @@ def _runner(path: Path) -> EntryPoint | None:
 
 
 def same_network(one: Target, other: Target) -> bool:
-    """Whether two targets give the same maps: the same file, run by the same engine in the same precision."""
+    """Whether two targets return the same maps: the same file, run by the same engine in the same precision."""
     return all(getattr(one, name) == getattr(other, name) for name in ("path", "engine", "precision", "device"))
 
 
@@ -86,15 +86,15 @@ def open_target(target: Target) -> Localizer | Segmenter:
     """Open a target: a classifier, or a segmentation network.
 
     Raises:
-        InputError: engine, precision or threads do not go with the file.
-        LidcamError: as the opener says.
+        InputError: engine, precision or threads do not fit the file.
+        LidcamError: the opener failed.
     """
     runner = _runner(target.path)
     if runner is None:
         if target.engine in PYTORCH:
             raise InputError(
                 f"{target.path.name}: {target.engine} runs checkpoints; give the artifact's checkpoint folder as a "
-                "target besides"
+                "target too"
             )
         return load(
             target.path,
@@ -105,10 +105,10 @@ def open_target(target: Target) -> Localizer | Segmenter:
         )
     if target.engine not in (*PYTORCH, "auto"):
         raise InputError(
-            f"{target.path.name}: a checkpoint runs on {' or '.join(PYTORCH)}, {target.engine} was asked for; export it"
+            f"{target.path.name}: a checkpoint runs on {' or '.join(PYTORCH)}, {target.engine} was requested; export it"
         )
     if target.precision not in ("auto", "fp32"):
-        raise InputError(f"{target.path.name}: checkpoints run in fp32, {target.precision} was asked for")
+        raise InputError(f"{target.path.name}: checkpoints run in fp32, {target.precision} was requested")
     try:
         opener: Callable[..., Any] = runner.load()
     except ImportError as error:
@@ -121,5 +121,5 @@ def open_target(target: Target) -> Localizer | Segmenter:
         raise InputError(f"{target.path.name}: {runner.value} does not know torch.compile; use the engine pytorch")
     opened = opener(target.path, **{name: value for name, value in options.items() if name in known})
     if not isinstance(opened, Localizer):
-        raise InputError(f"{target.path.name}: {runner.value} gives no Localizer, whose steps could be timed")
+        raise InputError(f"{target.path.name}: {runner.value} returns no Localizer whose steps could be timed")
     return opened

@@ -19,10 +19,10 @@ __all__ = ["Device", "StageTimer", "Timing"]
 
 
 class Device(Protocol):
-    """What the timer asks of an accelerator."""
+    """What the timer needs from an accelerator."""
 
     def synchronize(self) -> None:
-        """Wait until the device has done all it was given."""
+        """Wait until the device has finished all its work."""
         ...
 
     def record(self, stream: int) -> object:

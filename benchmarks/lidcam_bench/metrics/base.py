@@ -52,7 +52,7 @@ class Accumulator(ABC):
         replicates: bootstrap copies; 0 for none.
     """
 
-    #: What sets this accumulator's numbers apart; equal for those that may be merged.
+    #: What distinguishes this accumulator's numbers; equal for those that may be merged.
     options: dict[str, Any]
 
     def __init__(self, replicates: int = 0) -> None:
@@ -77,7 +77,7 @@ class Accumulator(ABC):
         if self.replicates and key is None:
             raise InputError("a bootstrap needs the key of each image: give update(..., key=...)")
         if key is not None and not isinstance(key, str):
-            raise InputError(f"the key of an image is text, got {type(key).__name__}")
+            raise InputError(f"the key of an image must be text, got {type(key).__name__}")
         self.images += 1
         for name, value in counts.items():
             self.state[name] += value
@@ -125,10 +125,10 @@ class Accumulator(ABC):
         return {"images": np.array(self.images, np.int64), **self.state, **copies}
 
     def restore(self, arrays: dict[str, npt.NDArray[np.int64]]) -> None:
-        """Take back what `arrays` gave.
+        """Restore what `arrays` returned.
 
         Raises:
-            InputError: the arrays are those of other options, or no counts; nothing was taken.
+            InputError: the arrays are those of other options, or not counts; nothing is restored then.
         """
         mine = self.arrays()
         if mine.keys() != arrays.keys() or any(
@@ -172,10 +172,10 @@ class Accumulator(ABC):
             level: share of the replicates within, between 0 and 1.
 
         Raises:
-            InputError: the level is not.
+            InputError: the level is not between 0 and 1.
         """
         if not 0 < check_number("level", level) < 1:
-            raise InputError(f"level lies between 0 and 1, got {level}")
+            raise InputError(f"level must be between 0 and 1, got {level}")
         names = self.scores()
         if not self.replicates or self.images < 2:
             return dict.fromkeys(names)
@@ -222,7 +222,7 @@ class Metric:
         group: what `--metrics` calls it, with others.
         title: as the field writes it.
         meaning: what the number says, in words, for the report.
-        is_not: what it is taken for and is not.
+        is_not: what it is mistaken for and is not.
         make: called with (replicates, number of classes with the background).
         scores: its numbers, the headline first.
         glance: names of the scores in the report's first table.

@@ -56,7 +56,7 @@ def level_boxes(map8: npt.NDArray[np.uint8], levels: Any, truth: Any) -> LevelBo
 
     given = check_array("levels", levels)
     if given.ndim != 1 or given.dtype.kind not in "iu" or (given < -1).any() or (given > 255).any():
-        raise InputError(f"levels are whole numbers [T] from -1 to 255, got {given.dtype} {given.tolist()!r:.80}")
+        raise InputError(f"levels must be whole numbers [T] from -1 to 255, got {given.dtype} {given.tolist()!r:.80}")
     values = np.ascontiguousarray(given, np.int32)
     boxes, areas, largest, every, number = _kernels.metrics.level_boxes(check_map(map8), values, check_boxes(truth))
     return LevelBoxes(boxes, areas / 2, largest, every, number)
@@ -121,7 +121,7 @@ class BoxAccuracy(Accumulator):
         super().__init__(replicates)
         self.deltas = tuple(check_number("a delta", d) for d in check_array("deltas", deltas).ravel())
         if not self.deltas or not all(0 < d <= 1 for d in self.deltas):
-            raise InputError(f"deltas are IoUs above 0 and at most 1, got {deltas}")
+            raise InputError(f"deltas must be IoUs above 0 and at most 1, got {deltas}")
         if contours not in ("largest", "all"):
             raise InputError(f"contours must be largest or all, got {contours!r}")
         thresholds = check_whole("thresholds", thresholds, 1, 100000)

@@ -28,7 +28,7 @@ def check_whole(name: str, value: Any, smallest: int, largest: int) -> int:
     """A whole number of Python or numpy as an int.
 
     Raises:
-        InputError: it is none, or out of range.
+        InputError: it is not one, or is out of range.
     """
     try:
         number = operator.index(value)
@@ -43,7 +43,7 @@ def check_number(name: str, value: Any) -> float:
     """A finite number of Python or numpy as a float.
 
     Raises:
-        InputError: it is none.
+        InputError: it is not one.
     """
     if isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool) and np.isfinite(value):
         return float(value)
@@ -58,9 +58,9 @@ def check_counts(counts: Any, shape: tuple[int, ...]) -> npt.NDArray[np.int64]:
     """
     if not isinstance(counts, np.ndarray) or counts.shape != shape or counts.dtype.kind not in "iu":
         kind = f"{counts.dtype} {counts.shape}" if isinstance(counts, np.ndarray) else type(counts).__name__
-        raise InputError(f"counts are whole numbers of shape {shape}, got {kind}")
+        raise InputError(f"counts must be whole numbers of shape {shape}, got {kind}")
     if (counts < 0).any() or (counts > _LARGEST).any():
-        raise InputError(f"counts are pixels: 0 to 2^44, got {counts.min()} to {counts.max()}")
+        raise InputError(f"counts must be pixels, 0 to 2^44, got {counts.min()} to {counts.max()}")
     return counts.astype(np.int64)
 
 
@@ -113,9 +113,9 @@ def check_array(name: str, values: Any) -> npt.NDArray[Any]:
     """Anything that numpy takes as an array of numbers.
 
     Raises:
-        InputError: it takes it as none, such as lists of different lengths.
+        InputError: numpy does not take it as one, such as lists of different lengths.
     """
     try:
         return np.asarray(values)
     except (ValueError, TypeError, OverflowError) as error:
-        raise InputError(f"{name} are no array of numbers: {error}") from None
+        raise InputError(f"{name} are not an array of numbers: {error}") from None

@@ -42,7 +42,7 @@ class LocalizationAccuracy(Accumulator):
         super().__init__(replicates)
         self.delta = check_number("delta", delta)
         if not 0 < self.delta <= 1:
-            raise InputError(f"delta is an IoU above 0 and at most 1, got {delta}")
+            raise InputError(f"delta must be an IoU above 0 and at most 1, got {delta}")
         self.options = {"delta": self.delta}
         self._allocate(right=(5,), number=(5,))
 
@@ -65,14 +65,14 @@ class LocalizationAccuracy(Accumulator):
             truth: ground-truth boxes; none: only the classification is counted.
             box: box of the first class's map, None where it has none.
             known_box: box of the true class's map.
-            known: whether `known_box` was asked for; without it Top-5 and GT-known Loc are not counted.
+            known: whether `known_box` was requested; without it Top-5 and GT-known Loc are not counted.
             key: name of the image, for the bootstrap.
 
         Returns:
             What was right, by name; None for what was not counted.
 
         Raises:
-            InputError: no label or no prediction, a class id that is no whole number, or a box that is none.
+            InputError: no label or no prediction, a class id that is not a whole number, or an invalid box.
         """
         true, predicted = set(_class_ids("labels", labels)), _class_ids("ranked", ranked)
         first, five = predicted[0] in true, any(v in true for v in predicted[:5])

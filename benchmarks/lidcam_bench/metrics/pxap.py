@@ -67,7 +67,7 @@ class PixelAveragePrecision(Accumulator):
         """As `update`, from the counts of `histogram`: int64 [2, 256] (with `bins`: [2, bins + 1]).
 
         Raises:
-            InputError: they are not, or negative.
+            InputError: they are not of that form, or negative.
         """
         counts = check_counts(counts, self.state["counts"].shape)
         self._add(key, counts=counts)
@@ -123,7 +123,7 @@ def _float_histogram(scores: npt.NDArray[Any], mask: npt.NDArray[Any], bins: int
         kind = f"{scores.dtype} {scores.shape}" if isinstance(scores, np.ndarray) else type(scores).__name__
         raise InputError(f"with bins a map is a float array [height, width], got {kind}")
     if not (scores.min() >= 0 and scores.max() <= 1):  # false for NaN too
-        raise InputError("with bins a map lies in 0..1 and holds no NaN: normalise it, for example by min and max")
+        raise InputError("with bins a map must be in 0..1, without NaN: normalise it, for example by min and max")
     checked = check_mask(mask, scores.shape)
     if not np.isin(checked, (0, 1, 255)).all():
         raise InputError("a mask holds 1 foreground, 0 background, 255 ignored, and nothing else")

@@ -27,7 +27,7 @@ class Answer:
         ranked: predicted classes, best first.
         box: half-open box of the first class's map, None where it has none.
         known_box: half-open box of the true class's map.
-        known: whether `known_box` was asked for.
+        known: whether `known_box` was requested.
     """
 
     labels: Sequence[int]

@@ -27,8 +27,8 @@ def write_bench_reports(folder: Path, results: Results) -> tuple[Path, Path]:
     """Write results.md and report.html.
 
     Args:
-        folder: of results.json; the raw samples lie in it.
-        results: what results.json holds.
+        folder: where results.json and the raw samples are.
+        results: the content of results.json.
 
     Returns:
         The two files.

@@ -19,16 +19,16 @@ __all__ = ["CAPTIONS", "bench_plots", "growth_exponent", "short_labels"]
 
 #: What each plot shows, for the report.
 CAPTIONS = {
-    "distribution": "Latency of every query, as LoadGen took it. The marks are p50, p90 and p99. A second hump is a "
-    "second kind of query (large pictures, a clock that changed); a long tail is what users notice.",
-    "stages": "Mean time of each step per query; the steps add up to the whole. What is not wide here is not worth "
-    "making faster.",
+    "distribution": "Latency of every query, as LoadGen measured it. The marks are p50, p90 and p99. A second hump "
+    "means a second kind of query (large pictures, a changed clock rate); a long tail is what users notice.",
+    "stages": "Mean time of each step per query; the steps add up to the whole. A step that is narrow here is not "
+    "worth optimising.",
     "throughput": "p99 latency (log scale) against pictures per second: towards the lower right is better. Filled "
     "marks are VALID, hollow ones INVALID; the dashed line is the offline throughput, which no server can exceed.",
     "accuracy": "Accuracy against median latency: towards the upper left is better.",
-    "batch": "Offline throughput against the batch of a call, both on log scales. The exponent is the slope: 0 means "
-    "that batches change nothing, 1 that twice the batch is twice the throughput.",
-    "threads": "Median latency of a query against the threads of a call, on log scales. The exponent is the slope; -1 "
+    "batch": "Offline throughput against batch size, both on log scales. The exponent is the slope: 0 means that the "
+    "batch size changes nothing, 1 that doubling it doubles the throughput.",
+    "threads": "Median latency of a query against threads per call, both on log scales. The exponent is the slope; -1 "
     "would be perfect scaling.",
 }
 _COLOURS = ("#1f6feb", "#d9480f", "#2b8a3e", "#9c36b5", "#c92a2a", "#0b7285", "#e67700", "#5f3dc4", "#495057",
@@ -86,7 +86,7 @@ def bench_plots(results: Results, samples: Mapping[tuple[str, str], Mapping[str,
     colours = {run.variant.key: _COLOURS[i % len(_COLOURS)] for i, run in enumerate(runs)}
     options: Any = {"svg.fonttype": "none", "svg.hashsalt": "lidcam", "font.size": 9.5, "font.family": "sans-serif"}
     with matplotlib.rc_context(options), warnings.catch_warnings():
-        # The page's own fonts draw the letters; matplotlib's only has their widths.
+        # The page's own fonts draw the letters; matplotlib's only supplies their widths.
         warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
         drawn = {
             "distribution": _distribution(runs, samples, labels, colours),
@@ -122,7 +122,7 @@ def _svg(figure: Any) -> str:
 
 
 def _main(run: Run) -> ScenarioResult | None:
-    """The scenario whose latencies speak for a variant."""
+    """The scenario whose latencies represent a variant."""
     return run.scenario("single-stream") or run.scenario("multi-stream")
 
 
@@ -184,7 +184,7 @@ def _stages(runs: Sequence[Run], labels: Mapping[str, str]) -> str | None:
         widest = max(widest, left)
     handles = [_patch(_STAGES.get(name, "#868e96"), name) for name in names]
     if any(stage.name in ("network/CAM + PaS", "network/PaS") for _, result in rows for stage in result.stages):
-        handles.insert(names.index("network") + 1, _patch("#1f6feb", "of it CAM + PaS", hatch="////"))
+        handles.insert(names.index("network") + 1, _patch("#1f6feb", "of which CAM + PaS", hatch="////"))
     axes.legend(handles=handles, ncols=min(9, len(handles)), loc="lower left", bbox_to_anchor=(0, 1.0), frameon=False,
                 fontsize=8.5, handlelength=1.1, columnspacing=1.0)  # fmt: skip
     axes.set_yticks([-i for i in range(len(rows))], [labels[run.variant.key] for run, _ in rows])

@@ -58,7 +58,7 @@ def _images(images: dict[str, Any]) -> str:
 
 
 def _warnings(results: Results, labels: dict[str, str]) -> list[dict[str, Any]]:
-    """Warnings by text, with the places where they hold."""
+    """Warnings by text, with the places that they apply to."""
     out: dict[str, list[str]] = {}
     for finding in results.findings:
         out.setdefault(f"{finding.kind}: {finding.text}", []).append("")
@@ -136,7 +136,7 @@ def _offline(run: Run) -> str:
 
 
 def _bounded(run: Run) -> str:
-    """The highest rate whose bound was kept."""
+    """The highest rate that met its bound."""
     kept = [result for result in run.scenarios if result.scenario == "server" and result.verdict == "VALID"]
     if not kept:
         return "–"
@@ -165,16 +165,16 @@ def _agreement(run: Run) -> str:
 
 
 def _run(run: Run, label: str) -> dict[str, Any]:
-    variant = run.variant
+    variant, known = run.variant, run.error is None
     facts = [
         ("target", f"{variant.target}{f' ({variant.source})' if variant.source else ''}"),
-        ("SHA-256", variant.sha256 or "a folder"),
+        *([("SHA-256", variant.sha256 or "none: a folder")] if known else []),
         ("engine", f"{variant.engine} on {variant.device}, {variant.precision}"),
-        ("input", f"{variant.size[0]}x{variant.size[1]} (height x width)"),
+        *([("input", f"{variant.size[0]}x{variant.size[1]} (height x width)")] if known else []),
         ("threads, batch", f"{variant.threads or 'one per core'}, {variant.batch}"),
         ("CRF", variant.refine or "none"),
     ]
-    if run.error is None:
+    if known:
         facts += [
             ("cold start", _cold(run.cold_start)),
             ("warm-up", _warm(run.warm_up_ms)),
@@ -210,7 +210,7 @@ def _scenario(result: ScenarioResult) -> dict[str, Any]:
     if result.target_qps is not None:
         share = "" if result.load is None else f" ({100 * result.load:.0f}% of the offline throughput)"
         facts.append(
-            f"{number(result.target_qps)} queries/s asked for{share}, "
+            f"{number(result.target_qps)} queries/s requested{share}, "
             f"p{result.bound_percentile:g} bound {number(result.bound_ms)} ms"
         )
     if result.queue is not None:
@@ -288,8 +288,8 @@ def _memory(memory: Memory | None) -> str:
     if memory is None or memory.peak is None:
         return "not known on this system"
     text = (
-        f"resident {number(memory.before_load)} MB before loading, {number(memory.loaded)} MB warmed up, "
-        f"{number(memory.peak)} MB at most"
+        f"resident {number(memory.before_load)} MB before loading, {number(memory.loaded)} MB after warm-up, "
+        f"{number(memory.peak)} MB at its peak"
     )
     device = f"; GPU {number(memory.device_peak)} MB" if memory.device_peak is not None else ""
     return text + device
@@ -299,20 +299,20 @@ def _work(run: Run) -> str:
     work = run.work
     if work.gigaflop is None:
         return f"not known: {work.reason}" if work.reason else "not counted"
-    text = f"{number(work.gigaflop)} G operations per picture (a multiply-add is two)"
+    text = f"{number(work.gigaflop)} G operations per picture (a multiply-add counts as two)"
     if work.floor_ms is None:
         return f"{text}; {work.reason}"
-    text += f"; at {work.against} they take {number(work.floor_ms)} ms"
+    text += f"; at {work.against} they would take {number(work.floor_ms)} ms"
     if work.reached_percent is None:
         return text
     over = " (over 100%: the machine was slower when its floor was measured)" if work.reached_percent > 100 else ""
-    return f"{text}: the network reaches {work.reached_percent:.0f}% of that{over}"
+    return f"{text}: the network reaches {work.reached_percent:.0f}% of that rate{over}"
 
 
 def _split(run: Run) -> dict[str, Any] | None:
     split = run.split
     if not split.shares_percent:
-        return {"text": f"not divided: {split.reason}", "slowest": []} if split.reason else None
+        return {"text": f"no breakdown: {split.reason}", "slowest": []} if split.reason else None
     shares = ", ".join(f"{name} {share:.1f}%" for name, share in split.shares_percent.items())
     return {
         "text": f"{shares} ({split.source})",
@@ -323,7 +323,7 @@ def _split(run: Run) -> dict[str, Any] | None:
 def _accuracy(accuracy: Accuracy | None) -> dict[str, Any] | None:
     if accuracy is None:
         return None
-    about = f"{accuracy.images} pictures{f' of {accuracy.data}' if accuracy.data else ''}, in a pass of its own"
+    about = f"{accuracy.images} pictures{f' of {accuracy.data}' if accuracy.data else ''}, in a separate pass"
     if accuracy.reason:
         about = f"Not scored: {accuracy.reason}"
     if accuracy.error is not None:
@@ -343,7 +343,7 @@ def _machine(machine: Machine) -> list[tuple[str, str]]:
         ("processor", f"{machine.cpu}, {machine.cores} cores, kernels for {machine.instruction_set}"),
         ("memory", f"{machine.memory_gb:g} GB"),
         ("system", f"{machine.system}{', a virtual machine' if machine.hypervisor else ''}"),
-        ("clock governor", machine.governor or "not told"),
+        ("clock governor", machine.governor or "unknown"),
     ]
     rows += [("GPU", ", ".join(f"{key} {value}" for key, value in gpu.items())) for gpu in machine.gpus]
     packages = ", ".join(f"{name} {version}" for name, version in machine.packages.items())

@@ -28,8 +28,8 @@ class Case:
 
     Attributes:
         heading: group it belongs to.
-        about: what the colours of the group mean.
-        caption: file, answer and number.
+        about: what the colours in the group mean.
+        caption: file, answer and score.
         jpeg: the picture.
     """
 
@@ -85,13 +85,13 @@ def draw_cases(
             names = ", ".join(entry.class_name for entry in result.classes) or "nothing"
             true = ", ".join(data.class_names[label] for label in data.records[i].labels) or "unknown"
             iou = f"mean IoU of this picture {float(rows[i][column]):.0f}%"
-            caption = f"{rows[i]['file']}: {names}; truly {true}; {iou}"
+            caption = f"{rows[i]['file']}: {names}; truth: {true}; {iou}"
             cases.append(Case(heading, about, caption, _jpeg(np.hstack([result.overlay(), gap, right]))))
     return cases
 
 
 def _ends(rows: list[dict[str, str]], column: str, number: int, what: str) -> list[tuple[str, int]]:
-    """Indices of the rows of lowest, then of highest value; no row is in both."""
+    """Indices of the rows with the lowest, then the highest values; no row is in both."""
     ranked = sorted((float(row[column]), i) for i, row in enumerate(rows) if row.get(column))
     number = min(number, len(ranked) // 2)
     worst, best = ranked[:number], ranked[::-1][:number]

@@ -22,9 +22,9 @@ def write_report(path: Path, results: dict[str, Any], cases: Sequence[Case], plo
 
     Args:
         path: the .html file.
-        results: of `evaluate`.
-        cases: of `draw_cases`.
-        plots: of `curve_plots`.
+        results: output of `evaluate`.
+        cases: output of `draw_cases`.
+        plots: output of `curve_plots`.
 
     Raises:
         MissingExtraError: Jinja2 is not installed.
@@ -54,7 +54,7 @@ def write_report(path: Path, results: dict[str, Any], cases: Sequence[Case], plo
 
 
 def _glance(results: dict[str, Any]) -> dict[str, Any]:
-    """The headline numbers of every map, with how far they are above the blob's."""
+    """The headline numbers of every map, with their differences from the blob's."""
     rows, above = results["rows"], results["above_baseline"]
     metrics = sorted(METRICS.values(), key=lambda metric: not metric.against_blob)
     columns = [

@@ -14,12 +14,12 @@ _TEMPLATES = Path(__file__).parent / "templates"
 
 
 def render(template: str, extra: str, **context: Any) -> bytes:
-    """Fill in a template. In .html ones all text is escaped; whatever a template names must be given.
+    """Fill in a template. In .html ones all text is escaped; every name in a template must have a value.
 
     Args:
         template: name of the file.
-        extra: that brings Jinja2, for the message.
-        context: what the template names.
+        extra: the extra that brings Jinja2, for the message.
+        context: values of the names in the template.
 
     Raises:
         MissingExtraError: Jinja2 is not installed.
@@ -41,5 +41,5 @@ def render(template: str, extra: str, **context: Any) -> bytes:
 
 
 def _in_markdown(text: str) -> str:
-    """A text from data on one line of Markdown, in a cell of a table too."""
+    """A text from data as one line of Markdown, fit for a table cell too."""
     return " ".join(text.replace("<", "&lt;").replace("|", "\\|").splitlines())

@@ -21,7 +21,7 @@ CAPTIONS = {
     "score: the share of object pixels.",
     "box_accuracy": "Percent of pictures whose box of the largest contour has IoU >= 0.5 with a true box, at each "
     "threshold tau (share of the map's maximum). The dot is MaxBoxAcc. A narrow peak means that the threshold must be "
-    "known well.",
+    "chosen precisely.",
     "per_class_iou": "Track 1: IoU of each class in percent, worst first (at most 40 shown).",
 }
 
@@ -30,7 +30,7 @@ def curve_plots(results: dict[str, Any]) -> dict[str, bytes]:
     """The curves as PNG by name (see CAPTIONS), as far as they were measured.
 
     Args:
-        results: of `evaluate`.
+        results: output of `evaluate`.
     """
     drawn = {
         "iou_curve": _lines(results, "track3", _iou, "map threshold t (0 to 255)", "IoU"),

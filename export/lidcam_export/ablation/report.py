@@ -64,7 +64,7 @@ def summarize(runs: Sequence[Sequence[AblationRow]]) -> list[dict[str, Any]]:
 
 
 def steps(runs: Sequence[Sequence[AblationRow]]) -> list[dict[str, Any]]:
-    """What each step changes, by checkpoints of the same seed: mean, spread and 95% interval of the mean difference."""
+    """What each step changes, paired by seed: mean, spread and 95% interval of the mean difference."""
     by_stage: dict[str, dict[int, AblationRow]] = {}
     for row in (row for rows in runs for row in rows):
         by_stage.setdefault(row.stage, {})[row.seed] = row

@@ -1,7 +1,7 @@
 """The talk's ablation (slide 21): CAM, +TAP, +NWC, +PaS, +CRF, on exported artifacts in the runtime.
 
-The network of each artifact runs once over a split; what is kept is its output `cam` (the map before resizing) and
-the predicted classes. Every stage is then the runtime's own work on these maps: the PaS kernel, the components, the
+The network of each artifact runs once over a split, and its output `cam` (the map before resizing) and the predicted
+classes are kept. Every stage then runs the runtime's own code on these maps: the PaS kernel, the components, the
 dense CRF. Thresholds are chosen on one split and scored on another.
 """
 
@@ -42,7 +42,7 @@ _CRF_CHOICE = 150
 
 @dataclass(frozen=True, eq=False)
 class Maps:
-    """What one artifact says about one split.
+    """What one artifact returned for one split.
 
     Attributes:
         records: pictures with masks.
@@ -66,7 +66,7 @@ class Maps:
 
 @dataclass(frozen=True)
 class AblationRow:
-    """Scores of one stage of one checkpoint on the scored split; the class is given unless said otherwise.
+    """Scores of one stage of one checkpoint on the scored split; the class is given unless stated otherwise.
 
     Attributes:
         stage: for example `CAM +TAP +NWC`.
@@ -74,7 +74,7 @@ class AblationRow:
         iou: mean over pictures of the mask's IoU with the object.
         box: share of pictures whose box (largest component) has IoU >= 0.5 with the object's, both in the public
             evaluator's convention: GT-known Loc.
-        top1: share of pictures of which that holds and the predicted class is the true one: Top-1 Loc; None for the
+        top1: share of pictures where that holds and the predicted class is the true one: Top-1 Loc; None for the
             blob, which predicts nothing.
         pxap: pixel average precision of the map, percent.
         peak: peak IoU of the map under thresholds 0 to 255, accumulated over the split: Track 3.
@@ -154,7 +154,7 @@ def _threaded(function: Callable[[int], Any], count: int) -> list[Any]:
 def choose_threshold(maps: Maps, percentiles: Iterable[float]) -> tuple[float, float]:
     """(percentile, theta) with the best mean IoU of the mask `map > theta * percentile`.
 
-    The map does not depend on either, so that one histogram a picture gives the IoU at all 256 levels.
+    The map depends on neither, so one histogram per picture gives the IoU at all 256 levels.
     """
     grid = [(percentile, theta) for percentile in percentiles for theta in THETAS]
 
@@ -264,7 +264,7 @@ def _choose_crf(maps: Maps, percentile: float, theta: float) -> tuple[float, flo
 
 
 def blob_row(choose: Maps, score_on: Maps) -> AblationRow:
-    """A centred Gaussian blob (sigma a quarter of the side) in place of the map: what reaches its score is nothing."""
+    """A centred Gaussian blob (sigma a quarter of the side) in place of the map: a baseline that sees no picture."""
     height, width = score_on.spec.height, score_on.spec.width
     y, x = np.mgrid[:height, :width]
     blob = np.exp(-8 * (((y + 0.5) / height - 0.5) ** 2 + ((x + 0.5) / width - 0.5) ** 2)).astype(np.float32)
@@ -292,10 +292,10 @@ def ablate_artifacts(
     Args:
         pooling: `gap` or `tap`, names the rows.
         seed: of the checkpoint's recipe.
-        signed: the artifact exported without NWC on the split for choosing and on that for scores.
-        clamped: the artifact exported with NWC.
+        signed: maps of the artifact exported without NWC, on the split for choosing and on the one for scores.
+        clamped: the same of the artifact exported with NWC.
         crf: whether to end with the dense CRF.
-        note: told what comes next.
+        note: called with the name of the next stage.
     """
     first = "CAM" if pooling == "gap" else "CAM +TAP"
     rows = []

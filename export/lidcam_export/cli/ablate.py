@@ -66,7 +66,7 @@ def _scored(
                 AblationRow(**row)
             if isinstance(earlier["accuracy"], float) and isinstance(earlier["backend"], str):
                 return earlier
-    except (OSError, ValueError, KeyError, TypeError):  # another version's, or damaged: made again
+    except (OSError, ValueError, KeyError, TypeError):  # from another version, or damaged: made again
         pass
     maps = {}
     for nwc in (False, True):
@@ -87,7 +87,7 @@ def _scored(
 
 def ablate(
     checkpoints: Annotated[
-        list[Path], typer.Argument(metavar="CHECKPOINTS", help="Folders that `lidcam train` wrote, with gap and tap.")
+        list[Path], typer.Argument(metavar="CHECKPOINTS", help="Folders written by `lidcam train`, with gap and tap.")
     ],
     data: Annotated[str, typer.Option(metavar="NAME:DIR", help="Data set with masks.")],
     choose: Annotated[str, typer.Option(metavar="SPLIT", help="Split on which thresholds are chosen.")] = "val",
@@ -100,8 +100,8 @@ def ablate(
     """Score the steps of the talk: CAM, +TAP, +NWC, +PaS, +CRF.
 
     The checkpoints are exported and run by the runtime, beside a blob. With several seeds the table gives mean and
-    spread, and of each step the difference between runs of the same seed with its 95% interval. The same command again
-    resumes a run that was stopped.
+    spread, and for each step the difference between runs of the same seed with its 95% interval. Repeat the command
+    to resume a run that was stopped.
     """
     import dataclasses
     import json
@@ -125,8 +125,8 @@ def ablate(
         key = checkpoint.pooling, int(checkpoint.meta.recipe.get("seed", 0))
         if key in opened:
             raise InputError(
-                f"{opened[key].path} and {checkpoint.path}: both have pooling {key[0]} and seed {key[1]}, their rows "
-                f"could not be told apart. Ablate them in two calls, into two folders"
+                f"{opened[key].path} and {checkpoint.path}: both have pooling {key[0]} and seed {key[1]}, so their "
+                f"rows could not be told apart. Ablate them in two calls, into two folders"
             )
         opened[key] = checkpoint
     with output_folder(output), output_folder(output / "rows"):

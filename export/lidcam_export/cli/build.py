@@ -52,10 +52,10 @@ def build(
     ] = None,
     cache: Annotated[
         bool,
-        typer.Option("--cache/--no-cache", help="Take the engine from the cache of engines, and keep it there."),
+        typer.Option("--cache/--no-cache", help="Reuse an engine from the cache, and keep a new one there."),
     ] = True,
     force: Annotated[
-        bool, typer.Option("--force", help="Build even if the output is up to date or the engine in the cache.")
+        bool, typer.Option("--force", help="Build even if the output is up to date or the engine is in the cache.")
     ] = False,
 ) -> None:
     """Build a TensorRT engine from an artifact.

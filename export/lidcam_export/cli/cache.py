@@ -35,11 +35,11 @@ def list_engines(as_json: JsonFlag = False) -> None:
 def clear(
     keys: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[KEY]...", help="Keys, or how they begin. [default: all]", show_default=False),
+        typer.Argument(metavar="[KEY]...", help="Keys, or their first digits. [default: all]", show_default=False),
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Remove engines from the cache. Those that are being built stay."""
+    """Remove engines from the cache, except those being built."""
     import json
 
     from lidcam_cli.console import note, say

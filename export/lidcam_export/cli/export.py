@@ -35,7 +35,7 @@ def export(
         bool, typer.Option("--random-weights", help="Try the export without weights; the maps mean nothing.")
     ] = False,
     ema: Annotated[
-        bool | None, typer.Option("--ema/--no-ema", help="Averaged weights of a file; default: where it has them.")
+        bool | None, typer.Option("--ema/--no-ema", help="Use the file's averaged weights; default: if it has them.")
     ] = None,
     head: Annotated[
         HeadName, typer.Option(metavar="NAME", help="linear (exact maps only) or linearized (any head).")

@@ -34,29 +34,29 @@ def quantize(
         str | None,
         typer.Option(
             metavar="BOUNDS",
-            help="What may be lost, such as top1=0.02,mask_iou=0.9, or miou=0.01,label_iou=0.9 in segmentation; else "
-            "nothing is written.",
+            help="Limits on the loss, such as top1=0.02,mask_iou=0.9, or miou=0.01,label_iou=0.9 in segmentation; past "
+            "them nothing is written.",
         ),
     ] = None,
     held_out: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="Pictures to compare on. [default: the rest of those for calibration]"),
+        typer.Option(metavar="FOLDER", help="Pictures to compare on. [default: those not used for calibration]"),
     ] = None,
-    held_out_pictures: Annotated[int, typer.Option(metavar="COUNT", help="How many of them.")] = 200,
+    held_out_pictures: Annotated[int, typer.Option(metavar="COUNT", help="How many held-out pictures to use.")] = 200,
     float_layers: Annotated[
         str | None, typer.Option(metavar="NAMES", help="Layers left in float32; --list-layers names all.")
     ] = None,
     float_worst: Annotated[
-        int, typer.Option(metavar="COUNT", help="Leave the layers in float32 that cause most of the error.")
+        int, typer.Option(metavar="COUNT", help="Leave the COUNT layers that cause most of the error in float32.")
     ] = 0,
     list_layers: Annotated[
-        bool, typer.Option("--list-layers", help="Name the network's layers, write nothing.")
+        bool, typer.Option("--list-layers", help="List the network's layers and write nothing.")
     ] = False,
 ) -> None:
-    """Make an int8 or fp16 artifact of one in float32.
+    """Make an int8 or fp16 artifact from a float32 one.
 
-    CAM head, logits and PaS stay in float32; of a segmentation network the convolution of the logits, label map and
-    scores.
+    CAM head, logits and PaS stay in float32; in a segmentation network the convolution of the logits, label map and
+    scores do.
     """
     from lidcam_rt.artifact import read_manifest
 

@@ -25,29 +25,29 @@ def tune(
     model: Annotated[Path, typer.Argument(metavar="ARTIFACT", help="Artifact made by `lidcam export`.")],
     data: Annotated[str, typer.Option(metavar="DATA", help="Pictures with masks, as for `lidcam eval`.")],
     output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="FILE.onnx", help="The artifact to write, another file.")
+        Path, typer.Option("--output", "-o", metavar="FILE.onnx", help="The artifact to write, a new file.")
     ],
     split: Annotated[str, typer.Option(metavar="SPLIT", help="Split of DATA to choose on.")] = "val",
     report_on: Annotated[
-        str | None, typer.Option(metavar="DATA", help="Other pictures, for scores that had no part in the choice.")
+        str | None, typer.Option(metavar="DATA", help="Other pictures, to score the chosen settings on.")
     ] = None,
-    report_split: Annotated[str, typer.Option(metavar="SPLIT", help="Split of these.")] = "test",
+    report_split: Annotated[str, typer.Option(metavar="SPLIT", help="Split of those.")] = "test",
     metric: Annotated[
         Literal["mask-iou", "pxap", "box"],
-        typer.Option(metavar="NAME", help="What is to rise: mask-iou, pxap, or box (IoU >= 0.5 with an object's box)."),
+        typer.Option(metavar="NAME", help="What to maximise: mask-iou, pxap or box (IoU >= 0.5 with an object's box)."),
     ] = "mask-iou",
     nwc: Annotated[bool, typer.Option(help="Choose NWC too.")] = True,
-    views: Annotated[bool, typer.Option(help="Choose views too, which cost runs of the network.")] = True,
+    views: Annotated[bool, typer.Option(help="Choose views too, which cost more runs of the network.")] = True,
     crf: Annotated[bool, typer.Option(help="Choose a dense CRF too.")] = True,
     limit: Limit = None,
 ) -> None:
     """Choose an artifact's settings on pictures with masks.
 
     Percentile, theta, NWC, views (scales, mirror images) and the dense CRF
-    are chosen, and written into a new artifact, whose calls have them by
-    default. Views and CRF, which cost time, are taken where they are better
+    are chosen and written into a new artifact, which uses them by default.
+    Views and CRF, which cost time, are used only where they are better
     beyond chance. Settings that are worse than the artifact's own on these
-    pictures are never written. The same command resumes after a kill.
+    pictures are never written. Repeat the command to resume after a kill.
     """
     import dataclasses
 

@@ -49,10 +49,10 @@ class LocalizationGraph(nn.Module):
         self.register_buffer("std", torch.tensor(manifest.input.std).view(1, 3, 1, 1))
 
     def normalise(self, image: Tensor) -> Tensor:
-        """Image uint8 [N, H, W, 3] to float [N, 3, H, W]; an image in float is that already."""
+        """Image uint8 [N, H, W, 3] to float [N, 3, H, W]; a float image has that form already."""
         if self.manifest.input.dtype == "float32":
             return image
-        # Cast before the transpose: TensorRT takes a uint8 input into nothing but a cast.
+        # Cast before the transpose: TensorRT allows a uint8 input to feed nothing but a cast.
         return (image.float().permute(0, 3, 1, 2) - self.mean) / self.std
 
     def forward(self, image: Tensor, labels: Tensor | None = None) -> tuple[Tensor, ...]:
@@ -101,7 +101,7 @@ def build_model(graph: LocalizationGraph, *, dynamic_size: bool) -> tuple[onnx.M
         shapes["labels"] = {0: Dim("batch", min=1)}
         names.append("labels")
     with torch.no_grad(), warnings.catch_warnings():
-        # image and labels share the batch: the exporter says that it uses one name for both
+        # image and labels share the batch: the exporter warns that it uses one name for both
         warnings.filterwarnings("ignore", message=".*shares the same shape constraints.*")
         program = torch.onnx.export(
             graph,
@@ -120,7 +120,7 @@ def build_model(graph: LocalizationGraph, *, dynamic_size: bool) -> tuple[onnx.M
         traced = program.model.graph.num_nodes()
         program.optimize()
     model = program.model_proto
-    for value, name in zip(model.graph.input, names, strict=True):  # a float input is the output pixels, and named so
+    for value, name in zip(model.graph.input, names, strict=True):  # a float input is the output pixels, with its name
         for node in model.graph.node:
             node.input[:] = [name if entry == value.name else entry for entry in node.input]
         value.name = name

@@ -3,7 +3,7 @@
 The body is equal to `lidcam_rt.pas.pas_reference` for the same resized map, for every combination of options. Order
 statistics come from bisection by counting (see `statistics`), not from TopK, which TensorRT limits to 3840 elements.
 The byte threshold int(theta P) is found by comparing P, a fraction of whole numbers, with a table of exact bounds, so
-that the body needs no float64; no whole number of it leaves float32's exact range.
+that the body needs no float64; no whole number in it leaves float32's exact range.
 """
 
 from __future__ import annotations

@@ -10,10 +10,10 @@ __all__ = ["SamePadConv2d", "replace_same_convolutions"]
 
 
 class SamePadConv2d(nn.Module):
-    """A convolution with TensorFlow's `same` padding: total = reach - stride + (-n mod stride), less before.
+    """A convolution with TensorFlow's `same` padding: total = reach - stride + (-n mod stride), the smaller half first.
 
-    In an exported graph it is one node with `auto_pad` SAME_UPPER. A padding of its own before it would cost engines
-    two changes of memory layout, and chains of nodes that compute how wide it is.
+    In an exported graph it is one node with `auto_pad` SAME_UPPER. A separate padding node before it would cost engines
+    two changes of memory layout, and chains of nodes that compute its width.
     """
 
     def __init__(self, conv: nn.Conv2d) -> None:

@@ -11,7 +11,7 @@ from lidcam_export.graph.body import Body
 
 __all__ = ["WHOLE", "Percentile", "levels_reached", "quotient_of", "radix_of", "threshold_bounds"]
 
-#: Percentiles are read in thousandths of a percent: 100 percent.
+#: 100 percent, as percentiles are read in thousandths of a percent.
 WHOLE = 100_000
 
 

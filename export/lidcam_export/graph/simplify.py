@@ -1,13 +1,13 @@
 """The traced graph in the form that engines run fast, with the same values up to rounding.
 
-torch.onnx folds BatchNorm into convolutions and constants into each other; here is what it leaves:
+torch.onnx folds BatchNorm into convolutions and constants into each other; this module does what it leaves undone:
 
 - The division by the standard deviation goes into the weights of the first convolution. The subtraction of the mean
   stays: convolutions pad the normalised picture with zeros, which a bias cannot imitate at the border.
 - A mean over all pixels becomes GlobalAveragePool, as in squeeze-and-excitation (Hu et al., CVPR 2018): ONNX Runtime
-  keeps its blocked memory layout over it and has a form of it for 8-bit integers, not so for ReduceMean.
-- The shape of the maps is asked of the features, where the trace computes it from the size of the picture in a chain
-  of nodes through all strides.
+  keeps its blocked memory layout across it and has a form of it for 8-bit integers, unlike for ReduceMean.
+- The shape of the maps is read from the features; the trace computes it from the size of the picture in a chain of
+  nodes through all strides.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def _ask_features(graph: onnx.GraphProto) -> None:
     names = {"flat": "features_flat_shape", "k": "features_shape", "nk": "class_ids_shape", "cam": "cam_shape"}
     graph.initializer.append(numpy_helper.from_array(np.array([0, 0, -1], np.int64), names["flat"]))
     flat.input[1] = names["flat"]
-    del flat.attribute[:]  # allowzero, with which 0 would not mean: as it is
+    del flat.attribute[:]  # allowzero, under which 0 would not mean "unchanged"
     makers["cam"].input[1] = names["cam"]
     shapes = [
         helper.make_node("Shape", ["class_ids"], [names["nk"]], name=names["nk"]),
@@ -103,12 +103,12 @@ def _ask_features(graph: onnx.GraphProto) -> None:
 def _maker(
     makers: dict[str, onnx.NodeProto], node: onnx.NodeProto | None, kind: str, place: int
 ) -> onnx.NodeProto | None:
-    """What makes an input of a node, if that is of the kind that is expected."""
+    """The node that makes an input of a node, if it is of the expected kind."""
     return makers.get(node.input[place]) if node is not None and node.op_type == kind else None
 
 
 def drop_unused(graph: onnx.GraphProto) -> None:
-    """Leave nodes and constants out that no output needs."""
+    """Remove nodes and constants that no output needs."""
     used = {value.name for value in graph.output}
     for index in reversed(range(len(graph.node))):  # nodes are in topological order
         node = graph.node[index]

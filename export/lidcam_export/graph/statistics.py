@@ -63,7 +63,7 @@ def _multiply(b: Body, value: str, high: str, low: str) -> tuple[str, str]:
 
 
 def rank_of(b: Body, size: str, percentile: float) -> Rank:
-    """The rank at percentile / 100 * (n - 1), as numpy's method `linear` has it.
+    """The rank at percentile / 100 * (n - 1), as in numpy's method `linear`.
 
     Args:
         b: the function's body.
@@ -125,7 +125,7 @@ def byte_percentile(b: Body, levels: str, rank: Rank, percentile: float, start: 
         enough = _reaches(b, levels, b("Add", lower, b.real(step - 1)), rank.lower)
         lower = b("Where", enough, lower, b("Add", lower, b.real(step)))
     span = b("Sub", _upper(b, levels, lower, rank), lower)
-    # lower + span * rest / WHOLE; percentile and WHOLE have divisors in common, which rest has too
+    # lower + span * rest / WHOLE; percentile and WHOLE have common divisors, which divide rest too
     common = math.gcd(round(percentile * 1000), WHOLE)
     parts = WHOLE // common
     rest = b("Div", rank.rest, b.whole(common))

@@ -8,5 +8,5 @@ from lidcam_export.heads.linearized import LinearizedHead
 
 __all__ = ["HEADS", "Head"]
 
-#: By the name that the manifest has.
+#: By the name in the manifest.
 HEADS: dict[str, type[Head]] = {"linear": LinearHead, "linearized": LinearizedHead}

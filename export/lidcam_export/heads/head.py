@@ -1,4 +1,4 @@
-"""What the artifact's graph asks of a head."""
+"""What the artifact's graph needs from a head."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ __all__ = ["LinearHead"]
 class LinearHead(Head):
     """Pooling and one linear layer.
 
-    The clamped weights are a buffer, so a constant of the graph; maps are formed for the chosen classes only.
+    The clamped weights are a buffer, and so a constant of the graph; maps are formed for the chosen classes only.
     """
 
     weight: Tensor

@@ -22,7 +22,7 @@ __all__ = ["LinearizedHead"]
 
 
 class LinearizedHead(Head):
-    """The network as it is, and the gradient of chosen logits by its features as a graph."""
+    """The network as it is, and the gradient of chosen logits with respect to its features as a graph."""
 
     def __init__(self, structure: Structure | Tail, manifest: Manifest) -> None:
         super().__init__(structure, manifest)
@@ -104,7 +104,7 @@ def _convolution_backward(
     groups: int,
     mask: list[bool],
 ) -> tuple[Tensor, None, None]:
-    """The gradient of a convolution by its input, as a transposed convolution, which ONNX has."""
+    """The gradient of a convolution with respect to its input, as a transposed convolution, which ONNX has."""
     if transposed or mask[1] or mask[2]:
         raise NotImplementedError("it has a transposed convolution, whose gradient is not written to ONNX")
     reached = [
@@ -134,7 +134,7 @@ def _without_pictures(module: fx.GraphModule) -> fx.GraphModule:
     """The graph without its third input: the features stand in for all that the network makes of the pictures."""
     graph = module.graph
     for node in list(graph.nodes):
-        # adaptive pooling to one pixel is a mean whose memory layout is then stated: no other values
+        # adaptive pooling to one pixel is a mean whose memory layout is then stated: the values are the same
         if node.target is torch.ops.aten.as_strided_.default:
             if node.meta["val"].shape != node.args[0].meta["val"].shape:
                 raise ValueError("a tensor is reshaped in place")
@@ -147,7 +147,7 @@ def _without_pictures(module: fx.GraphModule) -> fx.GraphModule:
             pending += node.all_input_nodes
     pictures = [node for node in graph.nodes if node.op == "placeholder"][2]
     if pictures in needed:
-        raise ValueError("the logits depend on the pictures other than by the last feature map")
+        raise ValueError("the logits depend on the pictures other than through the last feature map")
     for node in reversed(list(graph.nodes)):  # also those that work in place, which eliminate_dead_code would keep
         if node not in needed and (node.op != "placeholder" or node is pictures):
             graph.erase_node(node)

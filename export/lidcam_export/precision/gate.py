@@ -1,4 +1,4 @@
-"""How far an artifact of lower precision is from the float32 artifact on pictures, and what may not be exceeded."""
+"""How far an artifact of lower precision is from the float32 artifact on pictures, and the limits on it."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ class Gate:
 
     Attributes:
         top1: where pictures have labels that the model knows, the largest loss of top-1 accuracy; else the largest
-            share of pictures whose class changes. 0 to 1; None: not asked for.
-        mask_iou: the smallest mean IoU of masks with those in float32, 0 to 1; None: not asked for.
+            share of pictures whose class changes. 0 to 1; None: no limit.
+        mask_iou: the smallest mean IoU of masks with those in float32, 0 to 1; None: no limit.
     """
 
     top1: float | None = None
     mask_iou: float | None = None
 
     def faults(self, outcome: Outcome) -> list[str]:
-        """What the outcome breaks, in words; empty: nothing."""
+        """The limits that the outcome breaks, in words; empty: none."""
         faults = []
         lost = outcome.changed if outcome.top1_lost is None else outcome.top1_lost
         what = "of the pictures change their class" if outcome.top1_lost is None else "of top-1 accuracy are lost"
@@ -53,11 +53,11 @@ class Outcome:
 
     Attributes:
         pictures: how many.
-        changed: share of them whose class is another one.
+        changed: share of them whose class changes.
         top1: top-1 accuracy of (float32, lower precision), of pictures with one label that the model knows; None
             without any.
         mask_iou: mean IoU of the two masks at the size of the picture.
-        mask_iou_same_class: the same over the pictures of the same class; None: there is none.
+        mask_iou_same_class: the same over the pictures whose class does not change; None: there are none.
     """
 
     pictures: int
@@ -68,7 +68,7 @@ class Outcome:
 
     @property
     def top1_lost(self) -> float | None:
-        """Top-1 accuracy that is lost, 0 to 1; below 0 where it is won."""
+        """Top-1 accuracy that is lost, 0 to 1; below 0 for a gain."""
         return None if self.top1 is None else self.top1[0] - self.top1[1]
 
     def describe(self) -> str:
@@ -92,7 +92,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Results:
-    """What an artifact gives on some pictures.
+    """What an artifact returns for some pictures.
 
     Attributes:
         classes: class of each picture; -1: it cannot be read.
@@ -126,11 +126,11 @@ def compare_results(
         records: the pictures.
         full: results in float32.
         lower: results in lower precision.
-        classes: of `class_map`: which class of the model each label of the pictures is. A label that the model does
+        classes: from `class_map`: which class of the model each label of the pictures is. A label that the model does
             not have does not count; None: no label does.
 
     Raises:
-        InputError: none can.
+        InputError: none can be read.
     """
     readable = [i for i, class_id in enumerate(full.classes) if class_id >= 0 and lower.classes[i] >= 0]
     if not readable:
@@ -158,7 +158,7 @@ def most_to_blame(
     feeds: Sequence[Feed],
     tick: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[tuple[str, float]]:
-    """How much of the error each layer causes: the error that goes when this layer alone is left in float32.
+    """How much of the error each layer causes: the error that disappears when this layer alone is left in float32.
 
     The error is that of activation map and logits (in segmentation, of the logits), each as a share of its spread over
     a picture.
@@ -167,7 +167,7 @@ def most_to_blame(
         model: the float32 artifact.
         quantized: the same, quantized.
         feeds: inputs of the graph, a few pictures.
-        tick: told how many layers are done, of how many.
+        tick: called with the number of layers done and the total.
 
     Returns:
         Names of layers and share of the error, worst first.
@@ -187,7 +187,7 @@ _Output = dict[str, npt.NDArray[Any]]
 
 
 def _outputs(model: onnx.ModelProto, feeds: Sequence[Feed], wanted: Sequence[_Output] | None) -> list[_Output]:
-    """Classes, maps and logits; the maps are of the classes of `wanted`, where the artifact takes such."""
+    """Classes, maps and logits; the maps are of the classes of `wanted`, where the artifact takes labels."""
     import onnxruntime as ort
 
     options = ort.SessionOptions()

@@ -21,7 +21,7 @@ _COMPUTE = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
 _SHAPE_ONLY = {"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Transpose", "Cast"}
 #: Inputs that ONNX wants in float32 whatever the data's type is.
 _ALWAYS_FLOAT32 = {("Resize", 1), ("Resize", 2), ("Upsample", 1)}
-#: Ops whose constants are bounds: one beyond float16's range bounds as well at its end.
+#: Ops whose constants are bounds: one beyond float16's range can be clipped to it.
 _BOUNDS = {"Clip", "Pad", "Max", "Min", "Where", "MaxPool"}
 _TOP = float(np.finfo(np.float16).max)
 
@@ -39,8 +39,8 @@ def find_features(model: onnx.ModelProto) -> str:
         return _segmentation_features(model)
     if _head(model) == "linearized":
         raise ExportError(
-            "the maps of a linearized head come from a gradient, whose graph has no end of the network from which on "
-            "float32 would be kept: build this artifact in fp32"
+            "the maps of a linearized head come from a gradient, whose graph has no point after the network from which "
+            "float32 could be kept: build this artifact in fp32"
         )
     producers: dict[str, onnx.NodeProto] = {name: node for node in model.graph.node for name in node.output}
     name: str = "cam"
@@ -65,7 +65,7 @@ def _segmentation_features(model: onnx.ModelProto) -> str:
     node = next((node for node in model.graph.node if "logits" in node.output), None)
     if node is None or node.op_type != "Conv":
         raise ExportError(
-            "the output logits is not that of a convolution, so the end of the network cannot be found: export the "
+            "the output logits does not come from a convolution, so the end of the network cannot be found: export the "
             "artifact with `lidcam export`"
         )
     return str(node.input[0])
@@ -129,7 +129,7 @@ def to_half(model: onnx.ModelProto) -> onnx.ModelProto:
         model: an artifact.
 
     Raises:
-        ExportError: its network cannot be told apart, has control flow, or holds weights beyond float16.
+        ExportError: its network cannot be located, has control flow, or holds weights beyond float16.
     """
     out = onnx.ModelProto()
     out.CopyFrom(model)

@@ -17,8 +17,8 @@ __all__ = ["compare_half"]
 def compare_half(full: onnx.ModelProto, half: onnx.ModelProto, manifest: Manifest) -> dict[str, float]:
     """Run both on a few pictures.
 
-    ONNX Runtime rounds to float16 between operators and computes most of them in float32 on a CPU, so that the
-    figures are those of rounding; a GPU's own sums may differ more.
+    ONNX Runtime rounds to float16 between operators and computes most of them in float32 on a CPU, so the
+    differences are those of rounding; a GPU's own sums may differ more.
 
     Args:
         full: the artifact.
@@ -30,7 +30,7 @@ def compare_half(full: onnx.ModelProto, half: onnx.ModelProto, manifest: Manifes
         byte; mask_flipped: share of pixels; top1: share of pictures with the same class.
 
     Raises:
-        ExportError: float16 overflows: the network gives values that are not finite.
+        ExportError: float16 overflows: the network returns values that are not finite.
     """
     pictures, _ = sample_pictures()
     feeds: dict[str, np.ndarray] = {"image": np.stack([network_input(p, manifest.input) for p in pictures])}

@@ -56,14 +56,14 @@ def to_int8(
     Args:
         model: a float32 artifact.
         feeds: inputs of the graph for calibration, at least one. Activations get the range from their lowest to their
-            highest value. (Its other methods hold every activation of every picture in memory.)
+            highest value. (onnxruntime's other methods hold every activation of every picture in memory.)
         reduce_range: weights of 7 bits. Processors without VNNI add pairs of products in 16 bits, which 8 bits of
             weights can saturate: wrong values, without any message.
         gates: the gates of squeeze-and-excitation blocks (sigmoid and product) in 8 bits too. On seresnet50 this is
             faster in ONNX Runtime and slower in OpenVINO, which is the faster of the two (benchmarks/README.md).
 
     Raises:
-        ExportError: the network cannot be told apart, or onnxruntime cannot quantize it.
+        ExportError: the network cannot be located, or onnxruntime cannot quantize it.
     """
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 
@@ -120,7 +120,7 @@ def _without_pas(model: onnx.ModelProto) -> tuple[onnx.ModelProto, list[onnx.Nod
 
 
 def _with_pas(quantized: onnx.ModelProto, model: onnx.ModelProto, taken: list[onnx.NodeProto]) -> onnx.ModelProto:
-    """What `_without_pas` took away is put back, and what the quantizer left of names and opsets is removed."""
+    """Put back what `_without_pas` took away, and remove names and opsets that the quantizer left behind."""
     out = onnx.ModelProto()
     out.CopyFrom(quantized)
     out.graph.node.extend(taken)
@@ -143,12 +143,12 @@ def _with_pas(quantized: onnx.ModelProto, model: onnx.ModelProto, taken: list[on
 
 
 def in_float(quantized: onnx.ModelProto, model: onnx.ModelProto, layers: Sequence[str]) -> onnx.ModelProto:
-    """The quantized artifact with some layers as they were: their inputs and weights are not rounded.
+    """The quantized artifact with some layers restored: their inputs and weights are not rounded.
 
     Args:
-        quantized: of `to_int8`.
+        quantized: from `to_int8`.
         model: the float32 artifact.
-        layers: names of nodes, of `compute_layers`.
+        layers: names of nodes, from `compute_layers`.
 
     Raises:
         ExportError: there is no such layer.
@@ -184,7 +184,7 @@ def in_float(quantized: onnx.ModelProto, model: onnx.ModelProto, layers: Sequenc
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """The quantizer advises a preparation that the exporter has done; it does so through the root logger."""
+    """Silence the quantizer's advice (on the root logger) to do a preparation that the exporter has done."""
     root = logging.getLogger()
     before = root.level
     root.setLevel(logging.ERROR)

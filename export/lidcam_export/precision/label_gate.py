@@ -1,4 +1,4 @@
-"""How far a segmentation network of lower precision is from float32 on pictures, and what may not be exceeded."""
+"""How far a segmentation network of lower precision is from float32 on pictures, and the limits on it."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class LabelGate:
     """What a lowered precision may cost a segmentation network.
 
     Attributes:
-        flipped: the largest share of pixels whose label changes, 0 to 1; None: not asked for.
-        label_iou: the smallest mean IoU of the label maps with those in float32, 0 to 1; None: not asked for.
-        miou: the largest loss of mean IoU against true label maps, 0 to 1; None: not asked for.
+        flipped: the largest share of pixels whose label changes, 0 to 1; None: no limit.
+        label_iou: the smallest mean IoU of the label maps with those in float32, 0 to 1; None: no limit.
+        miou: the largest loss of mean IoU against true label maps, 0 to 1; None: no limit.
     """
 
     flipped: float | None = None
@@ -42,7 +42,7 @@ class LabelGate:
             truth: whether there are true label maps of the network's classes.
 
         Raises:
-            InputError: miou is asked for without them.
+            InputError: miou is given without them.
         """
         if self.miou is not None and not truth:
             raise InputError(
@@ -51,7 +51,7 @@ class LabelGate:
             )
 
     def faults(self, outcome: LabelOutcome) -> list[str]:
-        """What the outcome breaks, in words; empty: nothing.
+        """The limits that the outcome breaks, in words; empty: none.
 
         Raises:
             InputError: as `check`.
@@ -78,11 +78,11 @@ class LabelOutcome:
 
     Attributes:
         pictures: how many.
-        flipped: share of the pixels whose label is another one.
+        flipped: share of the pixels whose label changes.
         label_iou: mean IoU of the label maps with those of float32: one confusion matrix over all pictures, mean over
             the labels that occur, background included.
         miou: mean IoU of (float32, lower precision) against true label maps, counted as Track 1 counts it; None
-            without such.
+            without them.
     """
 
     pictures: int
@@ -92,7 +92,7 @@ class LabelOutcome:
 
     @property
     def miou_lost(self) -> float | None:
-        """Mean IoU that is lost, 0 to 1; below 0 where it is won."""
+        """Mean IoU that is lost, 0 to 1; below 0 for a gain."""
         return None if self.miou is None else self.miou[0] - self.miou[1]
 
     def describe(self) -> str:
@@ -111,13 +111,13 @@ class LabelOutcome:
 
 
 def compare_label_maps(full: Path, lower: Path, pictures: ImageSet) -> LabelOutcome:
-    """Segment every picture by both artifacts, with ONNX Runtime on the CPU.
+    """Segment every picture with both artifacts, in ONNX Runtime on the CPU.
 
     Args:
         full: the artifact in float32.
         lower: the artifact in lower precision.
-        pictures: held out. A true label map counts where the network has a class of the data by name; a class that
-            the data do not have counts as background.
+        pictures: held out. True label maps count where network and data share a class name; a class that the data do
+            not have counts as background.
 
     Raises:
         InputError: no picture can be read.

@@ -42,7 +42,7 @@ class QuantizeOptions:
         gates: int8: the gates of squeeze-and-excitation blocks in 8 bits too, for ONNX Runtime.
         held_out: pictures to compare on; None: those of `calibration` that were not used for it.
         held_out_pictures: how many of them.
-        gate: what may be lost, a LabelGate for segmentation networks; None: anything.
+        gate: limits on the loss, a LabelGate for segmentation networks; None: no limits.
         float_layers: layers left in float32, by name.
         float_worst: how many more of them: those that cause most of the error.
     """
@@ -73,14 +73,14 @@ class QuantizeOptions:
 
 
 def parse_gate(text: str, manifest: Manifest) -> Gate | LabelGate:
-    """Bounds such as `top1=0.02,mask_iou=0.9`, of segmentation networks `miou=0.01,label_iou=0.9`.
+    """Bounds such as `top1=0.02,mask_iou=0.9`, for segmentation networks `miou=0.01,label_iou=0.9`.
 
     Args:
         text: names and shares of 0 to 1.
-        manifest: the artifact's, whose task decides on the names.
+        manifest: the artifact's, whose task decides the names.
 
     Raises:
-        InputError: not of that form, or the bound of another task.
+        InputError: not of that form, or a bound of another task.
     """
     segments = manifest.task == "segmentation"
     known = {kind: tuple(entry.name for entry in fields(kind)) for kind in (Gate, LabelGate)}
@@ -116,16 +116,16 @@ def quantize_artifact(
 
     Args:
         source: a float32 artifact.
-        output: the .onnx file; `output.quantize.json` beside it gets the figures.
+        output: the .onnx file; `output.quantize.json` beside it records the comparison.
         options: how.
-        note: told what is done, step by step.
+        note: called with a message for each step.
 
     Returns:
         The manifest that was written, and the comparison on held-out pictures; None where there are none.
 
     Raises:
-        ExportError: the artifact cannot be quantized, or the gate is not kept; nothing is written then.
-        InputError: the gate is of another task, or the pictures are too few for it or lack what it asks for.
+        ExportError: the artifact cannot be quantized, or it fails the gate; nothing is written then.
+        InputError: the gate is for another task, or the pictures are too few for it or lack what it needs.
         DataError: the pictures cannot be read.
         OutputError: the file cannot be written.
     """
@@ -187,7 +187,7 @@ def quantize_artifact(
 def _compared(
     source: Path, lower: Path, held_out: ImageSet, manifest: Manifest, gate: Gate | LabelGate | None
 ) -> tuple[Outcome | LabelOutcome, list[str]]:
-    """The comparison with float32, and what of the gate is not kept."""
+    """The comparison with float32, and the limits of the gate that it breaks."""
     if manifest.task == "segmentation":
         labels = compare_label_maps(source, lower, held_out)
         return labels, gate.faults(labels) if isinstance(gate, LabelGate) else []
@@ -230,7 +230,7 @@ class _Calibration:
 
     @property
     def digest(self) -> str:
-        """SHA-256 over those of the files."""
+        """SHA-256 over the SHA-256 of each file."""
         return self._hash.hexdigest()
 
     def __iter__(self) -> Iterator[Feed]:
@@ -261,7 +261,7 @@ def _float_layers(
     manifest: Manifest,
     note: Callable[[str], None],
 ) -> tuple[str, ...]:
-    """The layers asked for by name, and the worst of the others, in the order of the network."""
+    """The layers given by name, and the worst of the others, in the order of the network."""
     chosen = set(options.float_layers)
     if options.float_worst:
         blame = _blame(model, lower, calibration, manifest, note)

@@ -13,7 +13,7 @@ from lidcam_export.sources.network import LoadedNetwork, Request, source_spec
 
 __all__ = ["load"]
 
-#: Prefixes of our keys, and those of checkpoints of others.
+#: Prefixes of our keys, and of the keys in other projects' checkpoints.
 _COMMON = {"backbone.features.": "features.", "neck.0.": "conv6.", "head.": "fc."}
 
 
@@ -39,7 +39,7 @@ def load(name: str, request: Request) -> LoadedNetwork:
 
 
 def _our_names(state: dict[str, Tensor], wanted: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A state dict of others under our names; names that are not theirs stay as they are."""
+    """Another project's state dict under our names; names that are not theirs stay as they are."""
     # In the released code all convolutions are in main_layers: the added one follows the last one and its ReLU.
     last = max(int(key.split(".")[2]) for key in wanted if key.startswith("backbone.features."))
     released = {"backbone.features.": "main_layers.", "neck.0.": f"main_layers.{last + 2}.", "head.": "fc."}

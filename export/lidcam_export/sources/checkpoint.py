@@ -18,7 +18,7 @@ def load(path: str, request: Request) -> LoadedNetwork:
     """Read the checkpoint, which brings weights, structure and settings.
 
     Raises:
-        ExportError: other weights or another stride were asked for.
+        ExportError: other weights or another stride were requested.
         DataError: the checkpoint cannot be read.
     """
     if request.weights or request.random_weights or request.ema is not None:

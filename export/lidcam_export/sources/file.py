@@ -19,7 +19,7 @@ from lidcam_rt.errors import ExportError
 
 __all__ = ["load"]
 
-#: Tensors that tell a family, and its members. Both packages name ResNets and DenseNets alike; timm's come first.
+#: Tensors that identify a family, and its members. Both packages name ResNets and DenseNets alike; timm's come first.
 _FAMILIES: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
     (
         ("layer1.0.se.fc1.weight",),
@@ -91,7 +91,7 @@ _FAMILIES: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
 
 
 def load(path: str, request: Request) -> LoadedNetwork:
-    """Build the network that the weights are of, and load them.
+    """Build the network that the weights belong to, and load them.
 
     Raises:
         ExportError: the architecture is not recognised, or several fit.
@@ -108,13 +108,13 @@ def load(path: str, request: Request) -> LoadedNetwork:
         return loaded
     if fitting:
         raise ExportError(
-            f"{path}: fits {' and '.join(fitting)}, which have the same tensors and compute differently: say which, "
+            f"{path}: fits {' and '.join(fitting)}, which have the same tensors but compute differently: say which, "
             f"lidcam export {fitting[0]} --weights {file}"
         )
     first = ", ".join(list(weights.tensors)[:3])
     stated = f" (the file states {weights.architecture!r})" if weights.architecture else ""
     raise ExportError(
-        f"{path}: the architecture of its {len(weights.tensors)} tensors ({first} ...) is not recognised{stated}. Say "
+        f"{path}: the architecture of its {len(weights.tensors)} tensors ({first} ...) is not recognised{stated}. Name "
         f"it: lidcam export timm:NAME --weights {file}, or torchvision:NAME, or python:PACKAGE.MODULE:FUNCTION"
     )
 

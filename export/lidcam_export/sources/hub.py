@@ -15,7 +15,7 @@ _SECONDS = 5
 
 
 def check_hub(source: str, repository: str) -> None:
-    """Check that weights are in the cache, or that the hub answers: its client tries for a minute.
+    """Check that weights are in the cache, or that the hub answers: its client would try for a minute.
 
     Args:
         source: as the user wrote it.
@@ -32,7 +32,7 @@ def check_hub(source: str, repository: str) -> None:
         raise unreachable(source, "HF_HUB_OFFLINE is set and they are not in the cache")
     endpoint = os.environ.get("HF_ENDPOINT", constants.ENDPOINT)
     if not endpoint.startswith(("https://", "http://")):
-        raise unreachable(source, f"HF_ENDPOINT is {endpoint}, no address of a hub")
+        raise unreachable(source, f"HF_ENDPOINT is {endpoint}, which is not a URL")
     try:
         urllib.request.urlopen(urllib.request.Request(endpoint, method="HEAD"), timeout=_SECONDS).close()  # nosec B310 - as above
     except urllib.error.HTTPError:

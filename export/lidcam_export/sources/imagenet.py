@@ -20,9 +20,9 @@ def imagenet_names() -> tuple[str, ...]:
 
 
 def short_names(descriptions: Sequence[str]) -> tuple[str, ...]:
-    """The first term of each description, such as `tench` of `tench, Tinca tinca`.
+    """The first term of each description, such as `tench` from `tench, Tinca tinca`.
 
-    Where two classes would have one name it is the whole description, with the number where these are alike (`crane`).
+    Where two classes would share a name it is the whole description, with the number if those are alike too (`crane`).
     """
     first = [text.split(",")[0].strip() for text in descriptions]
     terms, texts = Counter(first), Counter(descriptions)

@@ -1,6 +1,6 @@
 """What SOURCE of `lidcam export` can be: a table of kinds, and a check of names that needs no PyTorch.
 
-A new kind of source is a file whose `load(name, request)` gives the network, and an entry here.
+A new kind of source is a file whose `load(name, request)` returns the network, and an entry here.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Kind:
     """A kind of source.
 
     Attributes:
-        module: its `load(name, request)` gives the network.
+        module: its `load(name, request)` returns the network.
         form: as users write it.
         names: all names that there are, where they can be listed without loading anything heavy.
     """
@@ -91,7 +91,7 @@ def kind_of(text: str) -> tuple[str, str] | None:
 
 
 def check_name(text: str) -> None:
-    """Check that a source exists as far as that is seen without loading it.
+    """Check that a source exists, as far as that can be seen without loading it.
 
     Raises:
         ExportError: unknown kind or name, or no such file; the message gives the nearest names.
@@ -108,7 +108,7 @@ def check_name(text: str) -> None:
     if not names or name.split(".")[0] in names:
         return
     near = sorted(names) if len(names) < 10 else difflib.get_close_matches(name, sorted(names), 5, 0.6)
-    raise ExportError(f"{kind}:{name}: unknown" + (f"; near it: {', '.join(near)}" if near else ""))
+    raise ExportError(f"{kind}:{name}: unknown" + (f"; similar names: {', '.join(near)}" if near else ""))
 
 
 def _names(kind: str) -> frozenset[str]:

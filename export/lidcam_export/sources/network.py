@@ -1,4 +1,4 @@
-"""What a loader is asked for and what it gives: a network with what is known of it, before it is taken apart."""
+"""What a loader is given and what it returns: a network with what is known of it, before it is taken apart."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class Request:
 
     Attributes:
         weights: state dict to load, or None.
-        random_weights: take the network as it is initialised, to try an export.
-        ema: averaged weights of a file: True needs them, False leaves them, None takes them where there are any.
+        random_weights: use the network as it is initialised, to try an export.
+        ema: averaged weights of a file: True requires them, False ignores them, None uses them if there are any.
         stride: pixels per cell of the map; None leaves the network's.
         size: (height, width) of the input; None: the network's.
     """
@@ -95,7 +95,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class LoadedNetwork:
-    """A network as a source gives it.
+    """A network as a source returns it.
 
     Attributes:
         module: float32 [N, 3, H, W], normalised, to logits [N, K].

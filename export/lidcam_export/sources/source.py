@@ -57,9 +57,9 @@ def load_source(
 
     Args:
         text: a checkpoint folder of our training, a weights file, or one of `KINDS`, such as timm:resnet50.
-        request: weights, stride and size that are wanted.
+        request: the weights, stride and size wanted.
         head: `linear` refuses networks whose map is not exact; `linearized` takes them too.
-        note: told what is done.
+        note: called with a message for each step.
 
     Raises:
         ExportError: unknown source, no weights, or no exact class activation map.
@@ -85,7 +85,7 @@ def load_source(
 
 
 def _entry(spec: SourceSpec, request: Request) -> str:
-    """What was taken of a file that holds several."""
+    """Which weights were used from a file that holds several."""
     if spec.weights_entry is None:
         return ""
     averaged = spec.weights_entry in AVERAGED
@@ -110,7 +110,7 @@ def _load(text: str, request: Request) -> LoadedNetwork:
 
 
 def _check_weights(module: nn.Module, name: str) -> None:
-    """Raise ExportError for weights that are not finite: their maps would be empty without a word."""
+    """Raise ExportError for weights that are not finite: their maps would silently be empty."""
     for key, value in module.state_dict().items():
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
             raise ExportError(

@@ -14,7 +14,7 @@ from lidcam_rt.errors import ExportError, MissingExtraError
 
 __all__ = ["SIZES", "load"]
 
-#: Side of the input, pixels: 10/7 of that of training (224, 240, 260), to a multiple of the stride.
+#: Side of the input, pixels: 10/7 of the side in training (224, 240, 260), to a multiple of the stride.
 SIZES = {"efficientnet_lite0": 320, "efficientnet_lite1": 352, "efficientnet_lite2": 384}
 
 

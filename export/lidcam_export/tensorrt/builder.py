@@ -64,7 +64,7 @@ class BuiltEngine:
 
 @dataclass(frozen=True)
 class _Build:
-    """All that decides on an engine, known before TensorRT is started."""
+    """Everything that determines an engine, known before TensorRT is started."""
 
     artifact: Path
     digest: str
@@ -94,7 +94,7 @@ def build_engine(
     cache: EngineCache | None = None,
     trt: Any = None,
 ) -> BuiltEngine:
-    """Build an engine and write it with its sidecar, or take one of the same key that is there already.
+    """Build an engine and write it with its sidecar, or reuse one with the same key.
 
     Args:
         artifact: the .onnx file.
@@ -107,7 +107,7 @@ def build_engine(
     Raises:
         ArtifactError: the artifact cannot be read.
         MissingExtraError: TensorRT is not installed.
-        ExportError: TensorRT refuses the network, or built something else than was asked for.
+        ExportError: TensorRT refuses the network, or built something other than requested.
         InputError: there is neither output nor cache, or others can write to the cache.
         OutputError: the files cannot be written.
     """
@@ -139,7 +139,7 @@ def build_engine(
 
 
 def engine_for(artifact: Path, device: int, precision: str) -> Path:
-    """The engine that `lidcam_rt.load(..., backend="tensorrt")` runs an artifact by: from the user's cache, or built.
+    """The engine that `lidcam_rt.load(..., backend="tensorrt")` runs for an artifact: from the user's cache, or built.
 
     Args:
         artifact: the .onnx file.
@@ -147,7 +147,7 @@ def engine_for(artifact: Path, device: int, precision: str) -> Path:
         precision: `auto` or `fp32`, or `fp16`.
 
     Raises:
-        InputError: TensorRT has no such precision, besides what `build_engine` raises.
+        InputError: TensorRT has no such precision; also what `build_engine` raises.
         BackendError: no GPU answers.
     """
     if precision not in ("auto", "fp32", "fp16"):
@@ -169,8 +169,8 @@ def _prepare(artifact: Path, options: BuildOptions, trt: Any) -> _Build:
         )
     if manifest.task == "segmentation" and options.precision == "fp16":
         raise ExportError(
-            f"{artifact.name}: a segmentation network is not built in fp16, for its float16 form has no check of label "
-            "maps yet: build it with --precision fp32"
+            f"{artifact.name}: a segmentation network cannot be built in fp16, as there is no check of its float16 "
+            "label maps yet: build it with --precision fp32"
         )
     trt = trt or _module(options.flavour)
     flavour = flavour_of(trt)
@@ -255,15 +255,15 @@ def _warn_of_slow_body(flavour: Flavour, manifest: Manifest) -> None:
     numbers = tuple(int(part) for part in flavour.version.split(".")[:2] if part.isdigit())
     if flavour.name == "tensorrt-rtx" and numbers <= (1, 7) and manifest.pas.where == "raw":
         _log.warning(
-            "%s %s takes very long to build PaS with where raw (no build was seen to end); an artifact exported with "
-            "--pas-where resized builds in seconds", flavour.name, flavour.version,
+            "%s %s takes very long to build PaS with where raw (no build was seen to finish); an artifact exported "
+            "with --pas-where resized builds in seconds", flavour.name, flavour.version,
         )  # fmt: skip
 
 
 def _plugin(trt: Any, flavour: Flavour) -> Any:
     if not flavour.ahead_of_time:
         raise ExportError(
-            f"{flavour.name} {flavour.version} bakes no plugins into engines: build with --pas body, or with "
+            f"{flavour.name} {flavour.version} cannot bake plugins into engines: build with --pas body, or with "
             "TensorRT 10.9 or newer"
         )
     from lidcam_export.tensorrt.plugin import PasPlugin
@@ -275,7 +275,7 @@ def _capability(flavour: Flavour, asked: tuple[str, ...]) -> tuple[str, ...]:
     here = compute_capability()
     if flavour.offline:
         if not asked and here is None:
-            raise InputError("there is no GPU here: say for which one to build, for example --capability 8.9")
+            raise InputError("there is no GPU here: say which one to build for, for example --capability 8.9")
         return asked or (str(here),)
     if here is None:
         raise BackendError(
@@ -310,7 +310,7 @@ def _profile(manifest: Manifest, batch: tuple[int, int, int]) -> dict[str, Profi
 
 
 def _up_to_date(engine: Path, build: _Build) -> EngineSpec | None:
-    """The sidecar of an engine that is what would be built, to its last byte; else None."""
+    """The sidecar of an engine that is exactly what would be built, and undamaged; else None."""
     try:
         spec = read_sidecar(engine)
         if key_of(spec) != build.key:

@@ -74,7 +74,7 @@ def types_from_inspector(text: str) -> dict[str, int]:
 
 
 def check_precision(precision: str, built: dict[str, int], evidence: str) -> None:
-    """Compare what was asked for with what was built.
+    """Compare what was requested with what was built.
 
     Args:
         precision: `fp32` or `fp16`.
@@ -82,12 +82,12 @@ def check_precision(precision: str, built: dict[str, int], evidence: str) -> Non
         evidence: where that was read, for the message.
 
     Raises:
-        ExportError: fp16 was asked for and convolutions are in float32, or the other way round.
+        ExportError: fp16 was requested and convolutions are in float32, or the other way round.
     """
     wanted, other = ("float16", "float32") if precision == "fp16" else ("float32", "float16")
     if built.get(other, 0) or not built.get(wanted, 0):
         counts = ", ".join(f"{number} in {name}" for name, number in sorted(built.items())) or "none found"
         raise ExportError(
-            f"{precision} was asked for and the engine's convolutions are {counts} (read from the {evidence}): nothing "
+            f"{precision} was requested, the engine's convolutions are {counts} (read from the {evidence}): nothing "
             f"was written; build with --precision {'fp32' if precision == 'fp16' else 'fp16'}, or report this network"
         )

@@ -1,4 +1,4 @@
-"""The cache of engines: a folder of engines that were built on this machine, by the key of all that decides on them.
+"""The cache of engines: a folder of engines built on this machine, by a key over everything that determines them.
 
 `KEY.engine` has its sidecar beside it, as an engine anywhere else has, and is checked against it in the same way. The
 folder belongs to one user: an engine is a program, and whoever can write both files can have it run.
@@ -152,7 +152,7 @@ class EngineCache:
         """Remove engines.
 
         Args:
-            keys: beginnings of keys, four digits or more; none: all engines, and what killed builders left
+            keys: beginnings of keys, four digits or more; none: all engines, and what killed builds left behind
 
         Returns:
             What was removed, and the keys of those that are being built or removed elsewhere, which stay.
@@ -192,7 +192,7 @@ def _one(entries: Sequence[CachedEngine], key: str) -> CachedEngine:
     if len(fitting) == 1:
         return fitting[0]
     why = "several engines have" if fitting else "no engine in the cache has"
-    raise InputError(f"{key}: {why} a key that begins so ({_SHORTEST} digits or more): lidcam cache list")
+    raise InputError(f"{key}: {why} a key that begins like this ({_SHORTEST} digits or more): lidcam cache list")
 
 
 def _remove(path: Path) -> None:

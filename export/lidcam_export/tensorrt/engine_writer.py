@@ -25,7 +25,7 @@ def cache_key(
     kernel_sha256: str | None,
     package_version: str,
 ) -> str:
-    """Two builds with the same key give interchangeable engines: SHA-256 over all that decides.
+    """Two builds with the same key give interchangeable engines: SHA-256 over everything that determines one.
 
     The version of this package is part of it, since this package rewrites the graph before TensorRT sees it.
     """

@@ -63,7 +63,7 @@ def flavour_of(trt: Any) -> Flavour:
     version = str(getattr(trt, "__version__", ""))
     match = re.match(r"(\d+)\.", version)
     if match is None:
-        raise ExportError(f"{trt.__name__} says version {version!r}: install a released one")
+        raise ExportError(f"{trt.__name__} reports version {version!r}: install a released one")
     major = int(match[1])
     if trt.__name__.startswith("tensorrt_rtx"):
         by_flag = hasattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED")
@@ -84,7 +84,7 @@ def set_capabilities(trt: Any, flavour: Flavour, config: Any, capabilities: tupl
         capabilities: compute capabilities, such as ("8.9", "12.0").
 
     Raises:
-        ExportError: this version builds for other ones only.
+        ExportError: this version cannot build for them.
     """
     if not flavour.offline:
         return

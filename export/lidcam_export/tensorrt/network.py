@@ -38,7 +38,7 @@ def fix_size(model: onnx.ModelProto, height: int, width: int) -> onnx.ModelProto
         for dim in value.type.tensor_type.shape.dim:
             if dim.dim_param in sizes:
                 dim.dim_value = sizes[dim.dim_param]
-    del fixed.graph.value_info[:]  # shapes of before
+    del fixed.graph.value_info[:]  # the old shapes
     return fixed
 
 
@@ -64,7 +64,7 @@ def cut_pas(model: onnx.ModelProto) -> tuple[onnx.ModelProto, tuple[str, str], d
     node = pas_node_of(model)
     if node is None:
         raise ExportError(
-            "the artifact spells PaS out in standard operators, a plugin cannot replace it: build with --pas body"
+            "the artifact spells PaS out in standard operators, so a plugin cannot replace it: build with --pas body"
         )
     flat = _copy(model)
     kept = [n for n in flat.graph.node if not (n.domain == DOMAIN and n.op_type == "PaS")]

@@ -26,7 +26,7 @@ __all__ = ["KERNEL", "PLUGIN", "PasPlugin", "integer_attributes"]
 PLUGIN = "lidcam::PaS"
 KERNEL = "lidcam_pas_aot"
 _THREADS = 512
-_SHARED = 49152  # bytes: what every GPU gives without being asked
+_SHARED = 49152  # bytes that every GPU grants without an opt-in
 
 #: (major compute capability) -> (PTX, blocks per map)
 KernelSource = Callable[[int], tuple[bytes, int]]
@@ -65,7 +65,7 @@ class PasPlugin:
     Args:
         trt: the module `tensorrt`.
         trtp: the module `tensorrt.plugin`.
-        kernel: gives the PTX for a compute capability; None: that of this build.
+        kernel: returns the PTX for a compute capability; None: this build's kernel.
 
     Raises:
         BackendError: this build has no CUDA kernels.

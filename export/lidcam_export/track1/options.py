@@ -16,8 +16,8 @@ class Track1Options:
 
     Attributes:
         data: a data set that can be made (scenes, scenes-stamps), or any that `open_data` opens, with label maps.
-        seeds: of the trainings; the table gives the mean over them.
-        sizes: (train, val, test) of made data; None: as `lidcam data make` has them.
+        seeds: of the training runs; the table gives the mean over them.
+        sizes: (train, val, test) of made data; None: the defaults of `lidcam data make`.
         source: folder of the objects of made data.
         backgrounds: folder of the photographs of made data.
         cam_recipe: of the CAM network.

@@ -45,21 +45,21 @@ NETWORKS = {"segment_pseudo": "network trained on pseudo labels", "segment_exact
 
 
 def run_track1(out: Path, options: Track1Options, *, note: Callable[[str], None] = lambda _: None) -> dict[str, Any]:
-    """Run all steps, or those that are left.
+    """Run all steps that are not done yet.
 
     Args:
-        out: folder, held by one process; the same call again goes on where it was stopped, and may ask for more seeds.
+        out: folder, held by one process; the same call again resumes where it stopped, and may add seeds.
         options: how.
-        note: told what is done.
+        note: called with a message for each step.
 
     Returns:
         What OUT/track1.json holds.
 
     Raises:
         OutputError: the folder is in use, or holds a run of other options.
-        LidcamError: of a step.
+        LidcamError: a step failed.
     """
-    _recipes(options, "", options.seeds[0])  # what is wrong with them is said before anything is made
+    _recipes(options, "", options.seeds[0])  # errors in them are reported before anything is made
     asked = {key: value for key, value in dataclasses.asdict(options).items() if key != "seeds"}
     asked |= {key: None if asked[key] is None else str(asked[key]) for key in ("source", "backgrounds")}
     with RunFolder(out, {"run": "track1", "version": __version__, **asked}):
@@ -135,7 +135,7 @@ def _recipes(options: Track1Options, source: str, seed: int) -> tuple[Recipe, Se
 
 
 def _started(segment: SegmentRecipe, cam: Recipe, checkpoint: Path, options: Track1Options) -> SegmentRecipe:
-    """An encoder that is the CAM network's backbone begins with its weights, unless the overrides name others."""
+    """An encoder that is the CAM network's backbone starts from its weights, unless the overrides name others."""
     given = any(entry.startswith(("network.weights=", "network.pretrained=")) for entry in options.of("segment"))
     if given or segment.network.encoder != cam.model.backbone:
         return segment
@@ -210,7 +210,7 @@ def _map_rows(
 def _labels(
     out: Path, checkpoint: Path, train: SplitRows, chosen: PseudoOptions, limit: int | None
 ) -> dict[str, Any]:
-    """The pseudo labels, of the maps that the rows were made of; these are made again only where labels are missing."""
+    """The pseudo labels, from the maps behind the rows; maps are made again only where labels are missing."""
     network = open_network(checkpoint)
     whole = (out / "results.json").is_file()
     maps = None if whole else train.maps(chosen)

@@ -66,7 +66,7 @@ ROWS = (
 
 
 class _BothKinds(CheckpointNetwork):
-    """Maps with all weights and with the clamped ones, [2K, h, w], of one run of the network."""
+    """Maps with all weights and with the clamped ones, [2K, h, w], from one run of the network."""
 
     @torch.inference_mode()
     def cams(
@@ -96,7 +96,7 @@ class SplitRows:
         self._kept: dict[tuple[Any, ...], SplitMaps] = {}
 
     def maps(self, options: PseudoOptions) -> SplitMaps:
-        """The maps of the pictures' image labels, of the options' views and NWC."""
+        """The maps for the pictures' image labels, with the options' views and NWC."""
         views = (options.scales, options.flip)
         if (*views, options.nwc) not in self._kept:
             both = SplitMaps.run(self._network, self.images, options, limit=self._limit)
@@ -104,7 +104,7 @@ class SplitRows:
         return self._kept[(*views, options.nwc)]
 
     def predicted(self, options: PseudoOptions) -> tuple[SplitMaps, SplitMaps]:
-        """The maps of the predicted classes, and those of the image labels, of one run of the network."""
+        """The maps of the predicted classes, and those of the image labels, from one run of the network."""
         chosen: list[Sequence[int]] = []
 
         def either(record: Record, picture: npt.NDArray[np.uint8]) -> Sequence[int]:

@@ -55,7 +55,7 @@ class MapSource:
         localizer: the artifact.
         other: whether it has the maps by the other weights.
         nwc: whether its own weights are clamped.
-        views: all that will be asked for.
+        views: all that will be requested.
     """
 
     def __init__(self, localizer: Localizer, *, other: bool, nwc: bool, views: Sequence[Augment]) -> None:
@@ -114,7 +114,7 @@ class MapSource:
         return made.map[0, 0], full, float(made.threshold[0, 0])
 
     def localize(self, maps: PictureMaps, settings: Settings) -> Localization:
-        """What an artifact of these settings would give."""
+        """What an artifact with these settings would return."""
         from lidcam_rt.crf import Refine
 
         map8, _, threshold = self.map8(maps, settings)

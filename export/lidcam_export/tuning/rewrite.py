@@ -37,7 +37,7 @@ class MapHead:
 
 
 def find_map_head(model: onnx.ModelProto, *, nwc: bool) -> MapHead | None:
-    """The nodes that form the maps; None where the maps have no one matrix of weights, or its signs are lost.
+    """The nodes that form the maps; None where the maps have no single matrix of weights, or its signs are lost.
 
     Args:
         model: an artifact.

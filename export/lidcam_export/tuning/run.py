@@ -1,4 +1,4 @@
-"""From an artifact and pictures to an artifact of better settings, and a report."""
+"""From an artifact and pictures to an artifact with better settings, and a report."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Tuned:
     Attributes:
         before: settings of the artifact that was given.
         after: those that were chosen; the same where nothing was better.
-        metric: by which.
+        metric: by which they were chosen.
         chosen_on: both on the pictures that they were chosen on.
         held_out: both on other pictures, or None.
         notes: what could not be chosen, and why.
@@ -108,8 +108,8 @@ def tune_artifact(
 ) -> Tuned:
     """Choose settings on pictures and write an artifact that has them.
 
-    While it works, the numbers of each picture are kept in the folder `OUTPUT.tuning`, from which the same call goes
-    on after a kill; it is removed when the artifact is written.
+    While it works, the numbers of each picture are kept in the folder `OUTPUT.tuning`, from which the same call
+    resumes after a kill; it is removed when the artifact is written.
 
     Args:
         source: the artifact; it is not changed.
@@ -117,8 +117,8 @@ def tune_artifact(
         data: pictures with masks to choose on.
         options: what is chosen, and by which metric.
         report_on: other pictures with masks, for a score that had no part in the choice.
-        note: told what is done.
-        tick: told of each picture: (what, done, all).
+        note: called with a message for each step.
+        tick: called for each picture with (what, done, all).
 
     Raises:
         InputError: the output is the artifact itself, or both sets of pictures are the same.
@@ -217,8 +217,8 @@ def tune_artifact(
         if isinstance(error, LidcamError) or memory is None or not memory.resumed:
             raise
         raise OutputError(
-            f"{place}: a record in it is none of this run ({type(error).__name__}: {error}): it was damaged. Remove "
-            "the folder to start again"
+            f"{place}: a record in it does not belong to this run ({type(error).__name__}: {error}): it is damaged. "
+            "Remove the folder to start again"
         ) from error
     shutil.rmtree(place, ignore_errors=True)
     return result
@@ -289,7 +289,7 @@ def _write(made: tuple[onnx.ModelProto, Manifest], path: Path) -> None:
 def _scores(
     what: str, path: Path, part: Part, memory: _Memory, tick: Callable[[str, int, int], None]
 ) -> Scores:
-    """What `lidcam_rt.load` makes of a file, with nothing asked for but the class."""
+    """The scores of a file as `lidcam_rt.load` runs it, with nothing set but the class."""
     records, rows = part.images.records, []
     known = 0
     while known < len(records) and (row := memory.get(what, known)) is not None:

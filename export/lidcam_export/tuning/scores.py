@@ -22,7 +22,7 @@ _REPLICATES = 1000
 
 @dataclass(frozen=True)
 class Part:
-    """Pictures with what is true of them.
+    """Pictures with their ground truth.
 
     Attributes:
         images: the pictures.
@@ -74,7 +74,7 @@ def open_part(images: ImageSet, class_names: tuple[str, ...], *, labels_input: b
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """Of pictures, one after the other.
+    """Scores of pictures, in order.
 
     Attributes:
         iou: float64 [n], IoU of the mask with the object.
@@ -88,7 +88,7 @@ class Scores:
 
     @classmethod
     def of(cls, rows: list[dict[str, Any]]) -> Scores:
-        """Of what `score_picture` gave."""
+        """From what `score_picture` returned."""
         return cls(
             np.array([row["iou"] for row in rows], np.float64),
             np.array([row["hit"] for row in rows], np.bool_),
@@ -121,7 +121,7 @@ def score_picture(
     map8: npt.NDArray[np.uint8],
     box: Box | None,
 ) -> dict[str, Any]:
-    """What a localization at the picture's size is worth: iou, hit and counts, as JSON values."""
+    """The scores of a localization at the picture's size: iou, hit and counts, as JSON values."""
     wanted, counted = true_mask == 1, true_mask != 255
     iou = float((mask & wanted).sum() / max(int(((mask | wanted) & counted).sum()), 1))
     return {"iou": iou, "hit": hits(truth, label, box), "counts": histogram(map8, true_mask).tolist()}

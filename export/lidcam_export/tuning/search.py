@@ -23,7 +23,7 @@ __all__ = ["Grid", "Memory", "Search", "each_picture"]
 
 
 class Memory(Protocol):
-    """The numbers of pictures, kept so that a run that was broken off goes on."""
+    """The numbers of pictures, kept so that an interrupted run can resume."""
 
     def get(self, what: str, index: int) -> dict[str, Any] | None:
         """The numbers of a picture that an earlier run made, or None."""
@@ -86,7 +86,7 @@ class Search:
         grid: what is tried.
         options: by which metric, and whether with a CRF.
         memory: of the numbers made so far.
-        tick: told of each picture: (what, done, all).
+        tick: called for each picture with (what, done, all).
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class Search:
         self._memory, self._tick = memory, tick
 
     def choose(self, own: Settings) -> Settings:
-        """The settings; they are at least as good on these pictures as the artifact's own, by the search's figures."""
+        """The settings; they are at least as good on these pictures as the artifact's own, by the search's scores."""
         rows = self._each("grid", self._grid_row)
         best, best_row = own, self._row_of(rows, own)
         for number, views in enumerate(self._grid.views):
@@ -255,14 +255,14 @@ def each_picture(
     memory: Memory,
     tick: Callable[[str, int, int], None],
 ) -> list[dict[str, Any]]:
-    """A row per picture, several made at once; those of an earlier run are taken up.
+    """A row per picture, several made at once; those of an earlier run are reused.
 
     Args:
         what: name of the rows in the memory.
         total: number of pictures.
         make: the row of a picture.
         memory: of rows.
-        tick: told of each picture.
+        tick: called for each picture.
     """
     rows: list[dict[str, Any]] = []
     with ThreadPoolExecutor(usable_cores()) as pool:

@@ -88,4 +88,4 @@ class TuneOptions:
 
     def __post_init__(self) -> None:
         if self.metric not in METRICS:
-            raise InputError(f"the metric is one of {', '.join(METRICS)}, got {self.metric!r}")
+            raise InputError(f"the metric must be one of {', '.join(METRICS)}, got {self.metric!r}")

@@ -10,11 +10,11 @@ const browser = {
   docs: null,
   engines: [],
   model: null,
-  running: null, // what `run` gives
+  running: null, // what `run` returns
 
   async open() {
     const answer = await fetch("model.json");
-    if (!answer.ok) throw new Error(`model.json is not there (status ${answer.status})`);
+    if (!answer.ok) throw new Error(`model.json cannot be loaded (status ${answer.status})`);
     this.model = (await answer.json()).model;
     this.engines = ["wasm"];
     const adapter = this.model.webgpu ? await navigator.gpu?.requestAdapter().catch(() => null) : null;
@@ -33,7 +33,7 @@ const browser = {
       await running.ready;
       return await running.ask(file, classId);
     } catch (error) {
-      if (!error.engine) throw error; // the picture's
+      if (!error.engine) throw error; // the picture is at fault
       if (running === this.running) this.running = null;
       running.worker.terminate();
       if (engine === "wasm") throw error;
@@ -44,7 +44,7 @@ const browser = {
 };
 
 // A worker with its engine. It is started from a blob so that it inherits the page's Content-Security-Policy, which a
-// worker with an address does not.
+// worker with a URL does not.
 const run = (model, engine) => {
   const module = new URL("static/worker.js", document.baseURI).href;
   const script = URL.createObjectURL(new Blob([`import ${JSON.stringify(module)};`], { type: "text/javascript" }));

@@ -1,4 +1,4 @@
-// Whether an engine computes what the artifact gave where the site was made. The picture is that of check.py.
+// Whether an engine computes what the artifact returned when the site was made. The picture is that of check.py.
 
 export const pattern = (height, width) => {
   const rgb = new Uint8Array(height * width * 3);
@@ -15,7 +15,7 @@ export const pattern = (height, width) => {
 const SHARE = 0.02; // of the range of the logits
 const LEVELS = 3; // of 255, of the threshold
 
-// Whether outputs {logits, threshold} are those expected, but for rounding.
+// Whether outputs {logits, threshold} are the expected ones, up to rounding.
 export const agrees = (outputs, expected) => {
   const range = Math.max(...expected.logits) - Math.min(...expected.logits);
   const allowed = SHARE * Math.max(range, 1e-3);

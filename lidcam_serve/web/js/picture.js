@@ -2,10 +2,10 @@
 
 import { halfToEven, resample } from "./resize.js";
 
-// {rgb, width, height}: RGB bytes [height, width, 3], upright, transparent parts over white.
+// {rgb, width, height}: RGB bytes [height, width, 3], upright, transparency composited over white.
 export const decode = async (file, maxPixels) => {
   const bitmap = await createImageBitmap(file, { imageOrientation: "from-image", colorSpaceConversion: "none" }).catch(() => {
-    throw new Error("not a picture, or damaged, or of a format that this browser does not show");
+    throw new Error("not a picture, or damaged, or in a format that this browser does not show");
   });
   const { width, height } = bitmap;
   try {

@@ -1,4 +1,4 @@
-// Resizing to the runtime's bits: Pillow's resampling for the network's input, OpenCV's bilinear one for maps.
+// Resizing with the runtime's bits: Pillow's resampling for the network's input, OpenCV's bilinear one for maps.
 // The references are lidcam_gpu/resample.py and lidcam_rt/image/resize.py.
 
 const BITS = 22; // of Pillow's fixed point: 32, less 8 of a byte, less 2
@@ -16,7 +16,7 @@ const FILTERS = {
   },
 };
 
-// Per place of one axis of the result: its first source, how many sources, and `taps` weights in 1 / 2^22.
+// For each position on one axis of the result: its first source, how many sources, and `taps` weights in 1 / 2^22.
 const tableOf = (before, after, interpolation) => {
   const { reach, weight } = FILTERS[interpolation];
   const scale = before / after;
@@ -97,11 +97,11 @@ export const resample = (rgb, width, height, toWidth, toHeight, interpolation) =
   return out;
 };
 
-// The nearest whole number, of two the even one.
+// The nearest whole number; of two equally near, the even one.
 export const halfToEven = (x) => (Math.abs(x % 1) === 0.5 ? 2 * Math.round(x / 2) : Math.round(x));
 
-// Per place of one axis: two sources and their weights in 1 / 2048. Along x a place outside takes the edge; along y the
-// two rows are clamped one by one.
+// For each position on one axis: two sources and their weights in 1 / 2048. Along x a position outside takes the edge;
+// along y the two rows are clamped one by one.
 const linearTable = (before, after, alongX) => {
   const scale = 1 / (after / before);
   const table = { first: new Int32Array(after), second: new Int32Array(after), a: new Int32Array(after), b: new Int32Array(after) };

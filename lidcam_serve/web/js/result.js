@@ -15,7 +15,7 @@ export const scoresOf = (logits, task) => {
   return powers.map((value) => value / total);
 };
 
-// The map at the picture's size; a letterboxed one loses its margin first.
+// The map at the picture's size; the margin of a letterboxed one is cut off first.
 export const mapAtSize = (map8, width, height, input) => {
   const [columns, rows] = placement(width, height, input);
   let part = map8;
@@ -28,7 +28,7 @@ export const mapAtSize = (map8, width, height, input) => {
 
 // outputs: {logits, classId, map8, threshold} of one picture and class.
 export const finish = (outputs, { width, height }, model) => {
-  if (![...outputs.logits, outputs.threshold].every(Number.isFinite)) throw new Error("the network gave numbers that are not finite");
+  if (![...outputs.logits, outputs.threshold].every(Number.isFinite)) throw new Error("the network returned numbers that are not finite");
   const scores = scoresOf(outputs.logits, model.task);
   const entry = (id) => ({ class_id: id, class_name: model.classes[id], score: scores[id] });
   const best = [...scores.keys()].sort((a, b) => scores[b] - scores[a] || a - b).slice(0, TOP);

@@ -1,6 +1,6 @@
 // Runs the artifact in a thread beside the page. Messages in: {model, engine, base} once, then {number, file, classId};
 // out: {loaded} when all is downloaded, {ready} with the engine's name, {number, result}, or {number, error, engine}:
-// what is wrong, and whether it is the engine that failed and not the picture.
+// what is wrong, and whether the engine is at fault rather than the picture.
 
 import { agrees, pattern } from "./check.js";
 import { decode, networkInput } from "./picture.js";
@@ -17,7 +17,7 @@ const open = async (asked, engine, base) => {
   ort = await import(new URL(`static/ort/${library}`, base));
   ort.env.wasm.numThreads = crossOriginIsolated ? Math.min(4, navigator.hardwareConcurrency) : 1;
   const file = await fetch(new URL(model.file, base));
-  if (!file.ok) throw new Error(`${model.file} is not there (status ${file.status})`);
+  if (!file.ok) throw new Error(`${model.file} cannot be loaded (status ${file.status})`);
   const bytes = new Uint8Array(await file.arrayBuffer());
   if (engine === "webgpu") {
     const binary = await fetch(new URL("static/ort/ort-wasm-simd-threaded.asyncify.wasm", base));
@@ -30,7 +30,7 @@ const open = async (asked, engine, base) => {
   name = `onnxruntime-web ${ort.env.versions.web} on ${on}, ${model.precision}`;
   if (engine === "webgpu") {
     const outputs = await run(networkInput(pattern(model.input.height, model.input.width), model.input), null);
-    if (!agrees(outputs, model.expected)) throw new Error("WebGPU computes something else than expected here");
+    if (!agrees(outputs, model.expected)) throw new Error("WebGPU's results differ from the expected ones here");
   }
 };
 
@@ -71,7 +71,7 @@ const localize = async (file, classId) => {
   return result;
 };
 
-// One at a time: a session takes no second run while one is under way.
+// One at a time: a session cannot start a run while another is in progress.
 let last = Promise.resolve();
 const next = (work) => (last = last.then(work));
 

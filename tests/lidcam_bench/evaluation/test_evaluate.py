@@ -137,7 +137,7 @@ def test_a_folder_in_use_or_damaged_or_of_something_else_is_refused(localizer, f
         evaluate(localizer, data, tmp_path / "out", options)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "results.json").write_text("{}")
-    with pytest.raises(OutputError, match="something else"):
+    with pytest.raises(OutputError, match="already holds other results"):
         evaluate(localizer, data, tmp_path / "other", options)
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="is a file"):
@@ -245,7 +245,7 @@ def test_masks_and_boxes_that_do_not_fit_get_a_message(localizer, folder, tmp_pa
         evaluate(localizer, open_data(str(root)), tmp_path / "o3")
     (root / "masks" / "01.png").unlink()
     (root / "labels.csv").write_text("file,label,x0,y0,x1,y1\n01.png,red,100,0,131,9")
-    with pytest.raises(DataError, match="reaches out of the picture, which has 130x110"):
+    with pytest.raises(DataError, match="reaches beyond the picture, which has 130x110"):
         evaluate(localizer, open_data(str(root)), tmp_path / "o4")
     (root / "masks" / "picture_9.png").write_bytes(b"")
     with pytest.raises(DataError, match="no picture of that name"):

@@ -236,7 +236,7 @@ def test_an_engine_that_differs_is_told_in_each_measure(localizer, folder):
         "flipped_percent",
     }
     assert engine.backend.name in _LocalizerRunner(engine).name
-    with pytest.raises(InputError, match=r"mask_iou lies in 0\.\.1"):
+    with pytest.raises(InputError, match=r"mask_iou must be in 0\.\.1"):
         Tolerance(mask_iou=99)
 
 
@@ -280,6 +280,6 @@ def test_a_checkpoint_without_torch_says_what_to_install(model, folder, tmp_path
 
 def test_names_that_a_zip_cannot_hold_are_refused(localizer, tmp_path):
     for name in (os.fsdecode(b"\xff.png"), "a\nb.png", "\x1b[31m.png"):
-        with pytest.raises(InputError, match="its name cannot stand in a zip"):
+        with pytest.raises(InputError, match="its name cannot be stored in a zip"):
             write_submission(localizer, [tmp_path / name], tmp_path / "a.zip", track=3)
     assert not list(tmp_path.iterdir())

@@ -49,7 +49,7 @@ def test_a_network_of_other_classes_is_held_against_the_first_of_its_own(model, 
         with open_target(target) as localizer:
             found.append(measure_accuracy(localizer, target, job))
     assert (found[0].reference, found[0].agreement) == (None, {})  # the first with these classes
-    assert found[0].notes == ("Not held against tiny.onnx, which has other classes or is of another kind.",)
+    assert found[0].notes == ("Not compared with tiny.onnx, which has other classes or is of another kind.",)
     assert found[1].reference == "0.35.onnx" and 0 < found[1].agreement["mask_iou_mean"] < 1
     with open_target(targets[1]) as localizer, pytest.raises(InputError, match="different classes"):
         measure_accuracy(localizer, targets[1], job.model_copy(update={"others": ()}))  # --reference was given

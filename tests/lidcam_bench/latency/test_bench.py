@@ -291,7 +291,7 @@ def test_an_interrupted_run_keeps_the_variants_that_were_done(model, plain, tmp_
     assert [finding.kind for finding in results.findings] == ["incomplete"]
     says = " ".join(capsys.readouterr().err.split())
     assert "1 of 3 variants" in results.findings[0].text and "1 of 3 variants" in says
-    assert "measures all of them anew" in says and "does the rest" not in says
+    assert "measures all of them again" in says and "for the rest" not in says
     assert "1 of 3 variants" in (folder / "report.html").read_text()
 
 
@@ -357,7 +357,7 @@ def test_options_that_make_no_sense(wrong, message):
 def test_engines_and_targets_that_do_not_go_together(model, tmp_path):
     with pytest.raises(InputError, match="no such file or folder"):
         plan_targets([tmp_path / "none.onnx"], BenchOptions())
-    with pytest.raises(InputError, match="is no checkpoint: engine pytorch was asked for"):
+    with pytest.raises(InputError, match="is not a checkpoint: engine pytorch was requested"):
         plan_targets([model], BenchOptions(engines=("pytorch",)))
     assert [t.engine for t in plan_targets([tmp_path], BenchOptions(engines=("auto",)))] == ["pytorch"]
 
@@ -384,6 +384,8 @@ def test_some_variants_that_cannot_be_run_are_told_of(model, plain, tmp_path, ca
                    tmp_path / "out")  # fmt: skip
     assert status == 8 and "could not be run" in capsys.readouterr().out
     assert [run.error is None for run in load_results(tmp_path / "out" / "results.json").runs] == [True, False]
+    report = (tmp_path / "out" / "report.html").read_text()
+    assert report.count("<dt>SHA-256</dt>") == report.count("(height x width)") == 1 and "0x0" not in report
 
 
 @pytest.mark.parametrize(

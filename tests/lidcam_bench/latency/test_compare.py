@@ -170,7 +170,7 @@ def test_bounds(text, bound):
 
 @pytest.mark.parametrize("text", ["p99", "p99:", "p99:x%", ":5%", "p99:-5%", "p99:1e400", "p99:nan", "p99:5% ms", ""])
 def test_bounds_that_are_none(text):
-    with pytest.raises(InputError, match="a bound is NAME:NUMBER"):
+    with pytest.raises(InputError, match="a bound must be NAME:NUMBER"):
         parse_bound(text)
 
 
@@ -188,7 +188,7 @@ def test_files_that_are_no_results(tmp_path):
     with pytest.raises(InputError, match="is not JSON"):
         load_results(path)
     path.write_text('{"schema_version": 99}')
-    with pytest.raises(InputError, match="has schema 99, this lidcam_rt reads up to 1"):
+    with pytest.raises(InputError, match="has schema 99, but this lidcam_rt reads up to 1"):
         load_results(path)
     path.write_text('{"schema_version": 1, "benchmarks": []}')
     with pytest.raises(InputError, match="is not a result of `lidcam bench`"):

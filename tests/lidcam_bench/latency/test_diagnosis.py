@@ -61,7 +61,7 @@ def test_where_the_time_goes(stages, kind, words):
 def test_transfers_are_held_against_the_network_s_call():
     stages = {"decode": 6, "network": 4, "network/upload": 1, "network/graph": 2.5, "network/download": 0.5}
     found = {finding.kind: finding.text for finding in diagnose_scenario(result(stages), 50)}
-    assert found["transfer-bound"].startswith("38% of the network's call are copies") and "host-bound" in found
+    assert found["transfer-bound"].startswith("38% of the network call is copying") and "host-bound" in found
 
 
 def test_a_run_with_nothing_to_say():

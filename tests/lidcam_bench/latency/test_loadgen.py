@@ -143,7 +143,7 @@ def test_reasons_of_an_invalid_run_without_one():
     plan = Plan("single-stream", 1)
     assert _reasons(plan, {"result_validity": "INVALID"}) == ("LoadGen gives no reason",)
     assert _reasons(plan, {"result_validity": "INVALID", "result_min_duration_met": False}) == (
-        "it ended before the least duration of 1 s",
+        "it ended before the minimum duration of 1 s",
     )
 
 

@@ -118,7 +118,7 @@ def test_a_gpu_is_watched(tmp_path):
     seen = watch.conditions
     assert seen.gpu_clock_mhz == (1980, 1980, 1980) and seen.temperature_c == 71
     assert seen.throttle == ("power limit", "temperature")
-    assert seen.clock_mhz is None and "does not tell" in seen.clock_reason
+    assert seen.clock_mhz is None and "does not report" in seen.clock_reason
 
 
 def rapl(root, microjoule, name="package-0", folder="intel-rapl:0"):

@@ -177,7 +177,7 @@ def test_what_is_not_known_says_why():
     facts = dict(shown["facts"])
     assert facts["arithmetic"] == "not known: an engine" and facts["memory"] == "not known on this system"
     assert facts["cold start"] == "not measured" and facts["warm-up"] == "none"
-    assert shown["split"]["text"] == "not divided: no profile" and shown["accuracy"]["reason"] == "there are no labels"
+    assert shown["split"]["text"] == "no breakdown: no profile" and shown["accuracy"]["reason"] == "there are no labels"
     assert shown["accuracy"]["about"] == "Not scored: there are no labels"
     assert "energy: not measured, root only" in shown["scenarios"][0]["facts"]
 

@@ -119,7 +119,7 @@ def test_levels_and_boxes_are_validated(map8, levels, boxes):
 
 def test_nothing_is_wrapped_or_truncated():
     for levels in ([2**32 + 5], [1.5], np.array([3.0]), [-(2**32)], [True]):
-        with pytest.raises(InputError, match="levels are whole numbers"):
+        with pytest.raises(InputError, match="levels must be whole numbers"):
             level_boxes(MAP, levels, BOXES)
     for boxes in ([[0, 0, 2**40, 2**40]], np.array([[0, 0, 2**63 + 5, 1]], np.uint64), [[0, 0, np.inf, 1]]):
         with pytest.raises(InputError, match=r"whole pixels .* above 2\^30"):
@@ -189,5 +189,5 @@ def test_merging_with_something_else_is_a_message():
     for other in (None, 5, BoxAccuracy()):
         with pytest.raises(InputError, match="cannot merge"):
             IoUCurve().merge(other)
-    with pytest.raises(InputError, match="level lies between"):
+    with pytest.raises(InputError, match="level must be between"):
         IoUCurve().intervals(1.5)

@@ -119,7 +119,7 @@ def test_bf16_is_what_runs_when_it_is_asked_for(model):
 
 
 def test_a_precision_that_is_not_there(model, monkeypatch):
-    with pytest.raises(InputError, match=r"precision bf16 was asked for, onnxruntime has fp32"):
+    with pytest.raises(InputError, match=r"precision bf16 was requested, but onnxruntime has fp32"):
         lidcam_rt.load(model, backend="onnxruntime", precision="bf16")
     with pytest.raises(InputError, match="precision must be auto or one of bf16, fp16, fp32, int8, got 'fp8'"):
         lidcam_rt.load(model, precision="fp8")
@@ -142,7 +142,7 @@ def test_a_precision_that_is_not_there(model, monkeypatch):
 
 def test_it_is_not_chosen_unless_it_is_asked_for(model, monkeypatch):
     assert choose(model).name == "onnxruntime" and choose(model, precision="bf16").name == "openvino"
-    with pytest.raises(InputError, match="openvino runs it on cpu, device cuda was asked for"):
+    with pytest.raises(InputError, match="openvino runs it on cpu, but device cuda was requested"):
         lidcam_rt.load(model, backend="openvino", device="cuda")
     monkeypatch.setitem(sys.modules, "openvino", None)
     assert not next(entry for entry in BACKENDS if entry.name == "openvino").installed

@@ -71,7 +71,7 @@ def test_a_new_engine_is_a_file_and_an_entry(monkeypatch, tmp_path):
         (("m.onnx", None, "auto"), "backend must be one of"),
         (("m.onnx", "tensorrt", "auto"), "m.onnx: tensorrt loads .engine files: make one with `lidcam build`"),
         (("m.engine", "onnxruntime", "auto"), "m.engine: onnxruntime loads .onnx files: make one with `lidcam export`"),
-        (("m.engine", "auto", "cpu"), "m.engine: tensorrt runs it on cuda, device cpu was asked for"),
+        (("m.engine", "auto", "cpu"), "m.engine: tensorrt runs it on cuda, but device cpu was requested"),
         (("m.onnx", "auto", "gpu"), "device must be auto, cpu, cuda or cuda:INDEX"),
     ],
 )

@@ -42,7 +42,7 @@ def test_localize(model, localizer, folder, tmp_path):
         found = np.asarray(Image.open(out / record["files"]["map"]))
         assert np.array_equal(found, expected.map) and record["box"] == list(expected.box)
     again = lidcam("localize", model, pictures, "-o", out, "--refine", "psa", "--map")
-    assert again.returncode == 0 and "6 of 6 pictures are done already" in again.stderr
+    assert again.returncode == 0 and "6 of 6 pictures are already done" in again.stderr
     for other, says in (
         (["--map"], "crf was psa, is none"),
         (["--map", "--refine", "irn"], "crf preset was \"psa\", is \"irn\"; crf bilateral_sxy was 80.0, is 50.0"),

@@ -166,5 +166,5 @@ def test_presets_and_options():
     assert preset("deeplab-fast") == replace(PRESETS["deeplab"], rounding="fast")
     with pytest.raises(InputError, match=r"no CRF preset 'psa-faster'.*-fast after it"):
         preset("psa-faster")
-    with pytest.raises(InputError, match="rounding is one of pydensecrf, fast"):
+    with pytest.raises(InputError, match="rounding must be one of pydensecrf, fast"):
         CrfOptions(rounding="float64")

@@ -29,7 +29,7 @@ def calls(values):
 @pytest.mark.parametrize("values", [LOGITS, 255 * special.softmax(LOGITS, 0), -special.softmax(LOGITS, 0)])
 def test_values_outside_of_0_to_1_are_refused(values):
     for call in calls(values):
-        with pytest.raises(InputError, match=r"probabilities lie in 0\.\.1, these in .*from_logits"):
+        with pytest.raises(InputError, match=r"probabilities must be in 0\.\.1, these are in .*from_logits"):
             call()
 
 

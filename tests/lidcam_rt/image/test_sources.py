@@ -25,7 +25,7 @@ def test_paths_that_are_no_pictures(tmp_path):
         (tmp_path, "is a folder"),
         (tmp_path / "none.jpg", "no such file"),
         ("https://example.org/a.jpg", "not fetched"),
-        ("/dev/null", "no regular file"),
+        ("/dev/null", "not a regular file"),
         ("a\0b", "no such file|not a path"),
         ("\udcff.jpg", r"^\udcff\.jpg: no such file"),
         (None, "not a picture"),
@@ -56,7 +56,7 @@ def test_open_files(tmp_path):
     with path.open("rb") as file:
         assert describe(file) == str(path)
         np.testing.assert_array_equal(read_image(file), PHOTO)
-        with pytest.raises(ImageError, match=r"read to its end already.*seek\(0\)"):
+        with pytest.raises(ImageError, match=r"already read to its end.*seek\(0\)"):
             read_image(file)
     with pytest.raises(ImageError, match="cannot be read"):
         read_image(file)

@@ -183,7 +183,7 @@ def test_nothing_is_left_where_one_gpu_cannot_be_opened(folder, prelude):  # noq
         prelude
         + TWO
         + """
-raises(BackendError, "cuda:2 was asked for", lambda: pool(("cuda:0", "cuda:1", "cuda:2")))
+raises(BackendError, "cuda:2 was requested", lambda: pool(("cuda:0", "cuda:1", "cuda:2")))
 assert not api.blocks and not api.streams and not api.hosts
 with pool(("cuda:1", "cuda:1")) as twice:
     assert len(list(twice.stream([[picture(20, 20)]] * 3))) == 3 and {d for d, _ in calls} == {"cuda:1"}

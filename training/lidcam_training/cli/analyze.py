@@ -21,7 +21,7 @@ _SUMMARY = "phenomena"
 
 
 def analyze(
-    checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="Folder that `lidcam train` wrote.")],
+    checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="Folder written by `lidcam train`.")],
     images: Annotated[
         list[Path], typer.Option("--images", metavar="PATH", help="A picture or a folder; may be given several times.")
     ],
@@ -37,7 +37,7 @@ def analyze(
 
     P1: the active area of channels against their weights. P2: the signs of
     the weights, and where their maps lie. P3: the sorted values of the map.
-    Draws each picture and all together, and ends in what to switch on for
+    Plots each picture and all together, and advises what to switch on for
     this data: TAP, NWC, PaS, CRF. Masks make the advice firmer.
     """
     import dataclasses
@@ -82,9 +82,9 @@ def analyze(
     mask_files = {file: path for file, path in places.items() if path.exists()}
     if masks and not mask_files:
         wanted = places[files[0]].name
-        raise DataError(f"{masks}: has a mask for none of the {len(files)} pictures; {wanted} is looked for")
+        raise DataError(f"{masks}: has no mask for any of the {len(files)} pictures; looked for {wanted}")
     if lacking := [file for file in places if file not in mask_files]:
-        note(f"{len(lacking)} of {len(files)} pictures have no mask, the first is {lacking[0]}")
+        note(f"{len(lacking)} of {len(files)} pictures have no mask; the first is {lacking[0]}")
     form = common_form(list(mask_files.values())) if mask_files else MaskForm.GREY
     rows: list[dict[str, Any]] = []
     measured: list[Phenomena] = []

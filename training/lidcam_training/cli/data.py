@@ -13,7 +13,7 @@ from lidcam_cli.options import Split
 __all__ = ["app"]
 
 app = typer.Typer(
-    no_args_is_help=True, rich_markup_mode=None, help="Make data sets with exact masks, and look into data sets."
+    no_args_is_help=True, rich_markup_mode=None, help="Make data sets with exact masks, and inspect data sets."
 )
 
 
@@ -76,7 +76,7 @@ def info(
 ) -> None:
     """Count the pictures, labels, boxes and masks of a data set, and read one mask.
 
-    Of a data set with several labels per picture it also prints how many pictures each class has.
+    For a data set with several labels per picture it also prints how many pictures each class has.
     """
     import numpy as np
     from lidcam_bench.data import open_data

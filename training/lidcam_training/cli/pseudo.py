@@ -22,10 +22,10 @@ def pseudo(
     ] = "0.5,1,1.5,2",
     flip: Annotated[bool, typer.Option(help="Views: mirror each.")] = True,
     nwc: Annotated[
-        bool | None, typer.Option("--nwc/--no-nwc", help="Clamp negative weights. [default: as the model says]")
+        bool | None, typer.Option("--nwc/--no-nwc", help="Clamp negative weights. [default: the model's choice]")
     ] = None,
     percentile: Annotated[
-        float, typer.Option(metavar="PERCENT", help="PaS: each map over this percentile; 100: its maximum.")
+        float, typer.Option(metavar="PERCENT", help="PaS: divide maps by this percentile; 100: the maximum.")
     ] = 98.0,
     background: Annotated[str, typer.Option(metavar="RULE", help="Background score: constant, power or mask.")] = (
         "constant"
@@ -38,18 +38,18 @@ def pseudo(
     walk: Annotated[str, typer.Option(metavar="RULE", help="Random walk along colours, features, or none.")] = "none",
     refine: Annotated[str, typer.Option(metavar="PRESET", help="Dense CRF of all classes at once, or none.")] = "psa",
     search: Annotated[
-        bool, typer.Option("--search", help="Choose percentile, level and NWC on the split --choose.")
+        bool, typer.Option("--search", help="Choose percentile, level and NWC on the split of --choose.")
     ] = False,
     choose: Annotated[str, typer.Option(metavar="SPLIT", help="Split for --search; never test.")] = "val",
     maps: Annotated[bool, typer.Option("--maps", help="Write the activation maps too (npz, float16).")] = False,
-    gallery: Annotated[int, typer.Option(min=0, metavar="COUNT", help="Best, middle and worst in gallery.png.")] = 4,
+    gallery: Annotated[int, typer.Option(min=0, metavar="COUNT", help="Best, middle, worst in gallery.png.")] = 4,
     limit: Limit = None,
     batch_size: Annotated[int, typer.Option(min=1, metavar="COUNT", help="Pictures per call of the network.")] = 16,
 ) -> None:
     """Make label maps for training from activation maps.
 
     Writes a label map per picture (8-bit PNG, 255 ignored), results.json and
-    gallery.png. The same command again does what is left.
+    gallery.png. Repeat the command to do what is left.
     """
     import json
 

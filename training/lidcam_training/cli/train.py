@@ -26,7 +26,7 @@ def train(
 ) -> None:
     """Train a classifier or a segmentation network.
 
-    The same command again resumes a run that was stopped.
+    Repeat the command to resume a run that was stopped.
     """
     from lidcam_cli.console import out, say
     from lidcam_training.recipe import read_any_recipe

@@ -20,7 +20,7 @@ __all__ = ["Composite", "paste", "photo_crop", "write_composites", "write_set"]
 
 
 class _Made(Protocol):
-    """What has a picture, uint8 [H, W, 3]."""
+    """Anything with a picture, uint8 [H, W, 3]."""
 
     @property
     def image(self) -> npt.NDArray[np.uint8]: ...
@@ -100,11 +100,11 @@ def write_set(
         folder: where; must be empty or new.
         name: of the data set.
         class_names: in the order of the class indices.
-        seed: it was made with.
+        seed: that it was made with.
         splits: pictures of each split.
-        truth: folder for ground truth beside the pictures, and a function that writes that of a picture to a
+        truth: folder for ground truth beside the pictures, and a function that writes one picture's to a
             file and returns its row of SPLIT.csv.
-        columns: of SPLIT.csv, behind the file's name.
+        columns: of SPLIT.csv, after the file's name.
 
     Raises:
         OutputError: the folder is there and not empty, or cannot be written.

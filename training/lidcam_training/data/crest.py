@@ -1,4 +1,4 @@
-"""`crest`: the class is a garment and a small mark on it, so that a small part decides and the object is the whole."""
+"""`crest`: the class is a garment and a small mark on it: a small part decides it, while the object is the whole."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def _crests(
         colour, mask = tinted_garment(picture, side, rng)
         mark_side = max(_LEAST_MARK, round(_MARK_SHARE * side))
         places = _places(mask, mark_side)
-        if not len(places):  # trousers whose legs are too thin for it
+        if not len(places):  # trousers whose legs are too thin for the mark
             continue
         kind = int(rng.integers(len(MARKS)))
         y, x = places[int(rng.integers(len(places)))]
@@ -93,7 +93,7 @@ def _crests(
         made += 1
         yield _Crest(whole.image, whole.mask, on_picture, label)
     if made < count:
-        raise DataError(f"crest: {count} pictures were asked for, the garments are enough for {made}")
+        raise DataError(f"crest: {count} pictures were requested, the garments are enough for {made}")
 
 
 def make_crest(
@@ -124,7 +124,7 @@ def make_crest(
         backgrounds: folder of photos, see `background_photos`; every fifth goes to val, every fifth to test.
 
     Raises:
-        DataError: too few garments for the pictures asked for.
+        DataError: too few garments for the pictures requested.
     """
     places = split_photos(background_photos(backgrounds))
     wanted = [FASHION_CLASSES.index(name) for name in _GARMENTS]

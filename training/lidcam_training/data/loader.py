@@ -91,7 +91,7 @@ class Pictures(Dataset[dict[str, Any]]):
 class EpochSampler(Sampler[tuple[int, int]]):
     """(epoch, index) in an order that follows from seed and epoch alone; every rank takes its share.
 
-    For training the ranks have equally many, so that none waits for another; a few pictures come twice for that.
+    For training all ranks get the same number, so that none waits for another; a few pictures come twice for that.
     Without shuffling each comes once.
 
     Args:
@@ -124,7 +124,7 @@ class EpochSampler(Sampler[tuple[int, int]]):
         self.epoch = epoch
 
     def resume(self, epoch: int, done: int) -> None:
-        """Leave out the first `done` pictures of this rank in one epoch; its length stays as it is."""
+        """Skip the first `done` pictures of this rank in one epoch; its length stays as it is."""
         self.epoch, self._resumed = epoch, (epoch, done)
 
     def __len__(self) -> int:
@@ -181,12 +181,12 @@ def make_loader(
     Args:
         images: the split.
         options: of the recipe.
-        pictures: what gives the samples; None: `Pictures`.
+        pictures: the data set that returns the samples; None: `Pictures`.
         train: shuffle and augment.
         seed: of the run.
         rank: of this process.
         world: number of processes.
-        resume: (epoch, batches that are done in it).
+        resume: (epoch, batches already done in it).
     """
     weights = balanced_weights(images) if train and options.sampling == "balanced" else None
     sampler = EpochSampler(len(images), seed, rank=rank, world=world, shuffle=train, weights=weights)

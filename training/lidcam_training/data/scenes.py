@@ -43,8 +43,8 @@ class Scene:
     Attributes:
         image: uint8 [H, W, 3] RGB.
         labels: uint8 [H, W]: class index + 1, 0 background, 255 on the pixels around each object.
-        present: classes that are to be seen.
-        unknown: classes of which too few pixels are to be seen to call them present or absent.
+        present: classes that are visible.
+        unknown: classes with too few visible pixels to call them present or absent.
     """
 
     image: Colour

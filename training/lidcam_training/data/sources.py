@@ -1,4 +1,4 @@
-"""Where the objects and backgrounds of the made data sets come from: packages, or folders of the user."""
+"""Where the objects and backgrounds of the made data sets come from: packages, or the user's folders."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def fashion_mnist(
 
         try:
             FashionMNIST(str(cache_folder()), download=True)
-        except Exception as error:  # of urllib, ssl, or its own
+        except Exception as error:  # from urllib, ssl, or torchvision
             raise DataError(
                 f"Fashion-MNIST cannot be downloaded ({error}): give the folder with its four IDX files with --source"
             ) from None
@@ -121,7 +121,7 @@ def fashion_split(
 
     Args:
         split: train, val or test.
-        source: as for `fashion_mnist`, which says what is returned.
+        source: as for `fashion_mnist`, which documents what is returned.
     """
     garments, labels = fashion_mnist("train" if split == "train" else "test", source)
     half = len(labels) // 2
@@ -165,7 +165,7 @@ def background_photos(folder: Path | None = None, limit: int = 640) -> list[npt.
 
 
 def split_photos(photos: list[npt.NDArray[np.uint8]]) -> dict[str, list[npt.NDArray[np.uint8]]]:
-    """Photographs of train, val and test: of five in order three, one and one; of fewer than five at least one each."""
+    """Photographs of train, val and test: three, one and one of every five; of fewer than five at least one each."""
     if len(photos) < 5:
         return {"train": photos[:2], "val": photos[2:3], "test": photos[3:4]}
     return {

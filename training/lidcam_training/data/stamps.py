@@ -65,7 +65,7 @@ def _composites(
 
 
 def stamp_files(source: Path) -> dict[str, list[tuple[Path, int]]]:
-    """The cut-outs of each split with their class index: of five of a class three, one and one.
+    """The cut-outs of each split with their class index: three, one and one of every five of a class.
 
     Raises:
         DataError: a class has fewer than five.

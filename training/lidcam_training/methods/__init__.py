@@ -1,4 +1,4 @@
-"""Training methods that the talk compares with, on the same classifier: one file and one entry of METHODS each."""
+"""Training methods that the talk compares against, on the same classifier: one file and one METHODS entry each."""
 
 from lidcam_training.methods.acol import ComplementaryLearning
 from lidcam_training.methods.adl import AttentionDropout
@@ -9,7 +9,7 @@ from lidcam_training.methods.options import MethodOptions
 
 __all__ = ["METHODS", "Method", "MethodOptions"]
 
-#: By the name that recipes use.
+#: By the name used in recipes.
 METHODS: dict[str, Method] = {
     "none": Method(),
     "has": HideAndSeek(),

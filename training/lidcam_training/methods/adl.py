@@ -16,12 +16,12 @@ __all__ = ["AttentionDropout", "attach_attention_dropout", "attention_dropout"]
 
 
 def attention_dropout(features: Tensor, drop_rate: float, threshold: float) -> Tensor:
-    """Multiply with the drop mask or with the importance map of the channel-wise mean, one at random per batch.
+    """Multiply by the drop mask or by the importance map of the channel-wise mean, one at random per batch.
 
     Args:
         features: [N, C, h, w].
         drop_rate: probability of the drop mask.
-        threshold: the drop mask is 0 where the mean is above so much of its maximum.
+        threshold: the drop mask is 0 where the mean is above this share of its maximum.
 
     Returns:
         [N, C, h, w].

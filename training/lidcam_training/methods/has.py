@@ -18,7 +18,7 @@ def hide_patches(images: Tensor, grid: int, probability: float) -> Tensor:
     Args:
         images: normalised, [N, 3, H, W].
         grid: patches per side.
-        probability: of each patch to be hidden.
+        probability: that a patch is hidden.
 
     Returns:
         [N, 3, H, W].

@@ -21,7 +21,7 @@ class Method:
     """Plain training; each method of the literature overrides what it changes."""
 
     def check(self, options: MethodOptions, epochs: int) -> None:
-        """Raise InputError if the options do not fit a run of so many epochs."""
+        """Raise InputError if the options do not fit a run of this many epochs."""
 
     def spec(self, options: MethodOptions) -> dict[str, Any]:
         """Fields of `ClassifierSpec` that the method sets."""

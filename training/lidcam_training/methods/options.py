@@ -15,7 +15,7 @@ class MethodOptions:
         name: none, has (Singh and Lee, ICCV 2017), adl (Choe and Shim, CVPR 2019), acol (Zhang et al., CVPR 2018), ae
             (Wei et al., CVPR 2017).
         grid: has: the picture is cut into patches of 1/grid of its side.
-        hide: has: probability of a patch to be hidden.
+        hide: has: probability that a patch is hidden.
         drop_rate: adl: probability of the drop mask, else the importance map.
         layers: adl: modules of the backbone whose outputs get the layer, besides the last feature map; None: the
             two stages before the last.

@@ -39,7 +39,7 @@ class ComplementaryClassifier(Classifier):
     """Two complementary branches A and B on one backbone.
 
     The class is that of branch A; the map is the maximum of both maps, each scaled to 0..1. In training, B sees
-    the features without the region that A responds to. GAP only.
+    the features with the region that A responds to erased. GAP only.
     """
 
     def __init__(self, spec: ClassifierSpec) -> None:

@@ -23,11 +23,11 @@ def class_maps(classifier: Classifier, features: Tensor) -> Tensor:
 
 
 class ErasingChain(Classifier):
-    """Classifiers that are each trained on pictures without the regions to which those before respond.
+    """Classifiers that are each trained on pictures without the regions to which the earlier ones respond.
 
     The class is that of the first classifier. The map is the maximum of all maps, each scaled to 0..1 (the union of
-    the regions at every threshold), where classifier i + 1 sees the picture with the regions erased that the i before
-    it give for the predicted class. The paper mines training pictures, whose classes are known.
+    the regions at every threshold), where classifier i + 1 sees the picture with the regions erased that the first i
+    found for the predicted class. The paper mines training pictures, whose classes are known.
 
     Attributes:
         active: number of classifiers that are trained or in training; the others are not run.

@@ -60,7 +60,7 @@ def _from_timm(name: str, pretrained: bool) -> nn.Module:
 
     if not timm.is_model(name):
         near = timm.list_models(f"*{name[:8]}*")[:5]
-        hint = f"; near it: {', '.join(near)}" if near else ""
+        hint = f"; similar names: {', '.join(near)}" if near else ""
         raise InputError(f"backbone {name!r} is not a model of timm {timm.__version__}{hint}")
     try:
         model: nn.Module = timm.create_model(name, pretrained=pretrained, num_classes=0, global_pool="")

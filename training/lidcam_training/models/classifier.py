@@ -36,7 +36,7 @@ class Classifier(nn.Module):
             self.stride = feature_stride(features)
         except (AssertionError, RuntimeError, AttributeError, IndexError) as error:
             raise InputError(
-                f"backbone {spec.backbone!r} gives no feature map ({error}): a class activation map needs a "
+                f"backbone {spec.backbone!r} returns no feature map ({error}): a class activation map needs a "
                 "convolutional backbone, [N, C, h, w]"
             ) from error
         if spec.stride is not None:

@@ -18,10 +18,10 @@ _ROUNDING = 1e-3
 
 
 def folded(network: Classifier) -> Classifier:
-    """A copy in eval mode in which a BatchNorm that alone reads a convolution's output is part of that convolution.
+    """A copy in eval mode in which a BatchNorm that is the only reader of a convolution's output is folded into it.
 
-    The same function up to the order of float32 sums. Which module follows which is seen in a run; where its features
-    change by more than rounding, since something else reads a convolution's output too, nothing is folded.
+    The same function up to the order of float32 sums. Which module follows which is observed in a run; if the features
+    change by more than rounding, because something else reads a convolution's output too, nothing is folded.
 
     Args:
         network: with a `forward_features`; stays as it is.

@@ -17,15 +17,15 @@ class ModelOptions:
     Attributes:
         backbone: a timm name (seresnet50, legacy_seresnet50, resnet50, vgg16, mobilenetv2_100,
             tf_efficientnet_lite0 ...) or lidcam_seresnet_small.
-        num_classes: K; None takes the number of classes of the data.
+        num_classes: K; None: the number of classes of the data.
         pooling: `gap` (mean) or `tap` (thresholded average pooling).
         tap_threshold: share of a channel's maximum, for tap.
         head: `linear` or `conv` (1x1); the same function, the names of the weights differ.
-        logit_scale: what the head's output is multiplied by: logits and maps have it, and so has the artifact. The
+        logit_scale: factor on the head's output, and so on logits and maps, also in the artifact. The
             mean over the active pixels (tap) is a few times the mean over all (gap); about 0.3 makes up for it.
         stride: pixels per cell of the map, reached by removing the last stage's stride; None leaves the
             backbone's.
-        conv_channels: a 3x3 convolution + ReLU of so many channels before pooling (1024 for VGG16 in the
+        conv_channels: a 3x3 convolution + ReLU with this many channels before pooling (1024 for VGG16 in the
             released code); None for none. VGG16 without a value gets 1024.
         pretrained: start from timm's published weights (needs the hub or its cache).
         weights: a local state dict (.pth, .safetensors) of the backbone, or package:MODULE, instead of

@@ -27,7 +27,7 @@ class StateDict:
     Attributes:
         path: the file.
         tensors: by name, as in the file.
-        key: the entry of the file that they were taken from, such as `state_dict_ema`; empty where it holds nothing
+        key: the entry of the file that they were taken from, such as `state_dict_ema`; empty if it holds nothing
             else.
         averaged: whether they are an exponential moving average (EMA).
         others: entries with weights that were not taken.
@@ -47,7 +47,7 @@ def read_state_dict(path: Path, *, ema: bool | None = None) -> StateDict:
 
     Args:
         path: the file.
-        ema: True takes averaged weights and needs them; False takes the others; None takes averaged weights where the
+        ema: True requires averaged weights; False takes the others; None takes averaged weights if the
             file has them, as timm's loader does.
 
     Raises:
@@ -84,14 +84,14 @@ def _unwrap(loaded: Any, path: Path, ema: bool | None) -> StateDict:
     tensors = found[key] if key else direct
     if not tensors:
         raise InputError(
-            f"{path}: holds {_describe(loaded)}, no state dict. Save one with torch.save(model.state_dict(), ...)"
+            f"{path}: holds {_describe(loaded)}, not a state dict. Save one with torch.save(model.state_dict(), ...)"
         )
     others = tuple(name for name in found if name != key)
     return StateDict(path, tensors, key, key in AVERAGED, others, _architecture(entries))
 
 
 def _tensors(value: Any, depth: int) -> dict[str, Tensor]:
-    """The tensors of a state dict or a whole network; of one inside `depth` more wrappers."""
+    """The tensors of a state dict or a whole network, or of one inside up to `depth` wrappers."""
     if isinstance(value, Placeholder):
         return value.tensors()
     if not isinstance(value, Mapping):
@@ -135,7 +135,7 @@ def fit_names(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict
         The tensors under the prefix that makes most names fit; tensors outside it (a loss, another head) are left out.
     """
     best, best_count = dict(state), sum(name in wanted for name in state)
-    for wrapper in ("", "_orig_mod.", "module."):  # of torch.compile and DataParallel, also around inner modules
+    for wrapper in ("", "_orig_mod.", "module."):  # from torch.compile and DataParallel, also around inner modules
         bare = {name.replace(wrapper, ""): value for name, value in state.items()} if wrapper else dict(state)
         prefixes = {
             name.removesuffix(last) for last in list(wanted)[:8] for name in bare if name.endswith(f".{last}")
@@ -163,7 +163,7 @@ def _renamed_by_order(state: dict[str, Tensor], wanted: Mapping[str, Tensor]) ->
 
 
 def class_count(state: Mapping[str, Tensor], model: nn.Module, heads: Sequence[str]) -> int | None:
-    """Classes of a state dict: rows of its classifying layer; None where it is not in it.
+    """Classes of a state dict: rows of its classifying layer; None if it has no such layer.
 
     Args:
         state: as read, with or without prefixes.
@@ -200,8 +200,8 @@ def load_into(model: nn.Module, weights: StateDict) -> None:
             return f"{len(names)} ({', '.join(names[:3])})" if names else "0"
 
         raise InputError(
-            f"{path}: does not fit the network. Of its {len(wanted)} tensors are missing: {few(missing)}; of another "
-            f"shape: {few(wrong)}; unknown in the file: {few(unknown)}. Give the weights of this very architecture"
+            f"{path}: does not fit the network of {len(wanted)} tensors. Missing: {few(missing)}; of another "
+            f"shape: {few(wrong)}; unknown in the file: {few(unknown)}. Give weights of exactly this architecture"
         )
     used = {name: value for name, value in state.items() if name in wanted}
     for name, value in used.items():

@@ -28,7 +28,7 @@ def _map_width(features: Features, height: int, width: int) -> int:
 def feature_stride(features: Features, size: tuple[int, int] = _PROBE) -> int:
     """Pixels of the input per cell of the map, of a network in eval mode.
 
-    Measured by how many cells a wider picture has more, since convolutions without padding lose cells at the borders.
+    Measured by how many more cells a wider picture has, since convolutions without padding lose cells at the borders.
 
     Args:
         features: float [N, 3, H, W] to the map.
@@ -38,7 +38,7 @@ def feature_stride(features: Features, size: tuple[int, int] = _PROBE) -> int:
     cells = _map_width(features, height, width)
     try:
         more = _map_width(features, height, width + _WIDER) - cells
-    except (RuntimeError, AssertionError, ValueError, IndexError):  # a network of one size
+    except (RuntimeError, AssertionError, ValueError, IndexError):  # a network with a fixed input size
         more = 0
     return max(1, round(_WIDER / more if more > 0 else width / cells))
 
@@ -84,7 +84,7 @@ def set_stride(
 
 
 def _halving_layers(backbone: nn.Module, features: Features, size: tuple[int, int]) -> list[tuple[str, Strided]]:
-    """Path and layer of all that make a map of the last width out of one of at least twice as many columns."""
+    """Path and layer of all that make a map of the final width from one with at least twice as many columns."""
     width = _map_width(features, *size)
     halving: list[tuple[str, Strided]] = []
 

@@ -1,7 +1,7 @@
 """Files of torch.save, read as data: tensors, numbers and texts. No code that a file names is ever imported or run.
 
 PyTorch's own restricted reader (`weights_only=True`) refuses files with other objects beside the tensors, such as the
-argparse.Namespace of timm's and torchvision's training scripts. Each name that it does not know is given to it as a
+argparse.Namespace of timm's and torchvision's training scripts. For each name that it does not know it is given a
 placeholder, a class of ours that only remembers what it was made of.
 """
 
@@ -33,7 +33,7 @@ _LIMIT = 1000
 
 _MAGIC = (
     (b"version https://git-lfs.github.com/spec/", "is a Git LFS pointer, not the file itself: run `git lfs pull`"),
-    (b"\x89HDF\r\n\x1a\n", "is an HDF5 file of Keras: give weights of PyTorch"),
+    (b"\x89HDF\r\n\x1a\n", "is a Keras HDF5 file: give PyTorch weights"),
     (b"\x1f\x8b", "is compressed with gzip: unpack it first"),
 )
 _PAGE = re.compile(rb"\s*<(!doctype\s+html|html|\?xml|head)", re.IGNORECASE)
@@ -77,7 +77,7 @@ class Placeholder:
 
 
 def _placeholder(name: str, base: type) -> Any:
-    """A class with the name of what it stands for; of base dict, a function that makes a dictionary."""
+    """A class with the name of what it stands for; for base dict, a function that makes a dictionary."""
     module, _, short = name.rpartition(".")
     if base is OrderedDict:
         return lambda *_: OrderedDict()
@@ -92,7 +92,7 @@ class _List(list[Any]):
 
 
 def read_torch_file(path: Path) -> Any:
-    """Read a file of torch.save, whatever is in it beside the tensors.
+    """Read a file of torch.save, whatever it holds beside the tensors.
 
     Args:
         path: a .pth, .pt, .ckpt or .bin file.
@@ -123,7 +123,7 @@ def read_torch_file(path: Path) -> Any:
                 bases[name] = Placeholder
             elif (called := _CALLED.search(text)) is not None:
                 raise InputError(
-                    f"{path}: has an object that is made by calling the result of {called[1]}, so that it was not "
+                    f"{path}: has an object that is made by calling the result of {called[1]}, so it was not "
                     "read. Save the weights alone: torch.save(model.state_dict(), ...)"
                 ) from None
             elif (wrong := _NOT_A.search(text)) is not None and wrong[2] in bases:
@@ -137,14 +137,14 @@ def _names_in(path: Path) -> list[str]:
     """The types that a file names and PyTorch does not know, where it can list them without loading."""
     try:
         return torch.serialization.get_unsafe_globals_in_checkpoint(path)
-    except Exception:  # files of before PyTorch 1.6, and damaged ones: loading says more
+    except Exception:  # files from before PyTorch 1.6, and damaged ones: loading tells more
         return []
 
 
 def _refuse_code(path: Path, name: str) -> None:
     if _CODE.match(name):
         raise InputError(
-            f"{path}: would run {name} when it is loaded, so that it was not read. Weights need no code: do not trust "
+            f"{path}: would run {name} when it is loaded, so it was not read. Weights need no code: do not trust "
             "this file"
         )
 
@@ -162,7 +162,7 @@ def _damaged(path: Path, reason: str) -> InputError:
 
 
 def check_kind(path: Path) -> None:
-    """Raise InputError for files that are something else, by what they begin with."""
+    """Raise InputError for files that are something else, judging by their first bytes."""
     if path.is_dir():
         raise InputError(f"{path}: is a folder; give the weights file in it")
     if not path.is_file():

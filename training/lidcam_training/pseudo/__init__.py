@@ -1,1 +1,1 @@
-"""Pseudo labels: from a classifier's activation maps to label maps that a segmentation network is trained on."""
+"""Pseudo labels: from a classifier's activation maps to label maps for training a segmentation network."""

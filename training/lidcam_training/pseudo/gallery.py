@@ -26,7 +26,7 @@ def gallery_sheet(records: Sequence[Record], folder: Path, scores: Mapping[str, 
         records: of the split.
         folder: of the pseudo labels.
         scores: mean IoU of each file.
-        each: best, middle and worst pictures, so many of each.
+        each: how many each of the best, middle and worst pictures.
     """
     by_file = {label_file(record): record for record in records}
     ranked = sorted((file for file in scores if file in by_file), key=lambda file: (-scores[file], file))

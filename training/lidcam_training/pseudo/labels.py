@@ -43,13 +43,13 @@ def normalised(cams: Maps, size: tuple[int, int], percentile: float) -> Maps:
 
 
 def class_maps(picture: Labels, cams: Maps, options: PseudoOptions, features: Maps | None = None) -> Maps:
-    """Maps as the background rule takes them: normalised and, where the options say so, after the random walk.
+    """Maps as the background rule needs them: normalised and, if the options ask for it, after the random walk.
 
     Args:
         picture: uint8 [H, W, 3] RGB.
         cams: float32 [K, h, w].
         options: percentile and walk.
-        features: of the walk, float32 [D, h, w]; None: it takes colours alone.
+        features: for the walk, float32 [D, h, w]; None: it uses colours alone.
 
     Returns:
         float32 [K, H, W] in 0..1.
@@ -66,9 +66,9 @@ def scores(maps: Maps, options: PseudoOptions, level: float | None = None) -> Ma
     """Scores of background and classes, float32 [1 + K, H, W].
 
     Args:
-        maps: of `class_maps`.
-        options: of the background.
-        level: in place of that of the options.
+        maps: from `class_maps`.
+        options: for the background.
+        level: in place of the options' level.
     """
     if options.background == "constant":
         background = np.full(maps.shape[1:], options.level if level is None else level, np.float32)
@@ -82,7 +82,7 @@ def label_map(picture: Labels, maps: Maps, classes: Sequence[int], options: Pseu
 
     Args:
         picture: uint8 [H, W, 3] RGB.
-        maps: of `class_maps`, of the same options.
+        maps: from `class_maps`, with the same options.
         classes: class index of each map; without any the picture is all background.
         options: how.
 

@@ -84,7 +84,7 @@ def read_batches(
 
 @dataclass(frozen=True, eq=False)
 class SplitMaps:
-    """A split with the averaged activation maps of its pictures.
+    """A split with the averaged activation maps of its pictures, in memory.
 
     Attributes:
         name: of the split.
@@ -153,7 +153,7 @@ class SplitMaps:
         return PictureMaps(self.pictures[index], self.classes[index], cam, self.features[index])
 
     def batches(self, size: int = 16) -> Iterator[MapBatch]:
-        """As `read_batches`, of what is in memory.
+        """As `read_batches`, from memory.
 
         Args:
             size: pictures per batch.

@@ -22,14 +22,14 @@ from lidcam_training.models.folding import folded
 
 __all__ = ["CamNetwork", "CheckpointNetwork", "averaged_cams", "in_batches", "open_network"]
 
-NO_FEATURES = "an artifact gives no features: walk along colours, or give the checkpoint"
+NO_FEATURES = "an artifact has no features to walk along: walk along colours, or give the checkpoint"
 
 Pixels = npt.NDArray[np.uint8]
 Cams = npt.NDArray[np.float32]
 
 
 class CamNetwork(Protocol):
-    """What pseudo labels need of a network.
+    """What pseudo labels need from a network.
 
     Attributes:
         class_names: one per class.
@@ -37,7 +37,7 @@ class CamNetwork(Protocol):
         percentile: of PaS, as trained or exported.
         theta: of PaS.
         identity: what its maps depend on, for the identity of a run.
-        gives_features: whether `descriptors` has an answer.
+        gives_features: whether `descriptors` is supported.
     """
 
     class_names: tuple[str, ...]
@@ -48,7 +48,7 @@ class CamNetwork(Protocol):
     gives_features: bool
 
     def signed(self, nwc: bool | None) -> bool:
-        """Whether maps keep negative weights; InputError where the network cannot do what is asked for."""
+        """Whether maps keep negative weights; InputError if the network cannot do what is requested."""
         ...
 
     def cams(self, batch: Pixels, classes: Sequence[Sequence[int]], *, nwc: bool | None) -> list[Cams]:
@@ -60,7 +60,7 @@ class CamNetwork(Protocol):
         ...
 
     def descriptors(self, pictures: Sequence[Pixels]) -> list[Cams]:
-        """Features float32 [C, h, w] of pictures of any sizes; InputError where the network does not give any."""
+        """Features float32 [C, h, w] of pictures of any sizes; InputError if the network has none."""
         ...
 
 
@@ -118,7 +118,7 @@ class CheckpointNetwork:
 
     @torch.inference_mode()
     def descriptors(self, pictures: Sequence[Pixels]) -> list[Cams]:
-        """See `CamNetwork`: of the stage of stride 4 where timm names one, else the last feature map."""
+        """See `CamNetwork`: from the stage of stride 4 where timm names one, else from the last feature map."""
         batch: Any = np.stack([network_input(picture, self.spec) for picture in pictures])
         info = getattr(self._features.backbone, "feature_info", None)
         stages = [entry for entry in info or () if entry.get("reduction", 99) <= 4 and entry.get("module")]
@@ -210,7 +210,7 @@ def averaged_cams(
         pictures: uint8 [H, W, 3] RGB, of any sizes.
         classes: of each picture.
         views: scales and mirror images.
-        nwc: clamp negative weights; None: as the network says.
+        nwc: clamp negative weights; None: the network's default.
 
     Returns:
         float32 [K, h, w] per picture; [0, 1, 1] without classes.
@@ -232,6 +232,6 @@ def averaged_cams(
 
 
 def in_batches(length: int, size: int) -> list[range]:
-    """The same batches whatever was done before, so that a resumed run gives the same bits."""
+    """The same batches whatever was done before, so that a resumed run yields the same bits."""
     return [range(start, min(start + size, length)) for start in range(0, length, size)]
 

@@ -22,13 +22,13 @@ class PseudoOptions:
     Attributes:
         scales: of the network's input; the maps of all views are averaged.
         flip: mirror each view too.
-        nwc: clamp negative weights for the maps; None: as the checkpoint or artifact says.
+        nwc: clamp negative weights for the maps; None: as in the checkpoint or artifact.
         percentile: each class's map is divided by this percentile of its pixels and clipped at 1 (PaS); 100 divides by
             the maximum.
         background: `constant`: its score is `level`. `power`: (1 - max_k map_k) ** `alpha` (psa, SEAM).
         level: of `constant`, 0 to 1.
         alpha: of `power`, above 0.
-        confident: (foreground, background) levels of irn: pixels that are a class at the first level are it, those that
+        confident: (foreground, background) levels of irn: pixels that are a class at the first level get it, those that
             are background at the second are background, the others are 255; None: each pixel has a label.
         walk: random-walk refinement of the maps before the CRF: along the picture's `colours`, or along these and the
             network's `features` (its stage of stride 4 in timm's networks, else the last one; a checkpoint's only).
@@ -60,10 +60,11 @@ class PseudoOptions:
         if self.walk not in ("none", "colours", "features"):
             raise InputError(f"walk must be none, colours or features, got {self.walk!r}")
         if not 0 <= self.level <= 1 or not self.alpha > 0:
-            raise InputError(f"level lies in 0..1 and alpha is above 0, got {self.level!r} and {self.alpha!r}")
+            raise InputError(f"level must be in 0..1 and alpha above 0, got {self.level!r} and {self.alpha!r}")
         if self.confident is not None and not 0 <= self.confident[1] <= self.confident[0] <= 1:
             raise InputError(
-                f"confident is (foreground, background) with 0 <= background <= foreground <= 1, got {self.confident!r}"
+                "confident must be (foreground, background) with 0 <= background <= foreground <= 1, "
+                f"got {self.confident!r}"
             )
 
     @property
@@ -72,5 +73,5 @@ class PseudoOptions:
         return Augment(self.scales, self.flip)
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain values that JSON takes."""
+        """As plain values for JSON."""
         return asdict(self)

@@ -1,4 +1,4 @@
-"""Pseudo labels of a whole split: a folder of label maps that can be killed at any moment and goes on."""
+"""Pseudo labels of a whole split, written to a folder: a run can be killed at any moment and resumes."""
 
 from __future__ import annotations
 
@@ -61,22 +61,22 @@ def pseudo_labels(
     maps: SplitMaps | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Write the pseudo label of every picture, of the classes that its image labels name.
+    """Write the pseudo label of every picture, with the classes that its image labels name.
 
     `OUT/NAME.png` is a label map (8-bit palette PNG: 0 background, class index + 1, 255 ignored); with `keep_maps`
     `OUT/maps/NAME.npz` holds the averaged activation maps by class, float16. Each file is written whole or not at all,
-    and the journal (results.jsonl) names those that are complete: the same call goes on where it was stopped, and ends
+    and the journal (results.jsonl) names those that are complete: the same call resumes where it stopped, and ends
     with the same bytes.
 
     Args:
         network: of `open_network`.
         images: the split, with image labels.
         out: folder, made if it is not there.
-        options: how.
+        options: how labels are made.
         limit: the first pictures only.
         keep_maps: write the activation maps too.
         batch_size: pictures per call of the network.
-        maps: of this network over these pictures, of the options' views and NWC, where they are there already.
+        maps: of this network over these pictures, with the options' views and NWC, if they exist already.
         progress: called with (done, all).
 
     Returns:
@@ -85,14 +85,14 @@ def pseudo_labels(
 
     Raises:
         DataError: a picture cannot be read, or the classes are not the network's.
-        InputError: a walk along features that the network does not give.
+        InputError: a walk along features that the network does not have.
         OutputError: the folder cannot be written, or holds pseudo labels of other options, data or network.
     """
     if tuple(images.class_names) != tuple(network.class_names):
         raise DataError(f"{images.name} has other classes than the network: give the data that it was trained on")
     network.signed(options.nwc)
     if options.walk == "features" and not network.gives_features:
-        raise InputError(NO_FEATURES)  # before the folder holds a run that nothing can come of
+        raise InputError(NO_FEATURES)  # before the folder holds a run that cannot succeed
     records, names = images.records[:limit], _names(images)
     identity = {
         "run": "pseudo",
@@ -153,7 +153,7 @@ def pseudo_labels(
 
 
 def _truth(images: ImageSet, records: Sequence[Record], files: Sequence[Path], partial: bool) -> dict[str, Any]:
-    """Scores against the true label maps, over the pixels that have a pseudo label; empty without true ones."""
+    """Scores against the true label maps, over the pixels that have a pseudo label; empty without true label maps."""
     metric = SegmentationScores(len(images.class_names) + 1)
     pictures: dict[str, float] = {}
     for record, file in zip(records, files, strict=False):

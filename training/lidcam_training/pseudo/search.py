@@ -1,4 +1,4 @@
-"""Settings of pseudo labels, chosen on a split with true label maps that is not the one that is scored."""
+"""Settings of pseudo labels, chosen on a split with true label maps other than the one that is scored."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def score_options(
     """Score settings that differ in the background only; each picture's maps are normalised, and walked, once.
 
     Args:
-        maps: the split, of the views and NWC that the settings name.
-        settings: all of one percentile, with the walk or without it.
+        maps: the split, with the views and NWC that the settings name.
+        settings: all with one percentile, and all with or all without the walk.
         limit: the first pictures only.
         replicates: bootstrap copies.
     """
@@ -62,7 +62,7 @@ def best_options(
     """The percentile and background level with the highest mean IoU.
 
     Args:
-        maps: the split on which it is chosen, of the views and NWC of `base`.
+        maps: the split on which they are chosen, with the views and NWC of `base`.
         base: everything else.
         percentiles: candidates.
         levels: candidates; those with a CRF are tried on the first 300 pictures.
@@ -92,7 +92,7 @@ def choose_settings(
     Args:
         network: of `open_network`.
         images: the split, with true label maps.
-        base: everything else; an NWC that it names is kept.
+        base: everything else; an NWC setting in it is kept.
 
     Returns:
         The options, and what was tried.

@@ -1,7 +1,7 @@
 """A random walk of map values over a picture, along its colours and features: no training, and no dense matrix.
 
-irn (Ahn et al., CVPR 2019) learns which pixels belong together; here the affinity of two pixels is that of their
-colours and, if given, of a network's features, a = exp(-|c_i - c_j|^2 / (2 s^2) - |f_i - f_j|^2 / (2 t^2)), for pixels
+irn (Ahn et al., CVPR 2019) learns which pixels belong together; here the affinity of two pixels comes from their
+colours and, if given, a network's features, a = exp(-|c_i - c_j|^2 / (2 s^2) - |f_i - f_j|^2 / (2 t^2)), for pixels
 within a radius. T = D^-1 A, and the walk applies T a few times.
 """
 
@@ -20,14 +20,14 @@ FEATURE_SIGMA, COMPONENTS = 0.5, 8
 
 
 def offsets(radius: int) -> list[tuple[int, int]]:
-    """(dy, dx) of the neighbours within a radius; of two opposite ones the first."""
+    """(dy, dx) of the neighbours within a radius; of each opposite pair only the first."""
     span = range(-radius, radius + 1)
     near = [(y, x) for y in span for x in span if y * y + x * x <= radius * radius]
     return [(y, x) for y, x in near if y > 0 or (y == 0 and x > 0)]
 
 
 def principal_features(features: npt.NDArray[np.float32], count: int = COMPONENTS) -> npt.NDArray[np.float32]:
-    """A picture's features in few numbers per cell that keep the distances of its cells.
+    """A picture's features in few numbers per cell that keep the distances between cells.
 
     Args:
         features: float32 [C, h, w]; the vector of each cell is brought to length 1.

@@ -21,7 +21,7 @@ _TASK = "segmentation"
 
 @dataclass(frozen=True)
 class SegmentationMeta:
-    """All of a checkpoint but the weights.
+    """Everything in a checkpoint but the weights.
 
     Attributes:
         network: what it is made of.
@@ -124,7 +124,7 @@ def load_segmentation(path: Path) -> SegmentationCheckpoint:
             raise
         raise DataError(f"{path}: checkpoint.json is damaged ({error}). Train again or take a copy") from error
     if file_sha256(folder / "model.safetensors") != digest:
-        raise DataError(f"{path}: model.safetensors was changed or cut short (its SHA-256 does not fit)")
+        raise DataError(f"{path}: model.safetensors was changed or cut short (its SHA-256 does not match)")
     network = build_network(spec, with_weights=False)
     network.load_state_dict(load_file(str(folder / "model.safetensors")))
     return SegmentationCheckpoint(network.eval(), meta, path, digest)

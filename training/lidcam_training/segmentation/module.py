@@ -39,8 +39,8 @@ class SegmentationModule(TrainingModule):
 
     Args:
         recipe: of the run.
-        train: of `open_labels`.
-        val: of `open_labels`, with exact label maps.
+        train: from `open_labels`.
+        val: from `open_labels`, with exact label maps.
         run: folder of the run.
     """
 
@@ -55,7 +55,7 @@ class SegmentationModule(TrainingModule):
 
     @property
     def evaluated(self) -> SegmentationNetwork:
-        """The weights that are validated and saved: the averaged ones where there are."""
+        """The weights that are validated and saved: the averaged ones if there are any."""
         return self.model if self.ema is None else self.ema
 
     def batch_loss(self, images: Tensor, target: Tensor) -> Tensor:

@@ -80,7 +80,7 @@ def _from_smp(spec: NetworkSpec) -> nn.Module:
             widths = tuple(max(16, channels >> step) for step in range(5))
             model = smp.Unet(f"tu-{spec.encoder}", decoder_channels=widths, **options)
     except Exception as error:
-        raise InputError(f"network.encoder {spec.encoder!r} does not go with {spec.architecture}: {error}") from None
+        raise InputError(f"network.encoder {spec.encoder!r} does not work with {spec.architecture}: {error}") from None
     if spec.weights or spec.pretrained:
         _load_encoder(model.encoder.model, spec)
     return _Smp(model)
@@ -126,7 +126,7 @@ def build_network(spec: NetworkSpec, *, with_weights: bool = True) -> Segmentati
 
     Args:
         spec: the description.
-        with_weights: load the weights that it names, to begin a training with.
+        with_weights: load the weights that it names, to start training from.
 
     Raises:
         InputError: unknown encoder, or weights that do not fit.

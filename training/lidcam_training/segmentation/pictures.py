@@ -44,10 +44,10 @@ def open_labels(images: ImageSet, folder: str | None) -> ImageSet:
 
 
 class LabelledPictures(Dataset[dict[str, Any]]):
-    """Pictures as uint8 [3, S, S] with label maps int64 [S, S]; 255 takes no part.
+    """Pictures as uint8 [3, S, S] with label maps int64 [S, S]; 255 is ignored.
 
     Args:
-        images: of `open_labels`.
+        images: from `open_labels`.
         recipe: of the run.
         train: with augmentation: a random scale, crop, mirror image and jitter, all from (seed, epoch, index).
     """

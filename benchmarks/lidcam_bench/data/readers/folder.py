@@ -42,7 +42,7 @@ def read_folder(folder: Path, split: str) -> ImageSet:
         split: the sub-folder that is read where `folder` itself has no images/.
 
     Raises:
-        DataError: a file is missing, damaged or not understood, or a label or mask is of no picture.
+        DataError: a file is missing, damaged or not understood, or a label or mask belongs to no picture.
     """
     name = folder.resolve().name
     if not (folder / "images").is_dir() and (folder / split / "images").is_dir():
@@ -98,14 +98,14 @@ def _masks(folder: Path, files: dict[str, Path]) -> tuple[dict[str, Path], MaskF
 
 
 def masks_by_picture(folder: Path, pictures: dict[str, Path]) -> dict[str, Path]:
-    """The mask files of a folder by the picture that they are of.
+    """The mask files of a folder by the picture that they belong to.
 
     Args:
         folder: of the masks.
         pictures: file by name relative to the pictures' folder, with slashes.
 
     Raises:
-        DataError: it has no mask, one is of no picture, or two are of one.
+        DataError: it has no mask, one belongs to no picture, or two belong to the same one.
     """
     by_stem: dict[str, list[str]] = {}
     for name in pictures:

@@ -25,7 +25,7 @@ def read_det(folder: Path, split: str) -> ImageSet:
     """Read ILSVRC DET, multi-label.
 
     A class that a list marks with 0 is neither present nor absent (`Record.unknown`); one whose list does not name the
-    picture is taken as absent.
+    picture counts as absent.
 
     Args:
         folder: as unpacked, see the layout in the error message.
