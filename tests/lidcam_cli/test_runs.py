@@ -54,7 +54,7 @@ def test_records_after_a_count_are_forgotten(tmp_path):
         run.keep(2)
         run.add({"i": "new"})
         assert [record["i"] for record in run.records()] == [0, 1, "new"]
-        with pytest.raises(OutputError, match="has 3 records, 4 were written: it was damaged"):
+        with pytest.raises(OutputError, match="has 3 records, but 4 were written: it was damaged"):
             run.keep(4)
 
 

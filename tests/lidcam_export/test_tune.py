@@ -329,7 +329,7 @@ def test_refusals(bad, data, tmp_path):
         tune_artifact(bad, tmp_path / "t.bin", data[0], PLAIN)
     with pytest.raises(InputError, match="share pictures"):
         tune_artifact(bad, out, data[0], PLAIN, report_on=data[0])
-    with pytest.raises(InputError, match="metric is one of"):
+    with pytest.raises(InputError, match="metric must be one of"):
         TuneOptions("accuracy")
     records = data[0].records
     without = Record(records[1].image, records[1].labels)

@@ -217,7 +217,7 @@ LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 102530
         ("w.pth", b"\n <!DOCTYPE html><html><title>Sign in</title>", "is a web page"),
         ("w.bin", b"<html><body>404", "is a web page"),
         ("w.onnx", b"\x08\x08\x12\x07pytorch", "is an ONNX model"),
-        ("w.h5", b"\x89HDF\r\n\x1a\n" + bytes(99), "of Keras"),
+        ("w.h5", b"\x89HDF\r\n\x1a\n" + bytes(99), "is a Keras HDF5 file"),
         ("w.pth", b"\x1f\x8b" + bytes(99), "gzip"),
     ],
 )
@@ -255,5 +255,5 @@ def test_truncated_and_foreign_weights_say_what_does_not_fit(tmp_path, state):
     with pytest.raises(InputError, match=r"of another shape: \d+ \(layer1"):
         load_source("timm:resnet50", Request(tmp_path / "w.pth"))
     torch.save({"a": 1}, tmp_path / "numbers.pth")
-    with pytest.raises(InputError, match="holds 1 entries \\(a\\), no state dict"):
+    with pytest.raises(InputError, match="holds 1 entries \\(a\\), not a state dict"):
         read_state_dict(tmp_path / "numbers.pth")

@@ -138,12 +138,12 @@ def infer(service, name: str, **request):
         (
             "tiny",
             {"inputs": [IMAGE], "outputs": [LOGITS | {"parameters": {"classification": 2}}]},
-            "no classification",
+            "classification is not supported",
         ),
         (
             "tiny",
             {"inputs": [IMAGE], "outputs": [LOGITS | {"parameters": {"shared_memory_region": "x"}}]},
-            "no shared_memory_region",
+            "shared_memory_region is not supported",
         ),
         ("tiny", {"inputs": [{k: v for k, v in IMAGE.items() if k != "data"}]}, "shared memory is not supported"),
         ("tiny_pictures", {"inputs": [FILE], "parameters": {"refin": "psa"}}, "unknown parameter 'refin'"),

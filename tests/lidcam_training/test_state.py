@@ -149,7 +149,7 @@ def test_values_of_somebody_else_give_an_error_of_ours(tmp_path, text):
 
 def test_files_without_our_header_are_refused(tmp_path):
     save_tensors({"a": torch.zeros(1)}, tmp_path / "f")
-    with pytest.raises(DataError, match="not a file of lidcam"):
+    with pytest.raises(DataError, match="not a lidcam file"):
         read_tensor_file(tmp_path / "f")
     with pytest.raises(DataError, match="cannot be read"):
         read_tensor_file(tmp_path / "missing")

@@ -130,7 +130,7 @@ def test_a_folder_in_use_or_damaged_or_of_something_else_is_refused(localizer, f
     evaluate(localizer, data, tmp_path / "out", options)
     rows = (tmp_path / "out" / "results.jsonl").read_bytes()
     (tmp_path / "out" / "results.jsonl").write_bytes(rows[:50])
-    with pytest.raises(OutputError, match="has 0 records, 2 were written"):
+    with pytest.raises(OutputError, match="has 0 records, but 2 were written"):
         evaluate(localizer, data, tmp_path / "out", options)
     (tmp_path / "out" / "state.npz").write_bytes(b"PK nothing")
     with pytest.raises(OutputError, match="damaged"):
@@ -176,7 +176,7 @@ def test_the_command_writes_a_self_contained_report(model, folder, tmp_path):
     assert done.returncode == 0, done.stderr
     page = (tmp_path / "report.html").read_text()
     assert 'src="data:image' in page and "http" not in page and "centred blob" in page
-    assert "It is not" in page and "Worst masks of the predicted class" in page and "above the blob" in page
+    assert "It is not" in page and "Worst masks of the predicted class" in page and "difference from the blob" in page
     assert {p.name for p in tmp_path.glob("*.png")} == {"iou_curve.png", "precision_recall.png", "box_accuracy.png"}
     assert all(len(line) <= 80 for line in done.stdout.splitlines() if str(tmp_path) not in line)
     refused = subprocess.run(

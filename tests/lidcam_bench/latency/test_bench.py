@@ -410,7 +410,7 @@ def test_compare_by_its_exit_status(tmp_path, capsys, slower, bounds, status, sa
 
 def test_wrong_calls_have_a_message(model, plain, tmp_path, capsys):
     assert exits(model, "--images", plain, "--batch", "1,x", "-o", tmp_path / "o") == 2
-    assert "--batch takes whole numbers" in capsys.readouterr().err
+    assert "--batch takes comma-separated whole numbers" in capsys.readouterr().err
     assert exits(model, "--images", plain, "--load", "x", "-o", tmp_path / "o") == 2
     assert exits("compare", tmp_path / "a.json", tmp_path / "b.json") == 2
     assert exits("compare", tmp_path / "a.json", tmp_path / "b.json", "--fail", "p99") == 2

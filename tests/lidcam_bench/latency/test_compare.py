@@ -294,7 +294,7 @@ def test_a_bound_that_can_no_longer_be_held_is_no_success(tmp_path, how):
     found = compare_results(one, two, [parse_bound("p50:5%"), parse_bound("miou:0.005")])
     wanted = {"miou:0.005"} if how == "no score" else {"p50:5%"} if how == "no scenario" else {"p50:5%", "miou:0.005"}
     assert found.state == "undecided"
-    assert {text.split("so that ")[1].split(" is")[0] for text in found.unheld} == wanted
+    assert {text.split("file only, so ")[1].split(" is")[0] for text in found.unheld} == wanted
     assert all(text.startswith("m.onnx, CRF psa") for text in found.unheld)
     assert compare_results(two, one, [parse_bound("p50:5%")]).state == "within"  # more than before is no fault
 

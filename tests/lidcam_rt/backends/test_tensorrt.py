@@ -207,7 +207,7 @@ def test_stale_engines_are_refused_before_they_are_loaded(engine, monkeypatch):
     with pytest.raises(RebuildError, match="SHA-256"):
         opened(engine, trt)
     engine.write_bytes(intact)
-    with pytest.raises(RebuildError, match=r"built by tensorrt 11\.4.*but tensorrt 10\.8\.0 is installed"):
+    with pytest.raises(RebuildError, match=r"built by tensorrt 11\.4.*but tensorrt 10\.8\.0\.43 is installed"):
         opened(engine, tensorrt_standin.module("10.8.0.43"))
     with pytest.raises(RebuildError, match="but tensorrt-rtx"):
         opened(engine, tensorrt_standin.module("11.4.0.106", name="tensorrt_rtx"))
@@ -314,7 +314,7 @@ def test_what_is_missing_is_named(engine, artifact, monkeypatch):
         lidcam_rt.backends.open_backend(artifact, manifest, backend="tensorrt")
     with pytest.raises(InputError, match=r"onnxruntime loads \.onnx files"):
         lidcam_rt.load(engine, backend="onnxruntime")
-    with pytest.raises(InputError, match="tensorrt runs it on cuda, device cpu"):
+    with pytest.raises(InputError, match="tensorrt runs it on cuda, but device cpu"):
         lidcam_rt.load(engine, device="cpu")
     with pytest.raises(RebuildError, match="manifest"):
         open_backend(engine, manifest.model_copy(update={"top_k": 2}))

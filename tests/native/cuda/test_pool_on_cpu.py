@@ -167,10 +167,10 @@ with pool() as both:
         both([some, picture(20, 20)])
         assert calls == [(f"cuda:{place}", 2)]
     raises(InputError, "one GPU, got cuda:0, cuda:1", lambda: both([first, second]))
-    raises(InputError, "on cuda:2, this pool has cuda:0, cuda:1", lambda: both([third]))
+    raises(InputError, "on cuda:2, but this pool has cuda:0, cuda:1", lambda: both([third]))
     assert len(both._idle) == 2
 with opened(path, "cuda:1") as one:
-    raises(InputError, "on cuda:0, this localizer on cuda:1", lambda: one([first]))
+    raises(InputError, "on cuda:0, but this localizer is on cuda:1", lambda: one([first]))
 """,
         folder,
         STAND_IN_MAJOR="8",

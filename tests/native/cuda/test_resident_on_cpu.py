@@ -140,7 +140,7 @@ with load(path, device="cpu") as reference, resident(max_batch=2) as one:
     raises(InputError, "pass it in host memory", lambda: one([Array(some[0])]))
     one.manifest = one.manifest.model_copy(update={"class_names": ("red",)})
     assert one([np.full((9, 9, 3), (255, 0, 0), np.uint8)]).class_ids.tolist() == [0]
-    raises(BackendError, "gave class 2", lambda: one([np.full((9, 9, 3), (0, 0, 255), np.uint8)]))
+    raises(BackendError, "returned class 2", lambda: one([np.full((9, 9, 3), (0, 0, 255), np.uint8)]))
 assert not api.blocks and not api.streams and not api.hosts
 api.memory = 1000
 raises(BackendError, "out of memory", lambda: resident())
