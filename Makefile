@@ -4,6 +4,7 @@ PYTHON ?= python3
 # Errors only: pip's remarks on its package index help nobody who reads this screen.
 PIP := python -m pip install -qq --disable-pip-version-check
 SOURCES := pyproject.toml $(shell find kernels -name CMakeLists.txt -o -name '*.cpp' -o -name '*.h' -o -name '*.inc' -o -name '*.cu*')
+CXX_FILES := $(shell find kernels tests/native -name '*.cpp' -o -name '*.h' -o -name '*.inc' -o -name '*.cu' -o -name '*.cuh')
 # Test processes: one per core, at most four.
 WORKERS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); [ $$n -le 4 ] || n=4; echo $$n)
 PYTEST := python -m pytest -q -p no:cacheprovider -n $(WORKERS)
@@ -62,6 +63,7 @@ lint: .venv/.test-ready
 	.venv/bin/ruff check .
 	.venv/bin/mypy
 	.venv/bin/lint-imports --no-logo
+	.venv/bin/clang-format --dry-run -Werror $(CXX_FILES)
 
 .venv/.demo-ready: $(SOURCES)
 	@echo "== setting up .venv for export and demo (PyTorch is several GB; once)"

@@ -8,7 +8,7 @@
 
 namespace lidcam::crf::cuda {
 
-constexpr float kUnit = 2097152.0f;  // 2^21, of the weights: a tile has 2^9 pixels, an int holds 2^30
+constexpr float kUnit = 2097152.0f;        // 2^21, of the weights: a tile has 2^9 pixels, an int holds 2^30
 constexpr int kShared = 2 * kTileCorners;  // words: the lists of two terms at least
 
 struct alignas(8) FourPlaces {

@@ -20,12 +20,12 @@ struct PasOptions {
 struct NumberAttribute {
   const char* name;
   double limit;  // the range begins at 0
-  double PasOptions::*member;
+  double PasOptions::* member;
 };
 struct ChoiceAttribute {
   const char* name;
   const char *off, *on;  // its two values
-  bool PasOptions::*member;
+  bool PasOptions::* member;
   int32_t flag;  // of the CUDA kernels
 };
 

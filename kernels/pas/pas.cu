@@ -17,7 +17,7 @@ __device__ void pas_of(const Team& team, const float* cam, const Args& args, con
 
 }  // namespace
 
-#define LIDCAM_PAS(name)                                  \
+#define LIDCAM_PAS(name)                                     \
   extern "C" __global__ void __launch_bounds__(512, 1) name( \
       const float* cam, Args args, const __grid_constant__ Plan plan, uint8_t* map, uint8_t* mask, float* threshold)
 

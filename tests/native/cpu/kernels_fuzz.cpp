@@ -63,7 +63,8 @@ void components(Input& in) {
   }
   for (size_t i = 0; i < found.size(); ++i) {
     const auto& c = found[i];
-    require(c.pixels == pixels[i + 1] && 0 <= c.x0 && c.x0 < c.x1 && c.x1 <= w && 0 <= c.y0 && c.y0 < c.y1 && c.y1 <= h);
+    require(c.pixels == pixels[i + 1] && 0 <= c.x0 && c.x0 < c.x1 && c.x1 <= w && 0 <= c.y0 && c.y0 < c.y1 &&
+            c.y1 <= h);
     require(lidcam::components::twice_contour_area(mask.data(), h, w, c.seed_x, c.seed_y) >= 0);
   }
   for (const bool by_pixels : {false, true}) {

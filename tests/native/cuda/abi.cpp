@@ -24,7 +24,8 @@ static_assert(sizeof(PoolProperties) == sizeof(CUmemPoolProps));
 static_assert(offsetof(PoolProperties, location) == offsetof(CUmemPoolProps, location));
 static_assert(offsetof(PoolProperties, security) == offsetof(CUmemPoolProps, win32SecurityAttributes));
 static_assert(offsetof(PoolProperties, limit) == offsetof(CUmemPoolProps, maxSize));
-static_assert(PoolProperties().kind == CU_MEM_ALLOCATION_TYPE_PINNED && PoolProperties().location == CU_MEM_LOCATION_TYPE_DEVICE);
+static_assert(PoolProperties().kind == CU_MEM_ALLOCATION_TYPE_PINNED &&
+              PoolProperties().location == CU_MEM_LOCATION_TYPE_DEVICE);
 static_assert(kProcessors == int(CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT));
 static_assert(kMajor == int(CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR));
 static_assert(kMinor == int(CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR));
