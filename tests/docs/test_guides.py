@@ -15,31 +15,54 @@ ROOT = snippets.ROOT
 PAGES = ("README.md", "docs/getting-started.md", "docs/exporting.md", "docs/artifact.md", "docs/crf.md")
 
 
-@pytest.fixture
-def folder(tmp_path, lite0):
-    """The files that the pages name."""
-    photos = tmp_path / "photos"
-    photos.mkdir()
-    for name in ("coffee.png", "chelsea.png"):
-        (photos / name).symlink_to(Path(skimage.__file__).parent / "data" / name)
-    (tmp_path / "photo.jpg").symlink_to(photos / "coffee.png")
-    (tmp_path / "out" / "demo").mkdir(parents=True)
-    for place in (tmp_path / "model.onnx", tmp_path / "out" / "demo" / "efficientnet_lite0.onnx"):
-        place.symlink_to(lite0)
-    return tmp_path
+BLOCKS = [(page, number) for page in PAGES for number in range(len(snippets.blocks(page)))]
+
+
+class Page:
+    """A page whose blocks run once each, in order, in a folder with the files that it names."""
+
+    def __init__(self, name: str, folder: Path, lite0: Path) -> None:
+        self.blocks, self._folder, self._done = snippets.blocks(name), folder, 0
+        photos = folder / "photos"
+        photos.mkdir()
+        for picture in ("coffee.png", "chelsea.png"):
+            (photos / picture).symlink_to(Path(skimage.__file__).parent / "data" / picture)
+        (folder / "photo.jpg").symlink_to(photos / "coffee.png")
+        (folder / "out" / "demo").mkdir(parents=True)
+        for place in (folder / "model.onnx", folder / "out" / "demo" / "efficientnet_lite0.onnx"):
+            place.symlink_to(lite0)
+        if name == "docs/exporting.md":
+            weights = timm.create_model("seresnet50", num_classes=20).state_dict()
+            torch.save({"state_dict": weights}, folder / "seresnet50.pth")
+
+    def run(self, number: int) -> str:
+        """The output of a block, after those before it that have not run yet."""
+        output = ""
+        while self._done <= number:
+            block = self.blocks[self._done]
+            self._done += 1
+            output = block.run(self._folder, done_before=snippets.EXPORT)
+        return output
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory, lite0):
+    made: dict[str, Page] = {}
+
+    def page(name: str) -> Page:
+        if name not in made:
+            made[name] = Page(name, tmp_path_factory.mktemp("page"), lite0)
+        return made[name]
+
+    return page
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", PAGES)
-def test_every_block_runs(page, folder):
-    if page == "docs/exporting.md":
-        torch.save(
-            {"state_dict": timm.create_model("seresnet50", num_classes=20).state_dict()}, folder / "seresnet50.pth"
-        )
-    for block in snippets.blocks(page):
-        output = block.run(folder, done_before=snippets.EXPORT)
-        if page == "docs/getting-started.md" and block.language == "python":
-            assert output.splitlines()[0] in block.text, "the page states another result than was seen"
+@pytest.mark.parametrize(("page", "number"), BLOCKS)
+def test_every_block_runs(page, number, pages):
+    output, block = pages(page).run(number), pages(page).blocks[number]
+    if page == "docs/getting-started.md" and block.language == "python":
+        assert output.splitlines()[0] in block.text, "the page states another result than was seen"
 
 
 def test_the_two_commands_are_targets_of_the_makefile():
