@@ -73,8 +73,29 @@ def test_the_two_commands_are_targets_of_the_makefile():
 
 def test_links_between_the_pages_lead_somewhere():
     for page in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")):
-        for link in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
-            assert link.startswith("http") or (page.parent / link).exists(), f"{page.name}: {link}"
+        for link, heading in re.findall(r"\]\(([^)#\s]*)#?([^)\s]*)\)", page.read_text()):
+            if link.startswith("http"):
+                continue
+            target = page.parent / link if link else page
+            assert target.exists(), f"{page.name}: {link}"
+            assert not heading or heading in headings(target.read_text()), f"{page.name}: {link}#{heading}"
+
+
+def headings(text: str) -> set[str]:
+    """The anchors of a page, as GitHub makes them: lower case, no punctuation, hyphens for spaces."""
+    lines = re.findall(r"^#+ (.+)$", text, re.M)
+    return {re.sub(r"[^\w\- ]", "", line.strip().lower()).replace(" ", "-") for line in lines}
+
+
+def test_files_that_the_pages_name_exist():
+    folders = "benchmarks|docs|export|kernels|lidcam_[a-z]+|tests|tools|training"
+    made = {"benchmarks/results/NAME.json", "benchmarks/results/gpu_DEVICE_DATE.json"}
+    named, outside = set(), ("README.md", "CONTRIBUTING.md", "benchmarks/README.md", "kernels/README.md")
+    for page in (*outside, *(ROOT / "docs").glob("*.md")):
+        named |= set(re.findall(rf"(?<![\w/.])((?:{folders})/[\w/.-]+\.[a-z]+)\b", (ROOT / page).read_text()))
+    roots = (ROOT, ROOT / "benchmarks", ROOT / "export", ROOT / "training")
+    lacking = {file for file in named - made if not any((root / file).exists() for root in roots)}
+    assert len(named) > 50 and lacking == set()
 
 
 @pytest.mark.slow
