@@ -181,7 +181,10 @@ def _precision(spec: dict[str, Any] | None) -> str:
         if "miou" in agreement:
             text += f", mean IoU {100 * agreement['miou_fp32']:.2f}% in fp32 and {100 * agreement['miou']:.2f}% now"
     elif agreement:
-        text += f"; mask IoU {agreement['mask_iou']:.4f} with fp32, {100 * agreement['changed']:.2f}% of classes differ"
+        text += (
+            f"; mask IoU {agreement['mask_iou']:.4f} with fp32, "
+            f"{100 * agreement['changed']:.2f}% of pictures change class"
+        )
     return text
 
 
@@ -224,7 +227,7 @@ def _weights(source: dict[str, Any]) -> str:
 
 
 def _form(facts: dict[str, Any]) -> tuple[str, str]:
-    """The row that says an artifact's opsets, or what an engine was built from."""
+    """The row that shows an artifact's opsets, or what an engine was built from."""
     if "built_from" in facts:
         return "built from", f"{facts['built_from']['artifact']}, sha256 {facts['built_from']['sha256']}"
     opsets = ", ".join(f"{k or 'ai.onnx'} {v}" for k, v in facts["opsets"].items())

@@ -97,7 +97,7 @@ def unary_from_softmax(sm: Any, scale: float | None = None, clip: float | None =
     with np.errstate(divide="ignore", invalid="ignore"):
         energy = -np.log(p)
     if np.isnan(energy).any():
-        raise InputError("sm holds negative probabilities, which clip=None leaves: pass the softmax's output")
+        raise InputError("sm holds negative probabilities, which clip=None keeps: pass the softmax's output")
     return np.ascontiguousarray(energy.reshape(p.shape[0], -1), np.float32)
 
 

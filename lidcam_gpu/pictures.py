@@ -57,7 +57,7 @@ class PictureInput:
         self._tables: OrderedDict[tuple[int, int], int] = OrderedDict()  # taps of an axis
 
     def take(self, pictures: Sequence[Any]) -> list[Picture]:
-        """Check the pictures of a batch; enqueues nothing but waits for their streams.
+        """Check the pictures of a batch; all that this enqueues is waits for their streams.
 
         Raises:
             InputError: one is not uint8 [H, W, 3] of up to 32768 pixels a side, or is on the device although only

@@ -175,7 +175,7 @@ class DefaultsSpec(_Spec):
     """What a call of the Localizer does unless its arguments say otherwise (`lidcam tune`; schema 3).
 
     Attributes:
-        scales: scales of the network's input size, one view each, whose maps are averaged; (1,): one view.
+        scales: relative to the network's input size, one view each, whose maps are averaged; (1,): one view.
         flip: whether each view is mirrored too.
         refine: preset of the dense CRF, with or without `@SIZE`; None: no CRF.
     """

@@ -21,7 +21,7 @@ class Augment:
     """The views of a picture. `Augment.of("ms-flip")` is irn's choice: scales 0.5, 1, 1.5 and 2, each also mirrored.
 
     Attributes:
-        scales: of the network's input size; scales other than 1 need an artifact with free height and width.
+        scales: relative to the network's input size; scales other than 1 need an artifact with free height and width.
         flip: mirror each view too.
 
     Raises:

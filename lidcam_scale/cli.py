@@ -30,7 +30,7 @@ SOME_FAILED = 8
 
 def scale(
     model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="Artifact made by `lidcam export`: a path, or a URL of fsspec's.")
+        str, typer.Argument(metavar="MODEL", help="Artifact made by `lidcam export`: a path, or a URL for fsspec.")
     ],
     images: Annotated[
         list[str],

@@ -31,7 +31,7 @@ def localize_batches(model: str, **options: Any) -> Callable[[Iterator[Any]], It
         actor = LocalizerActor(model, **options)
         for frame in frames:
             rows = actor(frame.rename(columns={"content": "bytes"}))
-            # Columns of objects: pandas has no nullable integers here, and Spark accepts None.
+            # Columns of objects: integers of pandas and NumPy cannot be missing, and Spark accepts None.
             yield pandas.DataFrame({name: pandas.Series(rows[name].to_pylist(), dtype=object) for name in SCHEMA.names})
 
     return localize

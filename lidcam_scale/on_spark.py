@@ -55,7 +55,7 @@ def start_spark(master: str) -> Any:
 
 
 class SparkTasks:
-    """Runs tasks on Spark, which handles Python processes that die itself: `spark.task.maxFailures`.
+    """Runs tasks on Spark, which itself retries tasks whose Python process dies: `spark.task.maxFailures`.
 
     Args:
         master: of the session; if this process already has a session, that is used as it is.

@@ -33,7 +33,7 @@ __all__ = ["Summary", "scale"]
 
 _RUN, _DONE = "_run.json", "_SUCCESS"
 _FORMAT = 1
-#: If processes die at the first so many pictures without exception, the pictures are not the cause.
+#: If the first this many pictures all kill their process, the pictures are not the cause.
 _HOPELESS = 5
 
 

@@ -44,7 +44,7 @@ _FILES = {path.name: path for path in _PAGE.iterdir() if path.suffix in (".js", 
 
 
 class Route(AnyRoute):
-    """Refuses other methods with JSON, as every other refusal."""
+    """Refuses other methods with JSON, like every other refusal."""
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
@@ -224,7 +224,7 @@ class _Api:
         return Response(content, headers=headers)
 
     async def _alone(self, size: int, deadline: float, work: Callable[..., Any], *arguments: Any) -> Any:
-        """The result of work in a thread; large work shares one thread, whose memory the next one uses again."""
+        """The result of work in a thread; large work all runs in one thread, which uses its memory again."""
         if size < _LARGE:
             return await asyncio.to_thread(work, *arguments)
         waiting = asyncio.get_running_loop().run_in_executor(self._large, work, *arguments)

@@ -78,7 +78,7 @@ def document() -> dict[str, Any]:
                 "Make a label map of a picture",
                 "Segmentation",
                 ("json", "overlay", "labels"),
-                "By default JSON; with `Accept: image/png` the overlay. For classifiers it is made from their maps.",
+                "By default JSON; with `Accept: image/png` the overlay. A classifier's label map comes from its maps.",
                 "top_k",
             )
         },

@@ -49,8 +49,9 @@ class ModelSpec:
         name, _, version = head.partition(":")
         if not _NAME.fullmatch(name) or not _VERSION.fullmatch(version or "1") or not path:
             raise InputError(
-                f"{text}: a model is PATH, NAME=PATH or NAME:VERSION=PATH, where the name has letters, digits, dots, "
-                "dashes and underscores, and the version is a whole number"
+                f"{text}: a model is PATH, NAME=PATH or NAME:VERSION=PATH, where the name has up to 128 letters, "
+                "digits, dots, dashes and underscores, beginning with a letter or digit, and the version is a whole "
+                "number"
             )
         return cls(name, str(int(version or "1")), path)
 
@@ -131,7 +132,8 @@ def model_name(given: str, model: Path) -> str:
         InputError: the given one has other characters.
     """
     if given and not _NAME.fullmatch(given):
-        raise InputError(f"--name {given}: use up to 128 letters, digits, dots, dashes and underscores")
+        form = "use up to 128 letters, digits, dots, dashes and underscores, beginning with a letter or digit"
+        raise InputError(f"--name {given}: {form}")
     return given or safe_name(model.stem).lstrip("-")[:100] or "model"
 
 

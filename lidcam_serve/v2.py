@@ -61,7 +61,7 @@ def decode(body: bytes, length: int) -> tuple[InferRequest, dict[str, Any]]:
         size = _parameters(entry).get("binary_data_size")
         if size is not None:
             if isinstance(size, bool) or not isinstance(size, int) or not 0 <= size <= len(raw):
-                raise BadRequest(f"input {name}: its binary_data_size is not in the body")
+                raise BadRequest(f"input {name}: its binary_data_size must be the number of its bytes in the body")
             inputs.append(Tensor(name, as_array(name, datatype, shape, raw[:size])))
             raw = raw[size:]
         else:

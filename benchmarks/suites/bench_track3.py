@@ -4,10 +4,10 @@
         [--write NAME]
 
 seresnet50 at 384, stride 32, with random weights, since time does not depend on them; int8 is calibrated on the
-pictures. All peers run interleaved in one process on one thread, picture by picture; counted is processor time, which
-other work on the machine stretches less than wall-clock time. The peers in PyTorch do what people write:
-simplejpeg, OpenCV's resize, the network eagerly or through torch.compile, the map by OpenCV and numpy, pydensecrf2 with
-the preset psa at the network's size.
+pictures. All peers run interleaved in one process on one thread, picture by picture; the processor time of the process
+is counted, which other work on the machine stretches less than wall-clock time. The peers in PyTorch do what people
+write: simplejpeg, OpenCV's resize, the network eagerly or through torch.compile, the map by OpenCV and numpy,
+pydensecrf2 with the preset psa at the network's size.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
     python benchmarks/suites/bench_zoo.py --photos FOLDER --data stamps:data/stamps [--write zoo_NAME]
 
 Photos are one of every second of ImageNet's classes, named by WordNet id: the i-th by name is of class 2i. The maps are
-those of the class that each network predicts. Processor time is counted, interleaved: of a call of the network on one
-thread, and of a whole picture (decoding to box).
+those of the class that each network predicts. The processor time of a call of the network on one thread is counted, and
+that of a whole picture (decoding to box); the networks are interleaved.
 """
 
 from __future__ import annotations

@@ -104,7 +104,7 @@ def export_segmentation(
     meta = checkpoint.meta
     height, width = size or meta.size
     if height % _MULTIPLE or width % _MULTIPLE:
-        raise ExportError(f"--size {height}x{width}: a segmentation network needs multiples of {_MULTIPLE}")
+        raise ExportError(f"--size {height}x{width}: a segmentation network needs sides in multiples of {_MULTIPLE}")
     graph = _Graph(checkpoint).eval()
     if height == width == _MULTIPLE and any(isinstance(module, nn.GroupNorm) for module in graph.modules()):
         raise ExportError(

@@ -52,7 +52,7 @@ Bytes ranked_bytes(const uint8_t* map, int64_t n, const Rank& r) {
     for (int64_t i = blocks * kBlock; i < n; ++i) *below += map[i] < level, *at_most += map[i] <= level;
   };
   int guess = 128;
-  // The stride is no multiple of a likely width: the sample comes from all columns.
+  // The stride is not a multiple of a likely width: the sample comes from all columns.
   if (const int64_t stride = n / kSample - 37; stride >= kBlock) {
     const double share = double(r.low) / double(n);
     int first = 0, last = 255;

@@ -42,7 +42,7 @@ template <class Team, class Values>
 __device__ Extremes extremes_of(const Team& team, const Values& values, bool large, Scratch* s) {
   Extremes found;
   values.each([&](int, int, int, const float* v) { found.take(v); });
-  if (large)  // a NaN is no extreme
+  if (large)  // a NaN is not an extreme
     values.each([&](int, int, int, const float* v) {
 #pragma unroll
       for (int c = 0; c < kColumns; ++c)

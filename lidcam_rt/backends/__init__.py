@@ -61,8 +61,8 @@ class Engine:
         return any(_is_there(name) for name in self.imports)
 
 
-#: Every engine. `auto` goes by measurements (benchmarks/README.md): on the CPU, which of ONNX Runtime and
-#: OpenVINO is faster in float32 depends on the network; in int8 OpenVINO is, by 1.2 to 2.6 times.
+#: Every engine. `auto` goes by measurements (benchmarks/README.md): on the CPU, which of ONNX Runtime and OpenVINO is
+#: faster in float32 depends on the network; in int8 OpenVINO is 1.2 to 2.6 times as fast on the classifiers measured.
 BACKENDS: tuple[Engine, ...] = (
     Engine(
         name="onnxruntime",

@@ -187,7 +187,7 @@ def cuda_options(index: int) -> dict[str, str]:
 
     TF32 is off, so that an artifact does what its manifest says on any device. Convolution algorithms are chosen by a
     heuristic: the exhaustive search, which is the default, would run again for every new batch size. The first GPU is
-    not named, because version 1.31 would then warn at every start that it found no plugin for that GPU.
+    not named: if it is, version 1.31 warns at every start that it found no plugin for that GPU.
 
     Args:
         index: number of the GPU.

@@ -137,7 +137,7 @@ class TensorRTBackend:
         ):
             raise InputError(
                 f"{name} has shape {shape}, the engine takes {profile.min} to {profile.max}: use smaller batches, or "
-                "build an engine for this one with `lidcam build --batch`"
+                "build an engine for this shape with `lidcam build --batch` and `--size`"
             )
         if array.dtype != self._dtypes[name]:
             raise InputError(f"{name} has dtype {array.dtype}, the engine takes {self._dtypes[name]}")

@@ -157,8 +157,8 @@ class DenseCRF:
 
         Args:
             images: as in `refine`, of any sizes.
-            probabilities: as many, as in `refine`.
-            labels: as many, as in `refine`.
+            probabilities: one array per image, as in `refine`.
+            labels: one entry per image, as in `refine`; None: None for each.
             threads: None: one per usable core.
 
         Returns:

@@ -17,7 +17,7 @@ __all__ = ["PRESETS", "BilateralTerm", "CrfOptions", "GaussianTerm", "preset"]
 Deviation = float | tuple[float, ...]
 Compat = float | tuple[float, ...] | tuple[tuple[float, ...], ...]
 
-#: How sums in mean field are rounded: bit by bit as in pydensecrf, or in the fastest order.
+#: How sums in mean field are rounded: exactly as in pydensecrf, or in the fastest order.
 ROUNDINGS = ("pydensecrf", "fast")
 NORMALIZATIONS = ("none", "before", "after", "symmetric")
 #: Largest compatibility, so that no sum overflows (kernels/crf/mean_field.h).

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 __all__ = ["count_scans", "find_damage", "lacks_rows", "mend_png"]
 
-#: Zero bytes in a row that no encoder was seen to exceed; a hole left by a broken copy is a page of 4096 or more.
+#: No encoder was seen to write more zero bytes in a row; a hole left by a broken copy is at least a page, 4096.
 _HOLE = 4095
 _MAX_CHUNKS = 1_000_000
 #: First column and row, and steps, of the passes of an interlaced PNG (PNG specification, 8.2).

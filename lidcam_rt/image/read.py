@@ -1,4 +1,4 @@
-"""Decodes a picture given in any form: once, strictly; then it is turned upright and converted to RGB."""
+"""Decodes a picture given in any form, once and strictly, then turns it upright and converts it to RGB."""
 
 from __future__ import annotations
 

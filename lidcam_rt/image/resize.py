@@ -18,7 +18,7 @@ __all__ = ["Placement", "RgbImage", "network_input", "network_pixels", "placemen
 #: uint8 [height, width, 3], RGB, upright.
 RgbImage: TypeAlias = npt.NDArray[np.uint8]
 
-#: Longer sides are shrunk in two steps; those of JPEG and most cameras are not longer.
+#: Longer sides are shrunk in two steps; JPEG and most cameras stay within this.
 _LONG = 65_535
 _TILE = 1 << 20
 

@@ -47,7 +47,7 @@ def from_npm(names: tuple[str, ...], scratch: Path) -> dict[str, bytes]:
 
     Raises:
         BackendError: npm is missing, or cannot fetch the package.
-        InputError: a file is not the one in `VERSION`.
+        InputError: a file is not that of version `VERSION`.
     """
     npm = shutil.which("npm")
     if npm is None:
@@ -70,7 +70,7 @@ def from_path(names: tuple[str, ...], path: Path) -> dict[str, bytes]:
     """Files of the package from its folder (as in node_modules) or its archive.
 
     Raises:
-        InputError: it is neither, or a file is missing or not the one in `VERSION`.
+        InputError: it is neither, or a file is missing or not that of version `VERSION`.
     """
     try:
         files = _of_folder(names, path) if path.is_dir() else _of_archive(names, path)

@@ -81,7 +81,7 @@ def test_names_of_imagenet_by_option(tmp_path):
         (("timm:resnet50", "--weights", "none.pth"), "no such weights file"),
         (("timm:resnet50", "--classes", "none.txt"), "no such file"),
         (("timm:resnet50", "--mean", "0"), "give both --mean and --std"),
-        (("zoo:efficientnet_lite0", "--random-weights"), "brings its weights"),
+        (("zoo:efficientnet_lite0", "--random-weights"), "has its own weights"),
         (("cam:vgg16",), "comes without weights"),
     ],
 )

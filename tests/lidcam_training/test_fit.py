@@ -279,7 +279,7 @@ def test_shipped_recipes_are_valid(name):
 
 
 def test_wrong_class_count_and_another_recipe_in_the_folder(tmp_path, clutter):
-    with pytest.raises(InputError, match="num_classes is 7, the data have 10"):
+    with pytest.raises(InputError, match="num_classes is 7, but the data have 10"):
         fit(recipe(clutter, "model.num_classes=7"), tmp_path / "r", progress=False)
     chosen = recipe(clutter, "epochs=1", "data.limit=16")
     fit(chosen, tmp_path / "s", progress=False)

@@ -174,6 +174,6 @@ def test_crests_are_the_same_for_a_seed_and_share_no_photo(tmp_path, sources):
 
 
 def test_more_crests_than_garments(tmp_path, sources):
-    with pytest.raises(DataError, match="100000 pictures were requested, the garments are enough for"):
+    with pytest.raises(DataError, match="100000 pictures were requested, but the garments are enough for"):
         make_crest(tmp_path / "d", train=100_000, source=sources[0], backgrounds=sources[1], size=32)
     assert not (tmp_path / "d").exists()

@@ -1,4 +1,4 @@
-"""The checkpoint: a folder with all that `lidcam export` needs.
+"""The checkpoint: a folder with exactly what `lidcam export` needs.
 
 `model.safetensors` (weights) and `checkpoint.json` (recipe, class names, input, scores, fingerprint of the
 data, version, and a SHA-256 over all of it and the weights). The folder is written beside its place and

@@ -166,7 +166,7 @@ def fit(recipe: BaseRecipe, run: str | Path, *, progress: bool = True) -> Path:
     Args:
         recipe: all options.
         run: folder of the run. If it holds the state of the same recipe, training resumes from there, with the same
-            result as an unbroken run.
+            result as an uninterrupted run.
         progress: show a progress bar with the time left.
 
     Returns:

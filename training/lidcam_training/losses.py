@@ -28,9 +28,9 @@ def multilabel_loss(
     """Mean over the known labels of a batch; 0 where none is known.
 
     `bce`: binary cross-entropy per class. `soft_margin`: torch's MultiLabelSoftMarginLoss, whose value is the same
-    where all labels are known; else pictures count the same, not labels. `asl`: the asymmetric loss
-    of Ridnik et al. (ICCV 2021): focusing by a separate gamma for present and absent classes, and the probability of
-    absent classes shifted down by a margin, so that easy ones contribute nothing.
+    where all labels are known; where some are not, every picture has the same weight instead of every known label.
+    `asl`: the asymmetric loss of Ridnik et al. (ICCV 2021): focusing by separate gammas for present and absent classes,
+    and the probability of absent classes shifted down by a margin, so that easy ones contribute nothing.
 
     Args:
         logits: float [N, K].

@@ -150,7 +150,7 @@ class BaseRecipe:
         devices: per node.
         nodes: for torchrun over several machines.
         channels_last: memory layout.
-        save_steps: also save the state to resume from after this many optimizer steps; 0: after epochs only.
+        save_steps: optimizer steps between saves of the state to resume from, within an epoch; 0: after epochs only.
         patience: epochs without a better `monitor` before stopping; 0 never stops early.
         monitor: a validation score, by which `best` is kept too.
         logger: csv (RUN/metrics.csv), or tensorboard (in addition).
@@ -221,8 +221,8 @@ class Recipe(BaseRecipe):
         """
         if self.model.num_classes not in (None, num_classes):
             raise InputError(
-                f"recipe: model.num_classes is {self.model.num_classes}, the data have {num_classes} classes: leave it "
-                "out, or use the data it was written for"
+                f"recipe: model.num_classes is {self.model.num_classes}, but the data have {num_classes} classes: "
+                "leave it out, or use the data it was written for"
             )
         options = dataclasses.asdict(self.model) | METHODS[self.method.name].spec(self.method)
         return ClassifierSpec(**options | {"num_classes": num_classes})

@@ -67,7 +67,7 @@ def decoded(value: Any, tensors: dict[str, Tensor]) -> Any:
         return tensor.contiguous(memory_format=torch.channels_last) if last else tensor
     (kind, entries), *others = value.items()
     if others or kind not in ("tuple", "dict") or not isinstance(entries, list):
-        raise ValueError(f"{kind!r} is no kind of value")
+        raise ValueError(f"{kind!r} is not a kind of value")
     if kind == "tuple":
         return tuple(decoded(entry, tensors) for entry in entries)
     return {decoded(key, tensors): decoded(entry, tensors) for key, entry in entries}

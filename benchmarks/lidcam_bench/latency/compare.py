@@ -241,7 +241,7 @@ def _samples(results: Path, entry: ScenarioResult) -> dict[str, Samples]:
     if not same:
         raise InputError(
             f"{results.parent / entry.samples}: these raw samples are of another measurement than {results.name}. "
-            "Measure again, or bring the file that belongs to it"
+            "Measure again, or supply the file that belongs to it"
         )
     return arrays
 
@@ -273,7 +273,7 @@ def _change(
     if state == "undecided" and not enough:
         text = f"there are too few samples to bound the {name}: measure longer"
     elif state == "undecided" and ratio is None:
-        text = "the intervals of both meet, and there are no raw samples to tell more: measure longer"
+        text = "the two intervals overlap, and there are no raw samples to tell more: measure longer"
     elif state == "undecided" and ratio is not None:
         low, high = 100 * (ratio.low - 1), 100 * (ratio.high - 1)
         text = f"the samples do not settle it (95% interval {low:+.1f}% to {high:+.1f}%): measure longer"

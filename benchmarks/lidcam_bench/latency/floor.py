@@ -1,8 +1,8 @@
 """The floor: what the machine reaches at its best, so that a latency can be compared with what is possible.
 
 Matrix products are measured with every library available, and the best of them counts. The best rate may be below the
-machine's ceiling; the share of it that a network reaches is then overstated, never understated.
-Run as a program, this module measures with a number of threads and prints JSON:
+machine's ceiling; the share of the rate that a network reaches is then overstated, never understated. Run as a program,
+this module measures with the given number of threads and prints JSON:
 
     python -m lidcam_bench.latency.floor --threads 2
 """

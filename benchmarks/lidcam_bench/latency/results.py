@@ -100,7 +100,7 @@ class ScenarioResult(Fact):
         bound_ms: the latency bound that the verdict is about (server), else None.
         bound_percentile: of that bound, 99 as a rule.
         latency: of the queries, as LoadGen measured them; in the offline scenario there is one query, and these are
-            the completion times of pictures, which are no latencies: None.
+            the completion times of pictures, which are not latencies: None.
         queue: time that queries waited before the work on them began (server), else None.
         stages: in their order.
         settings: LoadGen's, as it printed them.

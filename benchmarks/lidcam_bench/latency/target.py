@@ -105,10 +105,11 @@ def open_target(target: Target) -> Localizer | Segmenter:
         )
     if target.engine not in (*PYTORCH, "auto"):
         raise InputError(
-            f"{target.path.name}: a checkpoint runs on {' or '.join(PYTORCH)}, {target.engine} was requested; export it"
+            f"{target.path.name}: a checkpoint runs on {' or '.join(PYTORCH)}, but {target.engine} was requested: "
+            "export it"
         )
     if target.precision not in ("auto", "fp32"):
-        raise InputError(f"{target.path.name}: checkpoints run in fp32, {target.precision} was requested")
+        raise InputError(f"{target.path.name}: checkpoints run in fp32, but {target.precision} was requested")
     try:
         opener: Callable[..., Any] = runner.load()
     except ImportError as error:

@@ -35,7 +35,7 @@ def list_engines(as_json: JsonFlag = False) -> None:
 def clear(
     keys: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[KEY]...", help="Keys, or their first digits. [default: all]", show_default=False),
+        typer.Argument(metavar="[KEY]...", help="Keys, or their first 4 digits. [default: all]", show_default=False),
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:

@@ -34,8 +34,8 @@ def quantize(
         str | None,
         typer.Option(
             metavar="BOUNDS",
-            help="Limits on the loss, such as top1=0.02,mask_iou=0.9, or miou=0.01,label_iou=0.9 in segmentation; past "
-            "them nothing is written.",
+            help="How far it may be from float32, such as top1=0.02,mask_iou=0.9, or miou=0.01,label_iou=0.9 in "
+            "segmentation; beyond that nothing is written.",
         ),
     ] = None,
     held_out: Annotated[
@@ -47,7 +47,7 @@ def quantize(
         str | None, typer.Option(metavar="NAMES", help="Layers left in float32; --list-layers names all.")
     ] = None,
     float_worst: Annotated[
-        int, typer.Option(metavar="COUNT", help="Leave the COUNT layers that cause most of the error in float32.")
+        int, typer.Option(metavar="COUNT", help="Leave in float32 the COUNT layers that cause most of the error.")
     ] = 0,
     list_layers: Annotated[
         bool, typer.Option("--list-layers", help="List the network's layers and write nothing.")
@@ -55,8 +55,8 @@ def quantize(
 ) -> None:
     """Make an int8 or fp16 artifact from a float32 one.
 
-    CAM head, logits and PaS stay in float32; in a segmentation network the convolution of the logits, label map and
-    scores do.
+    CAM head, logits and PaS stay in float32; in a segmentation network these are the last convolution (the logits),
+    the label map and the scores.
     """
     from lidcam_rt.artifact import read_manifest
 

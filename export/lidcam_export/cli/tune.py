@@ -25,13 +25,13 @@ def tune(
     model: Annotated[Path, typer.Argument(metavar="ARTIFACT", help="Artifact made by `lidcam export`.")],
     data: Annotated[str, typer.Option(metavar="DATA", help="Pictures with masks, as for `lidcam eval`.")],
     output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="FILE.onnx", help="The artifact to write, a new file.")
+        Path, typer.Option("--output", "-o", metavar="FILE.onnx", help="The artifact to write, not MODEL itself.")
     ],
     split: Annotated[str, typer.Option(metavar="SPLIT", help="Split of DATA to choose on.")] = "val",
     report_on: Annotated[
         str | None, typer.Option(metavar="DATA", help="Other pictures, to score the chosen settings on.")
     ] = None,
-    report_split: Annotated[str, typer.Option(metavar="SPLIT", help="Split of those.")] = "test",
+    report_split: Annotated[str, typer.Option(metavar="SPLIT", help="Split of the --report-on data.")] = "test",
     metric: Annotated[
         Literal["mask-iou", "pxap", "box"],
         typer.Option(metavar="NAME", help="What to maximise: mask-iou, pxap or box (IoU >= 0.5 with an object's box)."),

@@ -42,7 +42,7 @@ class QuantizeOptions:
         gates: int8: the gates of squeeze-and-excitation blocks in 8 bits too, for ONNX Runtime.
         held_out: pictures to compare on; None: those of `calibration` that were not used for it.
         held_out_pictures: how many of them.
-        gate: limits on the loss, a LabelGate for segmentation networks; None: no limits.
+        gate: how far it may be from float32, a LabelGate for segmentation networks; None: no limits.
         float_layers: layers left in float32, by name.
         float_worst: how many more of them: those that cause most of the error.
     """

@@ -15,14 +15,14 @@ __all__ = ["load"]
 
 
 def load(path: str, request: Request) -> LoadedNetwork:
-    """Read the checkpoint, which brings weights, structure and settings.
+    """Read the checkpoint, which holds weights, structure and settings.
 
     Raises:
         ExportError: other weights or another stride were requested.
         DataError: the checkpoint cannot be read.
     """
     if request.weights or request.random_weights or request.ema is not None:
-        raise ExportError("a checkpoint brings its weights: leave --weights, --random-weights and --ema out")
+        raise ExportError("a checkpoint has its own weights: leave --weights, --random-weights and --ema out")
     if request.stride is not None:
         raise ExportError("a checkpoint keeps the stride it was trained with: leave --stride out")
     checkpoint = load_checkpoint(Path(path))

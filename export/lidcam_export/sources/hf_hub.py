@@ -24,7 +24,7 @@ def load(name: str, request: Request) -> LoadedNetwork:
     """
     source = f"hf_hub:{name}"
     if request.weights or request.random_weights:
-        raise ExportError(f"{source} brings its weights: leave --weights and --random-weights out, or use timm:NAME")
+        raise ExportError(f"{source} has its own weights: leave --weights and --random-weights out, or use timm:NAME")
     if name.count("/") != 1:
         raise ExportError(f"{source}: give hf_hub:OWNER/NAME")
     check_hub(source, name)

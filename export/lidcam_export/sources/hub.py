@@ -32,7 +32,7 @@ def check_hub(source: str, repository: str) -> None:
         raise unreachable(source, "HF_HUB_OFFLINE is set and they are not in the cache")
     endpoint = os.environ.get("HF_ENDPOINT", constants.ENDPOINT)
     if not endpoint.startswith(("https://", "http://")):
-        raise unreachable(source, f"HF_ENDPOINT is {endpoint}, which is not a URL")
+        raise unreachable(source, f"HF_ENDPOINT is {endpoint}, which is not an http(s) URL")
     try:
         urllib.request.urlopen(urllib.request.Request(endpoint, method="HEAD"), timeout=_SECONDS).close()  # nosec B310 - as above
     except urllib.error.HTTPError:

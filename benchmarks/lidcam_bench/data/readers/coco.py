@@ -48,7 +48,7 @@ def _read(path: Path, folder: Path, content: Any) -> ImageSet:
     categories = sorted(content["categories"], key=lambda c: c["id"])
     names = tuple(c["name"] for c in categories)
     if not all(isinstance(name, str) for name in names):
-        raise DataError(f"{path} is not COCO JSON (instances): the name of a category is no text")
+        raise DataError(f"{path} is not COCO JSON (instances): the name of a category is not text")
     index = {c["id"]: i for i, c in enumerate(categories)}
     by_image: dict[Any, list[Any]] = {image["id"]: [] for image in content["images"]}
     if len(by_image) != len(content["images"]):
