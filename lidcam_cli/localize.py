@@ -195,11 +195,10 @@ def class_ids(names: Sequence[str], class_names: Sequence[str]) -> tuple[int, ..
     index = {name.casefold(): i for i, name in reversed(list(enumerate(class_names)))}
     for name in names:
         if name.casefold() not in index:
-            near = difflib.get_close_matches(name.casefold(), index, 3) or list(index)[:3]
-            listed = ", ".join(class_names[index[entry]] for entry in near)
+            near = [class_names[index[entry]] for entry in difflib.get_close_matches(name.casefold(), index, 3)]
+            offer = f"Similar names: {', '.join(near)}" if near else f"It has, for example: {', '.join(class_names[:3])}"
             raise InputError(
-                f"--labels {name}: not a class of the model. It has, for example: {listed}. `lidcam inspect --json` "
-                "lists all"
+                f"--labels {name}: not a class of the model. {offer}. `lidcam inspect --json` lists all"
             )
     return tuple(index[name.casefold()] for name in names)
 

@@ -24,7 +24,7 @@ def status_of(error: BaseException) -> int | None:
         link = link.__cause__ or link.__context__
     if any(isinstance(entry, KeyboardInterrupt) for entry in chain):  # an import may wrap it
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # what is left to do is short
-        _say("interrupted: finished files are complete; run the same command again for the rest")
+        _say("interrupted: run the same command again for the rest (finished files stay)")
         return 130
     if isinstance(error, BrokenPipeError):
         _silence(sys.stdout, 1)

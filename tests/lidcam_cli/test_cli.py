@@ -346,7 +346,11 @@ def test_a_class_of_choice(model, pictures, tmp_path):
     assert refused.returncode == 6 and "labels was" in refused.stderr
     two = lidcam("localize", model, pictures / "red.png", "-o", tmp_path / "t", "--labels", "red", "--labels", "blue")
     assert two.returncode == 0 and read(tmp_path / "t")["results"][0]["others"][0]["class_name"] == "blue"
-    for labels, says in ((["bleu"], "near are: blue"), (["red", "blue", "green"], "1 to 2 labels per picture")):
+    for labels, says in (
+        (["bleu"], "similar names: blue"),
+        (["qqq"], "it has, for example: red"),
+        (["red", "blue", "green"], "1 to 2 labels per picture"),
+    ):
         arguments = [part for name in labels for part in ("--labels", name)]
         wrong = lidcam("localize", model, pictures / "red.png", "-o", tmp_path / "w", *arguments)
         assert (

@@ -225,7 +225,8 @@ def test_the_verbs(checkpoint, artifact, photos, tmp_path):
         np.testing.assert_array_equal(np.asarray(file), segment(photos[0]).labels)
     record = json.loads((tmp_path / "l" / "results.json").read_text())["results"][0]
     assert record["files"] == {"labels": "a_labels.png", "overlay": "a_overlay.jpg"} and record["classes"]
-    assert "3 of 3 pictures are done" in run("localize", artifact, images, "-o", tmp_path / "l", "--html").output
+    again = run("localize", artifact, images, "-o", tmp_path / "l", "--html").output
+    assert "3 of 3 pictures are already done" in again
     assert run("localize", artifact, images, "-o", tmp_path / "m", "--top-k", "2").exit_code == 2
     assert "task" in run("inspect", artifact).output
     again = tmp_path / "again.onnx"

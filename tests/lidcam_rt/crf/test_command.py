@@ -62,7 +62,7 @@ def test_a_run_from_before_the_option_is_resumed(model, folder, tmp_path):
     assert settings.pop("crf") is None
     (out / "run.json").write_text(json.dumps(settings))
     again = lidcam("localize", model, picture, "-o", out)
-    assert again.returncode == 0 and "1 of 1 pictures are done" in again.stderr
+    assert again.returncode == 0 and "1 of 1 pictures are already done" in again.stderr
 
 
 def test_eval(localizer, folder, tmp_path):
