@@ -196,7 +196,7 @@ def class_ids(names: Sequence[str], class_names: Sequence[str]) -> tuple[int, ..
     for name in names:
         if name.casefold() not in index:
             near = [class_names[index[entry]] for entry in difflib.get_close_matches(name.casefold(), index, 3)]
-            offer = f"Similar names: {', '.join(near)}" if near else f"It has, for example: {', '.join(class_names[:3])}"
+            offer = f"Similar names: {', '.join(near)}" if near else f"Its first are: {', '.join(class_names[:3])}"
             raise InputError(
                 f"--labels {name}: not a class of the model. {offer}. `lidcam inspect --json` lists all"
             )

@@ -348,7 +348,7 @@ def test_a_class_of_choice(model, pictures, tmp_path):
     assert two.returncode == 0 and read(tmp_path / "t")["results"][0]["others"][0]["class_name"] == "blue"
     for labels, says in (
         (["bleu"], "similar names: blue"),
-        (["qqq"], "it has, for example: red"),
+        (["qqq"], "its first are: red"),
         (["red", "blue", "green"], "1 to 2 labels per picture"),
     ):
         arguments = [part for name in labels for part in ("--labels", name)]
