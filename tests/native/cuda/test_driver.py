@@ -216,7 +216,7 @@ for stream, told in ((77, 77), (None, 1), (2, 2)):
     try:
         kernels.pas(given, out, stream=stream)
     except ValueError as error:
-        assert "cam cannot be taken: not today" in str(error), error
+        assert "cam cannot be used: not today" in str(error), error
     assert given.asked[-1] == told, given.asked
 """,
         folder,
@@ -259,7 +259,7 @@ def read_only(shape, kind):
 
 def test_what_cannot_be_written_or_taken_is_refused():
     out = Claim((1, 1, 4, 4), "|u1"), Claim((1, 1, 4, 4), "|b1"), Claim((1, 1), "<f4")
-    with pytest.raises(InputError, match=r"cam cannot be taken.*requires grad.*pass cam.detach\(\)"):
+    with pytest.raises(InputError, match=r"cam cannot be used.*requires grad.*pass cam.detach\(\)"):
         kernels.pas(Strange(), out)
     for i, array in enumerate(out):
         shape, kind = (array.__cuda_array_interface__[name] for name in ("shape", "typestr"))
