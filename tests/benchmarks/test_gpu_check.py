@@ -136,6 +136,7 @@ def codec(monkeypatch):
     return found
 
 
+@pytest.mark.slow
 def test_decoding_says_what_it_lacks(tmp_path, resnet10, monkeypatch):
     monkeypatch.setitem(sys.modules, "nvidia.nvimgcodec", None)
     output = tmp_path / "r.json"

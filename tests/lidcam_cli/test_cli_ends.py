@@ -12,6 +12,8 @@ import artifacts
 import pytest
 from PIL import Image
 
+pytestmark = pytest.mark.slow  # not in make quick
+
 CODE = "from lidcam_cli.main import main; main()"
 LIDCAM = f'"{sys.executable}" -c "{CODE}"'
 

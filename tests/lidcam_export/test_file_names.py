@@ -15,6 +15,8 @@ from lidcam_training.segmentation.spec import NetworkSpec
 
 import lidcam_rt
 
+pytestmark = pytest.mark.slow  # not in make quick
+
 
 @pytest.fixture
 def odd(tmp_path):

@@ -284,6 +284,7 @@ def test_more_pixels_than_float32_counts_are_counted_exactly():
         assert median == expected == np.median(levels)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spec", SPECS, ids=IDS)
 def test_openvino_gives_the_masks_of_the_reference(spec):
     """Written out. It fuses a product with the division before it, so that a byte in 100,000 may be off by one."""

@@ -151,6 +151,7 @@ def _outputs(path, image):
     return session.run(None, {"image": image, "labels": np.full((len(image), 2), -1)})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("portable", [False, True])
 def test_the_rewritten_graph_is_the_one_that_an_export_with_these_options_writes(tmp_path, monkeypatch, portable):
     from dataclasses import replace
@@ -276,6 +277,7 @@ class Stopped(Exception):
     """The run is broken off."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("when", [("grid", 5), ("crf", 3), ("before", 4), ("after", 2)])
 def test_a_run_that_was_broken_off_goes_on_and_ends_in_the_same_bytes(bad, data, tmp_path, when):
     options = TuneOptions(views=False)

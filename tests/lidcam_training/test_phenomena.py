@@ -140,6 +140,7 @@ def test_means_leave_out_what_is_no_number():
     assert set(verdicts(dead).values()) <= {"try", "off"}
 
 
+@pytest.mark.slow
 def test_command(tmp_path):
     torch.manual_seed(0)
     spec = ClassifierSpec("lidcam_seresnet_small", num_classes=2, pooling="gap")

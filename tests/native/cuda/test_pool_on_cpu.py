@@ -10,6 +10,8 @@ from lidcam_gpu.pool import ResidentPool
 from lidcam_rt.backends import cuda_runtime
 from lidcam_rt.errors import BackendError, InputError
 
+pytestmark = pytest.mark.slow  # not in make quick
+
 TWO = """
 import threading
 from lidcam_gpu.pool import ResidentPool
