@@ -146,6 +146,7 @@ def test_decoding_says_what_it_lacks(tmp_path, resnet10, monkeypatch):
     assert part["state"] == "not run" and "pip install 'lidcam-rt[gpu-decode]'" in part["reason"]
 
 
+@pytest.mark.slow
 def test_decoding_is_rehearsed_on_the_cpu(tmp_path, resnet10, codec):
     output = tmp_path / "r.json"
     command = ["--rehearse", "--quick", "--only", "decoding", "--artifact", str(resnet10), "--output", str(output)]
@@ -166,6 +167,7 @@ def test_wrong_pixels_of_the_decoder_are_found(codec, fault):
     assert data["pixels"]["4:2:0"]["decoded"] == (0 if fault == "nothing decoded" else 4)
 
 
+@pytest.mark.slow
 def test_decoding_on_a_gpu_is_compared_and_timed(codec, monkeypatch):
     from lidcam_gpu.resident import DeviceBatch
     from lidcam_rt.backends import cuda_runtime
@@ -386,6 +388,7 @@ def test_engines_on_stand_ins(resnet10, tmp_path, monkeypatch):
         engines.check_tensorrt({}, resnet10, tmp_path, flavour="tensorrt", precision="fp32", trt=trt)
 
 
+@pytest.mark.slow
 def test_a_device_that_computes_something_else_fails(resnet10):
     from lidcam_rt.artifact import read_manifest
     from lidcam_rt.backends.onnxruntime import open_backend

@@ -41,6 +41,7 @@ def test_every_verb_is_listed_on_one_whole_line():
     assert all(len(line) <= 80 and not line.endswith("...") for line in listed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verb", HERE)
 def test_help_fits_80_columns_and_cuts_no_name(verb):
     text = run(*verb.split(), "--help")
@@ -55,6 +56,7 @@ def test_help_fits_80_columns_and_cuts_no_name(verb):
     assert {name for name in wanted if name.startswith("--")} <= names
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verb", HERE)
 def test_output_quiet_and_verbose_are_spelled_alike(verb):
     text = run(*verb.split(), "--help")

@@ -20,6 +20,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+pytestmark = pytest.mark.slow  # not in make quick
+
 RECORDED = Path(__file__).parent / "recorded"
 VERBS = {
     "localize": ["localize", "model.onnx", "data/images", "-o", "localize", "--map", "--no-overlay"],

@@ -12,8 +12,9 @@ from onnx import numpy_helper
 
 from lidcam_rt.artifact import read_manifest
 
+pytestmark = pytest.mark.slow  # not in make quick
 
-@pytest.mark.slow
+
 def test_no_node_is_left_that_an_engine_would_run_for_nothing(tiny):
     path, _ = tiny
     model = onnx.load(str(path))

@@ -132,6 +132,7 @@ def test_hostile_clients_harm_nobody(server, localizer):
     assert not tracebacks
 
 
+@pytest.mark.slow
 def test_a_body_that_does_not_come_is_408_and_blocks_nobody(serve, model):
     server = serve(model, "--deadline", "0.5")
     slow = [connect(server) for _ in range(50)]
@@ -278,6 +279,7 @@ def test_reload_reaches_every_worker(serve, model, tmp_path):
     assert answers == {expected} != {before}
 
 
+@pytest.mark.slow
 def test_a_head_that_does_not_end_is_cut(monkeypatch):
     """Also after an answered request on the same connection."""
     import asyncio

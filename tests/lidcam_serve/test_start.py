@@ -28,6 +28,7 @@ def test_a_file_that_is_missing_is_the_artifacts_fault(tmp_path):
     assert status == 3 and "missing.onnx: cannot be read" in told
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_port_of_grpc_that_is_taken_is_said(model, workers):
     with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -45,6 +46,7 @@ def has_ipv6() -> bool:
     return True
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not has_ipv6(), reason="no IPv6 here")
 def test_an_ipv6_address(serve, model):
     server = serve(model, "--host", "::1")
@@ -64,6 +66,7 @@ def test_versions_are_numbers_and_names_are_free_of_each_other():
     ServeOptions(specs(["a_pictures=y.onnx"]))
 
 
+@pytest.mark.slow
 def test_compressed_messages_of_grpc_are_refused(serve, model):
     """A megabyte of them is a gigabyte unpacked."""
     client_of = pytest.importorskip("tritonclient.grpc", reason="tritonclient is not installed")

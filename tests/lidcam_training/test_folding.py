@@ -6,6 +6,8 @@ from lidcam_training.models import ClassifierSpec, build_classifier
 from lidcam_training.models.folding import folded
 from torch import nn
 
+pytestmark = pytest.mark.slow  # not in make quick
+
 
 def norms(network):
     return sum(isinstance(module, nn.BatchNorm2d) for module in network.modules())

@@ -317,6 +317,7 @@ def test_the_search_finds_the_best_of_what_it_tried(checkpoint, scenes):
     assert score_options(maps, [chosen])[0].compute()["mean_iou"] == pytest.approx(tried["mean_iou"], abs=1e-3)
 
 
+@pytest.mark.slow
 def test_the_command(checkpoint, scenes, tmp_path):
     from lidcam_cli.app import build_app
 

@@ -68,6 +68,7 @@ def test_multi_stream_with_a_crf(runner):
     assert names(result) == ["decode", "preprocess", "network", "maps", "boxes", "crf", "rest"]
 
 
+@pytest.mark.slow
 def test_inference_alone(runner):
     result, _ = runner("inference").stream("single-stream", 1)
     assert names(result) == ["network", "rest"]
@@ -80,6 +81,7 @@ def test_track1(runner):
     assert "compose" in names(result)
 
 
+@pytest.mark.slow
 def test_offline_streams(runner):
     result, arrays = runner(batch=2).offline()
     assert result.queries == 1 and result.images == len(arrays["latency"]) > 1
@@ -88,6 +90,7 @@ def test_offline_streams(runner):
     assert all("per call" in stage.derived for stage in result.stages)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("bound", "verdict"), [(HOUR_MS, "VALID"), (1e-6, "INVALID")])
 def test_server(runner, bound, verdict):
     result, arrays = runner(batch=4, bound_ms=bound).server(2000.0, 0.8)
@@ -101,6 +104,7 @@ def test_a_bound_follows_the_single_query(runner):
     assert result.bound_ms == 10.0 and result.key == "server"
 
 
+@pytest.mark.slow
 def test_a_picture_that_cannot_be_read_is_an_error(model):
     target = Target(path=model)
     with open_target(target) as localizer:
