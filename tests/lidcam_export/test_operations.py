@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import timm
 import torch
 from lidcam_bench.latency.node_profile import count_operations, counting_options, profile_nodes
 from torch.utils.flop_counter import FlopCounterMode
 
 
+@pytest.mark.slow
 def test_operations_of_a_real_network_are_torch_s(resnet10):
     network = timm.create_model("resnet10t").eval()
     with FlopCounterMode(display=False) as counter, torch.no_grad():

@@ -6,6 +6,7 @@ import ctypes
 
 import cv2
 import numpy as np
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -56,6 +57,7 @@ SCHEDULE = (
 )  # fmt: skip
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(values(), st.floats(0, 1), *SCHEDULE)
 def test_boxes_of_the_cpu_kernel(kernels, v, share, by, shared, threads, order, seed):
