@@ -24,7 +24,8 @@ from lidcam_rt.image import read_image
 
 codec = nvimgcodec_standin.module()
 sys.modules["nvidia"] = sys.modules["nvidia.nvimgcodec"] = codec
-place = Path(tempfile.mkdtemp())
+removed_at_exit = tempfile.TemporaryDirectory()
+place = Path(removed_at_exit.name)
 
 def encoded(pixels, form="JPEG", mode="RGB", **options):
     file = io.BytesIO()
